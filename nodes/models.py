@@ -1,0 +1,186 @@
+"""Nodes, what they offer, how they sign in, and when they were last heard of."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from nodes.protocol.lifecycle import APPROVAL, CONNECTION, Approval, Connection
+from nodes.protocol.resources import Resources
+
+from . import triggers
+
+
+def known(lifecycle_states: tuple[str, ...]) -> list[str]:
+    """Plain sorted strings: enum members would tie every migration to the live table."""
+    return sorted(str(state) for state in lifecycle_states)
+
+
+class Xid8Field(models.Field):
+    """The transaction that wrote a row: with it a reader knows what it may not have seen yet."""
+
+    def db_type(self, connection: Any) -> str:
+        return "xid8"
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> int | None:
+        return None if value is None else int(value)
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+        return str(value) if isinstance(value, int) else value
+
+    def get_placeholder(self, value: Any, compiler: Any, connection: Any) -> str:
+        return "%s" if hasattr(value, "as_sql") else "%s::xid8"
+
+
+class CurrentXid(models.Func):
+    template = "pg_current_xact_id()"
+    output_field = Xid8Field()
+
+
+class Node(models.Model):
+    """A machine that offers resources.
+
+    ``capacity_*`` is what may be allocated: what the node advertises, or what is allocated on it
+    already when it has shrunk below that.  ``allocated_*`` is the sum over executions that hold
+    a reservation.  ``order_rev`` numbers the orders to this node; the row is locked whenever an
+    execution on it is planned, so the numbers are consecutive.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=63, unique=True)
+    approval = models.CharField(
+        max_length=16,
+        choices=[(s.value, s.value) for s in Approval],
+        default=APPROVAL.initial.value,
+    )
+    connection = models.CharField(
+        max_length=16,
+        choices=[(s.value, s.value) for s in Connection],
+        default=CONNECTION.initial.value,
+    )
+    connection_since = models.DateTimeField(db_default=Now())
+    eligible = models.BooleanField(default=True)
+    draining = models.BooleanField(default=False)
+    quarantined = models.CharField(max_length=200, blank=True, default="")
+    labels = models.JSONField(default=dict, blank=True)
+    attributes = models.JSONField(default=dict, blank=True)
+
+    capacity_cpu = models.BigIntegerField(default=0)
+    capacity_memory = models.BigIntegerField(default=0)
+    capacity_disk = models.BigIntegerField(default=0)
+    capacity_gpu = models.BigIntegerField(default=0)
+    advertised_cpu = models.BigIntegerField(default=0)
+    advertised_memory = models.BigIntegerField(default=0)
+    advertised_disk = models.BigIntegerField(default=0)
+    advertised_gpu = models.BigIntegerField(default=0)
+    allocated_cpu = models.BigIntegerField(default=0)
+    allocated_memory = models.BigIntegerField(default=0)
+    allocated_disk = models.BigIntegerField(default=0)
+    allocated_gpu = models.BigIntegerField(default=0)
+
+    order_rev = models.BigIntegerField(default=0)
+    rev = models.BigIntegerField(default=1, editable=False)
+    changed = Xid8Field(db_default=CurrentXid(), editable=False)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        triggers = triggers.node_triggers()
+        indexes = [models.Index(fields=["changed"], name="node_changed")]
+        constraints = [
+            models.CheckConstraint(
+                name="node_approval_is_known", condition=Q(approval__in=known(APPROVAL.states))
+            ),
+            models.CheckConstraint(
+                name="node_connection_is_known",
+                condition=Q(connection__in=known(CONNECTION.states)),
+            ),
+            *(
+                models.CheckConstraint(
+                    name=f"node_{dimension}_is_not_overcommitted",
+                    condition=Q(**{f"allocated_{dimension}__gte": 0})
+                    & Q(**{f"allocated_{dimension}__lte": F(f"capacity_{dimension}")}),
+                    violation_error_message=f"more {dimension} allocated than the node has",
+                )
+                for dimension in ("cpu", "memory", "disk", "gpu")
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def capacity(self) -> Resources:
+        return Resources(
+            self.capacity_cpu, self.capacity_memory, self.capacity_disk, self.capacity_gpu
+        )
+
+    @property
+    def allocated(self) -> Resources:
+        return Resources(
+            self.allocated_cpu, self.allocated_memory, self.allocated_disk, self.allocated_gpu
+        )
+
+
+class NodeSession(models.Model):
+    """The newest session of a node: the fence for everything that it says.  Hot and narrow."""
+
+    node = models.OneToOneField(
+        Node, on_delete=models.CASCADE, primary_key=True, related_name="session"
+    )
+    epoch = models.BigIntegerField(default=0)
+    received = models.BigIntegerField(default=0)
+    instance = models.CharField(max_length=128, blank=True, default="")
+    ledger = models.CharField(max_length=128, blank=True, default="")
+    run = models.BigIntegerField(default=0)
+    boot = models.CharField(max_length=128, blank=True, default="")
+    holder = models.CharField(max_length=128, blank=True, default="")
+    started_at = models.DateTimeField(db_default=Now())
+
+
+class NodeHeartbeat(models.Model):
+    """When a node was last heard of, on the database's clock.  Hot and narrow: no index."""
+
+    node = models.OneToOneField(
+        Node, on_delete=models.CASCADE, primary_key=True, related_name="heartbeat"
+    )
+    seen_at = models.DateTimeField()
+    running = models.IntegerField(default=0)
+    load = models.FloatField(default=0.0)
+
+
+class NodeCredential(models.Model):
+    """What a node signs in with.  Only the SHA-256 of the secret is kept: it is random."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="credentials")
+    digest = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField(db_default=Now())
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+
+class JoinToken(models.Model):
+    """What a new node trades for a credential of its own."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    digest = models.CharField(max_length=64, unique=True)
+    label = models.CharField(max_length=100, blank=True, default="")
+    auto_approve = models.BooleanField(default=False)
+    labels = models.JSONField(default=dict, blank=True)
+    uses_left = models.IntegerField(default=1)
+    expires_at = models.DateTimeField()
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL)
+    created_at = models.DateTimeField(db_default=Now())
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="join_token_uses_not_negative", condition=Q(uses_left__gte=0)
+            )
+        ]

@@ -1,0 +1,69 @@
+"""What can go wrong, as sentences.  The docstring of each error is its message.
+
+``{name}`` in a docstring is filled from the keyword arguments of the constructor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class OrchestratorError(Exception):
+    """Something went wrong in the orchestrator."""
+
+    code = "internal"
+    status = 500
+    hint = ""
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts = facts
+        super().__init__((type(self).__doc__ or "").split("\n\n")[0].format(**facts))
+
+
+class NotFound(OrchestratorError):
+    """There is no {kind} {name!r}."""
+
+    code, status = "not-found", 404
+    hint = "List what there is, or check the spelling."
+
+
+class Ambiguous(OrchestratorError):
+    """{name!r} matches more than one {kind}."""
+
+    code, status = "ambiguous", 409
+    hint = "Give more characters of the id."
+
+
+class InvalidSpec(OrchestratorError):
+    """The job specification has {count} mistake(s)."""
+
+    code, status = "invalid-spec", 400
+    hint = "Correct every path named in errors; nothing was stored."
+
+    def __init__(self, errors: list[dict[str, str]]) -> None:
+        super().__init__(count=len(errors))
+        self.errors = errors
+
+
+class Conflict(OrchestratorError):
+    """{detail}"""
+
+    code, status = "conflict", 409
+
+
+class Refused(OrchestratorError):
+    """{detail}"""
+
+    code, status = "refused", 403
+
+
+class LeaseLost(OrchestratorError):
+    """The evaluation of job {job} was leased to somebody else while this worker worked on it."""
+
+    code, status = "lease-lost", 409
+
+
+class PlanConflict(OrchestratorError):
+    """The job changed while it was being evaluated: {detail}."""
+
+    code, status = "plan-conflict", 409

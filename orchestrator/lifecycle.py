@@ -1,0 +1,270 @@
+"""The states of jobs, executions and evaluations, each table in one place.
+
+No other module names a transition.  An execution lives in two lanes: *desired* is what the
+scheduler wants of it, *observed* is what is known of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from nodes.protocol.lifecycle import IllegalTransition, Lifecycle
+from nodes.protocol.messages import Happened, Want
+
+__all__ = [
+    "DESIRED",
+    "JOB",
+    "OBSERVED",
+    "WRITERS",
+    "Desired",
+    "EvaluationState",
+    "IllegalTransition",
+    "JobState",
+    "Lifecycle",
+    "Observed",
+    "Trigger",
+    "Writer",
+    "path",
+    "want",
+]
+
+
+class JobType(StrEnum):
+    BATCH = "batch"
+    SERVICE = "service"
+    OPS = "ops"
+    DAEMON = "daemon"
+
+
+class Desired(StrEnum):
+    """What the scheduler wants of an execution."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class Observed(StrEnum):
+    """What is known of an execution."""
+
+    NEW = "new"
+    ASK_FOR_BID = "ask_for_bid"
+    ASK_FOR_BID_ACCEPTED = "ask_for_bid_accepted"
+    ASK_FOR_BID_REJECTED = "ask_for_bid_rejected"
+    BID_ACCEPTED = "bid_accepted"
+    BID_REJECTED = "bid_rejected"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    PUBLISHING = "publishing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+class Writer(StrEnum):
+    """Who may write a transition."""
+
+    STATE_UPDATER = "state-updater"
+    COMPUTE_FORWARDER = "compute-forwarder"
+    ENDPOINT = "endpoint"
+
+
+DESIRED: Lifecycle[Desired] = Lifecycle(
+    initial=Desired.PENDING,
+    table={
+        Desired.PENDING: {"approve": Desired.RUNNING, "stop": Desired.STOPPED},
+        Desired.RUNNING: {"stop": Desired.STOPPED},
+        Desired.STOPPED: {},
+    },
+)
+
+_ENDS = {"cancel": Observed.CANCELLED, "lose": Observed.LOST}
+
+OBSERVED: Lifecycle[Observed] = Lifecycle(
+    initial=Observed.NEW,
+    table={
+        Observed.NEW: {
+            "ask": Observed.ASK_FOR_BID,
+            "accept": Observed.BID_ACCEPTED,
+            **_ENDS,
+        },
+        Observed.ASK_FOR_BID: {
+            "bid": Observed.ASK_FOR_BID_ACCEPTED,
+            "decline": Observed.ASK_FOR_BID_REJECTED,
+            **_ENDS,
+        },
+        Observed.ASK_FOR_BID_ACCEPTED: {
+            "accept": Observed.BID_ACCEPTED,
+            "reject": Observed.BID_REJECTED,
+            **_ENDS,
+        },
+        Observed.BID_ACCEPTED: {
+            "prepare": Observed.PREPARING,
+            "start": Observed.RUNNING,
+            "decline": Observed.ASK_FOR_BID_REJECTED,
+            "fail": Observed.FAILED,
+            **_ENDS,
+        },
+        Observed.PREPARING: {"start": Observed.RUNNING, "fail": Observed.FAILED, **_ENDS},
+        Observed.RUNNING: {
+            "publish": Observed.PUBLISHING,
+            "complete": Observed.COMPLETED,
+            "fail": Observed.FAILED,
+            **_ENDS,
+        },
+        Observed.PUBLISHING: {
+            "complete": Observed.COMPLETED,
+            "fail": Observed.FAILED,
+            **_ENDS,
+        },
+        Observed.ASK_FOR_BID_REJECTED: {},
+        Observed.BID_REJECTED: {},
+        Observed.COMPLETED: {},
+        Observed.FAILED: {},
+        Observed.CANCELLED: {},
+        Observed.LOST: {},
+    },
+)
+
+#: Who may cause which event.  The trigger in the database enforces it, the dashboard shows it.
+WRITERS: Mapping[str, frozenset[Writer]] = {
+    "ask": frozenset({Writer.COMPUTE_FORWARDER}),
+    "accept": frozenset({Writer.COMPUTE_FORWARDER}),
+    "reject": frozenset({Writer.COMPUTE_FORWARDER}),
+    "bid": frozenset({Writer.ENDPOINT}),
+    "decline": frozenset({Writer.ENDPOINT}),
+    "prepare": frozenset({Writer.ENDPOINT}),
+    "start": frozenset({Writer.ENDPOINT}),
+    "publish": frozenset({Writer.ENDPOINT}),
+    "complete": frozenset({Writer.ENDPOINT}),
+    "fail": frozenset({Writer.ENDPOINT}),
+    "cancel": frozenset({Writer.ENDPOINT, Writer.COMPUTE_FORWARDER}),
+    "lose": frozenset({Writer.ENDPOINT}),
+    "approve": frozenset({Writer.STATE_UPDATER}),
+    # A terminal observation closes the desired lane in the same write, whoever makes it.
+    "stop": frozenset({Writer.STATE_UPDATER}),
+}
+
+MEANING: Mapping[Observed, str] = {
+    Observed.NEW: "decided; nobody has been told yet",
+    Observed.ASK_FOR_BID: "the node has been asked for a bid",
+    Observed.ASK_FOR_BID_ACCEPTED: "the node bids and holds the resources",
+    Observed.ASK_FOR_BID_REJECTED: "the node would not",
+    Observed.BID_ACCEPTED: "the node has been told to run it",
+    Observed.BID_REJECTED: "its bid was not needed",
+    Observed.PREPARING: "inputs are being fetched",
+    Observed.RUNNING: "the task runs",
+    Observed.PUBLISHING: "the task ended well and its results are being published",
+    Observed.COMPLETED: "ended well",
+    Observed.FAILED: "ended badly",
+    Observed.CANCELLED: "the node confirms it stopped, or it was never told",
+    Observed.LOST: "its node has been silent too long",
+}
+
+
+class JobState(StrEnum):
+    PENDING = "pending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+_OUTCOMES = {
+    "complete": JobState.COMPLETED,
+    "fail": JobState.FAILED,
+    "stop": JobState.STOPPED,
+}
+
+JOB: Lifecycle[JobState] = Lifecycle(
+    initial=JobState.PENDING,
+    table={
+        JobState.PENDING: {"queue": JobState.QUEUED, "run": JobState.RUNNING, **_OUTCOMES},
+        JobState.QUEUED: {"run": JobState.RUNNING, "renew": JobState.PENDING, **_OUTCOMES},
+        JobState.RUNNING: {"queue": JobState.QUEUED, "renew": JobState.PENDING, **_OUTCOMES},
+        # Ended, until a new version or a rerun brings it back.
+        JobState.COMPLETED: {"renew": JobState.PENDING},
+        JobState.FAILED: {"renew": JobState.PENDING},
+        JobState.STOPPED: {"renew": JobState.PENDING},
+    },
+)
+
+#: A job in one of these wants nothing more, until it is renewed.
+ENDED = frozenset(_OUTCOMES.values())
+
+
+class EvaluationState(StrEnum):
+    PENDING = "pending"
+    LEASED = "leased"
+    WAITING = "waiting"
+    BLOCKED = "blocked"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Trigger(StrEnum):
+    """Why a job asks for an evaluation."""
+
+    JOB_SUBMIT = "job-submit"
+    JOB_UPDATE = "job-update"
+    JOB_STOP = "job-stop"
+    JOB_RERUN = "job-rerun"
+    JOB_SCALE = "job-scale"
+    EXECUTION_UPDATE = "execution-update"
+    EXECUTION_FAILED = "execution-failed"
+    EXECUTION_TIMEOUT = "execution-timeout"
+    JOB_TIMEOUT = "job-timeout"
+    QUEUE_TIMEOUT = "queue-timeout"
+    NODE_JOIN = "node-join"
+    NODE_CHANGE = "node-change"
+    NODE_LOST = "node-lost"
+    NODE_DRAIN = "node-drain"
+    CAPACITY = "capacity"
+    RETRY = "retry"
+    SCHEDULE = "schedule"
+    OPERATOR = "operator"
+
+
+def want(desired: Desired, observed: Observed) -> Want | None:
+    """What its node must be told about an execution in this state; None when nothing."""
+    if observed in OBSERVED.terminal:
+        return None
+    if desired is Desired.STOPPED:
+        rejected = observed is Observed.ASK_FOR_BID_ACCEPTED
+        return Want.REJECT if rejected else Want.STOP
+    return Want.BID if desired is Desired.PENDING else Want.RUN
+
+
+#: What the compute forwarder may write when a node has taken an order.
+TOLD: Mapping[Want, str] = {
+    Want.BID: "ask",
+    Want.RUN: "accept",
+    Want.REJECT: "reject",
+}
+
+_IMPLIED = ("ask", "bid", "accept", "start")
+
+
+def path(observed: Observed, event: Happened | str) -> tuple[str, ...] | None:
+    """The events that lead from *observed* through *event*, implied ones first.
+
+    A node that says "started" has been told to run it, even if its acknowledgement was lost with
+    the link: the implied events are written too, so the history stays complete.  None when
+    *event* cannot follow from here: a repeat, or a late report.
+    """
+    frontier: list[tuple[Observed, tuple[str, ...]]] = [(observed, ())]
+    seen = {observed}
+    while frontier:
+        state, events = frontier.pop(0)
+        if event in OBSERVED.table[state]:
+            return (*events, str(event))
+        for implied in _IMPLIED:
+            after = OBSERVED.table[state].get(implied)
+            if after is not None and after not in seen:
+                seen.add(after)
+                frontier.append((after, (*events, implied)))
+    return None

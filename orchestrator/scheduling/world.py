@@ -1,0 +1,128 @@
+"""What a decision may look at, frozen at one instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from nodes.protocol.resources import DIMENSIONS, Resources
+from orchestrator.lifecycle import Desired, JobState, Observed
+from orchestrator.spec import JobSpec
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionView:
+    """An execution that is live, or has ended and is not settled yet."""
+
+    id: str
+    node: str
+    slot: int
+    attempt: int
+    version: int
+    round: int
+    desired: Desired
+    observed: Observed
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    code: str = ""
+    message: str = ""
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What decisions need to know of settled executions; its size follows the job, not history.
+
+    ``completed`` are ranges of slots, both ends included, ascending and disjoint.  ``attempts``
+    counts the failed attempts of a slot of this round, ``retry_at`` is when such a slot may be
+    placed again.  ``avoid`` are nodes that would not take this job, until when.  ``failures``
+    counts this job's failures by node.  ``outcomes`` counts settled executions by observed state.
+    ``failed`` is the sentence of the slot that exhausted its attempts, if one has.
+    """
+
+    completed: tuple[tuple[int, int], ...] = ()
+    attempts: Mapping[int, int] = field(default_factory=dict)
+    retry_at: Mapping[int, datetime] = field(default_factory=dict)
+    avoid: Mapping[str, datetime] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """``replaces`` is true for versions of executions that must be replaced to run ``spec``:
+    those below ``oldest_version`` run another task."""
+
+    id: str
+    name: str
+    spec: JobSpec
+    version: int
+    oldest_version: int
+    round: int
+    state: JobState
+    submitted_at: datetime
+    stop_requested: bool = False
+    stop_reason: str = ""
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(slots=True)
+class Cluster:
+    """All nodes, in columns: row *i* of every array is node ``ids[i]``.
+
+    ``capacity`` and ``allocated`` have one column per dimension.  ``ready`` nodes may get new
+    work: approved, connected, eligible, not draining, not quarantined; ``unready`` says why not.
+    ``labels`` holds operator's labels over the node's attributes.  Only ``take`` changes a
+    cluster, so that the plans of one lease group share what remains.
+    """
+
+    ids: Sequence[str]
+    names: Sequence[str]
+    labels: Sequence[Mapping[str, str]]
+    capacity: Ints
+    allocated: Ints
+    ready: Bools
+    unready: Sequence[str]
+    revision: int = 0
+    index: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.index:
+            self.index = {node: i for i, node in enumerate(self.ids)}
+
+    @property
+    def free(self) -> Ints:
+        return self.capacity - self.allocated
+
+    def take(self, node: str, need: Resources, times: int = 1) -> None:
+        """Count *need* as allocated on *node*, for the decisions that follow."""
+        self.allocated[self.index[node]] += np.array(need.astuple(), dtype=np.int64) * times
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything one decision may look at.
+
+    ``executions`` are those of ``job`` that are not settled, in the order of their ids.
+    ``algorithm`` is ``binpack`` or ``spread``.
+    """
+
+    job: JobView
+    executions: tuple[ExecutionView, ...]
+    cluster: Cluster
+    now: datetime
+    algorithm: str = "binpack"
+
+
+def dimensions(array: Sequence[int]) -> dict[str, int]:
+    """A row of ``capacity`` or ``allocated`` by name."""
+    return dict(zip(DIMENSIONS, (int(x) for x in array), strict=True))
