@@ -1,0 +1,155 @@
+"""The embedded PostgreSQL, with real servers."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from orchestrator import postgres
+
+pytestmark = pytest.mark.processes
+
+SUPERVISOR = """
+import sys
+from pathlib import Path
+from orchestrator import postgres
+with postgres.running(Path(sys.argv[1])):
+    print("running", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def directory():
+    # Not pytest's own: its parents are closed to the user that the server runs as.
+    made = Path(tempfile.mkdtemp(prefix="muster-pg-"))
+    made.chmod(0o755)
+    yield made / "postgres"
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def supervisor(directory):
+    """Another process that runs the server of *directory*."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, directory],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(postgres.__file__).parent.parent,
+    )
+    assert process.stdout.readline() == b"running\n"
+    yield process
+    process.stdin.close()
+    process.wait(30)
+    process.stdout.close()
+
+
+def server_of(directory: Path) -> psutil.Process:
+    pid = (postgres.place(directory).data / "postmaster.pid").read_text().split("\n", 1)[0]
+    return psutil.Process(int(pid))
+
+
+def ask(directory: Path, question: str) -> object:
+    with psycopg.connect(postgres.place(directory).conninfo()) as connection:
+        return connection.execute(question).fetchone()[0]
+
+
+def write(directory: Path) -> None:
+    with psycopg.connect(postgres.place(directory).conninfo()) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 7 AS it")
+
+
+def test_commits_are_durable_and_text_is_utf8_whatever_the_machine_speaks(directory):
+    with postgres.running(directory):
+        assert ask(directory, "SHOW fsync") == "on"
+        assert ask(directory, "SHOW synchronous_commit") == "on"
+        assert ask(directory, "SHOW server_encoding") == "UTF8"
+        assert ask(directory, "SHOW listen_addresses") == ""
+    assert not postgres.is_running(directory)
+
+
+def test_what_was_written_is_there_at_the_next_start(directory):
+    with postgres.running(directory):
+        write(directory)
+    with postgres.running(directory):
+        assert ask(directory, "SELECT it FROM kept") == 7
+
+
+def test_a_second_supervisor_is_told_who_the_first_is(directory, supervisor):
+    with pytest.raises(postgres.Taken, match=f"process {supervisor.pid}"):
+        with postgres.running(directory):
+            pass
+
+
+def test_others_use_the_server_that_runs(directory, supervisor):
+    with postgres.available(directory):
+        assert ask(directory, "SELECT 1") == 1
+    assert postgres.is_running(directory)
+
+
+def test_without_one_a_server_runs_for_as_long_as_it_is_needed(directory):
+    with postgres.available(directory):
+        assert ask(directory, "SELECT 1") == 1
+    assert not postgres.is_running(directory)
+
+
+def test_the_server_ends_with_a_supervisor_that_is_killed(directory, supervisor):
+    write(directory)
+    server = server_of(directory)
+    supervisor.kill()
+    server.wait(20)
+    with postgres.running(directory):
+        assert ask(directory, "SELECT it FROM kept") == 7
+
+
+def test_a_server_left_behind_is_replaced(directory, supervisor):
+    """As where the kernel sends no signal: the supervisor goes, the server stays for a while."""
+    server = server_of(directory)
+    server.suspend()
+    supervisor.kill()
+    supervisor.wait()
+    server.resume()
+    with postgres.running(directory):
+        assert server_of(directory).pid != server.pid
+
+
+def test_a_server_that_was_killed_recovers(directory, supervisor):
+    write(directory)
+    os.kill(server_of(directory).pid, signal.SIGKILL)
+    supervisor.stdin.close()
+    supervisor.wait(30)
+    with postgres.running(directory):
+        assert ask(directory, "SELECT it FROM kept") == 7
+
+
+def test_the_trace_of_a_server_long_gone_is_no_obstacle(directory):
+    with postgres.running(directory):
+        pass
+    trace = postgres.place(directory).data / "postmaster.pid"
+    trace.write_text(f"{os.getpid()}\n{trace.parent}\n")
+    with postgres.running(directory):
+        assert ask(directory, "SELECT 1") == 1
+
+
+def test_a_long_path_gets_a_short_socket(directory):
+    deep = directory / ("x" * 100)
+    with postgres.running(deep) as where:
+        assert len(str(where.sockets / postgres.SOCKET)) <= postgres.LONGEST_SOCKET_PATH
+        assert ask(deep, "SELECT 1") == 1
+    shutil.rmtree(where.sockets)
+
+
+def test_a_start_that_fails_says_what_the_server_said(directory):
+    with postgres.running(directory):
+        pass
+    (postgres.place(directory).data / "PG_VERSION").write_text("9\n")
+    with pytest.raises(postgres.PostgresError, match="incompatible"):
+        with postgres.running(directory):
+            pass
