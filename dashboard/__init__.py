@@ -1,0 +1,1 @@
+"""Shows: the live pages that operators look at."""

@@ -1,0 +1,213 @@
+"""Django's settings. What varies comes from the environment; `orchestrator.environment` lists it."""
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from csp.constants import NONE, SELF
+from django.core.management.utils import get_random_secret_key
+
+from orchestrator import environment, postgres
+from orchestrator.diagnostics import logging_config
+from orchestrator.environment import Role
+
+try:
+    ENVIRONMENT = environment.parse(os.environ)
+except environment.Misconfigured as mistakes:
+    sys.stderr.write(f"muster: the environment is wrong:\n{mistakes}\n")
+    raise SystemExit(environment.EX_CONFIG) from None
+
+BASE_DIR = environment.HOME
+VAR = ENVIRONMENT.var
+ROLE = ENVIRONMENT.role
+DEBUG = ENVIRONMENT.debug
+
+
+def _own_directory(directory: Path) -> Path:
+    """Make *directory*, passable for the database's user whatever our umask says."""
+    if not directory.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o755)
+    return directory
+
+
+def _kept_secret(file: Path) -> str:
+    """Read the key in *file*, or make one; of several processes that make one, the first wins."""
+    if not file.exists():
+        mine = file.with_name(f"{file.name}.{os.getpid()}")
+        mine.touch(mode=0o600)
+        mine.write_text(get_random_secret_key())
+        with suppress(FileExistsError):
+            file.hardlink_to(mine)
+        mine.unlink()
+    return file.read_text()
+
+
+SECRET_KEY = ENVIRONMENT.secret_key or _kept_secret(_own_directory(VAR) / "secret_key")
+
+# --- who may reach us --------------------------------------------------------------------------
+
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *ENVIRONMENT.hosts]
+CSRF_TRUSTED_ORIGINS = list(ENVIRONMENT.origins)
+SESSION_COOKIE_NAME = "muster_session"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ENVIRONMENT.https
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENVIRONMENT.https else None
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],  # The websocket of the same origin included.
+        "form-action": [SELF],
+        "manifest-src": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+    }
+}
+
+# --- what it is made of ------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "orchestrator",
+    "nodes",
+    "dashboard",
+    "channels",
+    "django_q",
+    "django_htmx",
+    "pgtrigger",
+    "csp",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "orchestrator.urls"
+ASGI_APPLICATION = "orchestrator.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True  # Straight from the packages: nothing to collect, nothing to forget.
+WHITENOISE_AUTOREFRESH = DEBUG
+
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "login"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- the database ------------------------------------------------------------------------------
+
+LIMITS: dict[Role, dict[str, str]] = {
+    Role.WEB: {
+        "statement_timeout": "15s",
+        "lock_timeout": "5s",
+        "idle_in_transaction_session_timeout": "30s",
+    },
+    Role.WORKER: {
+        "statement_timeout": "60s",
+        "lock_timeout": "10s",
+        "idle_in_transaction_session_timeout": "60s",
+    },
+    Role.COMMAND: {},  # A migration takes as long as it takes.
+}
+"""How long one statement, one lock and one forgotten transaction may last, by role of process."""
+
+EMBEDDED = VAR / "postgres" if ENVIRONMENT.database_url is None else None
+"""Where the database of our own lies; None when there is one elsewhere."""
+
+
+def _database() -> dict[str, Any]:
+    if EMBEDDED is None:
+        found: dict[str, Any] = dict(dj_database_url.parse(ENVIRONMENT.database_url or ""))
+    else:
+        found = {
+            "ENGINE": "django.db.backends.postgresql",
+            "HOST": str(postgres.place(EMBEDDED).sockets),
+            "NAME": postgres.DATABASE,
+            "USER": postgres.USER,
+        }
+    options = found.setdefault("OPTIONS", {})
+    options.setdefault("application_name", f"muster {ROLE}")
+    options.setdefault("connect_timeout", 5)
+    # Only matter over TCP: a server that vanished is noticed in seconds, not hours.
+    options |= {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
+    limits = " ".join(f"-c {name}={value}" for name, value in LIMITS[ROLE].items())
+    options["options"] = f"{options.get('options', '')} {limits}".strip()
+    if ROLE is Role.WEB:
+        # One pool for the threads of one process. The workers fork, and a pool does not survive
+        # that; they keep one connection each instead.
+        options["pool"] = {"min_size": 2, "max_size": 16, "timeout": 10}
+    found |= {"CONN_MAX_AGE": 0 if ROLE is Role.WEB else None, "CONN_HEALTH_CHECKS": True}
+    return found
+
+
+DATABASES = {"default": _database()}
+
+# --- the workers -------------------------------------------------------------------------------
+
+Q_CLUSTER = {
+    "name": "muster",
+    "label": "Workers",
+    "broker_class": "orchestrator.broker.EvaluationBroker",
+    "orm": "default",
+    "workers": ENVIRONMENT.workers,
+    "queue_limit": 1,  # A ticket never waits behind others, so leases begin when work begins.
+    "bulk": 1,
+    "poll": 1,  # Behind LISTEN, which is what normally wakes the broker.
+    "timeout": 60,
+    "retry": 120,
+    "max_attempts": 1,
+    "ack_failures": True,
+    "save_limit": -1,  # Writing results costs more than the work.
+    "catch_up": False,
+    "recycle": 10_000,
+    "log_level": "WARNING",
+}
+
+# --- what they say -----------------------------------------------------------------------------
+
+LOGGING = logging_config(level=ENVIRONMENT.log_level, style=ENVIRONMENT.log_format)
