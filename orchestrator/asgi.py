@@ -1,0 +1,61 @@
+"""The root: what answers where, and the one call that goes upwards."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orchestrator.settings")
+http = get_asgi_application()  # Fills Django's registry: the imports below need it.
+
+from channels.auth import AuthMiddlewareStack  # noqa: E402
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from channels.security.websocket import (  # noqa: E402
+    AllowedHostsOriginValidator,
+    OriginValidator,
+    WebsocketDenier,
+)
+from django.conf import settings  # noqa: E402
+from django.urls import path  # noqa: E402
+
+from dashboard.consumers import LiveConsumer  # noqa: E402
+from nodes.consumers import NodeConsumer  # noqa: E402
+from orchestrator import endpoint  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Application = Callable[[Any, Any, Any], Awaitable[Any]]
+
+
+def not_for_browsers(application: Application) -> Application:
+    """Refuse every handshake that carries an Origin: only browsers send one, and nodes are none."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> Any:
+        names = {name for name, _value in scope["headers"]}
+        inner = WebsocketDenier() if b"origin" in names else application
+        return await inner(scope, receive, send)
+
+    return answer
+
+
+def for_our_pages(application: Application) -> Application:
+    """Refuse a handshake that does not come from a page of ours; without an Origin, too."""
+    if settings.CSRF_TRUSTED_ORIGINS:
+        return OriginValidator(application, settings.CSRF_TRUSTED_ORIGINS)
+    return AllowedHostsOriginValidator(application)
+
+
+application = ProtocolTypeRouter(
+    {
+        "http": http,
+        "websocket": URLRouter(
+            [
+                path("ws/nodes/", not_for_browsers(NodeConsumer.as_asgi(receive=endpoint.receive))),
+                path("ws/live/", for_our_pages(AuthMiddlewareStack(LiveConsumer.as_asgi()))),
+            ]
+        ),
+    }
+)
