@@ -1,0 +1,40 @@
+"""What a user may ask for: the job specification, parsed once, at the edge.
+
+``parse`` and ``parse_json`` give a JobSpec or raise InvalidSpec with every mistake at once, each
+with its path, a sentence and the cure.  Beyond them nobody checks a specification again.
+"""
+
+from .model import (
+    Affinity,
+    Approval,
+    Backoff,
+    JobSpec,
+    Needs,
+    OnLost,
+    Retry,
+    RetryOn,
+    Spread,
+    TaskSpec,
+    Timeouts,
+)
+from .reading import canonical, digest, json_schema, parse, parse_json, replaces
+
+__all__ = [
+    "Affinity",
+    "Approval",
+    "Backoff",
+    "JobSpec",
+    "Needs",
+    "OnLost",
+    "Retry",
+    "RetryOn",
+    "Spread",
+    "TaskSpec",
+    "Timeouts",
+    "canonical",
+    "digest",
+    "json_schema",
+    "parse",
+    "parse_json",
+    "replaces",
+]
