@@ -1,0 +1,96 @@
+"""What the nodes' end hands upwards, and the three functions it is given to do so.
+
+``nodes`` imports nothing of the orchestrator.  The root hands an ``Upward`` to the consumer;
+everything that a node says, and everything that it must be told, passes through it in batches.
+The functions are sync and are called in a thread of their own, outside any transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from .protocol.messages import Hello, Order, Report, Want
+
+
+@dataclass(frozen=True)
+class Inbound:
+    """One Reports frame of one node.
+
+    ``told`` is what this session has sent and the frame's ``order_rev`` acknowledges: each
+    execution with the newest of its orders that the node has durably taken.  The frame's effects
+    are that ``told``, then ``reports``, in order.
+    """
+
+    node: UUID
+    epoch: int
+    seq: int
+    order_rev: int
+    told: tuple[tuple[str, Want], ...]
+    reports: tuple[Report, ...]
+
+
+class Verdict(StrEnum):
+    """What became of one Inbound."""
+
+    ACCEPTED = "accepted"  # its effects are committed: acknowledge it
+    REPEATED = "repeated"  # they were committed before: acknowledge it again
+    FENCED = "fenced"  # a newer session of this node exists: close with 4409
+    OUT_OF_SEQUENCE = "out_of_sequence"  # a frame is missing before it: close with 4416
+    REFUSED = "refused"  # it says what this node may not say: close with 4403
+
+
+@dataclass(frozen=True)
+class NodeOrders:
+    """What one connected node must be told next, by rising revision.
+
+    The list is complete up to ``order_rev``: no order with a revision at or below it is missing.
+    """
+
+    node: UUID
+    order_rev: int
+    orders: tuple[Order, ...]
+
+
+@dataclass(frozen=True)
+class DesiredSet:
+    """Everything that one node should hold, and STOP for what it holds and must give up."""
+
+    order_rev: int
+    orders: tuple[Order, ...]
+
+
+class Receive(Protocol):
+    def __call__(self, batch: Sequence[Inbound], /) -> Sequence[Verdict]:
+        """Apply the whole batch in one transaction, and say what became of each, in order.
+
+        Begins with ``membership.fence(batch)``; what is not ACCEPTED there has no effect.
+        """
+
+
+class PendingOrders(Protocol):
+    def __call__(self, nodes: Mapping[UUID, int], /) -> Sequence[NodeOrders]:
+        """For each of these nodes, orders above the given revision that it was not yet told.
+
+        A node with nothing new may be left out.
+        """
+
+
+class Desired(Protocol):
+    def __call__(self, node: UUID, hello: Hello, epoch: int, /) -> DesiredSet:
+        """The full desired set for a node that has just said *hello* and been given *epoch*.
+
+        Also writes down what *hello* proves: an order whose revision the node knows was taken.
+        """
+
+
+@dataclass(frozen=True)
+class Upward:
+    """The calls that go up, handed over at the root."""
+
+    receive: Receive
+    orders: PendingOrders
+    desired: Desired
