@@ -1,0 +1,57 @@
+# Muster, from nothing: every target makes what it needs first. `make help` lists them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The stamp holds what is installed: a second run compares two files and goes on.
+STAMP := $(VENV)/.installed
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	command -v $$python >/dev/null && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	&& { echo $$python; break; }; done)
+
+.PHONY: up test lint types bench lock clean help
+
+up: $(STAMP) ## a whole cluster on this machine, with a demo; Ctrl-C stops it (ARGS="--port 8001")
+	@exec $(BIN)/python manage.py up $(ARGS)
+
+test: $(STAMP) ## everything that must hold, browser tests included where a Chromium is installed
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n auto --dist worksteal -m "not processes and not browser" $(ARGS)
+	$(BIN)/pytest -m "processes or browser" $(ARGS)
+
+lint: $(STAMP) ## the quick half of the tests: imports, style, types
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## the benchmark table, into benchmarks/results/ (ARGS="…")
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: $(STAMP) ## resolve the requirements anew, with hashes and no registry addresses
+	$(BIN)/python -m pip install --quiet uv
+	for set in requirements requirements-dev; do \
+		$(BIN)/uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 \
+			--no-emit-index-url --no-emit-find-links --no-header --quiet \
+			$$set.in -o $$set.lock || exit 1; \
+	done
+
+clean: ## remove the virtual environment, the caches and everything in var/ (jobs included)
+	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## these lines
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock requirements-dev.lock
+	@[ -n "$(PYTHON)" ] || { echo "Muster needs Python 3.11 or newer, and found none: install python3, or say make PYTHON=/path/to/python3." >&2; exit 1; }
+	@[ -x $(BIN)/python ] && [ -x $(BIN)/pip ] || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); } || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment: install its venv package (Debian: python3-venv)." >&2; exit 1; }
+	@echo "Installing what Muster runs on into $(VENV) (once; a minute or two) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $(STAMP)
