@@ -1,4 +1,4 @@
-"""`manage.py agent`: the agent, which is a program of its own, started from here for convenience."""
+"""`manage.py agent`: the agent is a program of its own, started from here for convenience."""
 
 import os
 import sys

@@ -1,0 +1,241 @@
+"""`manage.py up`: everything on this machine, from an empty directory to jobs that run."""
+
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from threading import Event, Thread
+from types import FrameType
+from typing import Any
+
+import httpx
+import psutil
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, connection
+from django.utils import timezone
+
+from orchestrator import postgres
+from orchestrator.demo import Demo
+from orchestrator.supervision import Hopeless, Program, Supervisor
+
+TEND_EVERY = 0.2
+FOR_AGENTS = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
+"""What an agent gets of our environment: nothing secret, as its tasks may inherit it."""
+
+
+class Command(BaseCommand):
+    help = "Run everything here: database, web, workers, local agents and a demonstration."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+        parser.add_argument("--port", type=int, default=8000)
+        parser.add_argument("--agents", type=int, default=3, help="local nodes (default: 3)")
+        parser.add_argument("--no-demo", action="store_true", help="submit no demonstration jobs")
+
+    def handle(self, *_arguments: Any, **options: Any) -> None:
+        host, port = options["host"], options["port"]
+        _insist_on_free_port(host, port)
+        here = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
+        self.say(f"Muster  {here}/")
+
+        supervisor = Supervisor(self.say)
+        with _interruptible(supervisor), ExitStack() as until_the_end:
+            try:
+                database = self._database(until_the_end)
+                until_the_end.callback(supervisor.stop)
+                until_the_end.callback(self.say, "Stopping ...")
+                self._prepare()
+                self._start(supervisor, host, port)
+                self._agents(supervisor, here, options["agents"])
+                if not options["no_demo"]:
+                    until_the_end.callback(self._demonstrate(here).set)
+                connection.close()
+                self._tend(supervisor, database, here)
+            except KeyboardInterrupt:
+                pass
+            except (postgres.PostgresError, Hopeless, OperationalError) as why:
+                raise CommandError(str(why)) from None
+        self.say("Stopped. What ran goes on at the next start.")
+
+    def say(self, line: str) -> None:
+        """Print *line* at once, whoever reads."""
+        self.stdout.write(line)
+        self.stdout.flush()
+
+    # --- the parts, in the order they start --------------------------------------------------
+
+    def _database(self, until_the_end: ExitStack) -> postgres.Server | None:
+        """Run the database of our own, or check that the one elsewhere answers."""
+        if settings.EMBEDDED is None:
+            connection.ensure_connection()
+            return None
+        return until_the_end.enter_context(postgres.running(settings.EMBEDDED))
+
+    def _prepare(self) -> None:
+        call_command("migrate", verbosity=0, interactive=False)
+        admin = _administrator()
+        if admin is not None:
+            self.say(
+                f"Sign in as {admin.username}; `manage.py changepassword` sets a new password."
+            )
+            return
+        password = secrets.token_urlsafe(12)
+        User.objects.create_superuser("admin", password=password)
+        self.say(f"Sign in as admin, password {password} (printed this once).")
+
+    def _start(self, supervisor: Supervisor, host: str, port: int) -> None:
+        manage = (sys.executable, str(settings.BASE_DIR / "manage.py"))
+        web = (*manage, "web", "--host", host, "--port", str(port))
+        for name, command in (("web", web), ("worker", (*manage, "worker"))):
+            supervisor.add(Program(name, command, _log(name), os.environ))
+
+    def _agents(self, supervisor: Supervisor, here: str, count: int) -> None:
+        """Start the local nodes; each enrols over HTTP with a token, as any other node does."""
+        if not count:
+            return
+        from nodes.membership import create_join_token
+
+        directory = settings.VAR / "agents"
+        directory.mkdir(exist_ok=True)
+        token_file = directory / "join-token"
+        token_file.touch(mode=0o600)
+        token_file.write_text(
+            create_join_token(
+                created_by=_administrator(),
+                uses=count,
+                expires_in=timedelta(hours=1),
+                auto_approve=True,
+                labels={"local": "yes"},
+            )
+        )
+        environ = {name: os.environ[name] for name in FOR_AGENTS if name in os.environ}
+        environ["PYTHONPATH"] = str(settings.BASE_DIR)
+        for number in range(1, count + 1):
+            name = f"local-{number}"
+            command = (
+                *(sys.executable, "-m", "nodes.agent", "--server", here, "--name", name),
+                *("--state-dir", str(directory / name), "--join-token-file", str(token_file)),
+                # A toy cluster: every node has the processors of this machine, and a part of
+                # its memory.
+                *("--cpu", str(1000 * (os.cpu_count() or 1))),
+                *("--memory", str(psutil.virtual_memory().total // count)),
+            )
+            supervisor.add(Program(name, command, _log(name), environ))
+
+    def _demonstrate(self, here: str) -> Event:
+        """Play the demonstration beside everything else, from when the cluster takes jobs."""
+        from orchestrator import tokens
+
+        token = tokens.create(
+            user=_administrator(),
+            name="demonstration",
+            scopes=["read", "write"],
+            expires_in=timedelta(hours=1),
+        )
+        stopped = Event()
+
+        def play() -> None:
+            client = httpx.Client(
+                base_url=f"{here}/api/v1/",
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=30,
+                trust_env=False,
+            )
+            try:
+                with client:
+                    if _ready(here, stopped):
+                        run = timezone.now().isoformat(timespec="seconds")
+                        Demo(client, run=run, say=self.say, stopped=stopped).play()
+            except httpx.HTTPError as why:
+                if not stopped.is_set():
+                    self.say(f"demo: given up: {why}")
+
+        Thread(target=play, name="demo", daemon=True).start()
+        return stopped
+
+    def _tend(self, supervisor: Supervisor, database: postgres.Server | None, here: str) -> None:
+        """Keep everything running until somebody interrupts."""
+        told = False
+        while True:
+            time.sleep(TEND_EVERY)
+            supervisor.tend()
+            if database is not None and database.has_ended():
+                self.say("The database ended unexpectedly; it is started again.")
+                database.start()
+            if not told and _is_ready(here):
+                told = True
+                self.say(f"Ready: it takes jobs. What the parts say: {_log('*')}")
+
+
+def _insist_on_free_port(host: str, port: int) -> None:
+    if _is_free(host, port):
+        return
+    free = next((other for other in range(port + 1, port + 100) if _is_free(host, other)), None)
+    hint = f' Take another: make up ARGS="--port {free}".' if free else ""
+    raise CommandError(f"Something else listens on {host}:{port} already.{hint}")
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # As Daphne will do.
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def _interruptible(supervisor: Supervisor) -> Iterator[None]:
+    """Have every polite signal end the command in good order, and a second one at once."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in polite:
+            signal.signal(number, at_once)
+        raise KeyboardInterrupt
+
+    def at_once(_number: int, _frame: FrameType | None) -> None:
+        supervisor.kill()
+        os._exit(130)  # The database ends with us, by the kernel's hand.
+
+    polite = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in polite}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _administrator() -> User | None:
+    return User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+
+
+def _log(name: str) -> Path:
+    return Path(settings.VAR) / "log" / f"{name}.log"
+
+
+def _ready(here: str, stopped: Event) -> bool:
+    """Wait until the cluster takes jobs; False if we are stopped before."""
+    while not _is_ready(here):
+        if stopped.wait(TEND_EVERY):
+            return False
+    return True
+
+
+def _is_ready(here: str) -> bool:
+    try:
+        return httpx.get(f"{here}/readyz", timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False

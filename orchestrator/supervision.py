@@ -1,0 +1,111 @@
+"""Keep a handful of programs running, and end them together."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator import processes
+from orchestrator.environment import EX_CONFIG, HOME
+
+SHORTEST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+STEADY = 60.0
+"""A program that ran this long was no failure; its next pause is the shortest again."""
+
+LAST_LINES = 6
+
+
+class Hopeless(Exception):
+    """A program says that its configuration is wrong; starting it again would not help."""
+
+
+@dataclass
+class Program:
+    """One program, and how it has fared."""
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    environ: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    due_at: float = 0.0
+    failures: int = 0
+
+    def last_lines(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        return "".join(f"\n    {line}" for line in lines)
+
+
+@dataclass
+class Supervisor:
+    """Starts programs, starts them again when they end, and stops them all."""
+
+    say: Callable[[str], None]
+    patience: float = 10.0
+    programs: list[Program] = field(default_factory=list)
+
+    def add(self, program: Program) -> None:
+        """Start *program* and keep it running."""
+        program.log.parent.mkdir(parents=True, exist_ok=True)
+        if program.log.exists():
+            program.log.replace(program.log.with_suffix(".log.1"))
+        self.programs.append(program)
+        self._start(program)
+
+    def tend(self) -> None:
+        """Start again what has ended, after a pause that grows while it keeps ending."""
+        now = time.monotonic()
+        for program in self.programs:
+            if program.process is None:
+                if now >= program.due_at:
+                    self._start(program)
+            elif program.process.poll() is not None:
+                self._plan_restart(program, now)
+
+    def stop(self) -> None:
+        """Ask all to end at once, wait for each, then kill what is left of its group."""
+        alive = [program.process for program in self.programs if program.process is not None]
+        for process in alive:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + self.patience
+        for process in alive:
+            within = max(0.1, deadline - time.monotonic())
+            processes.end(process, by=signal.SIGTERM, within=within)
+
+    def kill(self) -> None:
+        """End all now."""
+        for program in self.programs:
+            if program.process is not None:
+                processes.kill_group(program.process)
+
+    def _start(self, program: Program) -> None:
+        with program.log.open("ab") as log:
+            program.process = processes.start(
+                program.command, environ=program.environ, output=log, directory=HOME
+            )
+        program.started_at = time.monotonic()
+
+    def _plan_restart(self, program: Program, now: float) -> None:
+        process = program.process
+        assert process is not None
+        if process.returncode == EX_CONFIG:
+            raise Hopeless(f"{program.name} cannot start:{program.last_lines()}")
+        processes.kill_group(process)  # What it left behind would be in its successor's way.
+        steady = now - program.started_at > STEADY
+        program.failures = 1 if steady else program.failures + 1
+        pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** (program.failures - 1))
+        program.due_at = now + pause
+        program.process = None
+        self.say(
+            f"{program.name} ended ({_how(process.returncode)}); it is started again in "
+            f"{pause:g} s. The last it said, in {program.log}:{program.last_lines()}"
+        )
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
