@@ -1,9 +1,7 @@
 """The root: what answers where, and the one call that goes upwards."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.asgi import get_asgi_application
 
@@ -24,10 +22,8 @@ from dashboard.consumers import LiveConsumer  # noqa: E402
 from nodes.consumers import NodeConsumer  # noqa: E402
 from orchestrator import endpoint  # noqa: E402
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    Application = Callable[[Any, Any, Any], Awaitable[Any]]
+# Channels and Django's path() each have a type of their own for what is one thing.
+Application = Any
 
 
 def not_for_browsers(application: Application) -> Application:

@@ -94,12 +94,12 @@ def parse(environ: Mapping[str, str]) -> Environment:
         return int(value)
 
     origins = _words(environ.get("MUSTER_ORIGINS", ""))
-    for origin in origins:
-        if not re.fullmatch(r"https?://[^/\s]+", origin):
-            mistakes.append(
-                f"MUSTER_ORIGINS has {origin!r}; an origin is a scheme and a host, "
-                "as https://muster.example.org, without a path."
-            )
+    mistakes += [
+        f"MUSTER_ORIGINS has {origin!r}; an origin is a scheme and a host, "
+        "as https://muster.example.org, without a path."
+        for origin in origins
+        if not re.fullmatch(r"https?://[^/\s]+", origin)
+    ]
     secret_key = environ.get("MUSTER_SECRET_KEY") or None
     if secret_key is not None and len(secret_key) < 32:
         mistakes.append(f"MUSTER_SECRET_KEY has {len(secret_key)} characters; use 32 or more.")

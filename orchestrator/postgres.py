@@ -135,27 +135,50 @@ def is_running(directory: Path) -> bool:
     return True
 
 
+class Server:
+    """A server that we run: we hold the lock of its directory."""
+
+    def __init__(self, where: Place, *, durable: bool) -> None:
+        self.place = where
+        self.durable = durable
+        self.owner = _owner(where)
+        self.programs = _programs()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, over whatever a crash left, and return when it takes connections."""
+        _end_leftover(self.place)
+        if not self.place.data.exists():
+            _initialise(self.place, self.programs, self.owner)
+        self.process = _start(self.place, self.programs, self.owner, durable=self.durable)
+        _await_ready(self.place, self.process)
+        _create_database(self.place)
+
+    def has_ended(self) -> bool:
+        """Whether it is gone although nobody stopped it."""
+        return self.process is None or self.process.poll() is not None
+
+    def stop(self) -> None:
+        """Stop it: open transactions are rolled back, what was committed is on disk."""
+        if self.process is not None:
+            processes.end(self.process, by=signal.SIGINT, within=PATIENCE)  # SIGINT: fast shutdown
+
+
 @contextmanager
-def running(directory: Path, *, durable: bool = True) -> Iterator[Place]:
+def running(directory: Path, *, durable: bool = True) -> Iterator[Server]:
     """Run the server of *directory* and stop it at the end; makes what is missing.
 
     Raises `Taken` if somebody else runs it, and `PostgresError` if it does not start.
     """
     where = place(directory)
-    owner = _owner(where)
     _make_home(where)
     with _supervising(where):
-        bin_directory = _programs()
-        _end_leftover(where)
-        if not where.data.exists():
-            _initialise(where, bin_directory, owner)
-        server = _start(where, bin_directory, owner, durable=durable)
+        server = Server(where, durable=durable)
         try:
-            _await_ready(where, server)
-            _create_database(where)
-            yield where
+            server.start()
+            yield server
         finally:
-            processes.end(server, by=signal.SIGINT, within=PATIENCE)  # SIGINT: fast shutdown
+            server.stop()
 
 
 @contextmanager
@@ -165,8 +188,8 @@ def available(directory: Path) -> Iterator[Place]:
         yield place(directory)
         return
     try:
-        with running(directory) as where:
-            yield where
+        with running(directory) as server:
+            yield server.place
     except Taken:
         where = place(directory)
         deadline = time.monotonic() + PATIENCE
@@ -218,7 +241,12 @@ def _system_user() -> pwd.struct_passwd:
     ):
         if shutil.which(command[0]):
             subprocess.run(
-                [*command, "--shell" if command[0] == "useradd" else "-s", "/bin/false", SYSTEM_USER],
+                [
+                    *command,
+                    "--shell" if command[0] == "useradd" else "-s",
+                    "/bin/false",
+                    SYSTEM_USER,
+                ],
                 capture_output=True,
                 check=False,
             )
@@ -268,9 +296,10 @@ def _supervising(where: Place) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
+            who = lock.read().strip() or "another process"
             raise Taken(
-                f"The database in {where.home} is run by {lock.read().strip() or 'another process'} "
-                "already. Stop that one first, or give this one a MUSTER_VAR of its own."
+                f"The database in {where.home} is run by {who} already. Stop that one first, "
+                "or give this one a MUSTER_VAR of its own."
             ) from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()}")
@@ -430,6 +459,9 @@ def _tail(where: Place) -> str:
 
 
 def _create_database(where: Place) -> None:
-    with psycopg.connect(where.conninfo("postgres"), autocommit=True) as connection:
-        with suppress(psycopg.errors.DuplicateDatabase):
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+    create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE))
+    with (
+        psycopg.connect(where.conninfo("postgres"), autocommit=True) as connection,
+        suppress(psycopg.errors.DuplicateDatabase),
+    ):
+        connection.execute(create)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,7 +37,7 @@ def start(
     output: IO[bytes] | int | None = None,
     directory: Path | str | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start *command* in a session of its own, so that Ctrl-C reaches only us; *by* ends it with us.
+    """Start *command*, which *by* ends with us, in a session of its own: Ctrl-C reaches only us.
 
     *owner* is the user and group to run as, for those who may choose.
     """
@@ -52,7 +53,7 @@ def start(
         cwd=directory,
         start_new_session=True,
         # Runs after the change of user, which would have cleared the parent-death signal.
-        preexec_fn=_ending_with(os.getpid(), by),
+        preexec_fn=_ending_with(os.getpid(), by),  # noqa: PLW1509 - two system calls, no locks
         **as_whom,
     )
 
@@ -74,7 +75,5 @@ def end(child: subprocess.Popen[bytes], *, by: signal.Signals, within: float) ->
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:
     """Kill what is left of the process group that *child* led."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

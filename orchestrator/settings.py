@@ -1,4 +1,4 @@
-"""Django's settings. What varies comes from the environment; `orchestrator.environment` lists it."""
+"""Django's settings. What varies comes from the environment, as `orchestrator.environment` says."""
 
 import os
 import sys
@@ -130,7 +130,11 @@ LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+    )
 ]
 
 LANGUAGE_CODE = "en"

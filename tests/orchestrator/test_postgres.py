@@ -129,6 +129,16 @@ def test_a_server_that_was_killed_recovers(directory, supervisor):
         assert ask(directory, "SELECT it FROM kept") == 7
 
 
+def test_its_supervisor_can_start_a_server_again_that_was_killed(directory):
+    with postgres.running(directory) as server:
+        write(directory)
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        assert server.has_ended()
+        server.start()
+        assert ask(directory, "SELECT it FROM kept") == 7
+
+
 def test_the_trace_of_a_server_long_gone_is_no_obstacle(directory):
     with postgres.running(directory):
         pass
@@ -140,10 +150,11 @@ def test_the_trace_of_a_server_long_gone_is_no_obstacle(directory):
 
 def test_a_long_path_gets_a_short_socket(directory):
     deep = directory / ("x" * 100)
-    with postgres.running(deep) as where:
-        assert len(str(where.sockets / postgres.SOCKET)) <= postgres.LONGEST_SOCKET_PATH
+    with postgres.running(deep) as server:
+        sockets = server.place.sockets
+        assert len(str(sockets / postgres.SOCKET)) <= postgres.LONGEST_SOCKET_PATH
         assert ask(deep, "SELECT 1") == 1
-    shutil.rmtree(where.sockets)
+    shutil.rmtree(sockets)
 
 
 def test_a_start_that_fails_says_what_the_server_said(directory):
