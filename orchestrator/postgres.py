@@ -170,10 +170,9 @@ def running(directory: Path, *, durable: bool = True) -> Iterator[Server]:
 
     Raises `Taken` if somebody else runs it, and `PostgresError` if it does not start.
     """
-    where = place(directory)
-    _make_home(where)
-    with _supervising(where):
-        server = Server(where, durable=durable)
+    server = Server(place(directory), durable=durable)
+    _make_home(server.place)
+    with _supervising(server.place):
         try:
             server.start()
             yield server
@@ -200,6 +199,8 @@ def available(directory: Path) -> Iterator[Place]:
         yield where
 
 
+_CURE = "Start Muster as root or as who made it, or point MUSTER_VAR at a directory of your own."
+
 # --- whose it is -------------------------------------------------------------------------------
 
 
@@ -220,8 +221,7 @@ def _owner(where: Place) -> tuple[int, int] | None:
             return None
         if os.geteuid() != 0:
             raise PostgresError(
-                f"{where.data} belongs to another user ({_name(kept.st_uid)}). Start Muster as "
-                "root or as that user, or point MUSTER_VAR at a directory of your own."
+                f"{where.data} belongs to another user ({_name(kept.st_uid)}). {_CURE}"
             )
         if kept.st_uid != 0:
             return kept.st_uid, kept.st_gid
@@ -286,6 +286,10 @@ def _make_home(where: Place) -> None:
         if not directory.exists():
             directory.mkdir(parents=True)
             directory.chmod(0o755)
+    if not os.access(where.home, os.W_OK):
+        raise PostgresError(
+            f"{where.home} belongs to another user ({_name(where.home.stat().st_uid)}). {_CURE}"
+        )
 
 
 @contextmanager

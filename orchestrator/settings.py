@@ -46,7 +46,14 @@ def _kept_secret(file: Path) -> str:
     return file.read_text()
 
 
-SECRET_KEY = ENVIRONMENT.secret_key or _kept_secret(_own_directory(VAR) / "secret_key")
+try:
+    SECRET_KEY = ENVIRONMENT.secret_key or _kept_secret(_own_directory(VAR) / "secret_key")
+except PermissionError as refused:
+    sys.stderr.write(
+        f"muster: {refused.filename} belongs to another user. Start Muster as that user, or point "
+        "MUSTER_VAR at a directory of your own.\n"
+    )
+    raise SystemExit(environment.EX_CONFIG) from None
 
 # --- who may reach us --------------------------------------------------------------------------
 
