@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pgtrigger
 
@@ -14,12 +15,12 @@ def array(items: Iterable[str]) -> str:
     return "ARRAY[" + ", ".join(f"'{item}'" for item in sorted(items)) + "]::text[]"
 
 
-def legal(lifecycle: Lifecycle) -> str:
+def legal(lifecycle: Lifecycle[Any]) -> str:
     """The array of moves that *lifecycle* allows, each written ``before>after``."""
     return array({f"{before}>{after}" for before, _, after in lifecycle.edges()})
 
 
-def refuse_illegal(column: str, lifecycle: Lifecycle) -> str:
+def refuse_illegal(column: str, lifecycle: Lifecycle[Any]) -> str:
     """PL/pgSQL that raises check_violation when *column* moves in a way not in the table."""
     return f"""
         IF NEW.{column} IS DISTINCT FROM OLD.{column}

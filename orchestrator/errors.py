@@ -46,13 +46,13 @@ class InvalidSpec(OrchestratorError):
 
 
 class Conflict(OrchestratorError):
-    """{detail}"""
+    """{detail}."""
 
     code, status = "conflict", 409
 
 
 class Refused(OrchestratorError):
-    """{detail}"""
+    """{detail}."""
 
     code, status = "refused", 403
 

@@ -27,6 +27,7 @@ JOB_ENDED = ["completed", "failed", "stopped"]
 class Job(models.Model):
     """What the user wants.  ``version`` points to the current specification.
 
+    ``oldest_version`` is the first version whose executions still run the current task.
     ``round`` counts reruns: executions of earlier rounds no longer matter.  ``progress`` is what
     decisions need to know of executions that have ended and been accounted for, in a size that
     does not grow with history; only the StateUpdater writes it.
@@ -37,6 +38,7 @@ class Job(models.Model):
     type = models.CharField(max_length=16, choices=[(t.value, t.value) for t in JobType])
     priority = models.SmallIntegerField(default=50)
     version = models.IntegerField(default=1)
+    oldest_version = models.IntegerField(default=1)
     round = models.IntegerField(default=1)
     state = models.CharField(
         max_length=16, choices=[(s.value, s.value) for s in JobState], default=JOB.initial.value
@@ -111,9 +113,7 @@ class IdempotencyKey(models.Model):
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["actor", "key"], name="one_answer_per_key")
-        ]
+        constraints = [models.UniqueConstraint(fields=["actor", "key"], name="one_answer_per_key")]
 
 
 class Evaluation(models.Model):
@@ -207,7 +207,9 @@ class BrokerRow(models.Model):
             ),
         ]
         constraints = [
-            models.CheckConstraint(name="broker_done_within_want", condition=Q(done__lte=F("want"))),
+            models.CheckConstraint(
+                name="broker_done_within_want", condition=Q(done__lte=F("want"))
+            ),
             models.CheckConstraint(
                 name="broker_lease_is_whole",
                 condition=Q(leased_want__isnull=True, leased_until__isnull=True)
@@ -324,17 +326,13 @@ class Execution(models.Model):
         triggers = triggers.execution_triggers()
         indexes = [
             models.Index(fields=["job", "-created_at", "id"], name="execution_of_job"),
-            models.Index(
-                fields=["job"], name="execution_unsettled", condition=Q(settled=False)
-            ),
+            models.Index(fields=["job"], name="execution_unsettled", condition=Q(settled=False)),
             models.Index(
                 fields=["node", "order_rev"],
                 name="execution_untold",
                 condition=Q(order_rev__gt=F("told_rev")),
             ),
-            models.Index(
-                fields=["node"], name="execution_reserved", condition=Q(reserved=True)
-            ),
+            models.Index(fields=["node"], name="execution_reserved", condition=Q(reserved=True)),
             models.Index(fields=["node", "-created_at", "id"], name="execution_of_node"),
             models.Index(fields=["-created_at", "id"], name="execution_newest"),
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -61,7 +61,7 @@ def decode_chunk(frame: bytes) -> LogChunk:
     return _decode(_chunks.decode, frame)
 
 
-def _decode(decode: Callable[[str | bytes], T], frame: str | bytes) -> T:
+def _decode(decode: Callable[[Any], T], frame: str | bytes) -> T:
     if len(frame) > MAX_FRAME:
         raise TooLarge(f"a frame of {len(frame)} bytes, limit {MAX_FRAME}")
     try:

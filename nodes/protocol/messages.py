@@ -237,8 +237,11 @@ class Pulse(Struct, frozen=True, tag="pulse", omit_defaults=True):
 
 
 class Watch(Struct, frozen=True, tag="watch", omit_defaults=True):
-    """Send the named stream (stdout or stderr) from byte ``offset`` (negative: from the end)
-    as log chunks, at most ``credit`` bytes until more is granted.  Repeating grants more."""
+    """Send the named stream (stdout or stderr) as log chunks, from byte ``offset``.
+
+    A negative offset counts from the end.  At most ``credit`` bytes are sent until more is
+    granted; repeating the message grants more.
+    """
 
     epoch: Count
     watch: Name

@@ -29,6 +29,7 @@ class Migration(migrations.Migration):
                 ('type', models.CharField(choices=[('batch', 'batch'), ('service', 'service'), ('ops', 'ops'), ('daemon', 'daemon')], max_length=16)),
                 ('priority', models.SmallIntegerField(default=50)),
                 ('version', models.IntegerField(default=1)),
+                ('oldest_version', models.IntegerField(default=1)),
                 ('round', models.IntegerField(default=1)),
                 ('state', models.CharField(choices=[('pending', 'pending'), ('queued', 'queued'), ('running', 'running'), ('completed', 'completed'), ('failed', 'failed'), ('stopped', 'stopped')], default='pending', max_length=16)),
                 ('reason', models.TextField(blank=True, default='')),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,11 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class ExecutionView:
-    """An execution that is live, or has ended and is not settled yet."""
+    """An execution that is live, or has ended and is not settled yet.
+
+    ``reserved`` is whether its resources are still counted on its node: a lost execution gives
+    them back only when its node, returned, says that it is gone.
+    """
 
     id: str
     node: str
@@ -35,6 +40,7 @@ class ExecutionView:
     code: str = ""
     message: str = ""
     retryable: bool = True
+    reserved: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +49,22 @@ class Progress:
 
     ``completed`` are ranges of slots, both ends included, ascending and disjoint.  ``attempts``
     counts the failed attempts of a slot of this round, ``retry_at`` is when such a slot may be
-    placed again.  ``avoid`` are nodes that would not take this job, until when.  ``failures``
-    counts this job's failures by node.  ``outcomes`` counts settled executions by observed state.
-    ``failed`` is the sentence of the slot that exhausted its attempts, if one has.
+    placed again.  ``avoid`` are nodes that would not take this job, until when, ``refusals`` how
+    often each of them has refused.  ``failures`` counts this job's failures by node.
+    ``outcomes`` counts settled executions by observed state.  ``failed`` is the sentence of the
+    slot that exhausted its attempts, if one has.  ``waiting_since`` is when a slot first found no
+    place, until all have one.
     """
 
     completed: tuple[tuple[int, int], ...] = ()
     attempts: Mapping[int, int] = field(default_factory=dict)
     retry_at: Mapping[int, datetime] = field(default_factory=dict)
     avoid: Mapping[str, datetime] = field(default_factory=dict)
+    refusals: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
     outcomes: Mapping[str, int] = field(default_factory=dict)
     failed: str = ""
+    waiting_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,9 @@ class Cluster:
     ``capacity`` and ``allocated`` have one column per dimension.  ``ready`` nodes may get new
     work: approved, connected, eligible, not draining, not quarantined; ``unready`` says why not.
     ``labels`` holds operator's labels over the node's attributes.  Only ``take`` changes a
-    cluster, so that the plans of one lease group share what remains.
+    cluster, so that the plans of one lease group share what remains; between two instants the
+    amounts may be written over, anything else needs a new Cluster.  ``taken`` are the rows that
+    ``take`` has changed, ``memo`` is what schedulers have worked out and may forget.
     """
 
     ids: Sequence[str]
@@ -94,6 +106,8 @@ class Cluster:
     unready: Sequence[str]
     revision: int = 0
     index: dict[str, int] = field(default_factory=dict)
+    taken: list[int] = field(default_factory=list)
+    memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.index:
@@ -105,7 +119,9 @@ class Cluster:
 
     def take(self, node: str, need: Resources, times: int = 1) -> None:
         """Count *need* as allocated on *node*, for the decisions that follow."""
-        self.allocated[self.index[node]] += np.array(need.astuple(), dtype=np.int64) * times
+        row = self.index[node]
+        self.allocated[row] += np.array(need.astuple(), dtype=np.int64) * times
+        self.taken.append(row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,289 @@
+"""The Endpoint: the verbs that people may use.  What nodes say comes in through ``reports``.
+
+Each verb is one transaction: the change, the journal, and the evaluation it asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, models, transaction
+from django.db.models.functions import Now
+
+from nodes import membership
+from nodes.models import Node
+
+from . import broker, journal, spec
+from .errors import Ambiguous, Conflict, NotFound
+from .lifecycle import ENDED, JobState, Trigger
+from .models import Execution, Job, JobVersion
+from .reports import lose, receive
+
+__all__ = [
+    "Submitted",
+    "approve_node",
+    "find_execution",
+    "find_job",
+    "find_node",
+    "lose",
+    "receive",
+    "reject_node",
+    "rerun",
+    "set_draining",
+    "set_eligible",
+    "stop",
+    "submit",
+    "submit_many",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What came of a submission.  When not ``changed``, the same specification was there."""
+
+    job: Job
+    version: int
+    created: bool
+    changed: bool
+
+
+def submit(job_spec: spec.JobSpec, *, actor: str, user: User | None = None) -> Submitted:
+    """Make *job_spec* what its job should be: a new job, a new version, or no change at all."""
+    return submit_many([job_spec], actor=actor, user=user)[0]
+
+
+def submit_many(
+    specs: Sequence[spec.JobSpec], *, actor: str, user: User | None = None
+) -> list[Submitted]:
+    """Submit all of *specs* or none, in one transaction; raises Conflict for a repeated name."""
+    names = [it.name for it in specs]
+    repeated = (
+        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+    )
+    if repeated:
+        raise Conflict(detail=f"these names are given twice: {', '.join(sorted(repeated))}")
+    try:
+        with transaction.atomic():
+            return _submit(specs, actor, user)
+    except IntegrityError:
+        # Somebody submitted the same new name at the same time: now it is there.
+        with transaction.atomic():
+            return _submit(specs, actor, user)
+
+
+def stop(job_id: UUID, *, actor: str, reason: str = "") -> Job:
+    """Ask that nothing of the job runs any longer.  Stopping what has ended changes nothing."""
+    with transaction.atomic():
+        job = _lock(job_id)
+        if job.stop_requested or job.state in ENDED:
+            return job
+        job.stop_requested = True
+        job.stop_reason = reason
+        job.save(update_fields=["stop_requested", "stop_reason"])
+        said = f": {reason}" if reason else ""
+        journal.record(
+            [
+                journal.fact(
+                    "job", "stop", f"{actor} stops {job.name}{said}", actor=actor, job=job.pk
+                )
+            ]
+        )
+        broker.enqueue(job.pk, Trigger.JOB_STOP)
+        return job
+
+
+def rerun(job_id: UUID, *, actor: str) -> Job:
+    """Begin a new round: what runs is stopped, and every slot is wanted again."""
+    with transaction.atomic():
+        job = _lock(job_id)
+        _renew(job, fresh=True)
+        job.save(update_fields=_RENEWED)
+        journal.record(
+            [journal.fact("job", "rerun", f"{actor} reruns {job.name}", actor=actor, job=job.pk)]
+        )
+        broker.enqueue(job.pk, Trigger.JOB_RERUN)
+        return job
+
+
+# --- nodes -----------------------------------------------------------------------------------
+
+
+def approve_node(node_id: UUID, *, actor: str) -> Node:
+    """Let the node take part; jobs that wait for capacity are looked at again."""
+    return _change_node(
+        membership.approve(node_id, actor=actor), "approve", f"{actor} approves", actor
+    )
+
+
+def reject_node(node_id: UUID, *, actor: str) -> Node:
+    """Give the node no work and no secrets; what runs on it is lost."""
+    with transaction.atomic():
+        node = membership.reject(node_id, actor=actor)
+        lose([node.pk], reason=f"its node was rejected by {actor}")
+        return _change_node(node, "reject", f"{actor} rejects", actor)
+
+
+def set_eligible(node_id: UUID, eligible: bool, *, actor: str, reason: str = "") -> Node:
+    """Whether the node may get new work; what it has goes on."""
+    node = membership.set_eligible(node_id, eligible, actor=actor)
+    verb = "makes eligible" if eligible else "makes ineligible"
+    said = f" ({reason})" if reason else ""
+    return _change_node(node, "eligible", f"{actor} {verb}{said}", actor)
+
+
+def set_draining(node_id: UUID, draining: bool, *, actor: str) -> Node:
+    """Whether the node is being emptied: it gets no new work; batch work on it may finish."""
+    node = membership.set_draining(node_id, draining, actor=actor)
+    verb = "drains" if draining else "ends the drain of"
+    return _change_node(node, "drain", f"{actor} {verb}", actor)
+
+
+def _change_node(node: Node, what: str, sentence: str, actor: str) -> Node:
+    with transaction.atomic():
+        journal.record(
+            [journal.fact("node", what, f"{sentence} {node.name}", actor=actor, node=node.pk)]
+        )
+        broker.capacity_freed([node.pk])
+    return node
+
+
+# --- finding ---------------------------------------------------------------------------------
+
+
+def find_job(ref: str) -> Job:
+    """The job of this name, id, or beginning of an id; raises NotFound or Ambiguous."""
+    named = Job.objects.filter(name=ref).first()
+    return named if named is not None else _by_id(Job.objects.all(), "job", ref)
+
+
+def find_execution(ref: str) -> Execution:
+    """The execution of this id, or beginning of one; raises NotFound or Ambiguous."""
+    return _by_id(Execution.objects.select_related("job", "node"), "execution", ref)
+
+
+def find_node(ref: str) -> Node:
+    """The node of this name, id, or beginning of an id; raises NotFound or Ambiguous."""
+    named = Node.objects.filter(name=ref).first()
+    return named if named is not None else _by_id(Node.objects.all(), "node", ref)
+
+
+def _by_id(rows: models.QuerySet[Any], kind: str, ref: str) -> Any:
+    digits = ref.replace("-", "").lower()
+    if not 4 <= len(digits) <= 32 or not set(digits) <= set("0123456789abcdef"):
+        raise NotFound(kind=kind, name=ref[:100])
+    first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+    found = list(rows.filter(pk__gte=first, pk__lte=last)[:2])
+    if not found:
+        raise NotFound(kind=kind, name=ref[:100])
+    if len(found) > 1:
+        raise Ambiguous(kind=kind, name=ref[:100])
+    return found[0]
+
+
+# --- submitting ------------------------------------------------------------------------------
+
+_RENEWED = [
+    "state",
+    "reason",
+    "stop_requested",
+    "stop_reason",
+    "round",
+    "round_at",
+    "progress",
+    "tally",
+]
+
+
+def _submit(specs: Sequence[spec.JobSpec], actor: str, user: User | None) -> list[Submitted]:
+    existing = {
+        job.name: job
+        for job in Job.objects.filter(name__in=[it.name for it in specs])
+        .order_by("pk")
+        .select_for_update(of=("self",))
+    }
+    submitted = {it.job.name: it for it in _create(specs, existing, actor, user)}
+    for it in specs:
+        if it.name in existing:
+            submitted[it.name] = _update(existing[it.name], it, actor, user)
+    return [submitted[it.name] for it in specs]
+
+
+def _create(
+    specs: Iterable[spec.JobSpec], existing: dict[str, Job], actor: str, user: User | None
+) -> list[Submitted]:
+    new = [(it, Job(**_columns(it), created_by=user)) for it in specs if it.name not in existing]
+    if not new:
+        return []
+    Job.objects.bulk_create([job for _, job in new])
+    JobVersion.objects.bulk_create([_version(job, 1, it, actor, user) for it, job in new])
+    journal.record(
+        journal.fact("job", "submit", f"{actor} submits {job.name}", actor=actor, job=job.pk)
+        for _, job in new
+    )
+    broker.enqueue([job.pk for _, job in new], Trigger.JOB_SUBMIT)
+    return [Submitted(job, 1, created=True, changed=True) for _, job in new]
+
+
+def _update(job: Job, new: spec.JobSpec, actor: str, user: User | None) -> Submitted:
+    current = JobVersion.objects.get(job=job, number=job.version)
+    if current.digest == spec.digest(new) and not (job.stop_requested or job.state == "stopped"):
+        return Submitted(job, job.version, created=False, changed=False)
+    replaces = spec.replaces(spec.parse(current.spec), new)
+    stopped = job.stop_requested or job.state == JobState.STOPPED
+    job.version += 1
+    for name, value in _columns(new).items():
+        setattr(job, name, value)
+    if replaces:
+        job.oldest_version = job.version
+    _renew(job, fresh=replaces or stopped)
+    job.save(update_fields=[*_columns(new), "version", "oldest_version", *_RENEWED])
+    JobVersion.objects.bulk_create([_version(job, job.version, new, actor, user)])
+    sentence = f"{actor} submits version {job.version} of {job.name}"
+    journal.record([journal.fact("job", "update", sentence, actor=actor, job=job.pk)])
+    broker.enqueue(job.pk, Trigger.JOB_UPDATE)
+    return Submitted(job, job.version, created=False, changed=True)
+
+
+def _renew(job: Job, *, fresh: bool) -> None:
+    """Bring the job back to pending; *fresh* forgets what its slots have achieved."""
+    job.state = JobState.PENDING
+    job.reason = ""
+    job.stop_requested = False
+    job.stop_reason = ""
+    if fresh:
+        job.round += 1
+        job.progress = {}
+        job.tally = {}
+    job.round_at = Now()
+
+
+def _columns(it: spec.JobSpec) -> dict[str, Any]:
+    return {
+        "name": it.name,
+        "type": str(it.type),
+        "priority": it.priority,
+        "count": it.count,
+        "labels": dict(it.labels),
+    }
+
+
+def _version(job: Job, number: int, it: spec.JobSpec, actor: str, user: User | None) -> JobVersion:
+    return JobVersion(
+        job=job,
+        number=number,
+        spec=spec.canonical(it),
+        digest=spec.digest(it),
+        actor=actor,
+        created_by=user,
+    )
+
+
+def _lock(job_id: UUID) -> Job:
+    job = Job.objects.filter(pk=job_id).select_for_update(of=("self",)).first()
+    if job is None:
+        raise NotFound(kind="job", name=str(job_id))
+    return job

@@ -1,0 +1,1 @@
+"""Planners carry a plan out: the StateUpdater writes it, the ComputeForwarder tells the nodes."""

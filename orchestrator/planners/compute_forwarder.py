@@ -1,0 +1,292 @@
+"""The ComputeForwarder tells the nodes, and writes what they have been told.
+
+An execution row is the order to its node: every change of desired state gives it the node's next
+``order_rev``.  Orders are read from there after a hint, sent by the session that the node has,
+and written as told when the node has taken them.  There is no outbox to drain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from nodes.models import Node
+from nodes.protocol.lifecycle import Approval
+from nodes.protocol.messages import Happened, Held, Hello, Holding, Order, Want
+from nodes.protocol.resources import Resources
+from nodes.upward import DesiredSet, NodeOrders
+from orchestrator import broker, journal, stored
+from orchestrator.lifecycle import (
+    OBSERVED,
+    TOLD,
+    Desired,
+    Observed,
+    Trigger,
+    Writer,
+    path,
+    want,
+)
+from orchestrator.models import Execution
+from orchestrator.spec import JobSpec
+from orchestrator.transitions import (
+    Observation,
+    Outcome,
+    lock_executions,
+    lock_nodes,
+    observe,
+    release,
+)
+
+
+class _Row(NamedTuple):
+    """What an order is made of."""
+
+    execution: UUID
+    node: UUID
+    job: UUID
+    name: str
+    version: int
+    slot: int
+    attempt: int
+    desired: str
+    observed: str
+    rev: int
+    cpu: int
+    memory: int
+    disk: int
+    gpu: int
+
+
+_COLUMNS = """
+    e.id, e.node_id, e.job_id, j.name, e.version, e.slot, e.attempt, e.desired, e.observed,
+    e.order_rev, e.cpu, e.memory, e.disk, e.gpu
+"""
+
+# One statement, so one snapshot: an order revision is given under the node's lock and becomes
+# visible with all those before it, so what is read is complete up to the node's order_rev.
+_UNTOLD = f"""
+    SELECT n.order_rev, {_COLUMNS}
+    FROM unnest(%s::uuid[], %s::bigint[]) AS s(node, rev)
+    JOIN orchestrator_execution e
+        ON e.node_id = s.node AND e.order_rev > s.rev AND e.order_rev > e.told_rev
+    JOIN nodes_node n ON n.id = e.node_id AND n.approval = 'approved'
+    JOIN orchestrator_job j ON j.id = e.job_id
+    ORDER BY e.node_id, e.order_rev
+"""  # noqa: S608 - only our own columns
+
+_DESIRED = f"""
+    SELECT {_COLUMNS}
+    FROM orchestrator_execution e JOIN orchestrator_job j ON j.id = e.job_id
+    WHERE e.node_id = %s AND e.reserved AND e.observed <> ALL (%s)
+    ORDER BY e.order_rev
+"""  # noqa: S608 - only our own columns
+
+
+def orders(nodes: Mapping[UUID, int], /) -> Sequence[NodeOrders]:
+    """What each of these nodes must still be told, above the revision last sent to it.
+
+    Two queries at most.  Nodes that are not approved are told nothing.
+    """
+    if not nodes:
+        return ()
+    with connection.cursor() as cursor:
+        cursor.execute(_UNTOLD, [list(nodes), list(nodes.values())])
+        rows = cursor.fetchall()
+    made = _orders([_Row(*row[1:]) for row in rows])
+    found: dict[UUID, tuple[int, list[Order]]] = {}
+    for row, order in zip(rows, made, strict=True):
+        _, listed = found.setdefault(row[2], (row[0], []))
+        if order is not None:
+            listed.append(order)
+    return [NodeOrders(node, rev, tuple(listed)) for node, (rev, listed) in found.items()]
+
+
+def desired(node: UUID, hello: Hello, _epoch: int, /) -> DesiredSet:
+    """Everything that *node* should hold, after catching up with what it says it holds.
+
+    What it holds of executions that are over here comes with STOP; what this database has never
+    heard of is left alone, and written to the journal.
+    """
+    held = {UUID(it.execution): it for it in hello.holds if _is_id(it.execution)}
+    with transaction.atomic():
+        stops = _catch_up(node, held)
+    with transaction.atomic():
+        # The node's row keeps plans out, so that the set and its revision belong together.
+        row = Node.objects.select_for_update(no_key=True).get(pk=node)
+        if row.approval != Approval.APPROVED:
+            return DesiredSet(row.order_rev, tuple(stops))
+        with connection.cursor() as cursor:
+            cursor.execute(_DESIRED, [node, sorted(OBSERVED.terminal)])
+            rows = [_Row(*found) for found in cursor.fetchall()]
+        made = [order for order in _orders(rows) if order is not None]
+        return DesiredSet(row.order_rev, (*made, *stops))
+
+
+def told(observed: Observed, wanted: Want) -> tuple[str, ...]:
+    """The events that follow when a node has taken an order, for an execution in *observed*.
+
+    STOP leads to none: the node's own report ends the execution.
+    """
+    event = TOLD.get(wanted)
+    if event is None:
+        return ()
+    if wanted is Want.REJECT and observed is not Observed.ASK_FOR_BID_ACCEPTED:
+        return ()
+    return path(observed, event) or ()
+
+
+# --- what a node holds, against what it should -----------------------------------------------
+
+_PROVES = {
+    Holding.BID: Happened.BID,
+    Holding.PREPARING: Happened.PREPARE,
+    Holding.RUNNING: Happened.START,
+}
+
+
+def _catch_up(node: UUID, held: Mapping[UUID, Held]) -> list[Order]:
+    reserved = Execution.objects.filter(node_id=node, reserved=True).values_list("pk", flat=True)
+    locked = lock_executions({*reserved, *held})
+    moves: list[Observation] = []
+    freed = Resources()
+    forgotten: list[UUID] = []
+    stops: list[Order] = []
+    for execution in locked.values():
+        if execution.node_id != node:
+            continue
+        holding = held.get(execution.pk)
+        over = execution.observed in OBSERVED.terminal
+        if holding is None:
+            if over:
+                forgotten.append(execution.pk)
+                freed += execution.resources
+            else:
+                gone = _moves_of_one_not_held(execution)
+                moves += gone
+                freed += execution.resources if gone else Resources()
+        elif over and holding.state is not Holding.ENDED:
+            stops.append(Order(execution=str(execution.pk), want=Want.STOP, rev=0))
+        elif not over and holding.state in _PROVES:
+            moves += _proven(execution, _PROVES[holding.state])
+    if freed != Resources():
+        lock_nodes([node])
+    observe(moves)
+    if forgotten:
+        Execution.objects.filter(pk__in=forgotten).update(reserved=False)
+    if freed != Resources():
+        release({node: freed})
+        broker.capacity_freed([node])
+    changed = {locked[move.execution].job_id for move in moves}
+    if changed:
+        broker.enqueue(changed, Trigger.EXECUTION_UPDATE)
+    _record_strangers(node, [key for key in held if key not in locked])
+    return stops
+
+
+def _moves_of_one_not_held(execution: Execution) -> list[Observation]:
+    """A live execution that its node does not hold: never told, given back, or forgotten."""
+    observed = Observed(execution.observed)
+    is_wanted = execution.desired != Desired.STOPPED
+    if observed in (Observed.NEW, Observed.ASK_FOR_BID) and is_wanted:
+        return []  # It comes with the desired set.
+    event, after, writer, reason = (
+        ("cancel", Observed.CANCELLED, Writer.COMPUTE_FORWARDER, "its node was never told")
+        if observed in (Observed.NEW, Observed.ASK_FOR_BID)
+        else ("reject", Observed.BID_REJECTED, Writer.COMPUTE_FORWARDER, "its bid was not needed")
+        if observed is Observed.ASK_FOR_BID_ACCEPTED and not is_wanted
+        else ("lose", Observed.LOST, Writer.ENDPOINT, "its node came back without it")
+    )
+    assert OBSERVED.after(observed, event) is after
+    return [
+        Observation(
+            execution=execution.pk,
+            before=observed,
+            after=after,
+            writer=writer,
+            reason=reason,
+            releases=True,
+            outcome=Outcome(message=reason) if after is Observed.LOST else Outcome(),
+        )
+    ]
+
+
+def _proven(execution: Execution, happened: Happened) -> list[Observation]:
+    """What must have happened, since the node holds it in this state."""
+    moves = []
+    state = Observed(execution.observed)
+    for event in path(state, happened) or ():
+        after = OBSERVED.after(state, event)
+        moves.append(
+            Observation(
+                execution=execution.pk,
+                before=state,
+                after=after,
+                writer=Writer.COMPUTE_FORWARDER if event in TOLD.values() else Writer.ENDPOINT,
+                actor="node",
+                reason="the node holds it so",
+            )
+        )
+        state = after
+    return moves
+
+
+def _record_strangers(node: UUID, unknown: Sequence[UUID]) -> None:
+    journal.record(
+        journal.fact(
+            "node",
+            "unknown-execution",
+            f"the node holds execution {key}, which is not known here; it is left running",
+            node=node,
+            execution=key,
+        )
+        for key in unknown[:20]
+    )
+
+
+# --- rows to orders --------------------------------------------------------------------------
+
+
+def _orders(rows: Sequence[_Row]) -> list[Order | None]:
+    specs = stored.specs((row.job, row.version) for row in rows)
+    return [_order(row, specs[row.job, row.version]) for row in rows]
+
+
+def _order(row: _Row, spec: JobSpec) -> Order | None:
+    """The order in one row; None when there is nothing left to say."""
+    wanted = want(Desired(row.desired), Observed(row.observed))
+    if wanted is None:
+        return None
+    begins = wanted in (Want.BID, Want.RUN)
+    return Order(
+        execution=str(row.execution),
+        want=wanted,
+        rev=row.rev,
+        task=spec.protocol_task(_environment(row, spec)) if begins else None,
+        resources=Resources(row.cpu, row.memory, row.disk, row.gpu) if begins else Resources(),
+        timeout=spec.timeouts.execution if begins else None,
+        grace=spec.grace,
+    )
+
+
+def _environment(row: _Row, spec: JobSpec) -> dict[str, str]:
+    facts: dict[str, Any] = {
+        "MUSTER_JOB_ID": row.job,
+        "MUSTER_JOB_NAME": row.name,
+        "MUSTER_EXECUTION_ID": row.execution,
+        "MUSTER_SLOT": row.slot,
+        "MUSTER_COUNT": spec.count,
+        "MUSTER_ATTEMPT": row.attempt,
+        "MUSTER_NODE_ID": row.node,
+    }
+    return {name: str(value) for name, value in facts.items()}
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

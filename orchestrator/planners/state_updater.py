@@ -1,0 +1,324 @@
+"""The StateUpdater writes plans and acknowledges their evaluations, in one transaction.
+
+Locks are taken in the canonical order: broker rows (by job), jobs, executions, nodes, each by
+id.  What no longer fits is dropped from a plan, the rest is applied, and that job is evaluated
+again: what was decided may be old, what is written is true.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from nodes.hints import Hint, after_commit
+from nodes.models import Node
+from nodes.protocol.lifecycle import Approval, Connection
+from nodes.protocol.resources import Resources
+from orchestrator import broker, journal, stored
+from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed, Writer
+from orchestrator.models import Execution, Job
+from orchestrator.scheduling.plan import Place, Plan
+from orchestrator.scheduling.world import World
+from orchestrator.transitions import Wish, desire, lock_executions, lock_nodes, reserve
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A plan, the world it was made from, and the lease under which it may be written."""
+
+    lease: broker.Lease
+    world: World
+    plan: Plan
+
+
+@dataclass(slots=True)
+class _Writing:
+    """What of one decision is written; ``dropped`` are sentences about what is not."""
+
+    decision: Decision
+    job: Job
+    wishes: list[Wish] = field(default_factory=list)
+    places: list[tuple[Place, int]] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+
+def apply(decisions: Sequence[Decision]) -> None:
+    """Write the plans of *decisions* and acknowledge their evaluations; all or nothing.
+
+    A decision whose lease was taken over, or whose job has changed meanwhile, is thrown away:
+    its job is evaluated again.  Any error undoes the whole group; apply them one by one then.
+    """
+    with transaction.atomic(durable=True):
+        if any(d.plan.blocked for d in decisions):
+            broker.lock_blocking()
+        held = broker.hold([d.lease for d in decisions])
+        decisions = [d for d in decisions if d.lease in held]
+        jobs = _lock_jobs(d.lease.job for d in decisions)
+        current, stale = [], []
+        for decision in decisions:
+            job = jobs.get(decision.lease.job)
+            if job is not None and _is_current(job, decision.world):
+                current.append(_Writing(decision, job))
+            else:
+                stale.append(decision)
+        _write_executions(current)
+        _write_jobs(current)
+        broker.ack([_result(w) for w in current] + [_thrown_away(d) for d in stale])
+        after_commit(Hint.VIEW)
+
+
+def _lock_jobs(ids: Iterable[UUID]) -> dict[UUID, Job]:
+    rows = Job.objects.filter(pk__in=set(ids)).order_by("pk").select_for_update(of=("self",))
+    return {job.pk: job for job in rows}
+
+
+def _is_current(job: Job, world: World) -> bool:
+    seen = world.job
+    return (job.version, job.round, job.stop_requested) == (
+        seen.version,
+        seen.round,
+        seen.stop_requested,
+    )
+
+
+# --- executions and nodes --------------------------------------------------------------------
+
+
+def _write_executions(writings: Sequence[_Writing]) -> None:
+    touched = [
+        UUID(execution)
+        for w in writings
+        for execution in (
+            *(stop.execution for stop in w.decision.plan.stop),
+            *w.decision.plan.approve,
+        )
+    ]
+    executions = lock_executions(touched) if touched else {}
+    nodes = lock_nodes(
+        {e.node_id for e in executions.values()}
+        | {UUID(place.node) for w in writings for place in w.decision.plan.place}
+    )
+    free = {key: node.capacity - node.allocated for key, node in nodes.items()}
+    order_rev = {key: node.order_rev for key, node in nodes.items()}
+    taken: dict[UUID, Resources] = {}
+    for writing in writings:
+        _choose_wishes(writing, executions, order_rev)
+        _choose_places(writing, nodes, free, order_rev, taken)
+    # Stops come first: a slot has one wanted execution at most.
+    desire([wish for w in writings for wish in w.wishes if wish.after is Desired.STOPPED])
+    desire([wish for w in writings for wish in w.wishes if wish.after is Desired.RUNNING])
+    _settle([UUID(e) for w in writings for e in w.decision.plan.settle])
+    _insert([(w, place, rev) for w in writings for place, rev in w.places])
+    moved = {key: rev for key, rev in order_rev.items() if rev != nodes[key].order_rev}
+    reserve(taken, moved)
+    if moved:
+        after_commit(Hint.ORDERS)
+
+
+def _choose_wishes(
+    writing: _Writing, executions: dict[UUID, Execution], order_rev: dict[UUID, int]
+) -> None:
+    def wish(execution: Execution, after: Desired, reason: str) -> None:
+        order_rev[execution.node_id] += 1
+        writing.wishes.append(
+            Wish(
+                execution=execution.pk,
+                before=Desired(execution.desired),
+                after=after,
+                order_rev=order_rev[execution.node_id],
+                reason=reason,
+            )
+        )
+
+    for stop in writing.decision.plan.stop:
+        execution = executions.get(UUID(stop.execution))
+        if execution is not None and execution.desired != Desired.STOPPED:
+            wish(execution, Desired.STOPPED, stop.reason)
+    for approved in writing.decision.plan.approve:
+        execution = executions.get(UUID(approved))
+        if execution is None or not _bids(execution):
+            writing.dropped.append(f"the bid of execution {approved[:8]} is gone")
+        else:
+            wish(execution, Desired.RUNNING, "its bid is accepted")
+
+
+def _bids(execution: Execution) -> bool:
+    return (
+        execution.desired == Desired.PENDING and execution.observed == Observed.ASK_FOR_BID_ACCEPTED
+    )
+
+
+def _choose_places(
+    writing: _Writing,
+    nodes: dict[UUID, Node],
+    free: dict[UUID, Resources],
+    order_rev: dict[UUID, int],
+    taken: dict[UUID, Resources],
+) -> None:
+    need = writing.decision.plan.need
+    for place in writing.decision.plan.place:
+        node = UUID(place.node)
+        refusal = _refusal(nodes.get(node), free.get(node), need)
+        if refusal is not None:
+            writing.dropped.append(f"slot {place.slot}: {refusal}")
+            continue
+        free[node] -= need
+        taken[node] = taken.get(node, Resources()) + need
+        order_rev[node] += 1
+        writing.places.append((place, order_rev[node]))
+
+
+def _refusal(node: Node | None, free: Resources | None, need: Resources) -> str | None:
+    """Why a placement that was good when it was decided is not any longer."""
+    if node is None or free is None:
+        return "its node is gone"
+    if node.approval != Approval.APPROVED or node.quarantined:
+        return f"{node.name} is not approved any longer"
+    if node.connection != Connection.CONNECTED:
+        return f"{node.name} is {node.connection}"
+    if not node.eligible or node.draining:
+        return f"{node.name} takes no new work any longer"
+    short = need.shortfalls(free)
+    if short:
+        return f"{node.name} filled first, short of " + ", ".join(
+            f"{amount} {dimension}" for dimension, amount in short.items()
+        )
+    return None
+
+
+def _settle(executions: Sequence[UUID]) -> None:
+    if executions:
+        Execution.objects.filter(pk__in=executions, observed__in=list(OBSERVED.terminal)).update(
+            settled=True
+        )
+
+
+_INSERT = """
+    INSERT INTO orchestrator_execution (
+        id, job_id, node_id, evaluation_id, version, round, slot, attempt, desired, observed,
+        rev, order_rev, told_rev, cpu, memory, disk, gpu, reserved, settled, code, message, hint,
+        retryable, by_writer, by_reason)
+    SELECT gen_random_uuid(), p.job, p.node, p.evaluation, p.version, p.round, p.slot, p.attempt,
+        p.desired, %s, 1, p.order_rev, 0, p.cpu, p.memory, p.disk, p.gpu, true, false, '', '', '',
+        true, %s, 'placed'
+    FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::int[], %s::int[], %s::int[], %s::int[],
+                %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+        AS p(job, node, evaluation, version, round, slot, attempt, desired, order_rev,
+             cpu, memory, disk, gpu)
+"""
+
+
+def _insert(placed: Sequence[tuple[_Writing, Place, int]]) -> None:
+    if not placed:
+        return
+    rows = [
+        (
+            w.job.pk,
+            UUID(place.node),
+            w.decision.lease.evaluation,
+            w.job.version,
+            w.job.round,
+            place.slot,
+            place.attempt,
+            str(place.desired),
+            rev,
+            *w.decision.plan.need.astuple(),
+        )
+        for w, place, rev in placed
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _INSERT,
+            [
+                str(Observed.NEW),
+                str(Writer.STATE_UPDATER),
+                *(list(column) for column in zip(*rows, strict=True)),
+            ],
+        )
+
+
+# --- jobs and evaluations --------------------------------------------------------------------
+
+
+def _write_jobs(writings: Sequence[_Writing]) -> None:
+    changed = [
+        (w.job.pk, str(w.decision.plan.state), w.decision.plan.reason, progress, tally)
+        for w in writings
+        if _differs(
+            w,
+            progress := stored.dump_progress(w.decision.plan.progress),
+            tally := dict(w.decision.plan.tally),
+        )
+    ]
+    if not changed:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE orchestrator_job j SET state = m.state, reason = m.reason,
+                progress = m.progress, tally = m.tally
+            FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::jsonb[], %s::jsonb[])
+                AS m(id, state, reason, progress, tally)
+            WHERE j.id = m.id
+            """,
+            [
+                [row[0] for row in changed],
+                [row[1] for row in changed],
+                [row[2] for row in changed],
+                [json.dumps(row[3]) for row in changed],
+                [json.dumps(row[4]) for row in changed],
+            ],
+        )
+    journal.record(
+        journal.fact(
+            "job",
+            f"job-{w.decision.plan.state}",
+            f"{w.job.name} is {w.decision.plan.state}"
+            + (f": {w.decision.plan.reason}" if w.decision.plan.reason else ""),
+            actor="scheduler",
+            job=w.job.pk,
+            evaluation=w.decision.lease.evaluation,
+        )
+        for w in writings
+        if w.job.state != w.decision.plan.state
+    )
+
+
+def _differs(writing: _Writing, progress: dict[str, Any], tally: dict[str, int]) -> bool:
+    job, plan = writing.job, writing.decision.plan
+    return (job.state, job.reason, job.progress, job.tally) != (
+        str(plan.state),
+        plan.reason,
+        progress,
+        tally,
+    )
+
+
+def _result(writing: _Writing) -> broker.Result:
+    plan, lease = writing.decision.plan, writing.decision.lease
+    ended = plan.state in (JobState.COMPLETED, JobState.FAILED, JobState.STOPPED)
+    outcome = plan.summary or ("nothing to do" if not ended else f"the job is {plan.state}")
+    if writing.dropped:
+        outcome += "; not any longer: " + "; ".join(writing.dropped[:5])
+    return broker.Result(
+        lease=lease,
+        complete=not writing.dropped,
+        outcome=outcome,
+        followups=tuple((followup.at, followup.trigger) for followup in plan.followups),
+        blocked=plan.blocked if not writing.dropped else None,
+        revision=writing.decision.world.cluster.revision,
+        record=dict(plan.record) if plan.record is not None else None,
+    )
+
+
+def _thrown_away(decision: Decision) -> broker.Result:
+    return broker.Result(
+        lease=decision.lease,
+        complete=False,
+        outcome="thrown away: the job changed while it was being evaluated",
+    )

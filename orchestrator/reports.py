@@ -1,0 +1,278 @@
+"""What nodes say, written down: reports in batches, and the silence of lost nodes.
+
+Part of the Endpoint: the only writer of the observed lane besides the ComputeForwarder, whose
+part (what nodes have been told) is written here too when it arrives in the same frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from uuid import UUID
+
+from django.db import transaction
+
+from nodes import membership
+from nodes.hints import Hint, after_commit
+from nodes.models import Node
+from nodes.protocol.messages import Happened, Report
+from nodes.protocol.resources import Resources
+from nodes.upward import Inbound, Verdict
+
+from . import broker, journal
+from .lifecycle import OBSERVED, TOLD, Observed, Trigger, Writer, path
+from .models import Execution, ExecutionOutput
+from .planners import compute_forwarder
+from .transitions import (
+    Observation,
+    Outcome,
+    lock_executions,
+    lock_nodes,
+    observe,
+    release,
+    told,
+)
+
+#: Reports of these leave nothing for a scheduler to decide.
+_QUIET = frozenset({Observed.ASK_FOR_BID, Observed.BID_ACCEPTED, Observed.PREPARING})
+_BAD = frozenset({Observed.FAILED, Observed.ASK_FOR_BID_REJECTED, Observed.LOST})
+
+
+def receive(batch: Sequence[Inbound], /) -> Sequence[Verdict]:
+    """Apply a batch of Reports frames in one transaction; see ``nodes.upward.Receive``.
+
+    Repeats have no effect.  A late report about a terminal execution is written to the journal
+    and changes nothing, except that it gives back what a lost execution still held.
+    """
+    with transaction.atomic(durable=True):
+        verdicts = list(membership.fence(batch))
+        accepted = [i for i, verdict in enumerate(verdicts) if verdict is Verdict.ACCEPTED]
+        if any(batch[i].told or batch[i].reports for i in accepted):
+            locked = lock_executions(_named(batch[i] for i in accepted))
+            for i in accepted:
+                if _is_foreign(batch[i], locked):
+                    verdicts[i] = Verdict.REFUSED
+            _record_foreign([batch[i] for i in accepted if verdicts[i] is Verdict.REFUSED])
+            frames = [batch[i] for i in accepted if verdicts[i] is Verdict.ACCEPTED]
+            _Batch(frames, locked).write()
+    return verdicts
+
+
+def lose(nodes: Iterable[UUID], *, reason: str) -> int:
+    """Write that the live executions of these nodes are lost; how many.
+
+    They keep their reservation: it goes back when the node returns and reports them gone.
+    """
+    with transaction.atomic():
+        ids = Execution.objects.filter(node_id__in=list(nodes), reserved=True).exclude(
+            observed__in=OBSERVED.terminal
+        )
+        locked = lock_executions(ids.values_list("pk", flat=True))
+        lost = [e for e in locked.values() if e.observed not in OBSERVED.terminal]
+        observe(
+            [
+                Observation(
+                    execution=e.pk,
+                    before=Observed(e.observed),
+                    after=Observed.LOST,
+                    writer=Writer.ENDPOINT,
+                    actor="housekeeping",
+                    reason=reason,
+                    outcome=Outcome(code="lost", message=reason),
+                )
+                for e in lost
+            ]
+        )
+        broker.enqueue({e.job_id for e in lost}, Trigger.NODE_LOST)
+        after_commit(Hint.VIEW)
+        return len(lost)
+
+
+def _named(frames: Iterable[Inbound]) -> set[UUID]:
+    """The executions that these frames speak of."""
+    texts = (
+        text
+        for frame in frames
+        for text in (
+            *(execution for execution, _ in frame.told),
+            *(report.execution for report in frame.reports),
+        )
+    )
+    return {key for text in texts if (key := _id(text)) is not None}
+
+
+def _is_foreign(frame: Inbound, locked: Mapping[UUID, Execution]) -> bool:
+    """Whether a frame speaks of another node's execution: then none of it is believed."""
+    named = (locked.get(key) for key in _named([frame]))
+    return any(execution is not None and execution.node_id != frame.node for execution in named)
+
+
+def _record_foreign(frames: Sequence[Inbound]) -> None:
+    journal.record(
+        journal.fact(
+            "node",
+            "refused-report",
+            "the node reported on executions of another node; the whole frame was refused",
+            node=frame.node,
+            executions=[report.execution for report in frame.reports[:20]],
+        )
+        for frame in frames
+    )
+
+
+class _Batch:
+    """The effects of accepted frames, worked out in memory over locked executions."""
+
+    def __init__(self, frames: Sequence[Inbound], locked: dict[UUID, Execution]) -> None:
+        self.frames = frames
+        self.locked = locked
+        self.state = {key: Observed(e.observed) for key, e in self.locked.items()}
+        self.moves: list[Observation] = []
+        self.told: dict[UUID, int] = {}
+        self.gone: list[Execution] = []
+        self.outputs: list[ExecutionOutput] = []
+        self.late: list[tuple[Execution, Report]] = []
+
+    def write(self) -> None:
+        names = dict(
+            Node.objects.filter(pk__in={f.node for f in self.frames}).values_list("pk", "name")
+        )
+        for frame in self.frames:
+            self._take_told(frame)
+            for report in frame.reports:
+                self._take(names.get(frame.node, ""), report)
+        freed = self._freed()
+        if freed:
+            lock_nodes(freed)
+        observe(self.moves)
+        told(self.told)
+        Execution.objects.filter(pk__in=[e.pk for e in self.gone]).update(reserved=False)
+        release(freed)
+        ExecutionOutput.objects.bulk_create(self.outputs, ignore_conflicts=True)
+        self._record()
+        self._ask_for_evaluations(freed)
+
+    def _take_told(self, frame: Inbound) -> None:
+        for text, wanted in frame.told:
+            execution = self._known(text)
+            if execution is None:
+                continue
+            self.told[execution.pk] = max(self.told.get(execution.pk, 0), frame.order_rev)
+            for event in compute_forwarder.told(self.state[execution.pk], wanted):
+                self._move(execution, event, Writer.COMPUTE_FORWARDER, "", "the node has taken it")
+
+    def _take(self, name: str, report: Report) -> None:
+        execution = self._known(report.execution)
+        if execution is None:
+            return
+        events = path(self.state[execution.pk], report.happened)
+        if events is None:
+            self._take_late(execution, report)
+            return
+        for event in events:
+            last = event == report.happened
+            implied = event in TOLD.values()
+            self._move(
+                execution,
+                event,
+                Writer.COMPUTE_FORWARDER if implied else Writer.ENDPOINT,
+                f"node:{name}",
+                report.message if last else "the node has gone on",
+                _outcome(report) if last else Outcome(),
+            )
+        if report.stdout or report.stderr:
+            self.outputs.append(
+                ExecutionOutput(
+                    execution=execution,
+                    stdout=report.stdout.replace("\0", "\ufffd"),
+                    stderr=report.stderr.replace("\0", "\ufffd"),
+                    stdout_size=report.stdout_size,
+                    stderr_size=report.stderr_size,
+                )
+            )
+
+    def _take_late(self, execution: Execution, report: Report) -> None:
+        over = self.state[execution.pk] in OBSERVED.terminal
+        ends = report.happened in (Happened.COMPLETE, Happened.FAIL, Happened.CANCEL)
+        if over and ends and execution.reserved and self.state[execution.pk] is Observed.LOST:
+            execution.reserved = False
+            self.gone.append(execution)
+        if over:
+            self.late.append((execution, report))
+
+    def _move(
+        self,
+        execution: Execution,
+        event: str,
+        writer: Writer,
+        actor: str,
+        reason: str,
+        outcome: Outcome | None = None,
+    ) -> None:
+        before = self.state[execution.pk]
+        after = OBSERVED.after(before, event)
+        self.moves.append(
+            Observation(
+                execution=execution.pk,
+                before=before,
+                after=after,
+                writer=writer,
+                actor=actor,
+                reason=reason,
+                releases=after in OBSERVED.terminal,
+                outcome=outcome or Outcome(),
+            )
+        )
+        self.state[execution.pk] = after
+
+    def _known(self, text: str) -> Execution | None:
+        key = _id(text)
+        return self.locked.get(key) if key is not None else None
+
+    def _freed(self) -> dict[UUID, Resources]:
+        freed: dict[UUID, Resources] = {}
+        ended = [self.locked[move.execution] for move in self.moves if move.releases]
+        for execution in (*ended, *self.gone):
+            held = freed.get(execution.node_id, Resources())
+            freed[execution.node_id] = held + execution.resources
+        return freed
+
+    def _record(self) -> None:
+        journal.record(
+            journal.fact(
+                "execution",
+                "late-report",
+                f"a late report ({report.happened}) of an execution that is {execution.observed}",
+                job=execution.job_id,
+                execution=execution.pk,
+                node=execution.node_id,
+            )
+            for execution, report in self.late[:100]
+        )
+        after_commit(Hint.VIEW)
+
+    def _ask_for_evaluations(self, freed: dict[UUID, Resources]) -> None:
+        last = {move.execution: move.after for move in self.moves if move.after not in _QUIET}
+        bad = {self.locked[key].job_id for key, after in last.items() if after in _BAD}
+        rest = {self.locked[key].job_id for key in last} | {e.job_id for e in self.gone}
+        broker.enqueue(bad, Trigger.EXECUTION_FAILED)
+        broker.enqueue(rest - bad, Trigger.EXECUTION_UPDATE)
+        if freed:
+            broker.capacity_freed(freed)
+
+
+def _outcome(report: Report) -> Outcome:
+    return Outcome(
+        exit_code=report.exit_code,
+        code=report.code,
+        message=report.message,
+        hint=report.hint,
+        retryable=report.retryable,
+        ran=report.ran,
+    )
+
+
+def _id(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,245 @@
+"""Rows to worlds: what the schedulers may look at, read in a handful of queries a group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import numpy as np
+from django.db import connection
+
+from nodes.protocol.resources import DIMENSIONS
+
+from . import stored
+from .lifecycle import Desired, JobState, Observed
+from .models import Execution, Job
+from .scheduling.world import Cluster, ExecutionView, Ints, JobView, World
+
+
+class Leased(Protocol):
+    @property
+    def job(self) -> UUID: ...
+
+
+class ClusterView:
+    """All nodes as columns, kept by one process and refreshed by what has changed since.
+
+    Not safe for threads: one per worker.
+    """
+
+    #: Seconds after which everything is read again, so that deleted nodes go too.
+    RELOAD = 60.0
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Mapping[str, Any]] = {}
+        self._watermark = 0
+        self._loaded_at = float("-inf")
+        self._cluster: Cluster | None = None
+        self._allocated: Ints = np.zeros((0, len(DIMENSIONS)), dtype=np.int64)
+
+    def refresh(self) -> Cluster:
+        """The cluster as of now, or a moment later than any commit that this process has seen.
+
+        The cluster is the caller's to ``take`` from; the next refresh forgets what was taken.
+        """
+        if time.monotonic() - self._loaded_at > self.RELOAD:
+            self._rows, self._watermark = {}, 0
+            self._cluster, self._loaded_at = None, time.monotonic()
+        changed = self._read()
+        structural = self._cluster is None
+        for row in changed:
+            before = self._rows.get(row["id"])
+            structural = structural or before is None or _columns_differ(before, row)
+            self._rows[row["id"]] = row
+        if structural or self._cluster is None:
+            self._cluster = _cluster(list(self._rows.values()), self._watermark)
+            self._allocated = self._cluster.allocated.copy()
+        else:
+            self._patch(self._cluster, changed)
+        return self._cluster
+
+    def _read(self) -> list[Mapping[str, Any]]:
+        with connection.cursor() as cursor:
+            cursor.execute(_NODES, [str(self._watermark)])
+            names = [column.name for column in cursor.description]
+            rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        self._watermark = int(rows[0]["horizon"])
+        return [row for row in rows if row["id"] is not None]
+
+    def _patch(self, cluster: Cluster, changed: Sequence[Mapping[str, Any]]) -> None:
+        """Only amounts have changed: write them, over what the last group had taken."""
+        for row in changed:
+            self._allocated[cluster.index[row["id"]]] = [row[f"allocated_{d}"] for d in DIMENSIONS]
+        np.copyto(cluster.allocated, self._allocated)
+        cluster.revision = self._watermark
+
+
+def worlds(leases: Sequence[Leased], cluster: Cluster) -> list[World | None]:
+    """The world of each leased job, in the order of *leases*; None for a job that is gone.
+
+    Four queries at most, whatever the number of jobs; ended executions that are settled are not
+    read, so the cost does not grow with history.
+    """
+    ids = [lease.job for lease in leases]
+    jobs = {job.pk: job for job in Job.objects.filter(pk__in=ids)}
+    specs = stored.specs((job.pk, job.version) for job in jobs.values())
+    executions = _unsettled(ids)
+    now, algorithm = _instant()
+    return [
+        World(
+            job=_job_view(jobs[job], specs[job, jobs[job].version]),
+            executions=tuple(executions.get(job, ())),
+            cluster=cluster,
+            now=now,
+            algorithm=algorithm,
+        )
+        if job in jobs
+        else None
+        for job in ids
+    ]
+
+
+_NODES = f"""
+    WITH horizon AS (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin)
+    SELECT horizon.xmin::text AS horizon, n.id::text AS id, n.name, n.approval, n.connection,
+           n.eligible, n.draining, n.quarantined, n.labels, n.attributes,
+           {", ".join(f"n.capacity_{d}, n.allocated_{d}" for d in DIMENSIONS)}
+    FROM horizon LEFT JOIN nodes_node n ON n.changed >= %s::xid8
+    ORDER BY n.id
+"""  # noqa: S608 - only our own columns
+
+_STRUCTURE = (
+    "name",
+    "approval",
+    "connection",
+    "eligible",
+    "draining",
+    "quarantined",
+    "labels",
+    "attributes",
+    *(f"capacity_{dimension}" for dimension in DIMENSIONS),
+)
+
+
+def _columns_differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return any(before[column] != after[column] for column in _STRUCTURE)
+
+
+def _cluster(rows: Sequence[Mapping[str, Any]], revision: int) -> Cluster:
+    rows = sorted(rows, key=lambda row: str(row["id"]))
+    unready = [_why_unready(row) for row in rows]
+    shape = (len(rows), len(DIMENSIONS))
+    return Cluster(
+        ids=tuple(row["id"] for row in rows),
+        names=tuple(row["name"] for row in rows),
+        labels=tuple(_labels(row) for row in rows),
+        capacity=np.array(
+            [[row[f"capacity_{d}"] for d in DIMENSIONS] for row in rows], dtype=np.int64
+        ).reshape(shape),
+        allocated=np.array(
+            [[row[f"allocated_{d}"] for d in DIMENSIONS] for row in rows], dtype=np.int64
+        ).reshape(shape),
+        ready=np.array([not why for why in unready], dtype=np.bool_),
+        unready=tuple(unready),
+        revision=revision,
+    )
+
+
+def _labels(row: Mapping[str, Any]) -> dict[str, str]:
+    """Attributes say what a node is, labels what an operator says of it; the operator wins."""
+    return {**row["attributes"], "name": row["name"], **row["labels"]}
+
+
+#: Why a node gets no new work.  The first that holds is the one given.
+_UNREADY = (
+    ("is not approved yet", lambda row: row["approval"] == "pending"),
+    ("is rejected", lambda row: row["approval"] == "rejected"),
+    ("is quarantined", lambda row: bool(row["quarantined"])),
+    ("is lost", lambda row: row["connection"] == "lost"),
+    ("is disconnected", lambda row: row["connection"] == "disconnected"),
+    ("drains", lambda row: row["draining"]),
+    ("is not eligible", lambda row: not row["eligible"]),
+)
+
+
+def _why_unready(row: Mapping[str, Any]) -> str:
+    return next((reason for reason, holds in _UNREADY if holds(row)), "")
+
+
+def _job_view(job: Job, spec: Any) -> JobView:
+    return JobView(
+        id=str(job.pk),
+        name=job.name,
+        spec=spec,
+        version=job.version,
+        oldest_version=job.oldest_version,
+        round=job.round,
+        state=JobState(job.state),
+        submitted_at=job.round_at,
+        stop_requested=job.stop_requested,
+        stop_reason=job.stop_reason,
+        progress=stored.load_progress(job.progress),
+    )
+
+
+_FIELDS = (
+    "job_id",
+    "id",
+    "node_id",
+    "slot",
+    "attempt",
+    "version",
+    "round",
+    "desired",
+    "observed",
+    "created_at",
+    "started_at",
+    "ended_at",
+    "code",
+    "message",
+    "retryable",
+    "reserved",
+)
+
+
+def _unsettled(jobs: Sequence[UUID]) -> dict[UUID, list[ExecutionView]]:
+    found: dict[UUID, list[ExecutionView]] = {}
+    rows = (
+        Execution.objects.filter(job_id__in=jobs, settled=False)
+        .order_by("pk")
+        .values_list(*_FIELDS)
+    )
+    for job, execution, node, slot, attempt, version, round_, desired, observed, *rest in rows:
+        created_at, started_at, ended_at, code, message, retryable, reserved = rest
+        found.setdefault(job, []).append(
+            ExecutionView(
+                id=str(execution),
+                node=str(node),
+                slot=slot,
+                attempt=attempt,
+                version=version,
+                round=round_,
+                desired=Desired(desired),
+                observed=Observed(observed),
+                created_at=created_at,
+                started_at=started_at,
+                ended_at=ended_at,
+                code=code,
+                message=message,
+                retryable=retryable,
+                reserved=reserved,
+            )
+        )
+    return found
+
+
+def _instant() -> tuple[datetime, str]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT clock_timestamp(), algorithm FROM orchestrator_clustersetting WHERE id = 1"
+        )
+        now, algorithm = cursor.fetchone()
+    return now, algorithm
