@@ -1,0 +1,74 @@
+"""Where an embedded server lies, and whether those who must can reach it."""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+USER = "muster"
+DATABASE = "muster"
+
+LONGEST_SOCKET_PATH = 107
+SOCKET = ".s.PGSQL.5432"
+OUTSIDE = Path("/var/lib/muster")
+"""Where root keeps a server whose own directory the server's user could not reach."""
+
+
+class PostgresError(Exception):
+    """The embedded database cannot be used; the message says why, and what to do."""
+
+
+class Taken(PostgresError):
+    """Somebody else runs the server of this directory already."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one embedded server lies."""
+
+    home: Path
+    sockets: Path
+
+    @property
+    def data(self) -> Path:
+        """PostgreSQL's own directory."""
+        return self.home / "data"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the supervisor; its text says who that is."""
+        return self.home / "supervisor.lock"
+
+    @property
+    def log(self) -> Path:
+        """What the server printed since it was started."""
+        return self.home / "postgres.log"
+
+    def conninfo(self, database: str = DATABASE) -> str:
+        """Say how to connect, in libpq's words."""
+        return f"host='{self.sockets}' user={USER} dbname={database} connect_timeout=5"
+
+
+def place(directory: Path) -> Place:
+    """Say where the server of *directory* lies: there, unless its user or its socket cannot.
+
+    The answer depends only on the directory, so every process comes to the same one.
+    """
+    home = directory.absolute()
+    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+    if os.geteuid() == 0 and not all_may_pass(home.parent):
+        home = OUTSIDE / f"postgres-{name}"
+    sockets = home / "run"
+    if len(os.fsencode(sockets / SOCKET)) > LONGEST_SOCKET_PATH:
+        sockets = Path(f"/tmp/muster-{os.geteuid()}-{name}")  # noqa: S108 - checked by _own()
+    return Place(home, sockets)
+
+
+def all_may_pass(directory: Path) -> bool:
+    """Whether any user may go through *directory*; what does not exist yet will be made so."""
+    return all(
+        ancestor.stat().st_mode & stat.S_IXOTH
+        for ancestor in (directory, *directory.parents)
+        if ancestor.exists()
+    )

@@ -1,0 +1,272 @@
+"""The server's life: one supervisor, everybody else only connects."""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from orchestrator import processes
+
+from . import programs
+from .owner import CURE, Owner, name_of, own, owner_of
+from .place import DATABASE, USER, Place, PostgresError, Taken, place
+
+PATIENCE = 30.0
+
+SETTINGS = {
+    "cluster_name": "muster",
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "work_mem": "8MB",
+    "maintenance_work_mem": "128MB",
+    "effective_io_concurrency": "16",
+    "random_page_cost": "1.1",
+    "io_method": "sync",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "wal_compression": "on",
+    "wal_buffers": "8MB",
+    "max_wal_size": "1GB",
+    "checkpoint_completion_target": "0.9",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "autovacuum_naptime": "20s",
+    "log_min_messages": "warning",
+    "log_line_prefix": "%m [%p] %a ",
+    "log_timezone": "UTC",
+    "timezone": "UTC",
+    "log_checkpoints": "off",
+    "log_lock_waits": "on",
+}
+"""Small queries, many of them, on a machine that also does other things. Commits stay durable."""
+
+FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+"""For a database that nobody will miss after a power cut: that of a test run."""
+
+
+def is_running(directory: Path) -> bool:
+    """Whether a server of *directory* answers."""
+    try:
+        psycopg.connect(place(directory).conninfo("postgres")).close()
+    except psycopg.OperationalError as why:
+        # It answered, only not with a session: starting, stopping or full is not running for us.
+        return "too many clients" in str(why)
+    return True
+
+
+class Server:
+    """A server that we run: we hold the lock of its directory."""
+
+    def __init__(self, where: Place, *, durable: bool) -> None:
+        self.place = where
+        self.durable = durable
+        self.owner = owner_of(where)
+        self.programs = programs.find()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, over whatever a crash left, and return when it takes connections."""
+        _end_leftover(self.place)
+        if not self.place.data.exists():
+            _initialise(self.place, self.programs, self.owner)
+        self.process = _start(self.place, self.programs, self.owner, durable=self.durable)
+        _await_ready(self.place, self.process)
+        _create_database(self.place)
+
+    def has_ended(self) -> bool:
+        """Whether it is gone although nobody stopped it."""
+        return self.process is None or self.process.poll() is not None
+
+    def stop(self) -> None:
+        """Stop it: open transactions are rolled back, what was committed is on disk."""
+        if self.process is not None:
+            processes.end(self.process, by=signal.SIGINT, within=PATIENCE)  # SIGINT: fast shutdown
+
+
+@contextmanager
+def running(directory: Path, *, durable: bool = True) -> Iterator[Server]:
+    """Run the server of *directory* and stop it at the end; makes what is missing.
+
+    Raises `Taken` if somebody else runs it, and `PostgresError` if it does not start.
+    """
+    server = Server(place(directory), durable=durable)
+    _make_home(server.place)
+    with _supervising(server.place):
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def available(directory: Path) -> Iterator[Place]:
+    """Have a server of *directory* for a while: whoever runs one, and if nobody does, we do."""
+    if is_running(directory):
+        yield place(directory)
+        return
+    try:
+        with running(directory) as server:
+            yield server.place
+    except Taken:
+        where = place(directory)
+        deadline = time.monotonic() + PATIENCE
+        while not is_running(directory):  # Its supervisor is starting or stopping it just now.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        yield where
+
+
+def _make_home(where: Place) -> None:
+    """Make the directories above the data; passable, since below them another user may work."""
+    for directory in (where.home.parent, where.home):
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            directory.chmod(0o755)
+    if not os.access(where.home, os.W_OK):
+        raise PostgresError(
+            f"{where.home} belongs to another user ({name_of(where.home.stat().st_uid)}). {CURE}"
+        )
+
+
+@contextmanager
+def _supervising(where: Place) -> Iterator[None]:
+    """Hold the directory's lock; the kernel gives it back however this process ends."""
+    with where.lock.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            who = lock.read().strip() or "another process"
+            raise Taken(
+                f"The database in {where.home} is run by {who} already. Stop that one first, "
+                "or give this one a MUSTER_VAR of its own."
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        yield
+
+
+def _environ() -> dict[str, str]:
+    """Give the server nothing of our environment: no secrets, no locale, no PG* variables."""
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _initialise(where: Place, bin_directory: Path, owner: Owner) -> None:
+    """Make the data directory; it gets its name only when it is whole."""
+    half = where.home / "data.half"
+    shutil.rmtree(half, ignore_errors=True)
+    own(half, owner)
+    made = processes.start(
+        [
+            bin_directory / "initdb",
+            f"--pgdata={half}",
+            f"--username={USER}",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+            "--no-instructions",
+        ],
+        environ=_environ(),
+        owner=owner,
+        output=subprocess.PIPE,
+        directory="/",
+    )
+    printed, _ = made.communicate()
+    if made.returncode:
+        raise PostgresError(f"initdb could not make {half}:\n{printed.decode(errors='replace')}")
+    half.rename(where.data)
+
+
+def _end_leftover(where: Place) -> None:
+    """End a server whose supervisor died, and forget the trace of one that died with it.
+
+    We hold the lock, so nobody supervises it. Normally the kernel has told it to stop already and
+    this only waits.
+    """
+    trace = where.data / "postmaster.pid"
+    try:
+        server = psutil.Process(int(trace.read_text().split("\n", 1)[0]))
+        if Path(server.cwd()) != where.data:  # The number was given to somebody else since.
+            raise psutil.NoSuchProcess(server.pid)
+    except FileNotFoundError:
+        return
+    except (ValueError, psutil.NoSuchProcess):
+        trace.unlink(missing_ok=True)
+        return
+    for order in (signal.SIGINT, signal.SIGQUIT):
+        try:
+            server.send_signal(order)
+            server.wait(PATIENCE / 2)
+        except psutil.NoSuchProcess:
+            return
+        except psutil.TimeoutExpired:
+            continue
+        return
+    raise PostgresError(f"An old server of {where.home}, process {server.pid}, does not stop.")
+
+
+def _start(
+    where: Place, bin_directory: Path, owner: Owner, *, durable: bool
+) -> subprocess.Popen[bytes]:
+    own(where.sockets, owner)
+    settings = SETTINGS | {"unix_socket_directories": str(where.sockets)}
+    if not durable:
+        settings |= FORGETFUL
+    with where.log.open("wb") as log:
+        return processes.start(
+            [
+                bin_directory / "postgres",
+                "-D",
+                where.data,
+                *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
+            ],
+            by=signal.SIGINT,
+            environ=_environ(),
+            owner=owner,
+            output=log,
+            directory="/",
+        )
+
+
+def _await_ready(where: Place, server: subprocess.Popen[bytes]) -> None:
+    """Wait until the server says in its own file that it takes connections."""
+    deadline = time.monotonic() + PATIENCE * 4  # Recovery after a crash may take its time.
+    while True:
+        if server.poll() is not None:
+            raise PostgresError(f"PostgreSQL did not start; {where.log} says:\n{_tail(where)}")
+        with suppress(FileNotFoundError):
+            said = (where.data / "postmaster.pid").read_text().split("\n")
+            if len(said) > 7 and said[0] == str(server.pid) and said[7].strip() == "ready":
+                return
+        if time.monotonic() > deadline:
+            raise PostgresError(f"PostgreSQL takes too long; {where.log} says:\n{_tail(where)}")
+        time.sleep(0.01)
+
+
+def _tail(where: Place) -> str:
+    return "\n".join(where.log.read_text(errors="replace").splitlines()[-8:])
+
+
+def _create_database(where: Place) -> None:
+    create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE))
+    with (
+        psycopg.connect(where.conninfo("postgres"), autocommit=True) as connection,
+        suppress(psycopg.errors.DuplicateDatabase),
+    ):
+        connection.execute(create)
