@@ -1,0 +1,5 @@
+"""``python -m nodes.agent``."""
+
+from .main import main
+
+main()

@@ -1,0 +1,404 @@
+"""Everything the agent decides, without doing any of it.  Pure.
+
+Messages, facts and time go in; effects come out.  Whoever runs the core keeps one promise:
+after a turn it commits ``take_changes()`` before it carries out any effect of that turn and
+before it sends ``reports()``.  From that follows: an execution is started at most once, ever;
+what was acknowledged is known after a crash; every final report arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from ..protocol.messages import (
+    VERSION,
+    Ack,
+    Close,
+    Desired,
+    FromServer,
+    Happened,
+    Heartbeat,
+    Held,
+    Hello,
+    Holding,
+    Order,
+    Orders,
+    Pulse,
+    Report,
+    Reports,
+    Unwatch,
+    Want,
+    Watch,
+    Welcome,
+)
+from ..protocol.resources import Resources
+from ..protocol.session import digest
+from . import outcomes
+from .bidding import Offer, refusal
+from .effects import Discard, Drop, Effect, Follow, Send, Start, Stop, Unfollow
+from .facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
+from .outbox import Outbox
+from .records import FINAL, Changes, Entry, Machine, Saved, Stage, entry_of
+
+#: Until a welcome says how often we are to be heard, silence this long ends a link.
+_PATIENCE = 30.0
+#: Links are given up after this many heartbeats without a word.
+_MISSED = 3
+#: As many executions as a hello can name within one frame.
+_NAMED = 2000
+
+_HOLDING = {
+    Stage.HELD: Holding.BID,
+    Stage.STARTING: Holding.PREPARING,
+    Stage.RUNNING: Holding.RUNNING,
+    Stage.ENDED: Holding.ENDED,
+}
+
+#: Answers whether an execution was here before and is over: (known, its final report if any).
+Recall = Callable[[str], "tuple[bool, Report | None]"]
+
+
+@dataclass
+class _Session:
+    heard_at: float
+    epoch: int | None = None
+    heartbeat: float = _PATIENCE / _MISSED
+    beat_at: float | None = None
+    #: The full desired set while its frames are still arriving.
+    gathering: list[Order] | None = None
+
+    @property
+    def gives_up_at(self) -> float:
+        return self.heard_at + _MISSED * self.heartbeat
+
+
+class Core:
+    """The agent's state, and the only thing that changes it."""
+
+    def __init__(self, machine: Machine, saved: Saved, recall: Recall) -> None:
+        self.machine = machine
+        self.order_rev = saved.order_rev
+        self.entries: dict[str, Entry] = {}
+        self.used = Resources()
+        self.outbox = Outbox(saved.reports)
+        self.changes = Changes()
+        self._recall = recall
+        self._session: _Session | None = None
+        for entry in saved.entries:
+            self._put(entry)
+        self.changes = Changes()
+
+    # --- the link ------------------------------------------------------------------------------
+
+    def opened(self, now: float) -> list[Effect]:
+        """A link is up: say who we are."""
+        self._session = _Session(heard_at=now)
+        machine = self.machine
+        by_liveness = sorted(self.entries.values(), key=lambda entry: not entry.live)
+        holds = tuple(Held(e.execution, _HOLDING[e.stage]) for e in by_liveness[:_NAMED])
+        return [
+            Send(
+                Hello(
+                    version=VERSION,
+                    instance=machine.instance,
+                    run=machine.run,
+                    ledger=machine.ledger,
+                    boot=machine.boot,
+                    resources=machine.capacity,
+                    attributes=machine.attributes,
+                    order_rev=self.order_rev,
+                    holds=holds,
+                    agent_version=machine.agent_version,
+                )
+            )
+        ]
+
+    def closed(self) -> None:
+        """The link is gone.  Tasks go on."""
+        self._session = None
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch of the session, once the orchestrator has welcomed us."""
+        return self._session.epoch if self._session else None
+
+    @property
+    def wakes_at(self) -> float | None:
+        """When ``tick`` has something to do."""
+        if (session := self._session) is None:
+            return None
+        return min(session.gives_up_at, session.beat_at or session.gives_up_at)
+
+    def tick(self, now: float, load: float = 0.0) -> list[Effect]:
+        """Do what time alone demands: a heartbeat, or giving up a silent link."""
+        if (session := self._session) is None:
+            return []
+        if now >= session.gives_up_at:
+            silence = f"nothing was heard for {now - session.heard_at:.0f} s"
+            return [Drop(Close.SHUTTING_DOWN, silence)]
+        if session.epoch is None or session.beat_at is None or now < session.beat_at:
+            return []
+        session.beat_at = now + session.heartbeat
+        live = [entry for entry in self.entries.values() if entry.live]
+        beat = Heartbeat(
+            epoch=session.epoch,
+            order_rev=self.order_rev,
+            digest=digest((entry.execution, entry.told_to_run) for entry in live),
+            running=sum(entry.told_to_run for entry in live),
+            load=load,
+        )
+        return [Send(beat)]
+
+    def receive(self, message: FromServer, now: float) -> list[Effect]:
+        """Take in one message of the orchestrator."""
+        if (session := self._session) is None:
+            return []
+        session.heard_at = now
+        if isinstance(message, Welcome):
+            return self._welcomed(session, message, now)
+        if session.epoch is None:
+            return [Drop(Close.OUT_OF_SEQUENCE, f"{_name(message)} came before the welcome")]
+        if message.epoch != session.epoch:
+            return []
+        match message:
+            case Desired():
+                return self._gather(session, message.items, message.order_rev, message.more)
+            case Orders():
+                return self._ordered(session, message)
+            case Ack(seq=seq):
+                return self._acknowledged(seq)
+            case Watch():
+                return [Follow(message)]
+            case Unwatch():
+                return [Unfollow(message)]
+            case Pulse():
+                return []
+
+    # --- what the runner takes after a turn ------------------------------------------------------
+
+    def take_changes(self) -> Changes:
+        """What must be committed before the effects of this turn; the core forgets it."""
+        changes, self.changes = self.changes, Changes()
+        return changes
+
+    def reports(self) -> list[Reports]:
+        """The reports that may go out now.  Everything in them must have been committed."""
+        session = self._session
+        if session is None or session.epoch is None or session.gathering is not None:
+            return []
+        return self.outbox.frames(session.epoch, self.order_rev)
+
+    def is_live(self, execution: str) -> bool:
+        """Whether the execution may still write to its logs."""
+        entry = self.entries.get(execution)
+        return entry is not None and entry.live
+
+    # --- what drivers tell -----------------------------------------------------------------------
+
+    def interrupted(self) -> list[Entry]:
+        """After a restart: the executions whose drivers must say what became of them."""
+        return [entry for entry in self.entries.values() if entry.told_to_run]
+
+    def observe(self, fact: Fact) -> list[Effect]:
+        """Take in what a driver tells.  A fact told twice has no second effect."""
+        entry = self.entries.get(fact.execution)
+        if entry is None or not entry.told_to_run:
+            return []
+        match fact:
+            case Started():
+                return self._started(entry, fact.handle)
+            case NeverStarted() if entry.stopping:
+                self._end(entry, outcomes.cancelled(entry.execution, "it had not begun"))
+            case NeverStarted():
+                return [Start(entry)]
+            case Exited():
+                if entry.stage is Stage.STARTING:
+                    self._report(Report(entry.execution, Happened.START))
+                self._end(entry, outcomes.ended(entry, fact))
+            case NotStarted():
+                self._end(entry, outcomes.not_started(fact))
+            case Vanished():
+                self._end(entry, outcomes.unknown(fact))
+        return []
+
+    def _started(self, entry: Entry, handle: str) -> list[Effect]:
+        if entry.stage is Stage.STARTING:
+            self._report(Report(entry.execution, Happened.START))
+        self._put(replace(entry, stage=Stage.RUNNING, handle=handle))
+        # Asked before a crash, and perhaps never heard: ask again, it does no harm.
+        return [Stop(entry.execution, entry.driver)] if entry.stopping else []
+
+    # --- orders ----------------------------------------------------------------------------------
+
+    def _welcomed(self, session: _Session, welcome: Welcome, now: float) -> list[Effect]:
+        if session.epoch is not None:
+            return [Drop(Close.OUT_OF_SEQUENCE, "a second welcome on one link")]
+        session.epoch = welcome.epoch
+        session.heartbeat = welcome.heartbeat
+        session.beat_at = now + welcome.heartbeat
+        self.outbox.reopen()
+        # Nothing is skipped by setting it back: the full set follows.
+        self._advance(welcome.order_rev)
+        return self._gather(session, welcome.desired, welcome.order_rev, welcome.more)
+
+    def _gather(
+        self, session: _Session, items: tuple[Order, ...], order_rev: int, more: bool
+    ) -> list[Effect]:
+        gathered = (session.gathering or []) + list(items)
+        if more:
+            session.gathering = gathered
+            return []
+        session.gathering = None
+        self._advance(max(order_rev, self.order_rev))
+        return self._apply(gathered)
+
+    def _ordered(self, session: _Session, orders: Orders) -> list[Effect]:
+        if session.gathering is not None:
+            return [Drop(Close.OUT_OF_SEQUENCE, "orders came before the desired set was whole")]
+        if orders.order_rev <= self.order_rev:
+            return []
+        if orders.after != self.order_rev:
+            gap = f"orders after {orders.after} came, {self.order_rev} was the last known"
+            return [Drop(Close.OUT_OF_SEQUENCE, gap)]
+        self._advance(orders.order_rev)
+        return self._apply(orders.items)
+
+    def _apply(self, orders: list[Order] | tuple[Order, ...]) -> list[Effect]:
+        effects: list[Effect] = []
+        for order in orders:
+            effects += _HANDLERS[order.want](self, order)
+        return effects
+
+    def _bid(self, order: Order) -> list[Effect]:
+        if order.execution in self.entries or self._was_here(order):
+            return []
+        if self._admits(order):
+            self._put(entry_of(order, Stage.HELD))
+            self._report(Report(order.execution, Happened.BID))
+        return []
+
+    def _run(self, order: Order) -> list[Effect]:
+        entry = self.entries.get(order.execution)
+        if entry is None:
+            if self._was_here(order) or not self._admits(order):
+                return []
+            entry = entry_of(order, Stage.STARTING)
+        elif entry.stage is Stage.HELD:
+            held, entry = entry, entry_of(order, Stage.STARTING)
+            if order.task is None:
+                entry = replace(entry, task=held.task, driver=held.driver)
+            entry = replace(entry, resources=held.resources)
+        else:
+            return []
+        self._put(entry)
+        return [Start(entry)]
+
+    def _reject(self, order: Order) -> list[Effect]:
+        entry = self.entries.get(order.execution)
+        if entry is None:
+            if not self._known_before(order.execution)[0]:
+                self._bury(order.execution, None)
+        elif entry.stage is Stage.HELD:
+            self._bury(order.execution, None)
+        elif entry.told_to_run:
+            return self._stop(order)
+        return []
+
+    def _stop(self, order: Order) -> list[Effect]:
+        entry = self.entries.get(order.execution)
+        if entry is None:
+            if not self._was_here(order):
+                ended = Entry(order.execution, Stage.ENDED)
+                self._end(ended, outcomes.cancelled(order.execution, "it had not begun"))
+        elif entry.stage is Stage.HELD:
+            self._end(entry, outcomes.cancelled(order.execution, "it had not begun"))
+        elif entry.told_to_run and not entry.stopping:
+            self._put(replace(entry, stopping=True))
+            return [Stop(order.execution, entry.driver)]
+        return []
+
+    def _admits(self, order: Order) -> bool:
+        """Whether we take it; if not, the refusal is already on its way."""
+        why = refusal(order, Offer(self.machine.capacity, self.used, self.machine.drivers))
+        if why is None:
+            return True
+        ended = Entry(order.execution, Stage.ENDED)
+        self._end(ended, outcomes.declined(order.execution, why))
+        return False
+
+    def _was_here(self, order: Order) -> bool:
+        """Whether it is over here already; if so, how it ended is told again, never begun again."""
+        known, final = self._known_before(order.execution)
+        if known:
+            again = final or outcomes.cancelled(order.execution, "its bid was rejected before")
+            self._report(again)
+            self.changes.urgent = True
+        return known
+
+    # --- memory ----------------------------------------------------------------------------------
+
+    def _acknowledged(self, seq: int) -> list[Effect]:
+        covered = self.outbox.acknowledge(seq)
+        if covered is None:
+            return [Drop(Close.OUT_OF_SEQUENCE, f"reports up to {seq} were never sent")]
+        effects: list[Effect] = []
+        for number, report in covered:
+            self.changes.acked = number
+            if report.happened not in FINAL:
+                continue
+            entry = self.entries.get(report.execution)
+            if entry is not None and entry.stage is Stage.ENDED:
+                self._bury(entry.execution, outcomes.without_tails(report))
+                if entry.driver:
+                    effects.append(Discard(entry.execution, entry.driver))
+        return effects
+
+    def _known_before(self, execution: str) -> tuple[bool, Report | None]:
+        if execution in self.changes.tombstones:
+            return True, self.changes.tombstones[execution]
+        return self._recall(execution)
+
+    def _advance(self, order_rev: int) -> None:
+        if order_rev != self.order_rev:
+            self.order_rev = self.changes.order_rev = order_rev
+            self.changes.urgent = True
+
+    def _report(self, report: Report) -> None:
+        self.changes.reports.append((self.outbox.add(report), report))
+
+    def _end(self, entry: Entry, report: Report) -> None:
+        driver = entry.driver if entry.told_to_run else ""
+        self._put(Entry(entry.execution, Stage.ENDED, driver=driver))
+        self._report(report)
+        self.changes.urgent = True
+
+    def _put(self, entry: Entry) -> None:
+        before = self.entries.get(entry.execution)
+        self._count(before, entry)
+        self.entries[entry.execution] = self.changes.entries[entry.execution] = entry
+
+    def _bury(self, execution: str, final: Report | None) -> None:
+        self._count(self.entries.pop(execution, None), None)
+        self.changes.entries[execution] = None
+        self.changes.tombstones[execution] = final
+
+    def _count(self, before: Entry | None, after: Entry | None) -> None:
+        if before is not None and before.live:
+            self.used -= before.resources
+        if after is not None and after.live:
+            self.used += after.resources
+
+
+def _name(message: FromServer) -> str:
+    return type(message).__name__.lower()
+
+
+_HANDLERS: dict[Want, Callable[[Core, Order], list[Effect]]] = {
+    Want.BID: Core._bid,
+    Want.RUN: Core._run,
+    Want.REJECT: Core._reject,
+    Want.STOP: Core._stop,
+}

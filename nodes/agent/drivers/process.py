@@ -1,0 +1,303 @@
+"""The process driver: tasks as plain processes, started by the spawner.
+
+The agent never forks.  It asks the spawner, a small process that outlives it; each task has a
+supervisor of its own that outlives both.  See ``spawner`` and ``supervisor`` for their words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import signal
+import socket
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
+from ..logs import Keeper, LogFile, readable
+from ..records import Entry
+from . import Tell
+from .exits import Exits, is_locked
+from .zygote import connect
+
+log = logging.getLogger(__name__)
+
+_PACKET = 1 << 20
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LOCK_POLL = 0.5
+
+_HINTS = {
+    errno.ENOENT: "the program must exist on this node; is it installed, is the path right?",
+    errno.EACCES: "the file must be executable by the user that the agent runs as",
+    errno.ENOEXEC: "a script must begin with a line like #!/bin/sh",
+    errno.E2BIG: "pass long arguments and variables in a file",
+}
+
+
+class ProcessDriver:
+    """Starts, finds again and ends processes; see ``Driver`` for what it promises."""
+
+    def __init__(self, state: Path, tell: Tell) -> None:
+        self._state, self._tell = state, tell
+        self._work, self._logs = state / "work", state / "logs"
+        for directory in (self._work, self._logs, state / "exits"):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        self._exits = Exits(state / "exits")
+        self._keeper = Keeper(self._logs)
+        #: What is started and not over, and the handle by which it can be found again.
+        self._running: dict[str, str] = {}
+        self._spawner: socket.socket | None = None
+        self._unsent: deque[bytes] = deque()
+        self._watched: dict[str, int] = {}
+        self._removals: set[asyncio.Future[None]] = set()
+
+    def open(self, interrupted: Iterable[Entry]) -> list[Fact]:
+        self._running = {entry.execution: entry.handle for entry in interrupted}
+        return self._attach()
+
+    def start(self, entry: Entry) -> None:
+        task = entry.task
+        assert task is not None, "an order is refused when it has no task"
+        home = str(self._work / entry.execution)
+        env = {"PATH": _PATH, "HOME": home, "LANG": "C.UTF-8", **task.env}
+        words = [
+            "start",
+            entry.execution,
+            "" if entry.timeout is None else repr(entry.timeout),
+            repr(entry.grace),
+            str(len(task.command)),
+            *task.command,
+            *(f"{name}={value}" for name, value in env.items()),
+        ]
+        self._running[entry.execution] = ""
+        self._send("\0".join(words))
+
+    def stop(self, execution: str) -> None:
+        if execution in self._watched:
+            self._stop_supervisor(execution)
+        elif execution in self._running:
+            self._send(f"stop\0{execution}")
+
+    def discard(self, execution: str) -> None:
+        self._keeper.retire(execution)
+        try:
+            (self._work / execution).rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            loop = asyncio.get_running_loop()
+            removal = loop.run_in_executor(None, _remove, self._work / execution)
+            self._removals.add(removal)
+            removal.add_done_callback(self._removals.discard)
+
+    def tidy(self) -> None:
+        self._exits.tidy()
+        self._keeper.tidy(set(self._running))
+
+    def close(self) -> None:
+        loop = asyncio.get_running_loop()
+        for descriptor in self._watched.values():
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        self._watched.clear()
+        self._let_go()
+
+    # --- the spawner -----------------------------------------------------------------------------
+
+    def _attach(self) -> list[Fact]:
+        """Connect to the spawner, or start one; account for everything that runs."""
+        self._unsent.clear()
+        self._spawner, facts, live = connect(self._state, self._understand)
+        asyncio.get_running_loop().add_reader(self._spawner, self._hear)
+        for execution in list(self._running):
+            if execution in live:
+                if (handle := live[execution]) and not self._running[execution]:
+                    self._running[execution] = handle
+                facts += [Started(execution, live[execution])] if live[execution] else []
+            else:
+                facts += self._account_for(execution)
+        return facts
+
+    def _let_go(self) -> None:
+        if self._spawner is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._spawner)
+            loop.remove_writer(self._spawner)
+            self._spawner.close()
+            self._spawner = None
+
+    def _hear(self) -> None:
+        """Take in everything that the spawner has to say, and tell it at once."""
+        facts: list[Fact] = []
+        assert self._spawner is not None, "nobody listens to a closed socket"
+        try:
+            while packet := self._spawner.recv(_PACKET):
+                facts += self._understand(packet)
+        except BlockingIOError:
+            pass
+        except OSError:
+            packet = b""
+        if not packet:
+            log.warning("the spawner is gone; starting another")
+            self._let_go()
+            facts += self._attach()
+        if facts:
+            self._tell(facts)
+
+    def _send(self, words: str) -> None:
+        self._unsent.append(words.encode("utf-8", "surrogateescape"))
+        if len(self._unsent) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._spawner is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            while self._unsent:
+                self._spawner.send(self._unsent[0])
+                self._unsent.popleft()
+        except BlockingIOError:
+            loop.add_writer(self._spawner, self._flush)
+            return
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                self._too_large(self._unsent.popleft())
+                loop.call_soon(self._flush)
+                return
+            # It is gone: _hear finds that out and accounts for what was not sent.
+        loop.remove_writer(self._spawner)
+
+    def _too_large(self, packet: bytes) -> None:
+        execution = packet.split(b"\0", 2)[1].decode()
+        self._running.pop(execution, None)
+        message = f"its command and environment take {len(packet)} bytes, which is too much"
+        fact = NotStarted(execution, message, _HINTS[errno.E2BIG], retryable=False)
+        asyncio.get_running_loop().call_soon(lambda: self._tell([fact]))
+
+    def _understand(self, packet: bytes) -> list[Fact]:
+        kind, *fields = packet.split(b"\0")
+        if not fields:
+            return []
+        execution = fields[0].decode()
+        if execution not in self._running:
+            return []
+        match kind:
+            case b"started":
+                handle = b":".join(fields[1:4]).decode()
+                self._running[execution] = handle
+                return [Started(execution, handle)]
+            case b"exited":
+                del self._running[execution]
+                return [_exited(execution, fields)]
+            case b"failed":
+                return self._failed(execution, int(fields[1]), fields[2].decode())
+            case b"lost":
+                return self._account_for(execution)
+        return []
+
+    # --- what became of a task that the spawner does not know ------------------------------------
+
+    def _account_for(self, execution: str) -> list[Fact]:
+        """The first of these that holds: it ended, it never began, it runs, nobody knows."""
+        if (record := self._exits.find(execution)) is not None:
+            kind, *fields = record
+            if kind == b"failed":
+                return self._failed(execution, int(fields[1]), fields[2].decode())
+            del self._running[execution]
+            return [_exited(execution, [*fields, *self._tails(execution)])]
+        if not (self._work / execution).exists():
+            del self._running[execution]
+            return [NeverStarted(execution)]
+        handle = self._running[execution]
+        if is_locked(self._work / execution):
+            self._watch(execution)
+            return [Started(execution, handle)]
+        del self._running[execution]
+        _kill_group(handle)
+        return [Vanished(execution, "its supervisor was killed, and the task with it")]
+
+    def _failed(self, execution: str, number: int, reason: str) -> list[Fact]:
+        if number == errno.EEXIST:  # Its directory was there already: it was started before.
+            return self._account_for(execution)
+        del self._running[execution]
+        retryable = number not in (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.E2BIG)
+        message = f"the command could not be started: {reason}"
+        return [NotStarted(execution, message, _HINTS.get(number, ""), retryable)]
+
+    def _tails(self, execution: str) -> list[bytes]:
+        tails = []
+        for stream in ("stdout", "stderr"):
+            file = LogFile(self._logs, execution, stream)
+            tails.append(file.tail().replace(b"\0", b""))
+            file.close()
+        return tails
+
+    def _watch(self, execution: str) -> None:
+        """Wait for a supervisor that is not our spawner's: a former one started it."""
+        if execution in self._watched:
+            return
+        loop = asyncio.get_running_loop()
+        supervisor = self._running[execution].rpartition(":")[2]
+        descriptor = -1
+        if supervisor:
+            with contextlib.suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(int(supervisor))
+        # The pid may have gone to somebody else meanwhile: the lock decides.
+        if descriptor >= 0 and is_locked(self._work / execution):
+            self._watched[execution] = descriptor
+            loop.add_reader(descriptor, self._is_over, execution)
+            return
+        if descriptor >= 0:
+            os.close(descriptor)
+        loop.call_later(_LOCK_POLL, self._look_again, execution)
+
+    def _is_over(self, execution: str) -> None:
+        descriptor = self._watched.pop(execution)
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        self._tell(self._account_for(execution))
+
+    def _look_again(self, execution: str) -> None:
+        if execution in self._running and self._spawner is not None:
+            self._tell(self._account_for(execution))
+
+    def _stop_supervisor(self, execution: str) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._watched[execution], signal.SIGTERM)
+
+
+def _exited(execution: str, fields: list[bytes]) -> Exited:
+    """*fields*: id, status, why, seconds, both sizes, both tails."""
+    status, ran = int(fields[1]), float(fields[3])
+    sizes = int(fields[4]), int(fields[5])
+    return Exited(
+        execution,
+        status,
+        why=fields[2].decode(),
+        ran=ran,
+        stdout=readable(fields[6], sizes[0]),
+        stderr=readable(fields[7], sizes[1]),
+        stdout_size=sizes[0],
+        stderr_size=sizes[1],
+    )
+
+
+def _kill_group(handle: str) -> None:
+    """Kill the process of *handle*, if it is still that process, and its group."""
+    pid, ticks, _ = (int(word) for word in handle.split(":")) if handle else (0, 0, 0)
+    if not pid:
+        return
+    with contextlib.suppress(OSError):
+        stat = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
+        if int(stat[19]) == ticks:
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _remove(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)

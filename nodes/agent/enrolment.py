@@ -1,0 +1,100 @@
+"""Who this node is: a join token is traded, once, for a credential of the node's own."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the orchestrator calls us, and the secret that proves it.  Never logged."""
+
+    node: str
+    credential: str
+
+    def __repr__(self) -> str:
+        return f"Identity({self.node})"
+
+
+class Refused(Exception):
+    """The orchestrator does not take us in: {detail}."""
+
+
+class Unreachable(Exception):
+    """The orchestrator does not answer; it may later."""
+
+
+class InUse(Exception):
+    """Another agent uses this state directory."""
+
+
+def claim(state: Path) -> IO[str]:
+    """Make the state directory ours alone while the returned file is open; raises InUse."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state.chmod(0o700)
+    lock = (state / "lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise InUse(f"another agent uses the state directory {state}") from None
+    return lock
+
+
+def recall(state: Path) -> Identity | None:
+    """The identity of an earlier enrolment."""
+    try:
+        return Identity(**json.loads((state / "identity.json").read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def enrol(server: str, token: str, name: str, labels: dict[str, str]) -> Identity:
+    """Ask the orchestrator at *server* for an identity; raises Refused or Unreachable."""
+    request = urllib.request.Request(  # noqa: S310  The operator names the server.
+        f"{server}/api/v1/nodes/enrol",
+        data=json.dumps({"token": token, "name": name, "labels": labels}).encode(),
+        headers={"Content-Type": "application/json", "Accept": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310
+            granted = json.load(answer)
+            return Identity(str(granted["node"]), str(granted["credential"]))
+    except urllib.error.HTTPError as error:
+        with error:
+            sentence = _sentence(error.read(), error.code)
+        if error.code >= 500 or error.code == 429:
+            raise Unreachable(sentence) from None
+        raise Refused(sentence) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(f"{server}: {getattr(error, 'reason', error)}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{server} does not speak like Muster: {error!r}") from None
+
+
+def remember(state: Path, identity: Identity) -> None:
+    """Keep *identity* for the next start, readable by nobody else."""
+    written = state / "identity.json.new"
+    descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(asdict(identity), file)
+        file.flush()
+        os.fsync(file.fileno())
+    written.replace(state / "identity.json")
+
+
+def _sentence(body: bytes, status: int) -> str:
+    try:
+        problem = json.loads(body)
+        parts = [problem.get(part) for part in ("title", "detail", "hint")]
+    except (ValueError, AttributeError):
+        parts = []
+    return ": ".join(str(part).rstrip(".:") for part in parts if part) or f"HTTP {status}"

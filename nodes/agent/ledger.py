@@ -1,0 +1,161 @@
+"""The ledger: what the agent must know after a crash, in SQLite.
+
+Every commit is on disk before it returns (WAL, ``synchronous=FULL``): what the agent has
+acknowledged or is about to start survives even the loss of power.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from pathlib import Path
+
+import msgspec
+
+from ..protocol.messages import Report
+from .records import Changes, Entry, Saved
+
+#: The shape of the tables; a ledger of another shape is refused rather than misread.
+SHAPE = 1
+#: Executions that are over are remembered this long, and this many of them at most.
+TOMBSTONE_AGE = 14 * 86400.0
+TOMBSTONES = 200_000
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS execution (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS report (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS tombstone (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at REAL NOT NULL, final BLOB NOT NULL
+);
+"""
+
+_encode = msgspec.msgpack.Encoder().encode
+_entry = msgspec.msgpack.Decoder(Entry).decode
+_report = msgspec.msgpack.Decoder(Report).decode
+_final: msgspec.msgpack.Decoder[Report | None] = msgspec.msgpack.Decoder(Report | None)
+
+
+class LedgerUnusable(Exception):
+    """The ledger of this state directory cannot be used: {detail}."""
+
+
+class Ledger:
+    """One state directory's ledger.  Opening it counts a run of the agent."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_TABLES)
+            with self._transaction():
+                self._remember("shape", SHAPE)
+                self._remember("id", str(uuid.uuid4()))
+                self._set("run", int(self._get("run", 0)) + 1)
+        except sqlite3.DatabaseError as error:
+            raise LedgerUnusable(f"{path}: {error}") from error
+        if (shape := self._get("shape", 0)) != SHAPE:
+            self.close()
+            raise LedgerUnusable(f"{path} has shape {shape}, this agent reads shape {SHAPE}")
+        self.id = str(self._get("id", ""))
+        self.run = int(self._get("run", 0))
+
+    def saved(self) -> Saved:
+        """Everything the core starts from."""
+        executions = self._db.execute("SELECT body FROM execution")
+        reports = self._db.execute("SELECT number, body FROM report ORDER BY number")
+        return Saved(
+            order_rev=int(self._get("order_rev", 0)),
+            entries=tuple(_entry(body) for (body,) in executions),
+            reports=tuple((number, _report(body)) for number, body in reports),
+        )
+
+    def recall(self, execution: str) -> tuple[bool, Report | None]:
+        """Whether *execution* was here and is over, and its final report if it had one."""
+        row = self._db.execute("SELECT final FROM tombstone WHERE id = ?", (execution,)).fetchone()
+        return (False, None) if row is None else (True, _final.decode(row[0]))
+
+    def commit(self, changes: Changes, now: float) -> None:
+        """Write *changes*, all or nothing; durable on return."""
+        put = [(name, _encode(entry)) for name, entry in changes.entries.items() if entry]
+        drop = [(name,) for name, entry in changes.entries.items() if entry is None]
+        new = [(n, _encode(report)) for n, report in changes.reports if n > changes.acked]
+        graves = [(name, now, _encode(final)) for name, final in changes.tombstones.items()]
+        with self._transaction():
+            if put:
+                self._db.executemany("INSERT OR REPLACE INTO execution VALUES (?, ?)", put)
+            if drop:
+                self._db.executemany("DELETE FROM execution WHERE id = ?", drop)
+            if changes.acked:
+                self._db.execute("DELETE FROM report WHERE number <= ?", (changes.acked,))
+            if new:
+                self._db.executemany("INSERT INTO report VALUES (?, ?)", new)
+            if graves:
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO tombstone (id, at, final) VALUES (?, ?, ?)", graves
+                )
+            if changes.order_rev is not None:
+                self._set("order_rev", changes.order_rev)
+
+    def prune(self, now: float) -> None:
+        """Forget executions that have been over for so long that nobody will ask again."""
+        self._db.execute(
+            "DELETE FROM tombstone WHERE at < ? "
+            "OR number <= (SELECT coalesce(max(number), 0) FROM tombstone) - ?",
+            (now - TOMBSTONE_AGE, TOMBSTONES),
+        )
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _get(self, name: str, default: int | str) -> int | str:
+        row = self._db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+        return default if row is None else row[0]
+
+    def _set(self, name: str, value: int | str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
+
+    def _remember(self, name: str, value: int | str) -> None:
+        self._db.execute("INSERT OR IGNORE INTO fact VALUES (?, ?)", (name, value))
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when something was raised."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+class MemoryLedger:
+    """A ledger that dies with its process: for simulated agents."""
+
+    def __init__(self, name: str) -> None:
+        self.id, self.run = name, 1
+        self._graves: dict[str, Report | None] = {}
+
+    def saved(self) -> Saved:
+        return Saved()
+
+    def recall(self, execution: str) -> tuple[bool, Report | None]:
+        return execution in self._graves, self._graves.get(execution)
+
+    def commit(self, changes: Changes, now: float) -> None:
+        self._graves.update(changes.tombstones)
+        while len(self._graves) > 10_000:
+            del self._graves[next(iter(self._graves))]
+
+    def prune(self, now: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

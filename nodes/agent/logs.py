@@ -1,0 +1,124 @@
+"""The log files of tasks: segments named by the offset of their first byte, and their end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from pathlib import Path
+
+from ..protocol.messages import TAIL
+
+STREAMS = ("stdout", "stderr")
+#: The logs of as many executions, and for as long after their end, are kept.
+KEPT = 500
+KEPT_FOR = 3600.0
+
+
+def readable(tail: bytes, size: int) -> str:
+    """The end of a stream as text: without half a character at its cut, and without NUL."""
+    if size > len(tail):
+        cut = 0
+        while cut < 3 and cut < len(tail) and tail[cut] & 0xC0 == 0x80:
+            cut += 1
+        tail = tail[cut:]
+    return tail.decode("utf-8", "replace").replace("\0", "")
+
+
+class LogFile:
+    """One stream of one execution, read by offset over its segments."""
+
+    def __init__(self, directory: Path, execution: str, stream: str) -> None:
+        self._directory, self._prefix = directory, f"{execution}.{stream}."
+        self._segments: list[int] = []
+        self._open: tuple[int, int] | None = None  # (offset of the segment, descriptor)
+
+    def read(self, offset: int, limit: int) -> tuple[int, bytes]:
+        """Up to *limit* bytes from *offset*, or from the next that still exist, and their offset.
+
+        Nothing is returned as ``(offset, b"")``: nothing was written there yet.
+        """
+        if data := self._from_open(offset, limit):
+            return offset, data
+        self._segments = self._list()
+        for start in reversed(self._segments):
+            if start <= offset:
+                if data := self._from(start, offset, limit):
+                    return offset, data
+                break
+        for start in self._segments:
+            if start > offset and (data := self._from(start, start, limit)):
+                return start, data
+        return offset, b""
+
+    def size(self) -> int:
+        """How many bytes the stream has had so far."""
+        for start in reversed(self._list()):
+            with contextlib.suppress(FileNotFoundError):
+                return start + (self._directory / f"{self._prefix}{start:015d}").stat().st_size
+        return 0
+
+    def tail(self) -> bytes:
+        """The last TAIL bytes."""
+        size, data = self.size(), b""
+        offset = max(0, size - TAIL)
+        while True:
+            offset, more = self.read(offset, TAIL)
+            if not more:
+                return data[-TAIL:]
+            data, offset = data + more, offset + len(more)
+
+    def close(self) -> None:
+        if self._open is not None:
+            os.close(self._open[1])
+            self._open = None
+
+    def _from_open(self, offset: int, limit: int) -> bytes:
+        if self._open is None or offset < self._open[0]:
+            return b""
+        return os.pread(self._open[1], limit, offset - self._open[0])
+
+    def _from(self, start: int, offset: int, limit: int) -> bytes:
+        if self._open is None or self._open[0] != start:
+            self.close()
+            try:
+                path = self._directory / f"{self._prefix}{start:015d}"
+                self._open = (start, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except FileNotFoundError:
+                return b""
+        return self._from_open(offset, limit)
+
+    def _list(self) -> list[int]:
+        names = (path.name for path in self._directory.iterdir())
+        ends = (name[len(self._prefix) :] for name in names if name.startswith(self._prefix))
+        return sorted(int(end) for end in ends if end.isdigit())
+
+
+class Keeper:
+    """Removes the logs of executions that have been over for long, or of which there are many."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._retired: deque[tuple[float, str]] = deque()
+
+    def retire(self, execution: str) -> None:
+        """The execution is over and acknowledged: its logs are kept only for a while from now."""
+        self._retired.append((time.monotonic(), execution))
+
+    def tidy(self, live: set[str]) -> None:
+        """Remove what need not be kept, except of the *live* ones."""
+        due, now = set(), time.monotonic()
+        while self._retired and (len(self._retired) > KEPT or self._retired[0][0] < now - KEPT_FOR):
+            due.add(self._retired.popleft()[1])
+        spared = live | {execution for _, execution in self._retired}
+        long_ago = time.time() - KEPT_FOR
+        with os.scandir(self._directory) as files:
+            for file in files:
+                execution = file.name.rsplit(".", 2)[0]
+                if execution in spared:
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    # Of a former agent's executions only the age of their files is known.
+                    if execution in due or file.stat().st_mtime < long_ago:
+                        Path(file.path).unlink()

@@ -1,0 +1,110 @@
+"""What this machine is and has, within the limits that it puts on us."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import psutil
+
+from ..protocol.resources import Resources
+from . import __version__
+
+_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
+_UNITS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def boot_id() -> str:
+    """What changes with every start of the machine, and only then."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def detect(directory: Path) -> Resources:
+    """What may be offered: the machine's own amounts, or less where we are confined."""
+    cores = float(len(os.sched_getaffinity(0)))
+    if (quota := _cpu_quota()) is not None:
+        cores = min(cores, quota)
+    memory = psutil.virtual_memory().total
+    if (limit := _memory_limit()) is not None:
+        memory = min(memory, limit)
+    return Resources(
+        cpu=int(cores * 1000),
+        memory=memory,
+        disk=shutil.disk_usage(directory).free,
+        gpu=_gpus(),
+    )
+
+
+def attributes(resources: Resources) -> dict[str, str]:
+    """Facts that constraints may ask for, beside the labels operators give."""
+    return {
+        "os": platform.system().lower(),
+        "arch": platform.machine(),
+        "kernel": platform.release(),
+        "hostname": socket.gethostname(),
+        "cpu.cores": f"{resources.cpu / 1000:g}",
+        "memory": str(resources.memory),
+        "python": platform.python_version(),
+        "agent.version": __version__,
+        "driver.process": "true",
+        "driver.process.version": __version__,
+    }
+
+
+def amount(text: str) -> int:
+    """Bytes of ``512MiB``, ``2G`` or ``1000``; raises ValueError with a sentence."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
+    if match is None or match[2].lower() not in _UNITS:
+        raise ValueError(f"{text!r} is not an amount; write bytes, or like 512MiB or 2GB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def _cpu_quota() -> float | None:
+    """The tightest cpu limit over the path of our cgroup, in cores."""
+    quotas = []
+    for group in _path("", "cpu.max"):
+        quota, period = group.split()
+        if quota != "max":
+            quotas.append(int(quota) / int(period))
+    periods = _path("cpu", "cpu.cfs_period_us")
+    for quota, period in zip(_path("cpu", "cpu.cfs_quota_us"), periods, strict=False):
+        if int(quota) > 0:
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
+
+
+def _memory_limit() -> int | None:
+    """The tightest memory limit over the path of our cgroup, in bytes."""
+    limits = [*_path("", "memory.max"), *_path("memory", "memory.limit_in_bytes")]
+    return min((int(limit) for limit in limits if limit != "max"), default=None)
+
+
+def _path(controller: str, file: str) -> list[str]:
+    """The contents of *file* in our cgroup of *controller* ("": the unified tree) and above."""
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controller not in controllers.split(","):
+                continue
+            root = _CGROUP / controller if controller else _CGROUP
+            group = root / path.strip("/")
+            for level in (group, *group.parents):
+                with contextlib.suppress(OSError):
+                    found.append((level / file).read_text().strip())
+                if level == root:
+                    break
+    return found
+
+
+def _gpus() -> int:
+    """Devices that the NVIDIA driver shows; asking it can hang, looking cannot."""
+    with contextlib.suppress(OSError):
+        return sum(1 for _ in Path("/proc/driver/nvidia/gpus").iterdir())
+    return 0

@@ -1,0 +1,226 @@
+"""The agent as a program: its command line, its start and its end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ..protocol.resources import Resources
+from . import __version__, enrolment, machine
+from .drivers import Driver, Tell
+from .drivers.process import ProcessDriver
+from .drivers.zygote import NoSpawner
+from .enrolment import Identity
+from .ledger import Ledger, LedgerUnusable
+from .link import Link
+from .records import Machine
+from .runner import Runner
+
+log = logging.getLogger("muster.agent")
+
+#: Exit codes: 2 for what the operator must change, 3 when another agent has the directory.
+_WRONG, _IN_USE, _BROKEN = 2, 3, 4
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the agent until it is told to end; the process's exit code says how it went."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(
+        level=options.log_level.upper(),
+        stream=sys.stderr,
+        format=f"%(asctime)s %(levelname)-7s agent={options.name} %(message)s",
+    )
+    try:
+        asyncio.run(_run(options))
+    except enrolment.InUse as error:
+        sys.exit(_complain(error, _IN_USE))
+    except (enrolment.Refused, LedgerUnusable, NoSpawner) as error:
+        sys.exit(_complain(error, _WRONG))
+    except KeyboardInterrupt:
+        pass
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options, each from the command line, else from ``MUSTER_AGENT_…``, else by default."""
+    parser = argparse.ArgumentParser(
+        prog="muster-agent",
+        description="Offer this machine to a Muster orchestrator and run what it orders.",
+        epilog="Every option may be given as MUSTER_AGENT_<OPTION> in the environment instead; "
+        "several labels are separated by commas there.",
+    )
+    env = {
+        name.removeprefix("MUSTER_AGENT_").lower(): value
+        for name, value in os.environ.items()
+        if name.startswith("MUSTER_AGENT_")
+    }
+    add = parser.add_argument
+    add(
+        "--server", default=env.get("server", "http://127.0.0.1:8000"), help="address (%(default)s)"
+    )
+    add(
+        "--state-dir",
+        type=Path,
+        default=Path(env.get("state_dir", "/var/lib/muster-agent")),
+        help="where the agent keeps its ledger, logs and credential (%(default)s)",
+    )
+    add("--name", default=env.get("name", socket.gethostname()), help="of this node (%(default)s)")
+    add("--join-token-file", type=Path, default=env.get("join_token_file"), help="for enrolment")
+    add("--label", action="append", metavar="KEY=VALUE", help="given at enrolment; repeatable")
+    add("--cpu", type=int, metavar="MILLICORES", default=env.get("cpu"), help="offer this much")
+    for option in ("--memory", "--disk"):
+        add(option, type=_amount, metavar="BYTES", default=env.get(option[2:]), help="or 512MiB")
+    add("--gpu", type=int, metavar="DEVICES", default=env.get("gpu"), help="offer this many")
+    add("--log-level", default=env.get("log_level", "info"), choices=["debug", "info", "warning"])
+    add("--version", action="version", version=f"muster-agent {__version__}")
+    options = parser.parse_args(arguments)
+    pairs = options.label or [pair for pair in env.get("label", "").split(",") if pair]
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        parser.error(f"--label {wrong[0]}: write it as key=value")
+    if not options.server.startswith(("http://", "https://")):
+        parser.error(f"--server {options.server}: write it as http://… or https://…")
+    options.labels = dict(pair.split("=", 1) for pair in pairs)
+    options.server = options.server.rstrip("/")
+    options.state_dir = options.state_dir.absolute()
+    return options
+
+
+async def _run(options: argparse.Namespace) -> None:
+    ending = _on_signal()
+    with enrolment.claim(options.state_dir):
+        enrolling = asyncio.ensure_future(_identify(options))
+        await asyncio.wait((enrolling, ending), return_when=asyncio.FIRST_COMPLETED)
+        if not enrolling.done():
+            enrolling.cancel()
+            return
+        identity = enrolling.result()
+        ledger = Ledger(options.state_dir / "ledger.db")
+        runner = Runner(
+            _machine(options, ledger),
+            ledger,
+            _drivers(options.state_dir),
+            options.state_dir / "logs",
+        )
+        runner.on_failure = _fail
+        runner.start()
+        log.info("started as node %s, run %d, for %s", identity.node, ledger.run, options.server)
+        link = Link(websocket_url(options.server), identity.credential, runner)
+        keeping = asyncio.ensure_future(link.keep())
+        await asyncio.wait((keeping, ending), return_when=asyncio.FIRST_COMPLETED)
+        if keeping.done():
+            keeping.result()
+        log.info("leaving; tasks go on")
+        await link.leave("the agent was told to end")
+        keeping.cancel()
+        runner.close()
+
+
+def websocket_url(server: str) -> str:
+    """Where the nodes' websocket of *server* is."""
+    return "ws" + server.removeprefix("http") + "/ws/nodes/"
+
+
+def _machine(options: argparse.Namespace, ledger: Ledger) -> Machine:
+    found = machine.detect(options.state_dir)
+    offered = Resources(
+        *(
+            amount if wanted is None else int(wanted)
+            for amount, wanted in zip(
+                found.astuple(),
+                (options.cpu, options.memory, options.disk, options.gpu),
+                strict=True,
+            )
+        )
+    )
+    return Machine(
+        instance=str(uuid.uuid4()),
+        run=ledger.run,
+        ledger=ledger.id,
+        boot=machine.boot_id(),
+        capacity=offered,
+        attributes=machine.attributes(offered),
+        drivers=frozenset({"process"}),
+        agent_version=__version__,
+    )
+
+
+def _drivers(state: Path) -> Callable[[Tell], Mapping[str, Driver]]:
+    return lambda tell: {"process": ProcessDriver(state, tell)}
+
+
+async def _identify(options: argparse.Namespace) -> Identity:
+    """Our identity: the one we have, or a new one for the join token."""
+    if (identity := enrolment.recall(options.state_dir)) is not None:
+        return identity
+    failures, said = 0, ""
+    while True:
+        try:
+            token = _join_token(options)
+            identity = await asyncio.to_thread(
+                enrolment.enrol, options.server, token, options.name, options.labels
+            )
+        except enrolment.Unreachable as error:
+            if str(error) != said:
+                log.warning("cannot enrol yet: %s; trying on", error)
+                said = str(error)
+            await asyncio.sleep(random.uniform(0.1, min(15.0, 0.5 * 2**failures)))  # noqa: S311
+            failures = min(failures + 1, 10)
+        else:
+            enrolment.remember(options.state_dir, identity)
+            log.info("enrolled as node %s", identity.node)
+            return identity
+
+
+def _join_token(options: argparse.Namespace) -> str:
+    if options.join_token_file is not None:
+        try:
+            return Path(options.join_token_file).read_text().strip()
+        except OSError as error:
+            raise enrolment.Refused(f"the join token cannot be read: {error}") from None
+    if token := os.environ.get("MUSTER_AGENT_JOIN_TOKEN", "").strip():
+        return token
+    raise enrolment.Refused(
+        "this state directory belongs to no node yet: give a join token with --join-token-file "
+        "or MUSTER_AGENT_JOIN_TOKEN"
+    )
+
+
+def _amount(text: str) -> int:
+    try:
+        return machine.amount(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _on_signal() -> asyncio.Future[None]:
+    """Done when the process is told to end."""
+    loop = asyncio.get_running_loop()
+    ending: asyncio.Future[None] = loop.create_future()
+
+    def end() -> None:
+        if not ending.done():
+            ending.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    return ending
+
+
+def _fail(error: BaseException) -> None:
+    """Going on would promise what cannot be kept; a restart starts from what was saved."""
+    log.critical("the ledger cannot be written: %s", error)
+    logging.shutdown()
+    os._exit(_BROKEN)
+
+
+def _complain(error: Exception, code: int) -> int:
+    log.error("%s", error)
+    return code

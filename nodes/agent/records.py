@@ -1,0 +1,110 @@
+"""What the agent remembers over its own death, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from msgspec import Struct
+
+from ..protocol.messages import Happened, Order, Report, Task
+from ..protocol.resources import Resources
+
+#: Reports after which nothing more can happen to an execution.
+FINAL = frozenset({Happened.DECLINE, Happened.COMPLETE, Happened.FAIL, Happened.CANCEL})
+
+
+class Stage(StrEnum):
+    """How far an execution has come here."""
+
+    HELD = "held"  # we bid; its resources are reserved
+    STARTING = "starting"  # it is, or may have been, handed to its driver
+    RUNNING = "running"
+    ENDED = "ended"  # over; its final report is not acknowledged yet
+
+
+class Entry(Struct, frozen=True, omit_defaults=True):
+    """One execution as this node knows it.  ``final`` is set when it has ended."""
+
+    execution: str
+    stage: Stage
+    task: Task | None = None
+    resources: Resources = Resources()
+    timeout: float | None = None
+    grace: float = 10.0
+    stopping: bool = False
+    handle: str = ""
+    driver: str = ""
+    final: Report | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.stage is not Stage.ENDED
+
+    @property
+    def told_to_run(self) -> bool:
+        return self.stage in (Stage.STARTING, Stage.RUNNING)
+
+
+def entry_of(order: Order, stage: Stage) -> Entry:
+    """What to remember of *order*."""
+    return Entry(
+        execution=order.execution,
+        stage=stage,
+        task=order.task,
+        resources=order.resources,
+        timeout=order.timeout,
+        grace=order.grace,
+        driver=order.task.driver if order.task else "",
+    )
+
+
+@dataclass
+class Changes:
+    """What the ledger does not know yet.  One commit takes all of it.
+
+    ``entries`` maps to None what is forgotten, ``tombstones`` keeps the final report (without
+    its tails) of what was forgotten, ``acked`` is the number up to which reports may be deleted.
+    Changes that are not urgent may wait for the next commit: losing them costs a repeated
+    message, never a repeated start.
+    """
+
+    order_rev: int | None = None
+    entries: dict[str, Entry | None] = field(default_factory=dict)
+    tombstones: dict[str, Report | None] = field(default_factory=dict)
+    reports: list[tuple[int, Report]] = field(default_factory=list)
+    acked: int = 0
+    urgent: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.order_rev is not None
+            or self.entries
+            or self.tombstones
+            or self.reports
+            or self.acked
+        )
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What the ledger holds when the agent starts."""
+
+    order_rev: int = 0
+    entries: tuple[Entry, ...] = ()
+    reports: tuple[tuple[int, Report], ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Who and what this node is, as its hello says it."""
+
+    instance: str
+    run: int
+    ledger: str
+    boot: str
+    capacity: Resources
+    attributes: dict[str, str] = field(default_factory=dict)
+    drivers: Set[str] = frozenset()
+    agent_version: str = ""

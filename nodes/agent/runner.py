@@ -1,0 +1,230 @@
+"""Carries out what the core decides: ledger, drivers and link around one core.
+
+Work is done in turns.  A turn takes everything that has come in since the last one, so under
+load many orders or exits share one commit and one frame; when idle a turn begins at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ..protocol import codec
+from ..protocol.messages import Close, FromNode, FromServer, Goodbye, LogChunk, Report
+from .core import Core
+from .drivers import Driver, Tell
+from .effects import Discard, Drop, Effect, Follow, Send, Start, Stop, Unfollow
+from .facts import Fact, NotStarted
+from .records import Changes, Machine, Saved
+from .watching import Watches
+
+log = logging.getLogger(__name__)
+
+#: Changes that are not urgent are committed at least this often, in seconds.
+_LAZY = 1.0
+_TIDY = 60.0
+
+
+class Keeping(Protocol):
+    """A ledger, as the runner needs it."""
+
+    id: str
+    run: int
+
+    def saved(self) -> Saved: ...
+    def recall(self, execution: str) -> tuple[bool, Report | None]: ...
+    def commit(self, changes: Changes, now: float) -> None: ...
+    def prune(self, now: float) -> None: ...
+    def close(self) -> None: ...
+
+
+class Wire(Protocol):
+    """A link, as the runner needs it."""
+
+    def send(self, frame: str | bytes) -> None: ...
+    def drop(self, code: int, reason: str) -> None: ...
+
+
+class Runner:
+    """One agent at work, on the running event loop."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        ledger: Keeping,
+        drivers: Callable[[Tell], Mapping[str, Driver]],
+        logs: Path | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ledger = ledger
+        self.core = Core(machine, ledger.saved(), ledger.recall)
+        self._drivers = drivers(self.tell)
+        self._watches = Watches(logs, self.core.is_live, self._send, self._send_chunk)
+        self._wire: Wire | None = None
+        self._inbox: list[FromServer] = []
+        self._facts: list[Fact] = []
+        self._turn_is_due = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._later: asyncio.TimerHandle | None = None
+        self._tidying: asyncio.TimerHandle | None = None
+        #: Called, once, with the exception that makes going on impossible.
+        self.on_failure: Callable[[BaseException], None] = self._raise
+
+    def start(self) -> None:
+        """Account for what ran before, then be ready."""
+        interrupted = self.core.interrupted()
+        for name, driver in self._drivers.items():
+            facts = driver.open([entry for entry in interrupted if entry.driver == name])
+            self._facts += facts
+        if interrupted:
+            log.info("picked up %d tasks of a former run", len(interrupted))
+        self._turn()
+        self._tidy()
+
+    def opened(self, wire: Wire) -> None:
+        """A link is up."""
+        self._wire = wire
+        self._carry_out(self.core.opened(self._loop.time()))
+
+    def closed(self) -> None:
+        """The link is gone."""
+        self._wire = None
+        self._inbox.clear()
+        self._watches.clear()
+        self.core.closed()
+
+    def receive(self, message: FromServer) -> None:
+        """A message has come; it is taken in with all others of the moment."""
+        self._inbox.append(message)
+        self._soon()
+
+    def tell(self, facts: list[Fact]) -> None:
+        """A driver tells what has happened."""
+        self._facts += facts
+        self._soon()
+
+    def say_goodbye(self, reason: str) -> None:
+        if self.core.epoch is not None:
+            self._send(Goodbye(self.core.epoch, reason))
+
+    def close(self) -> None:
+        """Save what is not saved, and let go.  Tasks go on."""
+        for timer in (self._alarm, self._later, self._tidying):
+            if timer is not None:
+                timer.cancel()
+        self.closed()
+        self._save()
+        for driver in self._drivers.values():
+            driver.close()
+        self._ledger.close()
+
+    # --- turns -----------------------------------------------------------------------------------
+
+    def _soon(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_is_due = False
+        messages, self._inbox = self._inbox, []
+        facts, self._facts = self._facts, []
+        now = self._loop.time()
+        effects: list[Effect] = []
+        for message in messages:
+            effects += self.core.receive(message, now)
+        for fact in facts:
+            effects += self.core.observe(fact)
+        self._carry_out(effects)
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        try:
+            if self.core.changes.urgent:
+                self._save()
+            elif self._later is None and self.core.changes:
+                self._later = self._loop.call_later(_LAZY, self._save_later)
+        except Exception as error:  # noqa: BLE001  What cannot be saved must not be promised.
+            self.on_failure(error)
+            return
+        for effect in effects:
+            self._carry(effect)
+        for frame in self.core.reports():
+            self._send(frame)
+        self._set_alarm()
+
+    def _carry(self, effect: Effect) -> None:
+        match effect:
+            case Start(entry=entry):
+                try:
+                    self._drivers[entry.driver].start(entry)
+                except Exception as error:  # A driver's bug is that task's misfortune.
+                    log.exception("could not start %s", entry.execution)
+                    self.tell([NotStarted(entry.execution, f"the driver failed: {error}")])
+            case Stop(execution=execution, driver=name):
+                self._drivers[name].stop(execution)
+            case Discard(execution=execution, driver=name):
+                if name in self._drivers:
+                    self._drivers[name].discard(execution)
+            case Send(message=message):
+                self._send(message)
+            case Drop(code=code, reason=reason):
+                log.warning("closing the link: %s", reason)
+                if self._wire is not None:
+                    self._wire.drop(code, reason)
+            case Follow(watch=watch):
+                self._watches.follow(watch)
+            case Unfollow(watch=unwatch):
+                self._watches.unfollow(unwatch.watch)
+
+    def _set_alarm(self) -> None:
+        """Have ``_tick`` called when the core wants; a late alarm is set anew when it rings."""
+        wakes_at = self.core.wakes_at
+        if wakes_at is None:
+            return
+        if self._alarm is not None:
+            if self._alarm.when() <= wakes_at:
+                return
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(wakes_at, self._tick)
+
+    def _tick(self) -> None:
+        self._alarm = None
+        self._carry_out(self.core.tick(self._loop.time(), load=os.getloadavg()[0]))
+
+    # --- doing -----------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if self.core.changes:
+            self._ledger.commit(self.core.take_changes(), time.time())
+
+    def _save_later(self) -> None:
+        self._later = None
+        try:
+            self._save()
+        except Exception as error:  # noqa: BLE001
+            self.on_failure(error)
+
+    def _send(self, message: FromNode) -> None:
+        if self._wire is not None:
+            self._wire.send(codec.encode(message))
+
+    def _send_chunk(self, chunk: LogChunk) -> None:
+        if self._wire is not None:
+            self._wire.send(codec.encode_chunk(chunk))
+
+    def _tidy(self) -> None:
+        self._tidying = self._loop.call_later(_TIDY, self._tidy)
+        self._save()
+        self._ledger.prune(time.time())
+        for driver in self._drivers.values():
+            driver.tidy()
+
+    def _raise(self, error: BaseException) -> None:
+        if self._wire is not None:
+            self._wire.drop(Close.SHUTTING_DOWN, "the agent cannot save its state")
+        raise error

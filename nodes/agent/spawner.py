@@ -1,0 +1,290 @@
+"""Forks supervisors.  Standard library only; one small process with one thread for each node.
+
+Started by the agent as ``python -I -S spawner.py DIRECTORY FD``, FD being its first connection.  It outlives the agent: a later one connects to ``spawner.sock``.  It ends when it
+supervises nothing and nobody is connected.  One message is one packet, fields separated by NUL:
+
+    start  id  timeout  grace  count  arguments…  NAME=value…      (see ``supervisor.Request``)
+    stop   id
+    sync   word         answered by ``live`` packets and ``synced word``
+    retire              another version takes over: take no connection and no order from now on
+
+It passes on what supervisors say, and adds:
+
+    hello  version
+    live   id  pid  start-ticks  supervisor-pid       (pid 0: not yet started)
+    lost   id           its supervisor was killed; so is what was left of the task
+"""
+
+import collections
+import contextlib
+import fcntl
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+
+import supervisor  # noqa: E402
+
+VERSION = b"1"
+_PACKET = 1 << 20
+_JOURNAL_BYTES = 8 << 20
+#: Packets kept for an agent that does not read; then it is cut off, and finds all in the journal.
+_BACKLOG = 10_000
+_POLL_IN = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+class Spawner:
+    """The loop and what it knows: connections, and who supervises what."""
+
+    def __init__(self, first):
+        self.connections = {}
+        #: id -> [pid, ticks, supervisor pid], for tasks whose end nobody has told yet.
+        self.live = {}
+        self.supervisors = {}
+        self.retired = False
+        self.started = 0
+        self.poll = select.poll()
+        self.lock = os.open("spawner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.listener = _listen("spawner.sock")
+        self.ear, mouth = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.ear.setblocking(False)
+        self.places = supervisor.Places(mouth, _new_journal())
+        self.wake, self.wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self.wake_end, warn_on_full_buffer=False)
+        for descriptor in (self.listener, self.ear, self.wake):
+            self.poll.register(descriptor, select.POLLIN)
+        self.connect(socket.socket(fileno=first))
+
+    def serve(self):
+        """Return the request of a task to supervise, in a fork; None when all is done."""
+        while self.connections or self.live or self.supervisors:
+            for descriptor, event in self.poll.poll():
+                if descriptor == self.ear.fileno():
+                    self.listen()
+                elif descriptor == self.wake:
+                    self.reap()
+                elif self.listener and descriptor == self.listener.fileno():
+                    with contextlib.suppress(OSError):
+                        self.connect(self.listener.accept()[0])
+                elif (connection := self.connections.get(descriptor)) is not None:
+                    if event & select.POLLOUT:
+                        self.flush(connection)
+                    if event & _POLL_IN and (request := self.obey(connection)):
+                        return request
+        return None
+
+    def connect(self, link):
+        link.setblocking(False)
+        link.set_inheritable(False)
+        with contextlib.suppress(OSError):
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PACKET)
+        self.connections[link.fileno()] = connection = Connection(link)
+        self.poll.register(link, select.POLLIN)
+        self.send(connection, b"hello\0" + VERSION)
+
+    def disconnect(self, connection):
+        descriptor = connection.link.fileno()
+        if self.connections.pop(descriptor, None) is not None:
+            self.poll.unregister(descriptor)
+            connection.link.close()
+
+    def send(self, connection, packet):
+        connection.waiting.append(packet)
+        if len(connection.waiting) == 1:
+            self.flush(connection)
+        elif len(connection.waiting) > _BACKLOG:
+            self.disconnect(connection)
+
+    def flush(self, connection):
+        if connection.link.fileno() < 0:
+            return
+        try:
+            while connection.waiting:
+                connection.link.send(connection.waiting[0])
+                connection.waiting.popleft()
+        except BlockingIOError:
+            self.poll.modify(connection.link, select.POLLIN | select.POLLOUT)
+            return
+        except OSError:
+            self.disconnect(connection)
+            return
+        self.poll.modify(connection.link, select.POLLIN)
+
+    def listen(self):
+        """Pass on what supervisors say."""
+        while True:
+            try:
+                packet = self.ear.recv(_PACKET)
+            except BlockingIOError:
+                return
+            kind, execution, *rest = packet.split(b"\0", 5)
+            if kind == b"started":
+                if execution in self.live:
+                    self.live[execution][:2] = rest[:2]
+            else:
+                self.live.pop(execution, None)
+            self.tell(packet)
+
+    def tell(self, packet):
+        for connection in list(self.connections.values()):
+            self.send(connection, packet)
+
+    def reap(self):
+        """See which supervisors are over; one that did not say how its task ended was killed."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.wake, 4096)
+        bereft = []
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            if (execution := self.supervisors.pop(pid, None)) is not None:
+                bereft.append(execution)
+        if any(execution in self.live for execution in bereft):
+            self.listen()
+        if lost := [execution for execution in bereft if self.live.pop(execution, None)]:
+            self.kill_strays()
+            for execution in lost:
+                self.tell(b"lost\0" + execution)
+
+    def kill_strays(self):
+        """Kill what came to us because its supervisor died: its task, and all that task started."""
+        me = os.getpid()
+        for _ in range(1000):
+            with open(f"/proc/self/task/{me}/children", "rb") as listing:
+                children = {int(word) for word in listing.read().split()}
+            if not (strays := children - self.supervisors.keys()):
+                return
+            for pid in strays:
+                for kill in (os.killpg, os.kill):
+                    with contextlib.suppress(OSError):
+                        kill(pid, signal.SIGKILL)
+                with contextlib.suppress(OSError):
+                    os.waitpid(pid, 0)
+
+    def obey(self, connection):
+        """Carry out what the agent asks; returns, in a fork, the request to supervise."""
+        while connection.link.fileno() >= 0:
+            try:
+                packet = connection.link.recv(_PACKET)
+            except BlockingIOError:
+                return None
+            except OSError:
+                packet = b""
+            if not packet:
+                self.disconnect(connection)
+                return None
+            fields = packet.split(b"\0")
+            if fields[0] == b"start":
+                if (request := self.start(fields)) is not None:
+                    return request
+            elif fields[0] == b"stop":
+                if (entry := self.live.get(fields[1])) is not None:
+                    os.kill(int(entry[2]), signal.SIGTERM)  # Our child, not reaped: safe.
+            elif fields[0] == b"sync":
+                for execution, entry in self.live.items():
+                    self.send(connection, b"\0".join((b"live", execution, *entry)))
+                self.send(connection, b"synced\0" + fields[1])
+            elif fields[0] == b"retire":
+                self.retire()
+        return None
+
+    def start(self, fields):
+        if fields[1] in self.live or self.retired:
+            return None
+        self.started += 1
+        if self.started % 1000 == 0 and os.fstat(self.places.journal).st_size > _JOURNAL_BYTES:
+            os.close(self.places.journal)
+            self.places.journal = _new_journal()
+        pid = os.fork()
+        if pid == 0:
+            self.abandon()
+            return supervisor.Request(fields)
+        self.supervisors[pid] = fields[1]
+        self.live[fields[1]] = [b"0", b"0", b"%d" % pid]
+        return None
+
+    def abandon(self):
+        """In a fork: let go of what is the spawner's own."""
+        for descriptor in (self.lock, self.wake, self.wake_end, self.ear.fileno()):
+            os.close(descriptor)
+        if self.listener:
+            os.close(self.listener.fileno())
+        for descriptor in self.connections:
+            os.close(descriptor)
+
+    def retire(self):
+        if not self.retired:
+            self.retired = True
+            self.poll.unregister(self.listener)
+            self.listener.close()
+            self.listener = None
+            os.unlink("spawner.sock")
+            os.close(self.lock)
+            self.lock = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+
+class Connection:
+    def __init__(self, link):
+        self.link, self.waiting = link, collections.deque()
+
+
+def _listen(path):
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.listen(8)
+    listener.setblocking(False)
+    return listener
+
+
+def _new_journal():
+    """The next journal.  Shared locks say that somebody may still write to it."""
+    number = max((int(name) for name in os.listdir("exits") if name.isdigit()), default=0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+    while True:
+        number += 1
+        with contextlib.suppress(FileExistsError):
+            journal = os.open(f"exits/{number:09d}", flags, 0o600)
+            fcntl.flock(journal, fcntl.LOCK_SH)
+            return journal
+
+
+def main():
+    os.chdir(sys.argv[1])
+    os.umask(0o022)
+    signal.signal(signal.SIGTERM, supervisor.on_signal)
+    signal.signal(signal.SIGCHLD, supervisor.on_signal)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    supervisor.prctl(36, 1, 0, 0, 0)  # Strays of a killed supervisor come to us, see kill_strays.
+    try:
+        spawner = Spawner(int(sys.argv[2]))
+    except BlockingIOError:
+        sys.exit("another spawner serves this directory")
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    request = spawner.serve()
+    if request is not None:
+        try:
+            supervisor.supervise(request, spawner.places)
+        finally:
+            os._exit(0)
+    if spawner.listener:
+        with contextlib.suppress(OSError):
+            os.unlink("spawner.sock")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,312 @@
+"""Runs one task to its end.  Standard library only; forked by the spawner, one for each task.
+
+It depends on nobody: agent and spawner may come and go.  What it learns it first appends to the
+journal, one ``write`` a record, and then tells the spawner, if there still is one.  Messages and
+records are fields separated by NUL; their forms are a contract between versions:
+
+    started  id  pid  start-ticks  supervisor-pid
+    exited   id  status  why  seconds  stdout-size  stderr-size  [stdout-tail  stderr-tail]
+    failed   id  errno  message
+
+A directory in ``work`` says that its task was started or may have been; the lock on it says that
+a supervisor lives.  Log segments are ``logs/<id>.<stream>.<offset of their first byte>``.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import signal
+import time
+
+SEGMENT = 8 << 20
+SEGMENTS = 4
+TAIL = 8 * 1024
+#: How long output is still read after the last process of the task is gone, in seconds.
+_DRAIN = 1.0
+_PIPE = 1 << 20
+_F_SETPIPE_SZ = 1031
+_PR_SET_CHILD_SUBREAPER = 36
+_RESET = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGCHLD,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+)
+
+prctl = ctypes.CDLL(None).prctl
+
+#: The process that was asked to stop: a fork inherits the handler, and must not the request.
+_stopped = 0
+
+
+def on_signal(number, _frame):
+    """Note a TERM; that a CHLD came, the wake-up descriptor tells."""
+    global _stopped  # noqa: PLW0603
+    if number == signal.SIGTERM:
+        _stopped = os.getpid()
+
+
+class Places:
+    """Descriptors that every supervisor inherits: directories, the journal, the spawner's ear."""
+
+    def __init__(self, news, journal):
+        self.news, self.journal = news, journal
+        self.work = os.open("work", os.O_RDONLY | os.O_DIRECTORY)
+        self.logs = os.open("logs", os.O_RDONLY | os.O_DIRECTORY)
+
+
+class Request:
+    """One order to start a task, as the agent words it.
+
+    start  id  timeout-or-empty  grace  number-of-arguments  arguments…  NAME=value…
+    """
+
+    def __init__(self, fields):
+        self.id = fields[1]
+        self.timeout = float(fields[2]) if fields[2] else None
+        self.grace = float(fields[3])
+        count = int(fields[4])
+        self.command = fields[5 : 5 + count]
+        self.env = dict(pair.split(b"=", 1) for pair in fields[5 + count :])
+
+
+def supervise(request, places):
+    """Run the task, and return when it is over and told."""
+    wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    name = request.id.decode()
+    try:
+        os.mkdir(name, 0o700, dir_fd=places.work)
+        lock = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=places.work)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.fchdir(lock)
+        out, out_end = os.pipe2(os.O_CLOEXEC)
+        err, err_end = os.pipe2(os.O_CLOEXEC)
+        began = time.monotonic()
+        pid = _spawn(request, out_end, err_end)
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=places.work)
+        reason = (error.strerror or str(error)).encode()
+        _tell(places, [b"failed", request.id, b"%d" % (error.errno or 0), reason])
+        return
+    os.close(out_end)
+    os.close(err_end)
+    me = os.getpid()
+    _say(places, [b"started", request.id, b"%d" % pid, b"%d" % _start_ticks(pid), b"%d" % me])
+    streams = {
+        out: Stream(places.logs, name + ".stdout."),
+        err: Stream(places.logs, name + ".stderr."),
+    }
+    stdout, stderr = streams[out], streams[err]
+    why = _watch(request, pid, streams, wake, began)
+    ran = time.monotonic() - began
+    _signal_group(pid, signal.SIGKILL)  # Before the pid is reaped: until then it is ours.
+    _, status = os.waitpid(pid, 0)
+    _end_orphans()
+    _drain(streams)
+    with contextlib.suppress(OSError):  # Usually empty; the agent removes what is not.
+        os.rmdir(name, dir_fd=places.work)
+    _tell(
+        places,
+        [
+            b"exited",
+            request.id,
+            b"%d" % os.waitstatus_to_exitcode(status),
+            why,
+            b"%.6f" % ran,
+            b"%d" % stdout.size,
+            b"%d" % stderr.size,
+        ],
+        stdout.tail.replace(b"\0", b""),
+        stderr.tail.replace(b"\0", b""),
+    )
+
+
+class Stream:
+    """One output stream: its last bytes here, as much as is kept of it in segments on disk."""
+
+    def __init__(self, logs, prefix):
+        self.size, self.tail = 0, b""
+        self._logs, self._prefix = logs, prefix
+        self._file, self._written, self._segments = -1, 0, []
+
+    def take(self, data):
+        self.tail = data[-TAIL:] if len(data) >= TAIL else (self.tail + data)[-TAIL:]
+        try:
+            self._write(data)
+        except OSError:
+            # A full disk must not hurt the task: these bytes are missing, the offsets show it.
+            self._close()
+        self.size += len(data)
+        if self._written >= SEGMENT:
+            self._close()
+
+    def _write(self, data):
+        if self._file < 0:
+            segment = f"{self._prefix}{self.size:015d}"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            self._file = os.open(segment, flags, 0o600, dir_fd=self._logs)
+            self._written = 0
+            self._segments.append(segment)
+            if len(self._segments) > SEGMENTS:
+                os.unlink(self._segments.pop(0), dir_fd=self._logs)
+        wrote = os.write(self._file, data)
+        if wrote < len(data):
+            raise OSError(errno.ENOSPC, "short write")
+        self._written += wrote
+
+    def _close(self):
+        if self._file >= 0:
+            os.close(self._file)
+            self._file, self._written = -1, 0
+
+
+def _spawn(request, out, err):
+    """Start the task in a session of its own; raises the OSError that exec failed with."""
+    actions = (
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, out, 1),
+        (os.POSIX_SPAWN_DUP2, err, 2),
+    )
+    return os.posix_spawn(
+        _find(request.command[0], request.env.get(b"PATH", b"")),
+        request.command,
+        request.env,
+        file_actions=actions,
+        setsid=True,
+        setsigmask=(),
+        setsigdef=_RESET,
+    )
+
+
+def _find(program, path):
+    """The file that *program* means, by the task's own PATH, not by ours."""
+    if b"/" in program:
+        return program
+    found = None
+    for directory in path.split(b":"):
+        candidate = os.path.join(directory or b".", program)
+        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
+            return candidate
+        if os.path.exists(candidate):
+            found = candidate
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _watch(request, pid, streams, wake, began):
+    """Serve the task until its first process is over; return who ended it."""
+    poll = select.poll()
+    for descriptor in (*streams, wake):
+        poll.register(descriptor, select.POLLIN)
+    me, why, kill_at = os.getpid(), b"", None
+    end_at = None if request.timeout is None else began + request.timeout
+    # The first look comes before the first wait: a signal may have come before the wake-up pipe.
+    while True:
+        if _stopped == me and not why:
+            why = b"stopped"
+        now = time.monotonic()
+        if end_at is not None and now >= end_at and not why:
+            why = b"timeout"
+        if why and (kill_at is None):
+            _signal_group(pid, signal.SIGTERM)
+            kill_at, end_at = now + request.grace, None
+        if kill_at is not None and now >= kill_at:
+            _signal_group(pid, signal.SIGKILL)
+            kill_at = float("inf")
+        if _is_over(pid):
+            return why
+        alarm = kill_at if kill_at is not None else end_at
+        wait = None if alarm in (None, float("inf")) else max(0.0, alarm - now) * 1000 + 1
+        for descriptor, _ in poll.poll(wait):
+            if descriptor != wake:
+                _read(descriptor, streams, poll)
+                continue
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake, 512)
+
+
+def _read(descriptor, streams, poll):
+    stream = streams[descriptor]
+    data = os.read(descriptor, 65536 if stream.size < _PIPE else _PIPE)
+    if data:
+        if stream.size == 0 and len(data) >= 32768:
+            with contextlib.suppress(OSError):  # Talkative: fewer, larger reads.
+                fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE)
+        stream.take(data)
+    else:
+        poll.unregister(descriptor)
+        os.close(descriptor)
+        del streams[descriptor]
+
+
+def _is_over(pid):
+    """Whether the task's first process is over.  Reaps orphans that came to us meanwhile."""
+    while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+        if found.si_pid == pid:
+            return True
+        os.waitpid(found.si_pid, os.WNOHANG)
+    return False
+
+
+def _end_orphans():
+    """Kill whatever the task left behind, also what escaped into sessions of its own."""
+    me = os.getpid()
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+        except ChildProcessError:
+            return
+        with open(f"/proc/self/task/{me}/children", "rb") as listing:
+            children = [int(word) for word in listing.read().split()]
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        # Descendants of the killed come to us next; wait for one of them to be over.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, 0)
+
+
+def _drain(streams):
+    """Take what is still in the pipes.  Nobody writes to them any more."""
+    until = time.monotonic() + _DRAIN
+    poll = select.poll()
+    for descriptor in streams:
+        poll.register(descriptor, select.POLLIN)
+    while streams and time.monotonic() < until:
+        ready = poll.poll(_DRAIN * 1000)
+        for descriptor, _ in ready:
+            _read(descriptor, streams, poll)
+
+
+def _signal_group(pid, number):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _start_ticks(pid):
+    with open(f"/proc/{pid}/stat", "rb", 0) as file:
+        return int(file.read(1024).rsplit(b")", 1)[1].split()[19])
+
+
+def _tell(places, fields, *tails):
+    """Record how it ended, then say so."""
+    record = b"\0".join(fields).replace(b"\n", b" ") + b"\n"
+    with contextlib.suppress(OSError):  # A full disk: then only the spawner hears of it.
+        os.write(places.journal, record)
+    _say(places, [*fields, *tails])
+
+
+def _say(places, fields):
+    with contextlib.suppress(OSError):  # The spawner is gone; the journal is not.
+        places.news.send(b"\0".join(fields))
