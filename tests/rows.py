@@ -1,0 +1,147 @@
+"""Rows for tests: each call says only what differs from the ordinary."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+from uuid import UUID
+
+from django.db.models.functions import Now
+
+from nodes.models import Node, NodeHeartbeat, NodeSession
+from orchestrator import spec
+from orchestrator.lifecycle import OBSERVED, Desired, Observed, Writer, path
+from orchestrator.models import Execution, Job, JobVersion
+from orchestrator.transitions import Observation, Wish, desire, observe
+
+_numbers = itertools.count(1)
+
+GIB = 2**30
+
+
+def job_spec(**differing: Any) -> spec.JobSpec:
+    """A specification of one slot that runs ``true``."""
+    task = {"command": ["true"], **differing.pop("task", {})}
+    ordinary = {"name": f"job-{next(_numbers)}", "type": "batch", "task": task}
+    return spec.parse({**ordinary, **differing})
+
+
+def job(**differing: Any) -> Job:
+    """A stored job with its first version, nobody having asked for its evaluation."""
+    columns = {key: differing.pop(key) for key in ("state", "progress") if key in differing}
+    it = job_spec(**differing)
+    row = Job.objects.create(
+        name=it.name, type=it.type, priority=it.priority, count=it.count, **columns
+    )
+    JobVersion.objects.create(
+        job=row, number=1, spec=spec.canonical(it), digest=spec.digest(it), actor="test"
+    )
+    return row
+
+
+def node(**differing: Any) -> Node:
+    """An approved, connected node of 4 cores and 8 GiB, in session epoch 1."""
+    cpu, memory = differing.pop("cpu", 4000), differing.pop("memory", 8 * GIB)
+    ordinary: dict[str, Any] = {
+        "name": f"node-{next(_numbers)}",
+        "approval": "approved",
+        "connection": "connected",
+        "attributes": {"driver.process": "true", "arch": "x86_64"},
+        "capacity_cpu": cpu,
+        "advertised_cpu": cpu,
+        "capacity_memory": memory,
+        "advertised_memory": memory,
+        "capacity_disk": 100 * GIB,
+        "advertised_disk": 100 * GIB,
+    }
+    row = Node.objects.create(**{**ordinary, **differing})
+    NodeSession.objects.create(node=row, epoch=1)
+    NodeHeartbeat.objects.create(node=row, seen_at=Now())
+    return row
+
+
+def execution(of: Job, on: Node, **differing: Any) -> Execution:
+    """An execution as the StateUpdater would create it, walked to ``observed`` by legal moves."""
+    observed = Observed(differing.pop("observed", Observed.NEW))
+    stopped = differing.pop("desired", None) == Desired.STOPPED
+    cpu, memory = differing.pop("cpu", 100), differing.pop("memory", 64 * 2**20)
+    on.refresh_from_db()
+    row = Execution.objects.create(
+        **{
+            "job": of,
+            "node": on,
+            "version": of.version,
+            "round": of.round,
+            "slot": 0,
+            "order_rev": on.order_rev + 1,
+            "cpu": cpu,
+            "memory": memory,
+            "by_writer": Writer.STATE_UPDATER,
+            "by_reason": "placed",
+            **differing,
+        }
+    )
+    Node.objects.filter(pk=on.pk).update(
+        order_rev=row.order_rev,
+        allocated_cpu=on.allocated_cpu + cpu,
+        allocated_memory=on.allocated_memory + memory,
+    )
+    move(row, observed)
+    if stopped:
+        row.refresh_from_db()
+        wish(row, Desired.STOPPED)
+    row.refresh_from_db()
+    on.refresh_from_db()
+    return row
+
+
+def move(row: Execution, to: Observed) -> None:
+    """Walk the observed lane of *row* to *to*, approving it where the way leads there."""
+    for event in _way(Observed(row.observed), to):
+        row.refresh_from_db()
+        before = Observed(row.observed)
+        if event == "accept" and row.desired == Desired.PENDING:
+            wish(row, Desired.RUNNING)
+        after = OBSERVED.after(before, event)
+        forwarded = event in ("ask", "accept", "reject")
+        observe(
+            [
+                Observation(
+                    execution=row.pk,
+                    before=before,
+                    after=after,
+                    writer=Writer.COMPUTE_FORWARDER if forwarded else Writer.ENDPOINT,
+                    releases=False,
+                )
+            ]
+        )
+    row.refresh_from_db()
+
+
+def wish(row: Execution, after: Desired) -> None:
+    """Move the desired lane of *row*, as the node's next order."""
+    on = Node.objects.get(pk=row.node_id)
+    Node.objects.filter(pk=on.pk).update(order_rev=on.order_rev + 1)
+    desire([Wish(row.pk, Desired(row.desired), after, on.order_rev + 1, "test")])
+    row.refresh_from_db()
+
+
+def _way(start: Observed, to: Observed) -> tuple[str, ...]:
+    if start is to:
+        return ()
+    for event in {event for _, event, after in OBSERVED.edges() if after is to}:
+        way = path(start, event)
+        if way is not None and _ends(start, way) is to:
+            return way
+    raise AssertionError(f"no way from {start} to {to}")
+
+
+def _ends(state: Observed, way: tuple[str, ...]) -> Observed:
+    for event in way:
+        state = OBSERVED.after(state, event)
+    return state
+
+
+def unknown_id() -> UUID:
+    """An id that nothing has."""
+    return UUID(int=next(_numbers))
