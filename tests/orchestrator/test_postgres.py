@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from orchestrator import postgres
+from orchestrator.environment import HOME
 
 pytestmark = pytest.mark.processes
 
@@ -20,6 +21,7 @@ SUPERVISOR = """
 import sys
 from pathlib import Path
 from orchestrator import postgres
+from orchestrator.environment import HOME
 with postgres.running(Path(sys.argv[1])):
     print("running", flush=True)
     sys.stdin.read()
@@ -42,7 +44,7 @@ def supervisor(directory):
         [sys.executable, "-c", SUPERVISOR, directory],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=Path(postgres.__file__).parent.parent,
+        cwd=HOME,
     )
     assert process.stdout.readline() == b"running\n"
     yield process
