@@ -1,0 +1,60 @@
+"""The page of the manual that draws every lifecycle: ``python -m tests.house.states``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nodes.protocol.lifecycle import APPROVAL, CONNECTION, Lifecycle
+from orchestrator.lifecycle import DESIRED, JOB, MEANING, OBSERVED, WRITERS
+
+PAGE = Path(__file__).parents[2] / "docs" / "states.md"
+
+_SECTIONS = (
+    (
+        "Execution, desired",
+        "What the scheduler wants of an execution. Never backwards; a terminal observation closes "
+        "this lane in the same write.",
+        DESIRED,
+    ),
+    ("Execution, observed", "What is known of an execution.", OBSERVED),
+    ("Job", "An ended job comes back to *pending* with a new version or a rerun.", JOB),
+    ("Node, approval", "Whether an operator lets a node take part.", APPROVAL),
+    ("Node, connection", "Whether a node is heard of.", CONNECTION),
+)
+
+
+def page() -> str:
+    """The whole page, from the tables that the code runs on."""
+    parts = [
+        "# States",
+        "Made from the tables in `orchestrator/lifecycle.py` and `nodes/protocol/lifecycle.py` by "
+        "`python -m tests.house.states`; a test keeps it true. A trigger in the database refuses "
+        "every move that is not drawn here.",
+    ]
+    for title, sentence, table in _SECTIONS:
+        parts += [f"## {title}", sentence, _diagram(table)]
+        if table is OBSERVED:
+            parts += [_meanings(), _writers()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _diagram(table: Lifecycle) -> str:
+    return f"```mermaid\n{table.mermaid()}\n```"
+
+
+def _meanings() -> str:
+    rows = [f"| `{state}` | {meaning} |" for state, meaning in MEANING.items()]
+    return "\n".join(["| state | meaning |", "|---|---|", *rows])
+
+
+def _writers() -> str:
+    rows = [
+        f"| {event} | {', '.join(sorted(writers))} |"
+        for event, writers in WRITERS.items()
+        if OBSERVED.sources(event) or DESIRED.sources(event)
+    ]
+    return "\n".join(["| event | who may write it |", "|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
