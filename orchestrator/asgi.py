@@ -20,10 +20,17 @@ from django.urls import path  # noqa: E402
 
 from dashboard.consumers import LiveConsumer  # noqa: E402
 from nodes.consumers import NodeConsumer  # noqa: E402
+from nodes.upward import Upward  # noqa: E402
 from orchestrator import endpoint  # noqa: E402
+from orchestrator.planners import compute_forwarder  # noqa: E402
 
 # Channels and Django's path() each have a type of their own for what is one thing.
 Application = Any
+
+UPWARD = Upward(
+    receive=endpoint.receive, orders=compute_forwarder.orders, desired=compute_forwarder.desired
+)
+"""The one way up: what nodes say goes to the Endpoint, what they must be told comes from us."""
 
 
 def not_for_browsers(application: Application) -> Application:
@@ -49,7 +56,7 @@ application = ProtocolTypeRouter(
         "http": http,
         "websocket": URLRouter(
             [
-                path("ws/nodes/", not_for_browsers(NodeConsumer.as_asgi(receive=endpoint.receive))),
+                path("ws/nodes/", not_for_browsers(NodeConsumer.as_asgi(upward=UPWARD))),
                 path("ws/live/", for_our_pages(AuthMiddlewareStack(LiveConsumer.as_asgi()))),
             ]
         ),

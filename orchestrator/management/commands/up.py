@@ -102,27 +102,15 @@ class Command(BaseCommand):
 
     def _agents(self, supervisor: Supervisor, here: str, count: int) -> None:
         """Start the local nodes; each enrols over HTTP with a token, as any other node does."""
-        if not count:
-            return
-        from nodes.membership import create_join_token
-
         directory = settings.VAR / "agents"
-        directory.mkdir(exist_ok=True)
+        names = [f"local-{number}" for number in range(1, count + 1)]
         token_file = directory / "join-token"
-        token_file.touch(mode=0o600)
-        token_file.write_text(
-            create_join_token(
-                created_by=_administrator(),
-                uses=count,
-                expires_in=timedelta(hours=1),
-                auto_approve=True,
-                labels={"local": "yes"},
-            )
-        )
+        unknown = [name for name in names if not (directory / name / "identity.json").exists()]
+        if unknown:
+            _write_join_token(token_file, uses=len(unknown))
         environ = {name: os.environ[name] for name in FOR_AGENTS if name in os.environ}
         environ["PYTHONPATH"] = str(settings.BASE_DIR)
-        for number in range(1, count + 1):
-            name = f"local-{number}"
+        for name in names:
             command = (
                 *(sys.executable, "-m", "nodes.agent", "--server", here, "--name", name),
                 *("--state-dir", str(directory / name), "--join-token-file", str(token_file)),
@@ -220,6 +208,22 @@ def _interruptible(supervisor: Supervisor) -> Iterator[None]:
 
 def _administrator() -> User | None:
     return User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+
+
+def _write_join_token(file: Path, *, uses: int) -> None:
+    from nodes.membership import create_join_token
+
+    file.parent.mkdir(exist_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(
+        create_join_token(
+            created_by=_administrator(),
+            uses=uses,
+            expires_in=timedelta(hours=1),
+            auto_approve=True,
+            labels={"local": "yes"},
+        )
+    )
 
 
 def _log(name: str) -> Path:
