@@ -69,6 +69,7 @@ class Node(models.Model):
     quarantined = models.CharField(max_length=200, blank=True, default="")
     labels = models.JSONField(default=dict, blank=True)
     attributes = models.JSONField(default=dict, blank=True)
+    enrolled_from = models.CharField(max_length=64, blank=True, default="")
 
     capacity_cpu = models.BigIntegerField(default=0)
     capacity_memory = models.BigIntegerField(default=0)
@@ -151,6 +152,14 @@ class NodeHeartbeat(models.Model):
     seen_at = models.DateTimeField()
     running = models.IntegerField(default=0)
     load = models.FloatField(default=0.0)
+
+
+class Listening(models.Model):
+    """Who could have heard nodes, and since when without a break: silence counts only then."""
+
+    who = models.CharField(max_length=16, primary_key=True)
+    since = models.DateTimeField()
+    at = models.DateTimeField()
 
 
 class NodeCredential(models.Model):

@@ -32,6 +32,7 @@ class Migration(migrations.Migration):
                 ('quarantined', models.CharField(blank=True, default='', max_length=200)),
                 ('labels', models.JSONField(blank=True, default=dict)),
                 ('attributes', models.JSONField(blank=True, default=dict)),
+                ('enrolled_from', models.CharField(blank=True, default='', max_length=64)),
                 ('capacity_cpu', models.BigIntegerField(default=0)),
                 ('capacity_memory', models.BigIntegerField(default=0)),
                 ('capacity_disk', models.BigIntegerField(default=0)),
@@ -48,6 +49,14 @@ class Migration(migrations.Migration):
                 ('rev', models.BigIntegerField(default=1, editable=False)),
                 ('changed', nodes.models.Xid8Field(db_default=nodes.models.CurrentXid(), editable=False)),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+            ],
+        ),
+        migrations.CreateModel(
+            name='Listening',
+            fields=[
+                ('who', models.CharField(max_length=16, primary_key=True, serialize=False)),
+                ('since', models.DateTimeField()),
+                ('at', models.DateTimeField()),
             ],
         ),
         migrations.CreateModel(

@@ -6,7 +6,7 @@ HOT = (
     "fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200,"
     " autovacuum_vacuum_cost_delay = 0"
 )
-TABLES = ("nodes_nodeheartbeat", "nodes_nodesession")
+TABLES = ("nodes_nodeheartbeat", "nodes_nodesession", "nodes_listening")
 
 
 class Migration(migrations.Migration):

@@ -1,0 +1,95 @@
+"""What can be refused to a node or about one, as sentences.  Each error's docstring is its message.
+
+The same shape as the orchestrator's errors, so that an edge can answer both alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class NodesError(Exception):
+    """Something went wrong with the nodes."""
+
+    code = "internal"
+    status = 500
+    hint = ""
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts = facts
+        super().__init__((type(self).__doc__ or "").split("\n\n")[0].format(**facts))
+
+
+class UnknownNode(NodesError):
+    """There is no node {node}."""
+
+    code, status = "not-found", 404
+    hint = "List the nodes there are, or check the spelling."
+
+
+class JoinRefused(NodesError):
+    """This join token is not valid.
+
+    One answer for unknown, used up, expired and revoked: whoever guesses learns nothing.
+    """
+
+    code, status = "join-refused", 401
+    hint = "Ask an operator for a new join token: `muster node token`."
+
+
+class InvalidName(NodesError):
+    """{name!r} cannot be the name of a node."""
+
+    code, status = "invalid-name", 400
+    hint = (
+        "Use 1 to 63 characters: small letters, digits, dots and dashes, a letter or digit at"
+        " both ends."
+    )
+
+
+class NameTaken(NodesError):
+    """There is a node named {name!r} already."""
+
+    code, status = "name-taken", 409
+    hint = (
+        "Give this node another name (`--name`); if it is the same machine, let it use the"
+        " credential it has, or have an operator remove the old node."
+    )
+
+
+class InvalidLabels(NodesError):
+    """The label {label!r} cannot be used: {why}."""
+
+    code, status = "invalid-labels", 400
+    hint = (
+        "A key has 1 to 128 letters, digits, dots, dashes, slashes and underscores; a value at"
+        " most 1024 printable characters; at most 256 of them."
+    )
+
+
+class InvalidOffer(NodesError):
+    """The node offers {amount} of {dimension}, which is less than nothing."""
+
+    code, status = "invalid-offer", 400
+    hint = "Correct what the agent is configured to offer."
+
+
+class Quarantined(NodesError):
+    """This node is quarantined: {why}."""
+
+    code, status = "quarantined", 403
+    hint = "Stop the copy that should not be, then have an operator release the node."
+
+
+class Superseded(NodesError):
+    """An agent with a newer state directory holds this node's session."""
+
+    code, status = "superseded", 409
+    hint = "This is an older copy of the agent's state: stop it, or enrol it as a node of its own."
+
+
+class Revoked(NodesError):
+    """The credential was revoked, or the node was rejected."""
+
+    code, status = "revoked", 403
+    hint = "Ask an operator to approve the node, or enrol it again."

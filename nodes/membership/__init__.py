@@ -1,0 +1,34 @@
+"""Who belongs: joining, approval, sessions, and noticing silence.
+
+``joining`` trades join tokens for credentials, ``verbs`` are what operators may do to a node,
+``presence`` is the session row that fences what a node says, ``silence`` what time alone causes.
+"""
+
+from .joining import authenticate, create_join_token, enrol, revoke, revoke_join_token, rotate
+from .presence import Beat, Greeting, Outdated, beat, fence, greet, leave
+from .silence import Patience, Silence, detect_silence
+from .verbs import approve, reject, release, set_draining, set_eligible
+
+__all__ = [
+    "Beat",
+    "Greeting",
+    "Outdated",
+    "Patience",
+    "Silence",
+    "approve",
+    "authenticate",
+    "beat",
+    "create_join_token",
+    "detect_silence",
+    "enrol",
+    "fence",
+    "greet",
+    "leave",
+    "reject",
+    "release",
+    "revoke",
+    "revoke_join_token",
+    "rotate",
+    "set_draining",
+    "set_eligible",
+]

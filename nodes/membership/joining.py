@@ -1,0 +1,197 @@
+"""Joining: a join token is traded, once, for a credential of the node's own.
+
+Of every secret only the SHA-256 is kept: the secrets are random, so nothing slower is needed,
+and whoever reads the database can sign in with nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.db.models import F, Func, Q
+from django.db.models.fields import DateTimeField
+
+from nodes.errors import InvalidLabels, InvalidName, JoinRefused, NameTaken, Revoked
+from nodes.models import JoinToken, Node, NodeCredential, NodeSession
+from nodes.protocol.lifecycle import Approval
+
+log = structlog.get_logger(__name__)
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
+MOST_LABELS = 256
+LONGEST_VALUE = 1024
+#: ``last_used_at`` is for people to look at: it need not be exact.
+_USE_IS_NOTED_EVERY = timedelta(hours=1)
+
+
+class Clock(Func):
+    """The database's clock, also within a transaction."""
+
+    function = "clock_timestamp"
+    output_field = DateTimeField()
+
+
+def create_join_token(
+    *,
+    created_by: User | None,
+    uses: int = 1,
+    expires_in: timedelta = timedelta(hours=1),
+    auto_approve: bool = False,
+    labels: Mapping[str, str] | None = None,
+    label: str = "",
+) -> str:
+    """Make a token that lets *uses* nodes join, and return it: it is never shown again.
+
+    *labels* are put on every node that joins with it and win over what the node says itself.
+    """
+    token = _secret("jt")
+    JoinToken.objects.create(
+        digest=digest(token),
+        label=label,
+        auto_approve=auto_approve,
+        labels=checked_labels(labels or {}),
+        uses_left=uses,
+        expires_at=Clock() + expires_in,
+        created_by=created_by,
+    )
+    log.info("join token made", uses=uses, auto_approve=auto_approve, label=label)
+    return token
+
+
+def revoke_join_token(token: UUID) -> bool:
+    """Let nobody join with it any longer; whether that changed anything."""
+    unrevoked = JoinToken.objects.filter(pk=token, revoked_at__isnull=True)
+    return bool(unrevoked.update(revoked_at=Clock()))
+
+
+def enrol(
+    token: str, name: str, labels: Mapping[str, str] | None = None, *, address: str = ""
+) -> tuple[Node, str]:
+    """Trade a use of *token* for a new node and its credential, which is never shown again.
+
+    A refused attempt uses nothing up.  An existing node is never overwritten.
+    """
+    name = name.strip().lower()
+    if not NAME.fullmatch(name):
+        raise InvalidName(name=name[:100])
+    own_labels = checked_labels(labels or {})
+    try:
+        with transaction.atomic():
+            join = _use(token.strip())
+            approval = Approval.APPROVED if join.auto_approve else Approval.PENDING
+            node = Node.objects.create(
+                name=name,
+                approval=approval.value,
+                labels={**own_labels, **join.labels},
+                enrolled_from=address[:64],
+            )
+            NodeSession.objects.create(node=node)
+            credential = _new_credential(node)
+    except JoinRefused:
+        log.warning("join refused", name=name, address=address)
+        raise
+    except IntegrityError:
+        log.warning("join refused: the name is taken", name=name, address=address)
+        raise NameTaken(name=name) from None
+    log.info("node joined", node=str(node.pk), name=name, address=address, approval=approval)
+    return node, credential
+
+
+def authenticate(credential: str) -> Node | None:
+    """The node that signs in with *credential*; None when it may not.
+
+    The first use of a rotated credential ends the ones before it.
+    """
+    found = (
+        NodeCredential.objects.filter(digest=digest(credential), revoked_at__isnull=True)
+        .exclude(node__approval=Approval.REJECTED.value)
+        .select_related("node")
+        .first()
+    )
+    if found is None:
+        return None
+    _note_use(found)
+    return found.node
+
+
+def rotate(credential: str) -> str:
+    """A new credential beside this one, which is good until the new one is first used."""
+    node = authenticate(credential)
+    if node is None:
+        raise Revoked
+    return _new_credential(node)
+
+
+def revoke(node: UUID) -> int:
+    """End every credential of *node*, and the session it has; how many there were."""
+    with transaction.atomic():
+        end_session(node)
+        revoked = NodeCredential.objects.filter(node_id=node, revoked_at__isnull=True).update(
+            revoked_at=Clock()
+        )
+    log.info("credentials revoked", node=str(node), count=revoked)
+    return revoked
+
+
+def end_session(node: UUID) -> None:
+    """Fence whatever link *node* has: nothing more that it says is written.
+
+    Takes the session's lock; its web process closes the link at the next word from it.
+    """
+    NodeSession.objects.filter(node_id=node).update(epoch=F("epoch") + 1, received=0)
+
+
+def checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """*labels* as they are; raises InvalidLabels for what cannot be stored or selected by."""
+    if len(labels) > MOST_LABELS:
+        raise InvalidLabels(label="…", why=f"{len(labels)} labels are more than {MOST_LABELS}")
+    for key, value in labels.items():
+        if not KEY.fullmatch(key):
+            raise InvalidLabels(label=key[:128], why="the key is not well-formed")
+        if len(value) > LONGEST_VALUE or not (value.isprintable()):
+            raise InvalidLabels(label=key, why="its value is too long or not printable")
+    return dict(labels)
+
+
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+
+
+def _secret(kind: str) -> str:
+    """A random secret; its middle part may be shown in logs, to tell one from another."""
+    return f"{kind}_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+
+
+def _use(token: str) -> JoinToken:
+    valid = Q(uses_left__gt=0, expires_at__gt=Clock(), revoked_at__isnull=True)
+    mine = JoinToken.objects.filter(digest=digest(token))
+    if not mine.filter(valid).update(uses_left=F("uses_left") - 1):
+        raise JoinRefused
+    return mine.get()
+
+
+def _new_credential(node: Node) -> str:
+    credential = _secret("nt")
+    NodeCredential.objects.create(node=node, digest=digest(credential))
+    return credential
+
+
+def _note_use(credential: NodeCredential) -> None:
+    mine = NodeCredential.objects.filter(pk=credential.pk)
+    long_ago = Q(last_used_at__isnull=True) | Q(last_used_at__lt=Clock() - _USE_IS_NOTED_EVERY)
+    if credential.last_used_at is None:
+        NodeCredential.objects.filter(
+            node_id=credential.node_id,
+            revoked_at__isnull=True,
+            created_at__lt=credential.created_at,
+        ).update(revoked_at=Clock())
+    mine.filter(long_ago).update(last_used_at=Clock())

@@ -1,0 +1,293 @@
+"""The session row of a node: who may speak for it, and how far it has been heard.
+
+Locks are taken in this order, before everything else that a transaction locks: session rows (by
+node id), then whatever the orchestrator locks, then node rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from django.db import connection, transaction
+
+from nodes.errors import InvalidOffer, Quarantined, Revoked, Superseded
+from nodes.models import Node, NodeSession
+from nodes.protocol.lifecycle import CONNECTION, Approval, Connection
+from nodes.protocol.messages import Hello
+from nodes.protocol.resources import DIMENSIONS, Resources
+from nodes.upward import Inbound, Verdict
+
+from .joining import checked_labels
+from .silence import DISCONNECTED_AFTER
+
+log = structlog.get_logger(__name__)
+
+#: No machine has more; who says so is wrong, and sums must stay within 63 bits.
+MOST = Resources(cpu=10_000_000, memory=2**50, disk=2**56, gpu=4096)
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """A session begins.  ``order_rev`` is the node's newest order as of then."""
+
+    epoch: int
+    approved: bool
+    order_rev: int
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A session was heard of, and what it said of itself."""
+
+    node: UUID
+    epoch: int
+    running: int = 0
+    load: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """A session that was heard of and is no longer good, with the reason.
+
+    ``fenced``: a newer one exists, or the node was rejected or revoked.  ``given_up``: the node
+    was lost meanwhile and must say hello again, so that what it holds is reconciled.
+    """
+
+    fenced: frozenset[UUID]
+    given_up: frozenset[UUID]
+
+
+def greet(node_id: UUID, hello: Hello, holder: str) -> Greeting:
+    """Begin a session: a new epoch, which fences all the earlier ones.
+
+    The same agent, or its successor on the same ledger, supersedes the link it had.  Two that
+    are alive with one identity are both shut out: raises Quarantined, and the node stays so until
+    an operator releases it.  Raises Superseded for an older copy of the ledger, Revoked for a
+    rejected node, and InvalidLabels or InvalidOffer for what cannot be stored.
+    """
+    offer = _checked(hello.resources)
+    attributes = checked_labels(hello.attributes)
+    with transaction.atomic():
+        session, _ = NodeSession.objects.select_for_update().get_or_create(node_id=node_id)
+        node = Node.objects.select_for_update(no_key=True).get(pk=node_id)
+        if node.approval == Approval.REJECTED:
+            raise Revoked
+        conflict = _conflict(session, node, hello)
+        if conflict:
+            # Written, not raised in here: the quarantine must be committed.
+            _quarantine(session, node, conflict)
+        elif _is_older(session, node, hello):
+            raise Superseded
+        else:
+            greeting = _begin(session, node, hello, holder, offer, attributes)
+    if conflict or node.quarantined:
+        raise Quarantined(why=node.quarantined)
+    return greeting
+
+
+def leave(node_id: UUID, epoch: int) -> bool:
+    """The link of this session is gone: the node is disconnected, if it has no newer one."""
+    with transaction.atomic():
+        mine = NodeSession.objects.select_for_update().filter(node_id=node_id, epoch=epoch)
+        if not mine.exists():
+            return False
+        left = Node.objects.filter(pk=node_id, connection__in=_sources("silence"))
+        return bool(left.update(connection=Connection.DISCONNECTED.value))
+
+
+def fence(batch: Sequence[Inbound]) -> list[Verdict]:
+    """Which frames of *batch* may have effects, in its order; counts those as received.
+
+    Call it first in the transaction that writes their effects: it holds the session rows until
+    that commits, so neither a repeat nor a newer session can slip in between.
+    """
+    rows = NodeSession.objects.filter(node_id__in={frame.node for frame in batch})
+    locked = (
+        rows.order_by("node_id").select_for_update().values_list("node_id", "epoch", "received")
+    )
+    sessions = {node: (epoch, received) for node, epoch, received in locked}
+    received = {node: number for node, (_, number) in sessions.items()}
+    verdicts = []
+    for frame in batch:
+        epoch, _ = sessions.get(frame.node, (None, 0))
+        verdict = _verdict(frame, epoch, received.get(frame.node, 0))
+        if verdict is Verdict.ACCEPTED:
+            received[frame.node] = frame.seq
+        verdicts.append(verdict)
+    _advance({n: number for n, number in received.items() if number != sessions[n][1]})
+    return verdicts
+
+
+def beat(beats: Sequence[Beat]) -> Outdated:
+    """Write that these sessions were heard of now: one statement, guarded by their epochs.
+
+    A node that was thought disconnected is connected again; one that was given up is not, it has
+    to say hello first.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            _BEAT,
+            [
+                [beat.node for beat in beats],
+                [beat.epoch for beat in beats],
+                [min(beat.running, 2**31 - 1) for beat in beats],
+                [beat.load for beat in beats],
+            ],
+        )
+        odd = cursor.fetchall()
+        back = [node for node, is_current, at in odd if is_current and at == "disconnected"]
+        _reconnect(back)
+    fenced = frozenset(node for node, is_current, _ in odd if not is_current)
+    given_up = frozenset(node for node, is_current, at in odd if is_current and at == "lost")
+    return Outdated(fenced=fenced, given_up=given_up)
+
+
+# --- greeting --------------------------------------------------------------------------------
+
+
+def _conflict(session: NodeSession, node: Node, hello: Hello) -> str:
+    """Why two agents seem to be this one node; empty when there is no reason to think so."""
+    if node.quarantined:
+        return node.quarantined
+    if not session.ledger or not _is_held(node):
+        return ""
+    if session.ledger != hello.ledger:
+        return "two agents with different state directories use its credential at once"
+    if session.run == hello.run and session.instance != hello.instance:
+        return "its state directory was copied, and both copies run"
+    return ""
+
+
+def _is_older(session: NodeSession, node: Node, hello: Hello) -> bool:
+    return session.ledger == hello.ledger and hello.run < session.run and _is_held(node)
+
+
+def _is_held(node: Node) -> bool:
+    """Whether the link that the node has is alive: it was neither closed nor silent."""
+    if node.connection != Connection.CONNECTED:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM nodes_nodeheartbeat"
+            " WHERE node_id = %s AND seen_at > clock_timestamp() - make_interval(secs => %s)",
+            [node.pk, DISCONNECTED_AFTER.total_seconds()],
+        )
+        return cursor.fetchone() is not None
+
+
+def _quarantine(session: NodeSession, node: Node, why: str) -> None:
+    session.epoch += 1
+    session.save(update_fields=["epoch"])
+    if node.quarantined:
+        return
+    node.quarantined = why
+    if node.connection == Connection.CONNECTED:
+        node.connection = CONNECTION.after(Connection.CONNECTED, "silence").value
+    node.save(update_fields=["quarantined", "connection"])
+    log.error("node quarantined", node=str(node.pk), name=node.name, why=why)
+
+
+def _begin(
+    session: NodeSession,
+    node: Node,
+    hello: Hello,
+    holder: str,
+    offer: Resources,
+    attributes: dict[str, str],
+) -> Greeting:
+    session.epoch += 1
+    session.received = 0
+    session.instance, session.ledger, session.run = hello.instance, hello.ledger, hello.run
+    session.boot, session.holder = hello.boot, holder[:128]
+    session.save()
+    _offer(node, offer)
+    node.attributes = attributes
+    if node.connection != Connection.CONNECTED:
+        node.connection = CONNECTION.after(Connection(node.connection), "greet").value
+    node.save(update_fields=["attributes", "connection", *_OFFERED])
+    with connection.cursor() as cursor:
+        cursor.execute(_FIRST_BEAT, [node.pk])
+    log.info("node greeted", node=str(node.pk), name=node.name, epoch=session.epoch)
+    return Greeting(session.epoch, node.approval == Approval.APPROVED, node.order_rev)
+
+
+def _offer(node: Node, offer: Resources) -> None:
+    """Take over what the node offers; capacity never falls below what is allocated already."""
+    for dimension in DIMENSIONS:
+        advertised = getattr(offer, dimension)
+        setattr(node, f"advertised_{dimension}", advertised)
+        allocated = getattr(node, f"allocated_{dimension}")
+        setattr(node, f"capacity_{dimension}", max(advertised, allocated))
+
+
+_OFFERED = [
+    f"{what}_{dimension}" for what in ("advertised", "capacity") for dimension in DIMENSIONS
+]
+
+
+def _checked(offer: Resources) -> Resources:
+    for dimension, amount in zip(DIMENSIONS, offer.astuple(), strict=True):
+        if amount < 0:
+            raise InvalidOffer(amount=amount, dimension=dimension)
+    return Resources(*(min(pair) for pair in zip(offer.astuple(), MOST.astuple(), strict=True)))
+
+
+# --- fencing and beating ---------------------------------------------------------------------
+
+
+def _verdict(frame: Inbound, epoch: int | None, received: int) -> Verdict:
+    if frame.epoch != epoch:
+        return Verdict.FENCED
+    if frame.seq <= received:
+        return Verdict.REPEATED
+    return Verdict.ACCEPTED if frame.seq == received + 1 else Verdict.OUT_OF_SEQUENCE
+
+
+def _advance(received: dict[UUID, int]) -> None:
+    if not received:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE nodes_nodesession s SET received = v.received"
+            " FROM unnest(%s::uuid[], %s::bigint[]) AS v(node, received) WHERE s.node_id = v.node",
+            [list(received), list(received.values())],
+        )
+
+
+def _reconnect(nodes: Iterable[UUID]) -> None:
+    rows = Node.objects.filter(pk__in=list(nodes), connection=Connection.DISCONNECTED.value)
+    locked = list(rows.order_by("pk").select_for_update(no_key=True).values_list("pk", flat=True))
+    Node.objects.filter(pk__in=locked).update(connection=Connection.CONNECTED.value)
+
+
+def _sources(event: str) -> list[str]:
+    return [state.value for state in CONNECTION.sources(event)]
+
+
+_FIRST_BEAT = """
+    INSERT INTO nodes_nodeheartbeat (node_id, seen_at, running, load)
+    VALUES (%s, clock_timestamp(), 0, 0)
+    ON CONFLICT (node_id) DO UPDATE SET seen_at = clock_timestamp()
+"""
+
+_BEAT = """
+    WITH said AS (
+        SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::int[], %s::float8[])
+            AS v(node, epoch, running, load)
+    ), current AS (
+        SELECT said.* FROM said
+        JOIN nodes_nodesession s ON s.node_id = said.node AND s.epoch = said.epoch
+    ), beaten AS (
+        UPDATE nodes_nodeheartbeat h
+        SET seen_at = clock_timestamp(), running = current.running, load = current.load
+        FROM current WHERE h.node_id = current.node
+    )
+    SELECT said.node, current.node IS NOT NULL, n.connection
+    FROM said
+    LEFT JOIN nodes_node n ON n.id = said.node
+    LEFT JOIN current ON current.node = said.node
+    WHERE current.node IS NULL OR n.connection <> 'connected'
+"""

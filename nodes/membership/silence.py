@@ -1,0 +1,110 @@
+"""What time alone causes: a node not heard of is disconnected, then lost.
+
+Silence is only counted while somebody could have heard: ``Listening`` remembers since when the
+detector and the web processes have been at work without a break.  After an outage of either, all
+deadlines begin anew, so neither a slow database nor a restart marks a whole cluster lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from django.db import connection, transaction
+
+from nodes.models import Node
+from nodes.protocol.lifecycle import Connection
+
+log = structlog.get_logger(__name__)
+
+DISCONNECTED_AFTER = timedelta(seconds=30)
+DETECTOR, EARS = "detector", "ears"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long silence may last.
+
+    A node is ``disconnected`` after that long, ``lost`` after a further while.  ``away`` is how
+    long the detector or the web processes may pause before it counts as an outage.  While no web
+    process hears anything, nothing is decided for ``deaf`` longer; then it is, since a cluster
+    of one dead node would otherwise wait for ever.
+    """
+
+    disconnected: timedelta = DISCONNECTED_AFTER
+    lost: timedelta = timedelta(seconds=60)
+    away: timedelta = timedelta(seconds=3)
+    deaf: timedelta = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Silence:
+    """The nodes that this look found to be silent: newly disconnected, newly lost."""
+
+    disconnected: tuple[UUID, ...]
+    lost: tuple[UUID, ...]
+
+
+def detect_silence(patience: Patience = Patience()) -> Silence:
+    """Mark nodes not heard of, on the database's clock, and say which.
+
+    Call it once a second.  What becomes of the executions of a lost node should be decided from
+    ``connection = lost``, not from this answer alone: a crash may come between.
+    """
+    with transaction.atomic():
+        listen(DETECTOR, patience.away)
+        disconnected = _mark(Connection.CONNECTED, Connection.DISCONNECTED, patience)
+        lost = _mark(Connection.DISCONNECTED, Connection.LOST, patience)
+    for what, nodes in (("disconnected", disconnected), ("lost", lost)):
+        for node in nodes:
+            log.warning("node silent", node=str(node), now=what)
+    return Silence(disconnected=disconnected, lost=lost)
+
+
+def listen(who: str, away: timedelta = Patience.away) -> None:
+    """Say that *who* is at work; after a break longer than *away* its time begins anew."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LISTEN, [who, away.total_seconds()])
+
+
+def _mark(before: Connection, after: Connection, patience: Patience) -> tuple[UUID, ...]:
+    limit = patience.disconnected
+    if after is Connection.LOST:
+        limit += patience.lost
+    with connection.cursor() as cursor:
+        spans = (limit, patience.away, patience.deaf)
+        parameters = [before.value, *(span.total_seconds() for span in spans)]
+        cursor.execute(_SILENT + " ORDER BY n.id FOR NO KEY UPDATE OF n", parameters)
+        locked = {node for (node,) in cursor.fetchall()}
+        if not locked:
+            return ()
+        # Again, in a new snapshot: who said hello while this waited for the lock is not silent.
+        cursor.execute(_SILENT, parameters)
+        silent = locked & {node for (node,) in cursor.fetchall()}
+    Node.objects.filter(pk__in=silent, connection=before.value).update(connection=after.value)
+    return tuple(sorted(silent))
+
+
+_LISTEN = """
+    INSERT INTO nodes_listening AS l (who, since, at)
+    VALUES (%s, clock_timestamp(), clock_timestamp())
+    ON CONFLICT (who) DO UPDATE SET
+        since = CASE WHEN clock_timestamp() - l.at > make_interval(secs => %s) THEN clock_timestamp() ELSE l.since END,
+        at = clock_timestamp()
+"""
+
+_SILENT = f"""
+    SELECT n.id
+    FROM nodes_node n JOIN nodes_nodeheartbeat h ON h.node_id = n.id
+    CROSS JOIN (
+        SELECT max(since) AS since, max(at) FILTER (WHERE who = '{EARS}') AS heard
+        FROM nodes_listening
+    ) AS l
+    WHERE n.connection = %s
+        AND greatest(h.seen_at, l.since) + make_interval(secs => %s)
+            + CASE WHEN clock_timestamp() - l.heard > make_interval(secs => %s)
+                THEN make_interval(secs => %s) ELSE interval '0' END
+            < clock_timestamp()
+"""  # noqa: S608 - only our own words
