@@ -65,7 +65,7 @@ class Plan:
     """
 
     place: tuple[Place, ...] = ()
-    need: Resources = Resources()
+    need: Resources = field(default_factory=Resources)
     stop: tuple[Stop, ...] = ()
     approve: tuple[str, ...] = ()
     settle: tuple[str, ...] = ()

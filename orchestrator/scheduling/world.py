@@ -69,8 +69,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """``replaces`` is true for versions of executions that must be replaced to run ``spec``:
-    those below ``oldest_version`` run another task."""
+    """The job as it is wanted now.
+
+    Executions of versions below ``oldest_version`` run another task and must be replaced.
+    ``submitted_at`` is when this round began.
+    """
 
     id: str
     name: str

@@ -1,0 +1,198 @@
+"""What ended executions mean for their job: finished slots, attempts, nodes to avoid.
+
+Counting is idempotent: an execution of attempt *n* raises the attempts of its slot to *n*, so
+that one which is stopped for running too long and then reported as failed counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from orchestrator.lifecycle import ENDED, OBSERVED, Observed
+from orchestrator.spec import Backoff, OnLost, Retry, RetryOn
+
+from .world import ExecutionView, Progress, World
+
+#: A node that would not take a job is not asked again for this long; twice as long each time.
+AVOID = timedelta(seconds=30)
+AVOID_AT_MOST = timedelta(minutes=5)
+#: The agent enforces the timeout of an execution; the scheduler waits this much longer.
+OVERRUN = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What has been accounted for.
+
+    ``settle`` are executions that ``progress`` now includes.  ``held`` are lost ones whose nodes
+    may still run them.  ``overran`` are live ones that have used up their attempt.
+    """
+
+    progress: Progress
+    settle: tuple[str, ...] = ()
+    held: tuple[ExecutionView, ...] = ()
+    overran: frozenset[str] = frozenset()
+
+
+def account(world: World) -> Account:
+    """The progress of the job after everything that has ended."""
+    books = _Books(world)
+    for execution in world.executions:
+        if execution.observed in OBSERVED.terminal:
+            books.close(execution)
+        elif has_overrun(world, execution):
+            books.overrun(execution)
+    return books.balance()
+
+
+def is_current(world: World, execution: ExecutionView) -> bool:
+    """Whether it runs what the job wants now: this round, and a version that need not go."""
+    job = world.job
+    return execution.round == job.round and execution.version >= job.oldest_version
+
+
+def overruns_at(world: World, execution: ExecutionView) -> datetime | None:
+    """When the scheduler stops waiting for the agent to end it."""
+    limit = world.job.spec.timeouts.execution
+    if limit is None or execution.started_at is None:
+        return None
+    return execution.started_at + timedelta(seconds=limit + world.job.spec.grace) + OVERRUN
+
+
+def has_overrun(world: World, execution: ExecutionView) -> bool:
+    at = overruns_at(world, execution)
+    return at is not None and at <= world.now and is_current(world, execution)
+
+
+def delay(retry: Retry, attempts: int) -> timedelta:
+    """How long a slot waits after its *attempts*-th failure."""
+    factor = {
+        Backoff.CONSTANT: 1.0,
+        Backoff.LINEAR: float(attempts),
+        Backoff.EXPONENTIAL: 2.0 ** (attempts - 1),
+    }[retry.backoff]
+    return timedelta(seconds=min(retry.delay * factor, max(retry.max_delay, retry.delay)))
+
+
+@dataclass(slots=True)
+class _Books:
+    """Progress while it is being written."""
+
+    world: World
+    completed: set[int] = field(default_factory=set)
+    settled: list[str] = field(default_factory=list)
+    held: list[ExecutionView] = field(default_factory=list)
+    overran: set[str] = field(default_factory=set)
+    refused: dict[str, datetime] = field(default_factory=dict)
+    attempts: dict[int, int] = field(init=False)
+    retry_at: dict[int, datetime] = field(init=False)
+    failures: dict[str, int] = field(init=False)
+    outcomes: dict[str, int] = field(init=False)
+    failed: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        progress, now = self.world.job.progress, self.world.now
+        self.attempts = dict(progress.attempts)
+        self.retry_at = {slot: at for slot, at in progress.retry_at.items() if at > now}
+        self.failures = dict(progress.failures)
+        self.outcomes = dict(progress.outcomes)
+        self.failed = progress.failed
+
+    def close(self, execution: ExecutionView) -> None:
+        """Account for an execution that has ended, unless its node may still run it."""
+        matters = is_current(self.world, execution) and self.world.job.state not in ENDED
+        may_return = execution.observed is Observed.LOST and execution.reserved
+        if matters and may_return and self.world.job.spec.on_lost is OnLost.WAIT:
+            self.held.append(execution)
+            return
+        self.settled.append(execution.id)
+        observed = str(execution.observed)
+        self.outcomes[observed] = self.outcomes.get(observed, 0) + 1
+        if not matters:
+            return
+        match execution.observed:
+            case Observed.COMPLETED:
+                self.completed.add(execution.slot)
+            case Observed.FAILED:
+                self._attempted(execution, RetryOn.FAILED, retryable=execution.retryable)
+            case Observed.LOST if execution.started_at is not None:
+                self._attempted(execution, RetryOn.LOST, retryable=True)
+            case Observed.ASK_FOR_BID_REJECTED:
+                ended = execution.ended_at or self.world.now
+                self.refused[execution.node] = max(ended, self.refused.get(execution.node, ended))
+
+    def overrun(self, execution: ExecutionView) -> None:
+        self.overran.add(execution.id)
+        self._attempted(execution, RetryOn.FAILED, retryable=True)
+
+    def _attempted(self, execution: ExecutionView, kind: RetryOn, *, retryable: bool) -> None:
+        slot, retry = execution.slot, self.world.job.spec.retry
+        if execution.attempt <= self.attempts.get(slot, 0):
+            return
+        self.attempts[slot] = execution.attempt
+        self.failures[execution.node] = self.failures.get(execution.node, 0) + 1
+        if slot >= self.world.job.spec.count:
+            return
+        if not retryable or kind not in retry.on or execution.attempt >= retry.attempts:
+            self.failed = self.failed or self._verdict(execution, kind, retryable=retryable)
+            return
+        ended = execution.ended_at or self.world.now
+        self.retry_at[slot] = ended + delay(retry, execution.attempt)
+
+    def _verdict(self, execution: ExecutionView, kind: RetryOn, *, retryable: bool) -> str:
+        retry = self.world.job.spec.retry
+        happened = {
+            Observed.FAILED: f"failed on {self._name(execution.node)}",
+            Observed.LOST: f"was lost with {self._name(execution.node)}",
+        }.get(execution.observed, f"ran too long on {self._name(execution.node)}")
+        if not retryable:
+            why = "and trying again would not help"
+        elif kind not in retry.on:
+            why = f"and {kind} executions are not retried"
+        else:
+            why = f"at attempt {execution.attempt} of {retry.attempts}"
+        detail = execution.message or execution.code
+        return f"slot {execution.slot} {happened} {why}" + (f": {detail}" if detail else "")
+
+    def _name(self, node: str) -> str:
+        row = self.world.cluster.index.get(node)
+        return "a node that is gone" if row is None else self.world.cluster.names[row]
+
+    def balance(self) -> Account:
+        before, now = self.world.job.progress, self.world.now
+        avoid = {node: until for node, until in before.avoid.items() if until > now}
+        refusals = dict(before.refusals)
+        for node, at in self.refused.items():
+            refusals[node] = times = refusals.get(node, 0) + 1
+            until = at + min(AVOID * 2.0 ** min(times - 1, 10), AVOID_AT_MOST)
+            avoid[node] = max(until, avoid.get(node, until))
+        for slot in self.completed:
+            self.attempts.pop(slot, None)
+            self.retry_at.pop(slot, None)
+        progress = replace(
+            before,
+            completed=with_slots(before.completed, self.completed),
+            attempts=self.attempts,
+            retry_at=self.retry_at,
+            avoid=avoid,
+            refusals=refusals,
+            failures=self.failures,
+            outcomes=self.outcomes,
+            failed=self.failed,
+        )
+        return Account(progress, tuple(self.settled), tuple(self.held), frozenset(self.overran))
+
+
+def with_slots(
+    ranges: tuple[tuple[int, int], ...], slots: Iterable[int]
+) -> tuple[tuple[int, int], ...]:
+    """*ranges* and *slots* together, again ascending and disjoint."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted([*ranges, *((slot, slot) for slot in slots)]):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return tuple(merged)

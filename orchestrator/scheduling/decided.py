@@ -1,0 +1,47 @@
+"""What has been decided about a job, as values, before it is worded as a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestrator.lifecycle import JobState
+
+from .accounting import Account
+from .plan import Blocked, Place
+from .reconcile import Diff
+from .world import Progress, World
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the missing slots go.
+
+    ``blocked`` says why some go nowhere; ``avoided`` that nodes would have room which have
+    refused the job a moment ago.
+    """
+
+    place: tuple[Place, ...] = ()
+    unplaced: int = 0
+    blocked: Blocked | None = None
+    avoided: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ends, why, and what its executions are told."""
+
+    state: JobState
+    reason: str
+    told: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Everything decided about a job, before it is worded."""
+
+    world: World
+    account: Account
+    progress: Progress
+    diff: Diff
+    ending: Ending | None = None
+    placement: Placement = field(default_factory=Placement)

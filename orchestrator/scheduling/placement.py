@@ -1,0 +1,255 @@
+"""Choosing nodes: the best first, rescored after each choice, on a cluster that is not touched.
+
+What can be worked out once for all jobs of the same shape is kept in the cluster's memo: a heap
+of candidates with their scores.  ``Cluster.take`` says which rows to look at again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+
+from .feasibility import remember, suitable
+from .ranking import (
+    FITTED,
+    Floats,
+    Question,
+    Shares,
+    affinity,
+    crowding,
+    fitness,
+    totals,
+    unreliability,
+)
+from .world import Cluster, Ints
+
+Entry = tuple[float, int]
+Group = tuple[str | None, ...]
+
+
+def choose(
+    cluster: Cluster, question: Question, slots: int, *, now: datetime, ask: int = 1
+) -> list[tuple[int, ...]]:
+    """For up to *slots* slots, up to *ask* different nodes each, as rows, the best first.
+
+    The answer is shorter than *slots* when nothing more fits; it depends on nothing but the
+    arguments.
+    """
+    if slots <= 0 or not len(cluster.ids):
+        return []
+    key = ("shape", question.shape)
+    shape: _Shape | None = cluster.memo.get(key)
+    if shape is None:
+        # The first one-slot job of a shape may be the only one: a heap would not pay.
+        first = ("once", question.shape)
+        if slots == 1 and first not in cluster.memo and not question.spread:
+            remember(cluster, first, True)
+            return _one(cluster, question, ask)
+        shape = _Shape(cluster, question, now)
+        remember(cluster, key, shape)
+    else:
+        shape.refresh(cluster, now)
+    if question.spread:
+        return _spread_out(cluster, shape, question, slots, ask)
+    return _greedy(shape, question, slots, ask)
+
+
+def room(cluster: Cluster, question: Question) -> Ints:
+    """How many executions each node can still take; 0 for those that may not be chosen."""
+    need = np.array(question.demand.need.astuple(), dtype=np.int64)
+    asked = need > 0
+    free = cluster.capacity[:, asked] - cluster.allocated[:, asked]
+    times = (free // need[asked]).min(axis=1) if asked.any() else np.full(len(free), 1 << 30)
+    times = np.where(suitable(cluster, question.demand) & cluster.ready, times, 0)
+    return np.maximum(times, 0).astype(np.int64)
+
+
+def _one(cluster: Cluster, question: Question, ask: int) -> list[tuple[int, ...]]:
+    need = np.array(question.demand.need.astuple(), dtype=np.int64)
+    fits = (cluster.capacity - cluster.allocated >= need).all(axis=1)
+    fits &= suitable(cluster, question.demand) & cluster.ready
+    if question.avoid:
+        fits[list(question.avoid)] = False
+    rows = np.flatnonzero(fits)
+    if not len(rows):
+        return []
+    points = totals(cluster, question, rows)
+    if ask == 1:
+        return [(int(rows[points.argmax()]),)]
+    best = np.argsort(-points, kind="stable")[:ask]
+    return [tuple(int(row) for row in rows[best])]
+
+
+class _Shape:
+    """Candidates of one shape, in a heap by what they score for a job with nothing there yet.
+
+    Entries grow stale when a node is rescored; a stale one is known by its score.
+    """
+
+    def __init__(self, cluster: Cluster, question: Question, now: datetime) -> None:
+        self.need = question.demand.need.astuple()
+        self.algorithm = question.algorithm
+        self.candidate = (suitable(cluster, question.demand) & cluster.ready).tolist()
+        self.asked = [(d, amount) for d, amount in enumerate(self.need) if amount > 0]
+        self.capacity: list[list[int]] = cluster.capacity.tolist()
+        self.preference: list[float] = (
+            affinity(cluster, question).tolist() if question.affinities else []
+        )
+        self._read(cluster, question)
+        self.now = now
+
+    def _read(self, cluster: Cluster, question: Question) -> None:
+        self.question = Question(question.demand, question.algorithm, question.affinities)
+        self.seen = cluster.allocated.copy()
+        self.allocated: list[list[int]] = self.seen.tolist()
+        self.room: list[int] = room(cluster, self.question).tolist()
+        every = np.arange(len(cluster.ids))
+        points: Floats = totals(cluster, Question(question.demand, question.algorithm), every)
+        if self.preference:
+            points = points + affinity(cluster, question)
+        self.score: list[float] = points.tolist()
+        self.heap: list[Entry] = [(-self.score[i], i) for i, n in enumerate(self.room) if n > 0]
+        heapify(self.heap)
+        self.position = len(cluster.taken)
+
+    def refresh(self, cluster: Cluster, now: datetime) -> None:
+        """Take in what has changed: within one instant only what ``take`` has."""
+        if now != self.now:
+            self.now = now
+            rows = np.flatnonzero((cluster.allocated != self.seen).any(axis=1)).tolist()
+        else:
+            rows = list(dict.fromkeys(cluster.taken[self.position :]))
+        self.position = len(cluster.taken)
+        if len(rows) > len(self.room) // 4 or len(self.heap) > 4 * len(self.room) + 64:
+            self._read(cluster, self.question)
+            return
+        for row in rows:
+            self.seen[row] = cluster.allocated[row]
+            self.allocated[row] = amounts = cluster.allocated[row].tolist()
+            if self.candidate[row]:
+                capacity = self.capacity[row]
+                times = min((capacity[d] - amounts[d]) // n for d, n in self.asked)
+                self.room[row] = max(times, 0)
+                self.score[row] = self.scored(row, 0)
+                if times > 0:
+                    heappush(self.heap, (-self.score[row], row))
+
+    def scored(self, row: int, extra: int) -> float:
+        """The score of one more execution there, after *extra* more than allocated."""
+        capacity, used = self.capacity[row], self.allocated[row]
+        free = [
+            (capacity[d] - used[d] - self.need[d] * (extra + 1)) / (capacity[d] or 1)
+            for d in range(FITTED)
+        ]
+        points: float = fitness(max(free[0], 0.0), max(free[1], 0.0), self.algorithm)
+        return points + self.preference[row] if self.preference else points
+
+    def live(self, entry: Entry) -> bool:
+        return self.room[entry[1]] > 0 and self.score[entry[1]] == -entry[0]
+
+
+class _Choice:
+    """One job's choosing: what it has chosen so far counts, in no shared value."""
+
+    def __init__(self, shape: _Shape, question: Question) -> None:
+        self.shape, self.question = shape, question
+        self.extra: dict[int, int] = {}
+
+    def entry(self, row: int) -> Entry:
+        """The node with its score for one more execution of this job."""
+        question, more = self.question, self.extra.get(row, 0)
+        points = self.shape.scored(row, more)
+        points += crowding(question.used.get(row, 0) + more, question.count)
+        if row in question.failures:
+            points += unreliability(question.failures[row])
+        return (-points, row)
+
+    def take(self, row: int) -> bool:
+        """Count one more there; whether yet another would fit."""
+        self.extra[row] = more = self.extra.get(row, 0) + 1
+        return more < self.shape.room[row]
+
+
+def _greedy(shape: _Shape, question: Question, slots: int, ask: int) -> list[tuple[int, ...]]:
+    choice = _Choice(shape, question)
+    # Nodes whose score for this job differs from the shape's stand in a heap of the job's own.
+    own = {row for row in (*question.used, *question.failures) if shape.room[row] > 0}
+    mine = [choice.entry(row) for row in own - question.avoid]
+    heapify(mine)
+    skip = own | question.avoid
+    heap, aside = shape.heap, set[Entry]()
+    chosen: list[tuple[int, ...]] = []
+    while len(chosen) < slots:
+        nodes: list[int] = []
+        while len(nodes) < ask:
+            while heap and (heap[0][1] in skip or not shape.live(heap[0])):
+                entry = heappop(heap)
+                if shape.live(entry):
+                    aside.add(entry)
+            if mine and (not heap or mine[0] < heap[0]):
+                nodes.append(heappop(mine)[1])
+            elif heap:
+                nodes.append(heap[0][1])
+                skip.add(heap[0][1])
+            else:
+                break
+        if not nodes:
+            break
+        for row in nodes:
+            if choice.take(row):
+                heappush(mine, choice.entry(row))
+        chosen.append(tuple(nodes))
+    for entry in aside:
+        heappush(heap, entry)
+    return chosen
+
+
+def _spread_out(
+    cluster: Cluster, shape: _Shape, question: Question, slots: int, ask: int
+) -> list[tuple[int, ...]]:
+    """As ``_greedy``, with the candidates in one heap for each combination of values.
+
+    The points of a combination only fall while its values gain executions, so one whose stored
+    total has become too high is put back with the right one when it comes up.
+    """
+    choice = _Choice(shape, question)
+    rows = [i for i, n in enumerate(shape.room) if n > 0 and i not in question.avoid]
+    shares = Shares.of(cluster, question, np.array(rows, dtype=np.int64))
+    members: dict[Group, list[Entry]] = {}
+    for row in rows:
+        members.setdefault(shares.group(row), []).append(choice.entry(row))
+    names = list(members)
+    for entries in members.values():
+        heapify(entries)
+
+    def standing(i: int) -> Entry:
+        return (members[names[i]][0][0] - shares.points(names[i]), i)
+
+    best = [standing(i) for i in range(len(names))]
+    heapify(best)
+    chosen: list[tuple[int, ...]] = []
+    while len(chosen) < slots:
+        nodes: list[int] = []
+        while best and len(nodes) < ask:
+            stored, i = heappop(best)
+            entries = members[names[i]]
+            if not entries:
+                continue
+            if standing(i)[0] > stored:
+                heappush(best, standing(i))
+                continue
+            nodes.append(heappop(entries)[1])
+            shares.add(names[i])
+            if entries:
+                heappush(best, standing(i))
+        if not nodes:
+            break
+        for row in nodes:
+            if choice.take(row):
+                group = shares.group(row)
+                heappush(members[group], choice.entry(row))
+                heappush(best, standing(names.index(group)))
+        chosen.append(tuple(nodes))
+    return chosen

@@ -1,0 +1,190 @@
+"""What must change so that the executions match the job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.lifecycle import OBSERVED, Desired, Observed
+
+from .accounting import Account, is_current
+from .plan import Stop
+from .world import ExecutionView, World
+
+#: How far an execution has come; of two for one slot the further one stays.
+_ORDER = (
+    Observed.NEW,
+    Observed.ASK_FOR_BID,
+    Observed.ASK_FOR_BID_ACCEPTED,
+    Observed.BID_ACCEPTED,
+    Observed.PREPARING,
+    Observed.RUNNING,
+    Observed.PUBLISHING,
+)
+_FAR = {observed: i for i, observed in enumerate(_ORDER)}
+
+#: Points of the nodes that these executions bid from, in the same order.
+Judge = Callable[[Sequence[ExecutionView]], Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Every live execution is in exactly one of ``keep``, ``stop`` and ``ending``.
+
+    ``ending`` have been told to stop before.  ``approve`` are among ``keep``.  ``missing`` are
+    the slots that need a node now: those that nothing kept, completed or awaited stands for.
+    """
+
+    keep: tuple[ExecutionView, ...] = ()
+    stop: tuple[Stop, ...] = ()
+    ending: tuple[ExecutionView, ...] = ()
+    approve: tuple[str, ...] = ()
+    missing: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What the rules look at.
+
+    ``nothing`` is why the job wants no execution at all, or empty.  ``done`` has a byte for each
+    slot, 1 when it has completed.
+    """
+
+    world: World
+    account: Account
+    nothing: str
+    done: bytes
+
+
+Rule = Callable[[Case, ExecutionView], bool]
+
+
+def _runs_something_old(case: Case, it: ExecutionView) -> bool:
+    return not is_current(case.world, it)
+
+
+def _bids_from_a_node_that_takes_nothing(case: Case, it: ExecutionView) -> bool:
+    if it.desired is not Desired.PENDING:
+        return False
+    cluster = case.world.cluster
+    row = cluster.index.get(it.node)
+    return row is None or not cluster.ready[row]
+
+
+#: Reasons for which an execution must stop.  The first that holds is the one given, so the order
+#: is part of the meaning.
+REASONS: tuple[tuple[str, Rule], ...] = (
+    ("the job was run again", lambda case, it: it.round != case.world.job.round),
+    ("the job has a newer version", _runs_something_old),
+    ("the job needs fewer slots", lambda case, it: it.slot >= case.world.job.spec.count),
+    ("its slot has completed", lambda case, it: case.done[it.slot] == 1),
+    ("it ran longer than the job allows", lambda case, it: it.id in case.account.overran),
+    ("its node takes no new work any longer", _bids_from_a_node_that_takes_nothing),
+)
+
+
+def reconcile(world: World, account: Account, *, nothing: str, judge: Judge) -> Diff:
+    """Compare what the job wants with what there is.
+
+    With *nothing*, a reason, the job wants no execution.
+    """
+    case = Case(world, account, nothing, finished(world, account))
+    keep, stop, ending = [], [], []
+    for execution in world.executions:
+        if execution.observed in OBSERVED.terminal:
+            continue
+        if execution.desired is Desired.STOPPED:
+            ending.append(execution)
+        elif reason := reason_to_stop(case, execution):
+            stop.append(Stop(execution.id, reason))
+        else:
+            keep.append(execution)
+    keep, surplus, approve = one_a_slot(keep, world.job.spec.ask, judge)
+    return Diff(
+        keep=tuple(keep),
+        stop=(*stop, *surplus),
+        ending=tuple(ending),
+        approve=approve,
+        missing=() if nothing else _missing(case, keep),
+    )
+
+
+def reason_to_stop(case: Case, execution: ExecutionView) -> str | None:
+    if case.nothing:
+        return case.nothing
+    return next((reason for reason, holds in REASONS if holds(case, execution)), None)
+
+
+def finished(world: World, account: Account) -> bytes:
+    """One byte for each slot: 1 when it has completed."""
+    count = world.job.spec.count
+    done = bytearray(count)
+    for first, last in account.progress.completed:
+        end = min(last + 1, count)
+        if first < end:
+            done[first:end] = b"\x01" * (end - first)
+    return bytes(done)
+
+
+def one_a_slot(
+    live: Sequence[ExecutionView], ask: int, judge: Judge
+) -> tuple[list[ExecutionView], list[Stop], tuple[str, ...]]:
+    """Which executions stay when each slot may run one, which must go, and whose bids are taken."""
+    slots: dict[int, list[ExecutionView]] = {}
+    for execution in live:
+        slots.setdefault(execution.slot, []).append(execution)
+    keep: list[ExecutionView] = []
+    stop: list[Stop] = []
+    approve: list[str] = []
+    for rivals in slots.values():
+        if len(rivals) == 1:
+            keep += rivals
+            if _bids(rivals[0]):
+                approve.append(rivals[0].id)
+            continue
+        approved = [it for it in rivals if it.desired is Desired.RUNNING]
+        bids = [it for it in rivals if _bids(it)]
+        if approved:
+            best = min(approved, key=lambda it: (-_FAR[it.observed], it.created_at, it.id))
+            reason = "another execution has its slot"
+        elif bids:
+            best = _best_bid(bids, judge)
+            approve.append(best.id)
+            reason = "another bid was taken"
+        else:
+            rivals.sort(key=lambda it: (-_FAR[it.observed], it.created_at, it.id))
+            keep += rivals[:ask]
+            stop += [Stop(it.id, "more nodes were asked than the job says") for it in rivals[ask:]]
+            continue
+        keep.append(best)
+        stop += [Stop(it.id, reason) for it in rivals if it is not best]
+    return keep, stop, tuple(approve)
+
+
+def _bids(execution: ExecutionView) -> bool:
+    return (
+        execution.desired is Desired.PENDING and execution.observed is Observed.ASK_FOR_BID_ACCEPTED
+    )
+
+
+def _best_bid(bids: Sequence[ExecutionView], judge: Judge) -> ExecutionView:
+    points = judge(bids)
+    ranked = sorted(
+        zip(points, bids, strict=True), key=lambda it: (-it[0], it[1].created_at, it[1].id)
+    )
+    return ranked[0][1]
+
+
+def _missing(case: Case, keep: Iterable[ExecutionView]) -> tuple[int, ...]:
+    """The slots without anything: not done, not kept, not held by a lost one, not backing off."""
+    taken = bytearray(case.done)
+    progress = case.account.progress
+    for execution in keep:
+        taken[execution.slot] = 1
+    waiting = (*progress.retry_at, *(execution.slot for execution in case.account.held))
+    for slot in waiting:
+        if slot < len(taken):
+            taken[slot] = 1
+    return tuple(np.flatnonzero(np.frombuffer(taken, dtype=np.uint8) == 0).tolist())

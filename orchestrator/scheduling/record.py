@@ -1,0 +1,134 @@
+"""Why something could not be placed: the funnel of checks, the nearest misses, one sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from nodes.protocol.resources import DIMENSIONS, Resources
+
+from .feasibility import Demand, has_driver, large_enough, refusals, remember, satisfying, suitable
+from .plan import Blocked
+from .ranking import Floats
+from .wording import amount, counted
+from .world import Bools, Cluster
+
+NEAREST = 5
+
+
+def record(cluster: Cluster, wanted: Demand) -> dict[str, Any]:
+    """How many nodes each check leaves, whom only one check holds back, and the nearest misses.
+
+    Every check is counted on its own over all nodes; ``only_blocker`` counts the nodes that
+    would do but for this check.  JSON values only.
+    """
+    key = ("record", wanted)
+    stamp = (cluster.revision, len(cluster.taken), int(cluster.allocated.sum()))
+    kept: tuple[object, dict[str, Any]] | None = cluster.memo.get(key)
+    if kept is not None and kept[0] == stamp:
+        return kept[1]
+    made = _record(cluster, wanted)
+    remember(cluster, key, (stamp, made))
+    return made
+
+
+def blocked(cluster: Cluster, wanted: Demand, missing: int) -> Blocked:
+    """What could not be met, with whether any node of this cluster ever could."""
+    able = suitable(cluster, wanted) & large_enough(cluster, wanted.need)
+    impossible = bool(len(cluster.ids)) and not able.any()
+    sentence = _impossible(cluster, wanted) if impossible else _full(cluster, wanted)
+    return Blocked(wanted.need, missing, impossible, sentence)
+
+
+def _record(cluster: Cluster, wanted: Demand) -> dict[str, Any]:
+    free = cluster.capacity - cluster.allocated
+    need = np.array(wanted.need.astuple(), dtype=np.int64)
+    checks: list[tuple[str, Bools]] = [
+        ("ready", cluster.ready),
+        (f"driver {wanted.driver}", has_driver(cluster, wanted)),
+        *((str(one), satisfying(cluster, one)) for one in wanted.requirements),
+    ]
+    checks += [(name, free[:, d] >= need[d]) for d, name in enumerate(DIMENSIONS)]
+    failing = np.sum([~passes for _, passes in checks], axis=0)
+    alone = failing == 1
+
+    def counts(passes: Bools) -> dict[str, int]:
+        return {"pass": int(passes.sum()), "only_blocker": int((alone & ~passes).sum())}
+
+    start = 2 + len(wanted.requirements)
+    unready = Counter(why or "takes no new work" for why in cluster.unready if why)
+    return {
+        "known": len(cluster.ids),
+        "ready": counts(cluster.ready),
+        "unready": dict(sorted(unready.items())),
+        "driver": {"name": wanted.driver, **counts(checks[1][1])},
+        "constraints": [{"text": text, **counts(passes)} for text, passes in checks[2:start]],
+        "fit": {name: counts(passes) for name, passes in checks[start:]},
+        "large_enough": int(large_enough(cluster, wanted.need).sum()),
+        "eligible": int((cluster.ready & suitable(cluster, wanted)).sum()),
+        "could_run_now": int((failing == 0).sum()),
+        "need": dict(zip(DIMENSIONS, wanted.need.astuple(), strict=True)),
+        "nearest": _nearest(cluster, wanted, _shortfalls(free, need), checks[:start]),
+    }
+
+
+def _shortfalls(free: Any, need: Any) -> Floats:
+    """For each node the lacking fractions of what is needed, added up."""
+    lacking = np.clip(need - free, 0, None) / np.maximum(need, 1)
+    return np.asarray(lacking.sum(axis=1), dtype=np.float64)
+
+
+def _nearest(
+    cluster: Cluster, wanted: Demand, short: Floats, other: list[tuple[str, Bools]]
+) -> list[dict[str, Any]]:
+    distance = short + 10.0 * np.sum([~passes for _, passes in other], axis=0)
+    misses = np.flatnonzero(distance > 0)
+    order = misses[np.argsort(distance[misses], kind="stable")[:NEAREST]]
+    free = cluster.capacity - cluster.allocated
+    return [
+        {
+            "node": cluster.ids[row],
+            "name": cluster.names[row],
+            "short": wanted.need.shortfalls(Resources(*(int(x) for x in free[row]))),
+            "refusals": refusals(cluster, int(row), wanted),
+        }
+        for row in order.tolist()
+    ]
+
+
+def _impossible(cluster: Cluster, wanted: Demand) -> str:
+    known = counted(len(cluster.ids), "node")
+    if not has_driver(cluster, wanted).any():
+        return f"impossible: none of {known} has the driver {wanted.driver}"
+    for requirement in wanted.requirements:
+        if not satisfying(cluster, requirement).any():
+            return f"impossible: none of {known} satisfies {requirement}"
+    able = suitable(cluster, wanted)
+    if not able.any():
+        return f"impossible: none of {known} satisfies all constraints and has the driver"
+    largest = cluster.capacity[able].max(axis=0)
+    for name, need, most in zip(DIMENSIONS, wanted.need.astuple(), largest.tolist(), strict=True):
+        if need > most:
+            has = f"the largest of {counted(int(able.sum()), 'node')} has {amount(name, most)}"
+            return f"impossible: needs {amount(name, need)}, {has}"
+    return f"impossible: none of {known} is large enough in every dimension"
+
+
+def _full(cluster: Cluster, wanted: Demand) -> str:
+    if not cluster.ids:
+        return "no node has joined yet"
+    able = suitable(cluster, wanted) & large_enough(cluster, wanted.need)
+    rows = np.flatnonzero(able & cluster.ready)
+    if not len(rows):
+        why = Counter(cluster.unready[row] for row in np.flatnonzero(able).tolist())
+        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(why.items()))
+        could = counted(int(able.sum()), "node")
+        return f"{could} could run it but take no new work: {reasons}"
+    free = (cluster.capacity - cluster.allocated)[rows]
+    need = np.array(wanted.need.astuple(), dtype=np.int64)
+    best = int(_shortfalls(free, need).argmin())
+    short = wanted.need.shortfalls(Resources(*(int(x) for x in free[best])))
+    lacks = " and ".join(amount(name, lack) for name, lack in short.items())
+    return f"short of {lacks} on the best of {counted(len(rows), 'node')}" if short else "no room"

@@ -1,0 +1,192 @@
+"""Jobs of *count* slots: batch, whose slots complete once each.
+
+What is decided when: count what has ended, see whether the job as a whole has ended, compare
+what is live with what is wanted, find nodes for what is missing, then say how the job stands.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from orchestrator.lifecycle import ENDED, OBSERVED, Desired, JobState, Observed
+from orchestrator.spec import Approval
+
+from .accounting import Account, account
+from .decided import Decided, Ending, Placement
+from .feasibility import demand
+from .placement import choose, room
+from .plan import Place, Plan
+from .ranking import Question, totals
+from .reconcile import Diff, finished, reconcile
+from .record import blocked, record
+from .standing import followups, reason, summary
+from .world import ExecutionView, Progress, World
+
+_ACTIVE = frozenset({Observed.PREPARING, Observed.RUNNING, Observed.PUBLISHING})
+
+
+def schedule(world: World) -> Plan:
+    """Decide what should change about a batch job."""
+    booked = account(world)
+    ending = has_ended(world, booked)
+    decided = _decide(world, booked, ending)
+    if ending is None and (late := waited_too_long(decided)):
+        decided = _decide(world, booked, late, decided.progress)
+    return _plan(decided)
+
+
+def has_ended(world: World, booked: Account) -> Ending | None:
+    """Whether the job as a whole wants nothing any longer.  The first that holds counts."""
+    job, progress = world.job, booked.progress
+    if job.state in ENDED:
+        return Ending(job.state, "", f"the job is {job.state}")
+    if all(finished(world, booked)):
+        done = "every slot has completed" if job.spec.count else "scaled to zero"
+        return Ending(JobState.COMPLETED, done, "the job has completed")
+    if job.stop_requested:
+        why = job.stop_reason or "the job was stopped"
+        return Ending(JobState.STOPPED, why, f"the job was stopped: {why}")
+    if progress.failed:
+        return Ending(JobState.FAILED, progress.failed, "the job failed")
+    total = job.spec.timeouts.total
+    if total is not None and job.submitted_at + timedelta(seconds=total) <= world.now:
+        sentence = f"it took longer than the {total:g} s the job may take in total"
+        return Ending(JobState.FAILED, sentence, "the job took too long")
+    return None
+
+
+def waited_too_long(decided: Decided) -> Ending | None:
+    """Whether unplaced work has waited longer than the job allows."""
+    limit, since = decided.world.job.spec.timeouts.queue, decided.progress.waiting_since
+    if limit is None or since is None or not decided.placement.unplaced:
+        return None
+    if since + timedelta(seconds=limit) > decided.world.now:
+        return None
+    why = decided.placement.blocked.sentence if decided.placement.blocked else "no node takes it"
+    waited = f"found no place within {limit:g} s" if limit else "found no place at once"
+    slots = decided.placement.unplaced
+    sentence = f"{slots} of {decided.world.job.spec.count} slots {waited}: {why}"
+    return Ending(JobState.FAILED, sentence, "the job found no place in time")
+
+
+def _decide(
+    world: World, booked: Account, ending: Ending | None, progress: Progress | None = None
+) -> Decided:
+    def judge(bids: Sequence[ExecutionView]) -> Sequence[float]:
+        rows = np.array([world.cluster.index[it.node] for it in bids])
+        points: list[float] = totals(world.cluster, question(world, booked, ()), rows).tolist()
+        return points
+
+    diff = reconcile(world, booked, nothing=ending.told if ending else "", judge=judge)
+    if ending is not None:
+        return Decided(world, booked, progress or booked.progress, diff, ending)
+    placement = find_places(world, booked, diff)
+    progress = replace(booked.progress, waiting_since=_waiting_since(world, diff, placement))
+    return Decided(world, booked, progress, diff, None, placement)
+
+
+def find_places(world: World, booked: Account, diff: Diff) -> Placement:
+    """Nodes for the missing slots, as many as fit."""
+    if not diff.missing:
+        return Placement()
+    spec, asked = world.job.spec, question(world, booked, diff.keep)
+    chosen = choose(world.cluster, asked, len(diff.missing), now=world.now, ask=spec.ask)
+    desired = Desired.PENDING if spec.approval is Approval.BID else Desired.RUNNING
+    attempts, ids = booked.progress.attempts, world.cluster.ids
+    place = tuple(
+        Place(slot, attempts.get(slot, 0) + 1, ids[row], desired)
+        for slot, rows in zip(diff.missing, chosen, strict=False)
+        for row in rows
+    )
+    unplaced = len(diff.missing) - len(chosen)
+    if not unplaced:
+        return Placement(place)
+    return Placement(
+        place,
+        unplaced,
+        blocked(world.cluster, asked.demand, unplaced),
+        avoided=_only_avoided_have_room(world, asked),
+    )
+
+
+def question(world: World, booked: Account, keep: Sequence[ExecutionView]) -> Question:
+    """What placing one more execution of this job would ask."""
+    spec, index, progress = world.job.spec, world.cluster.index, booked.progress
+    used = Counter(index[it.node] for it in keep if it.node in index)
+    return Question(
+        demand=demand(spec),
+        algorithm=world.algorithm,
+        affinities=spec.affinities,
+        spread=spec.spread,
+        count=spec.count,
+        used=used,
+        failures={index[node]: n for node, n in progress.failures.items() if node in index},
+        avoid=frozenset(index[node] for node in progress.avoid if node in index),
+    )
+
+
+def _only_avoided_have_room(world: World, asked: Question) -> bool:
+    """Whether time will help: a node that has just refused the job would have room."""
+    if not asked.avoid:
+        return False
+    left = room(world.cluster, asked)
+    return any(left[row] > 0 for row in asked.avoid)
+
+
+def _waiting_since(world: World, diff: Diff, placement: Placement) -> datetime | None:
+    before = world.job.progress.waiting_since
+    if placement.unplaced:
+        return before or world.now
+    # A bid that was asked for and is refused puts the slot back: it has waited all along.
+    asking = placement.place or any(it.desired is Desired.PENDING for it in diff.keep)
+    return before if asking else None
+
+
+def _plan(decided: Decided) -> Plan:
+    world, diff, placement = decided.world, decided.diff, decided.placement
+    state = _state(decided)
+    unplaced = placement.blocked if not placement.avoided else None
+    return Plan(
+        place=placement.place,
+        need=world.job.spec.resources,
+        stop=diff.stop,
+        approve=diff.approve,
+        settle=decided.account.settle,
+        progress=decided.progress,
+        state=state,
+        reason=reason(decided, state),
+        tally=_tally(decided),
+        followups=() if state in ENDED else followups(decided),
+        blocked=unplaced,
+        record=record(world.cluster, question(world, decided.account, ()).demand)
+        if placement.unplaced
+        else None,
+        summary=summary(decided),
+    )
+
+
+def _state(decided: Decided) -> JobState:
+    live = [it for it in decided.world.executions if it.observed in OBSERVED.live]
+    if decided.ending is not None:
+        # Stopped means that nothing runs any longer; failed and completed are facts already.
+        stopping = decided.ending.state is JobState.STOPPED and live
+        if decided.world.job.state in ENDED or not stopping:
+            return decided.ending.state
+        return JobState.RUNNING
+    active = any(it.observed in _ACTIVE for it in live)
+    return JobState.RUNNING if active else JobState.QUEUED
+
+
+def _tally(decided: Decided) -> dict[str, int]:
+    """Executions of this round and before by observed state, after the plan."""
+    tally = Counter(decided.progress.outcomes)
+    settled = set(decided.account.settle)
+    tally.update(str(it.observed) for it in decided.world.executions if it.id not in settled)
+    if decided.placement.place:
+        tally[str(Observed.NEW)] += len(decided.placement.place)
+    return dict(sorted(tally.items()))
