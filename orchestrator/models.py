@@ -160,8 +160,11 @@ class Evaluation(models.Model):
 class BrokerRow(models.Model):
     """The queue of jobs that wait for evaluation: one row a job, so one lease a job.
 
-    Ready means ``want > done``, not leased, due, not blocked and not parked.  Only the broker
-    touches these rows; everybody else inserts a BrokerTrigger.
+    Ready means ``want > done``, not leased, not parked, not blocked and without ``not_before``:
+    whatever only time may end (back-off, a follow-up, the retry of a blocked or parked job) has
+    its moment there, and ``not_before_trigger`` is what it then counts as.  ``blocked_class``
+    is the same for jobs that wait for the same thing.  The row of a job that has ended goes away.
+    Only the broker touches these rows; everybody else inserts a BrokerTrigger.
     """
 
     job = models.OneToOneField(
@@ -175,13 +178,14 @@ class BrokerRow(models.Model):
     token = models.BigIntegerField(default=0)
     leased_until = models.DateTimeField(null=True, blank=True)
     worker = models.CharField(max_length=128, blank=True, default="")
-    not_before = models.DateTimeField(db_default=Now())
+    evaluation_id = models.BigIntegerField(null=True, blank=True)
+    not_before = models.DateTimeField(null=True, blank=True)
+    not_before_trigger = models.CharField(max_length=32, blank=True, default="")
     ready_since = models.DateTimeField(db_default=Now())
     deliveries = models.IntegerField(default=0)
     dead_letter = models.TextField(null=True, blank=True)
-    retry_dead_at = models.DateTimeField(null=True, blank=True)
     blocked_on = models.JSONField(null=True, blank=True)
-    blocked_until = models.DateTimeField(null=True, blank=True)
+    blocked_class = models.CharField(max_length=64, blank=True, default="")
     triggers = models.JSONField(default=dict)
 
     class Meta:
@@ -194,16 +198,25 @@ class BrokerRow(models.Model):
                 condition=Q(want__gt=F("done"))
                 & Q(leased_want__isnull=True)
                 & Q(dead_letter__isnull=True)
-                & Q(blocked_on__isnull=True),
+                & Q(blocked_on__isnull=True)
+                & Q(not_before__isnull=True),
             ),
             models.Index(
                 fields=["worker"], name="broker_leased", condition=Q(leased_want__isnull=False)
             ),
             models.Index(
+                F("blocked_class"),
                 F("priority").desc(),
                 F("ready_since"),
+                F("job_id"),
                 name="broker_blocked",
                 condition=Q(blocked_on__isnull=False),
+            ),
+            models.Index(
+                fields=["not_before"], name="broker_due", condition=Q(not_before__isnull=False)
+            ),
+            models.Index(
+                fields=["job"], name="broker_dead", condition=Q(dead_letter__isnull=False)
             ),
         ]
         constraints = [
@@ -221,14 +234,33 @@ class BrokerRow(models.Model):
 class BrokerTrigger(models.Model):
     """Somebody asks for an evaluation.  Insert-only, so it takes no lock; folded before a lease.
 
-    With ``not_before`` the evaluation is wanted then, not now.
+    With a later ``not_before`` the evaluation is wanted then, not now.  A row with a node instead
+    of a job says that this node has more to give than it had: blocked jobs may be woken.
     """
 
     id = models.BigAutoField(primary_key=True)
-    job_id = models.UUIDField()
+    job_id = models.UUIDField(null=True, blank=True)
+    node_id = models.UUIDField(null=True, blank=True)
     trigger = models.CharField(max_length=32)
-    not_before = models.DateTimeField(null=True, blank=True)
+    not_before = models.DateTimeField(db_default=Now())
     at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["not_before", "id"], name="trigger_due", condition=Q(node_id__isnull=True)
+            ),
+            models.Index(
+                fields=["id"], name="trigger_capacity", condition=Q(node_id__isnull=False)
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                name="trigger_is_of_a_job_or_a_node",
+                condition=Q(job_id__isnull=False, node_id__isnull=True)
+                | Q(job_id__isnull=True, node_id__isnull=False),
+            )
+        ]
 
 
 class ClusterSetting(models.Model):
