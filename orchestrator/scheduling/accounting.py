@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from orchestrator.lifecycle import ENDED, OBSERVED, Observed
+from orchestrator.lifecycle import ENDED, Observed
 from orchestrator.spec import Backoff, OnLost, Retry, RetryOn
 
-from .world import ExecutionView, Progress, World
+from .world import TERMINAL, ExecutionView, Progress, World
 
 #: A node that would not take a job is not asked again for this long; twice as long each time.
 AVOID = timedelta(seconds=30)
@@ -39,10 +39,11 @@ class Account:
 def account(world: World) -> Account:
     """The progress of the job after everything that has ended."""
     books = _Books(world)
+    limited = world.job.spec.timeouts.execution is not None
     for execution in world.executions:
-        if execution.observed in OBSERVED.terminal:
+        if execution.observed in TERMINAL:
             books.close(execution)
-        elif has_overrun(world, execution):
+        elif limited and has_overrun(world, execution):
             books.overrun(execution)
     return books.balance()
 

@@ -209,47 +209,73 @@ def _greedy(shape: _Shape, question: Question, slots: int, ask: int) -> list[tup
 def _spread_out(
     cluster: Cluster, shape: _Shape, question: Question, slots: int, ask: int
 ) -> list[tuple[int, ...]]:
-    """As ``_greedy``, with the candidates in one heap for each combination of values.
-
-    The points of a combination only fall while its values gain executions, so one whose stored
-    total has become too high is put back with the right one when it comes up.
-    """
+    """As ``_greedy``, for a job that is to be spread over the values of labels."""
     choice = _Choice(shape, question)
-    rows = [i for i, n in enumerate(shape.room) if n > 0 and i not in question.avoid]
-    shares = Shares.of(cluster, question, np.array(rows, dtype=np.int64))
-    members: dict[Group, list[Entry]] = {}
-    for row in rows:
-        members.setdefault(shares.group(row), []).append(choice.entry(row))
-    names = list(members)
-    for entries in members.values():
-        heapify(entries)
-
-    def standing(i: int) -> Entry:
-        return (members[names[i]][0][0] - shares.points(names[i]), i)
-
-    best = [standing(i) for i in range(len(names))]
-    heapify(best)
+    groups = _Groups(cluster, choice)
     chosen: list[tuple[int, ...]] = []
     while len(chosen) < slots:
         nodes: list[int] = []
-        while best and len(nodes) < ask:
-            stored, i = heappop(best)
-            entries = members[names[i]]
-            if not entries:
-                continue
-            if standing(i)[0] > stored:
-                heappush(best, standing(i))
-                continue
-            nodes.append(heappop(entries)[1])
-            shares.add(names[i])
-            if entries:
-                heappush(best, standing(i))
+        while len(nodes) < ask and (row := groups.take_best()) is not None:
+            nodes.append(row)
         if not nodes:
             break
         for row in nodes:
             if choice.take(row):
-                group = shares.group(row)
-                heappush(members[group], choice.entry(row))
-                heappush(best, standing(names.index(group)))
+                groups.put_back(row)
         chosen.append(tuple(nodes))
     return chosen
+
+
+class _Groups:
+    """Candidates in one heap for each combination of values, and a heap of the combinations.
+
+    The points of a combination only fall while its values gain executions, so one whose stored
+    total has become too high is put back with the right one when it comes up.
+    """
+
+    def __init__(self, cluster: Cluster, choice: _Choice) -> None:
+        self.choice = choice
+        room, avoid = choice.shape.room, choice.question.avoid
+        rows = [row for row, n in enumerate(room) if n > 0 and row not in avoid]
+        self.shares = Shares.of(cluster, choice.question, np.array(rows, dtype=np.int64))
+        self.members: dict[Group, list[Entry]] = {}
+        for row in rows:
+            self.members.setdefault(self.shares.group(row), []).append(choice.entry(row))
+        self.best: list[tuple[float, int, Group]] = []
+        #: The order of the combinations, and the total that each was last entered with.
+        self.order = {group: i for i, group in enumerate(self.members)}
+        self.entered: dict[Group, float] = {}
+        for group, entries in self.members.items():
+            heapify(entries)
+            self._enter(group)
+
+    def take_best(self) -> int | None:
+        """Take the best node out, counting one more execution for its values."""
+        while self.best:
+            total, _, group = heappop(self.best)
+            if self.entered.get(group) != total:
+                continue
+            if self._total(group) > total:
+                self._enter(group)
+                continue
+            row = heappop(self.members[group])[1]
+            self.shares.add(group)
+            self._enter(group)
+            return row
+        return None
+
+    def put_back(self, row: int) -> None:
+        """The node may be chosen again, with the score it has now."""
+        group = self.shares.group(row)
+        heappush(self.members[group], self.choice.entry(row))
+        self._enter(group)
+
+    def _enter(self, group: Group) -> None:
+        if not self.members[group]:
+            self.entered.pop(group, None)
+            return
+        self.entered[group] = self._total(group)
+        heappush(self.best, (self.entered[group], self.order[group], group))
+
+    def _total(self, group: Group) -> float:
+        return self.members[group][0][0] - self.shares.points(group)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.lifecycle import OBSERVED, Desired, Observed
+from orchestrator.lifecycle import Desired, Observed
 
 from .accounting import Account, is_current
 from .plan import Stop
-from .world import ExecutionView, World
+from .world import TERMINAL, ExecutionView, World
 
 #: How far an execution has come; of two for one slot the further one stays.
 _ORDER = (
@@ -93,7 +93,7 @@ def reconcile(world: World, account: Account, *, nothing: str, judge: Judge) -> 
     case = Case(world, account, nothing, finished(world, account))
     keep, stop, ending = [], [], []
     for execution in world.executions:
-        if execution.observed in OBSERVED.terminal:
+        if execution.observed in TERMINAL:
             continue
         if execution.desired is Desired.STOPPED:
             ending.append(execution)

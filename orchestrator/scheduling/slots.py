@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from orchestrator.lifecycle import ENDED, OBSERVED, Desired, JobState, Observed
+from orchestrator.lifecycle import ENDED, Desired, JobState, Observed
 from orchestrator.spec import Approval
 
 from .accounting import Account, account
@@ -25,7 +25,7 @@ from .ranking import Question, totals
 from .reconcile import Diff, finished, reconcile
 from .record import blocked, record
 from .standing import followups, reason, summary
-from .world import ExecutionView, Progress, World
+from .world import TERMINAL, ExecutionView, Progress, World
 
 _ACTIVE = frozenset({Observed.PREPARING, Observed.RUNNING, Observed.PUBLISHING})
 
@@ -171,7 +171,7 @@ def _plan(decided: Decided) -> Plan:
 
 
 def _state(decided: Decided) -> JobState:
-    live = [it for it in decided.world.executions if it.observed in OBSERVED.live]
+    live = [it for it in decided.world.executions if it.observed not in TERMINAL]
     if decided.ending is not None:
         # Stopped means that nothing runs any longer; failed and completed are facts already.
         stopping = decided.ending.state is JobState.STOPPED and live

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime, timedelta
 
-from orchestrator.lifecycle import ENDED, OBSERVED, Desired, JobState, Trigger
+from orchestrator.lifecycle import ENDED, Desired, JobState, Trigger
 
 from .accounting import overruns_at
 from .decided import Decided
 from .plan import FollowUp
 from .wording import clock, counted
+from .world import TERMINAL
 
 #: Nodes that refused are asked again after at most this long, so that freed ones count too.
 LOOK_AGAIN = timedelta(seconds=60)
@@ -22,7 +23,7 @@ def reason(decided: Decided, state: JobState) -> str:
     if decided.ending is not None:
         if state in ENDED:
             return decided.ending.reason
-        live = sum(it.observed in OBSERVED.live for it in decided.world.executions)
+        live = sum(it.observed not in TERMINAL for it in decided.world.executions)
         return f"stopping: {counted(live, 'execution')} still to end"
     phrases = [*_waiting(decided)]
     if state is JobState.QUEUED:

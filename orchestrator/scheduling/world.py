@@ -11,11 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nodes.protocol.resources import DIMENSIONS, Resources
-from orchestrator.lifecycle import Desired, JobState, Observed
+from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed
 from orchestrator.spec import JobSpec
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+#: Observed states that are never left; asked thousands of times in one decision.
+TERMINAL = OBSERVED.terminal
 
 
 @dataclass(frozen=True, slots=True)
