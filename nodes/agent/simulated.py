@@ -20,6 +20,7 @@ from .records import Machine
 from .runner import Runner
 
 DRIVERS = ("process", "noop")
+_LARGE = Resources(cpu=16_000, memory=64 << 30, disk=1 << 40)
 
 
 @dataclass
@@ -28,7 +29,7 @@ class SimulatedAgent:
 
     server: str
     identity: Identity
-    resources: Resources = Resources(cpu=16_000, memory=64 << 30, disk=1 << 40)
+    resources: Resources = _LARGE
     attributes: dict[str, str] = field(default_factory=dict)
     duration: float = 0.0
 

@@ -1,7 +1,8 @@
 """Forks supervisors.  Standard library only; one small process with one thread for each node.
 
-Started by the agent as ``python -I -S spawner.py DIRECTORY FD``, FD being its first connection.  It outlives the agent: a later one connects to ``spawner.sock``.  It ends when it
-supervises nothing and nobody is connected.  One message is one packet, fields separated by NUL:
+The agent starts it as ``python -I -S spawner.py DIRECTORY FD``, FD being its first connection.
+It outlives the agent: a later one connects to ``spawner.sock``.  It ends when it supervises
+nothing and nobody is connected.  One message is one packet, fields separated by NUL:
 
     start  id  timeout  grace  count  arguments…  NAME=value…      (see ``supervisor.Request``)
     stop   id
@@ -14,6 +15,10 @@ It passes on what supervisors say, and adds:
     live   id  pid  start-ticks  supervisor-pid       (pid 0: not yet started)
     lost   id           its supervisor was killed; so is what was left of the task
 """
+# Each module imported here makes every fork slower, and pathlib is a large one:
+# ruff: noqa: PTH100, PTH101, PTH108, PTH120, PTH123, PTH208
+
+from __future__ import annotations
 
 import collections
 import contextlib
@@ -27,7 +32,11 @@ import sys
 
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 
-import supervisor  # noqa: E402
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import supervisor
+else:
+    import supervisor
 
 VERSION = b"1"
 _PACKET = 1 << 20
@@ -40,17 +49,17 @@ _POLL_IN = select.POLLIN | select.POLLHUP | select.POLLERR
 class Spawner:
     """The loop and what it knows: connections, and who supervises what."""
 
-    def __init__(self, first):
-        self.connections = {}
+    def __init__(self, first: int) -> None:
+        self.connections: dict[int, Connection] = {}
         #: id -> [pid, ticks, supervisor pid], for tasks whose end nobody has told yet.
-        self.live = {}
-        self.supervisors = {}
+        self.live: dict[bytes, list[bytes]] = {}
+        self.supervisors: dict[int, bytes] = {}
         self.retired = False
         self.started = 0
         self.poll = select.poll()
         self.lock = os.open("spawner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.listener = _listen("spawner.sock")
+        self.listener: socket.socket | None = _listen("spawner.sock")
         self.ear, mouth = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.ear.setblocking(False)
         self.places = supervisor.Places(mouth, _new_journal())
@@ -60,7 +69,7 @@ class Spawner:
             self.poll.register(descriptor, select.POLLIN)
         self.connect(socket.socket(fileno=first))
 
-    def serve(self):
+    def serve(self) -> supervisor.Request | None:
         """Return the request of a task to supervise, in a fork; None when all is done."""
         while self.connections or self.live or self.supervisors:
             for descriptor, event in self.poll.poll():
@@ -78,7 +87,7 @@ class Spawner:
                         return request
         return None
 
-    def connect(self, link):
+    def connect(self, link: socket.socket) -> None:
         link.setblocking(False)
         link.set_inheritable(False)
         with contextlib.suppress(OSError):
@@ -87,20 +96,20 @@ class Spawner:
         self.poll.register(link, select.POLLIN)
         self.send(connection, b"hello\0" + VERSION)
 
-    def disconnect(self, connection):
+    def disconnect(self, connection: Connection) -> None:
         descriptor = connection.link.fileno()
         if self.connections.pop(descriptor, None) is not None:
             self.poll.unregister(descriptor)
             connection.link.close()
 
-    def send(self, connection, packet):
+    def send(self, connection: Connection, packet: bytes) -> None:
         connection.waiting.append(packet)
         if len(connection.waiting) == 1:
             self.flush(connection)
         elif len(connection.waiting) > _BACKLOG:
             self.disconnect(connection)
 
-    def flush(self, connection):
+    def flush(self, connection: Connection) -> None:
         if connection.link.fileno() < 0:
             return
         try:
@@ -115,7 +124,7 @@ class Spawner:
             return
         self.poll.modify(connection.link, select.POLLIN)
 
-    def listen(self):
+    def listen(self) -> None:
         """Pass on what supervisors say."""
         while True:
             try:
@@ -130,11 +139,11 @@ class Spawner:
                 self.live.pop(execution, None)
             self.tell(packet)
 
-    def tell(self, packet):
+    def tell(self, packet: bytes) -> None:
         for connection in list(self.connections.values()):
             self.send(connection, packet)
 
-    def reap(self):
+    def reap(self) -> None:
         """See which supervisors are over; one that did not say how its task ended was killed."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake, 4096)
@@ -155,7 +164,7 @@ class Spawner:
             for execution in lost:
                 self.tell(b"lost\0" + execution)
 
-    def kill_strays(self):
+    def kill_strays(self) -> None:
         """Kill what came to us because its supervisor died: its task, and all that task started."""
         me = os.getpid()
         for _ in range(1000):
@@ -170,7 +179,7 @@ class Spawner:
                 with contextlib.suppress(OSError):
                     os.waitpid(pid, 0)
 
-    def obey(self, connection):
+    def obey(self, connection: Connection) -> supervisor.Request | None:
         """Carry out what the agent asks; returns, in a fork, the request to supervise."""
         while connection.link.fileno() >= 0:
             try:
@@ -197,7 +206,7 @@ class Spawner:
                 self.retire()
         return None
 
-    def start(self, fields):
+    def start(self, fields: list[bytes]) -> supervisor.Request | None:
         if fields[1] in self.live or self.retired:
             return None
         self.started += 1
@@ -212,7 +221,7 @@ class Spawner:
         self.live[fields[1]] = [b"0", b"0", b"%d" % pid]
         return None
 
-    def abandon(self):
+    def abandon(self) -> None:
         """In a fork: let go of what is the spawner's own."""
         for descriptor in (self.lock, self.wake, self.wake_end, self.ear.fileno()):
             os.close(descriptor)
@@ -221,8 +230,8 @@ class Spawner:
         for descriptor in self.connections:
             os.close(descriptor)
 
-    def retire(self):
-        if not self.retired:
+    def retire(self) -> None:
+        if self.listener is not None:
             self.retired = True
             self.poll.unregister(self.listener)
             self.listener.close()
@@ -233,11 +242,14 @@ class Spawner:
 
 
 class Connection:
-    def __init__(self, link):
-        self.link, self.waiting = link, collections.deque()
+    """An agent, and the packets it has not taken yet."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self.link = link
+        self.waiting: collections.deque[bytes] = collections.deque()
 
 
-def _listen(path):
+def _listen(path: str) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -248,7 +260,7 @@ def _listen(path):
     return listener
 
 
-def _new_journal():
+def _new_journal() -> int:
     """The next journal.  Shared locks say that somebody may still write to it."""
     number = max((int(name) for name in os.listdir("exits") if name.isdigit()), default=0)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
@@ -260,7 +272,7 @@ def _new_journal():
             return journal
 
 
-def main():
+def main() -> None:
     os.chdir(sys.argv[1])
     os.umask(0o022)
     signal.signal(signal.SIGTERM, supervisor.on_signal)

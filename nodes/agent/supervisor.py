@@ -11,6 +11,10 @@ records are fields separated by NUL; their forms are a contract between versions
 A directory in ``work`` says that its task was started or may have been; the lock on it says that
 a supervisor lives.  Log segments are ``logs/<id>.<stream>.<offset of their first byte>``.
 """
+# Each module imported here makes every fork slower, and pathlib is a large one:
+# ruff: noqa: PTH110, PTH112, PTH118, PTH123
+
+from __future__ import annotations
 
 import contextlib
 import ctypes
@@ -21,11 +25,17 @@ import select
 import signal
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
 SEGMENT = 8 << 20
 SEGMENTS = 4
 TAIL = 8 * 1024
 #: How long output is still read after the last process of the task is gone, in seconds.
 _DRAIN = 1.0
+#: What does not die of KILL at once is killed again, after this many seconds.
+_AGAIN = 10.0
 _PIPE = 1 << 20
 _F_SETPIPE_SZ = 1031
 _PR_SET_CHILD_SUBREAPER = 36
@@ -44,7 +54,7 @@ prctl = ctypes.CDLL(None).prctl
 _stopped = 0
 
 
-def on_signal(number, _frame):
+def on_signal(number: int, _frame: object) -> None:
     """Note a TERM; that a CHLD came, the wake-up descriptor tells."""
     global _stopped  # noqa: PLW0603
     if number == signal.SIGTERM:
@@ -54,7 +64,7 @@ def on_signal(number, _frame):
 class Places:
     """Descriptors that every supervisor inherits: directories, the journal, the spawner's ear."""
 
-    def __init__(self, news, journal):
+    def __init__(self, news: socket.socket, journal: int) -> None:
         self.news, self.journal = news, journal
         self.work = os.open("work", os.O_RDONLY | os.O_DIRECTORY)
         self.logs = os.open("logs", os.O_RDONLY | os.O_DIRECTORY)
@@ -66,16 +76,17 @@ class Request:
     start  id  timeout-or-empty  grace  number-of-arguments  arguments…  NAME=value…
     """
 
-    def __init__(self, fields):
+    def __init__(self, fields: list[bytes]) -> None:
         self.id = fields[1]
         self.timeout = float(fields[2]) if fields[2] else None
         self.grace = float(fields[3])
         count = int(fields[4])
         self.command = fields[5 : 5 + count]
-        self.env = dict(pair.split(b"=", 1) for pair in fields[5 + count :])
+        pairs = (pair.partition(b"=") for pair in fields[5 + count :])
+        self.env = {name: value for name, _, value in pairs}
 
 
-def supervise(request, places):
+def supervise(request: Request, places: Places) -> None:
     """Run the task, and return when it is over and told."""
     wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
@@ -133,12 +144,13 @@ def supervise(request, places):
 class Stream:
     """One output stream: its last bytes here, as much as is kept of it in segments on disk."""
 
-    def __init__(self, logs, prefix):
+    def __init__(self, logs: int, prefix: str) -> None:
         self.size, self.tail = 0, b""
         self._logs, self._prefix = logs, prefix
-        self._file, self._written, self._segments = -1, 0, []
+        self._file, self._written = -1, 0
+        self._segments: list[str] = []
 
-    def take(self, data):
+    def take(self, data: bytes) -> None:
         self.tail = data[-TAIL:] if len(data) >= TAIL else (self.tail + data)[-TAIL:]
         try:
             self._write(data)
@@ -149,7 +161,7 @@ class Stream:
         if self._written >= SEGMENT:
             self._close()
 
-    def _write(self, data):
+    def _write(self, data: bytes) -> None:
         if self._file < 0:
             segment = f"{self._prefix}{self.size:015d}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -163,13 +175,13 @@ class Stream:
             raise OSError(errno.ENOSPC, "short write")
         self._written += wrote
 
-    def _close(self):
+    def _close(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file, self._written = -1, 0
 
 
-def _spawn(request, out, err):
+def _spawn(request: Request, out: int, err: int) -> int:
     """Start the task in a session of its own; raises the OSError that exec failed with."""
     actions = (
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -187,7 +199,7 @@ def _spawn(request, out, err):
     )
 
 
-def _find(program, path):
+def _find(program: bytes, path: bytes) -> bytes:
     """The file that *program* means, by the task's own PATH, not by ours."""
     if b"/" in program:
         return program
@@ -203,12 +215,15 @@ def _find(program, path):
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _watch(request, pid, streams, wake, began):
+def _watch(
+    request: Request, pid: int, streams: dict[int, Stream], wake: int, began: float
+) -> bytes:
     """Serve the task until its first process is over; return who ended it."""
     poll = select.poll()
     for descriptor in (*streams, wake):
         poll.register(descriptor, select.POLLIN)
-    me, why, kill_at = os.getpid(), b"", None
+    me, why = os.getpid(), b""
+    kill_at: float | None = None
     end_at = None if request.timeout is None else began + request.timeout
     # The first look comes before the first wait: a signal may have come before the wake-up pipe.
     while True:
@@ -222,11 +237,11 @@ def _watch(request, pid, streams, wake, began):
             kill_at, end_at = now + request.grace, None
         if kill_at is not None and now >= kill_at:
             _signal_group(pid, signal.SIGKILL)
-            kill_at = float("inf")
+            kill_at = now + _AGAIN
         if _is_over(pid):
             return why
         alarm = kill_at if kill_at is not None else end_at
-        wait = None if alarm in (None, float("inf")) else max(0.0, alarm - now) * 1000 + 1
+        wait = None if alarm is None else max(0.0, alarm - now) * 1000 + 1
         for descriptor, _ in poll.poll(wait):
             if descriptor != wake:
                 _read(descriptor, streams, poll)
@@ -235,7 +250,7 @@ def _watch(request, pid, streams, wake, began):
                 os.read(wake, 512)
 
 
-def _read(descriptor, streams, poll):
+def _read(descriptor: int, streams: dict[int, Stream], poll: select.poll) -> None:
     stream = streams[descriptor]
     data = os.read(descriptor, 65536 if stream.size < _PIPE else _PIPE)
     if data:
@@ -249,7 +264,7 @@ def _read(descriptor, streams, poll):
         del streams[descriptor]
 
 
-def _is_over(pid):
+def _is_over(pid: int) -> bool:
     """Whether the task's first process is over.  Reaps orphans that came to us meanwhile."""
     while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
         if found.si_pid == pid:
@@ -258,7 +273,7 @@ def _is_over(pid):
     return False
 
 
-def _end_orphans():
+def _end_orphans() -> None:
     """Kill whatever the task left behind, also what escaped into sessions of its own."""
     me = os.getpid()
     while True:
@@ -277,7 +292,7 @@ def _end_orphans():
             os.waitpid(-1, 0)
 
 
-def _drain(streams):
+def _drain(streams: dict[int, Stream]) -> None:
     """Take what is still in the pipes.  Nobody writes to them any more."""
     until = time.monotonic() + _DRAIN
     poll = select.poll()
@@ -289,17 +304,17 @@ def _drain(streams):
             _read(descriptor, streams, poll)
 
 
-def _signal_group(pid, number):
+def _signal_group(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
 
 
-def _start_ticks(pid):
+def _start_ticks(pid: int) -> int:
     with open(f"/proc/{pid}/stat", "rb", 0) as file:
         return int(file.read(1024).rsplit(b")", 1)[1].split()[19])
 
 
-def _tell(places, fields, *tails):
+def _tell(places: Places, fields: list[bytes], *tails: bytes) -> None:
     """Record how it ended, then say so."""
     record = b"\0".join(fields).replace(b"\n", b" ") + b"\n"
     with contextlib.suppress(OSError):  # A full disk: then only the spawner hears of it.
@@ -307,6 +322,6 @@ def _tell(places, fields, *tails):
     _say(places, [*fields, *tails])
 
 
-def _say(places, fields):
+def _say(places: Places, fields: list[bytes]) -> None:
     with contextlib.suppress(OSError):  # The spawner is gone; the journal is not.
         places.news.send(b"\0".join(fields))
