@@ -51,12 +51,8 @@ POLL = 0.5
 class Demo:
     """The two jobs, submitted and followed until both have ended."""
 
-    def __init__(
-        self, client: httpx.Client, *, run: str, say: Callable[[str], None], stopped: Event
-    ) -> None:
-        """Tell apart with *run* this demonstration from those of earlier starts."""
+    def __init__(self, client: httpx.Client, *, say: Callable[[str], None], stopped: Event) -> None:
         self.client = client
-        self.run = run
         self.say = say
         self.stopped = stopped
 
@@ -76,13 +72,15 @@ class Demo:
             self._tell(ended)
 
     def _submit(self, name: str, slots: int, script: str, env: dict[str, str]) -> None:
-        """Submit one of the jobs, unless it is on its way since an earlier start."""
-        found = self.client.get(f"jobs/{name}")
-        if found.is_success and found.json()["state"] in LIVE:
+        """Submit one of the jobs; at a later start it goes on, or if it has ended, runs again."""
+        job = self._ask("POST", "jobs", json=spec(name, slots, script, env))
+        if job["changed"]:
+            self.say(f"demo: {name} submitted, {slots} slot{'s' if slots > 1 else ''}")
+        elif job["state"] in LIVE:
             self.say(f"demo: {name} goes on where it stopped")
-            return
-        self._ask("POST", "jobs", json=spec(name, slots, script, env | {"DEMO_RUN": self.run}))
-        self.say(f"demo: {name} submitted, {slots} slot{'s' if slots > 1 else ''}")
+        else:
+            self._ask("POST", f"jobs/{name}/rerun", json={})
+            self.say(f"demo: {name} runs again")
 
     def _followed(self, name: str) -> dict[str, Any] | None:
         """Wait until job *name* has ended; None if we are stopped before."""
@@ -93,8 +91,7 @@ class Demo:
         return None
 
     def _tell(self, job: dict[str, Any]) -> None:
-        reason = job.get("reason") or ""
-        self.say(f"demo: {job['name']} {job['state']}" + (f" ({reason})" if reason else ""))
+        self.say(f"demo: {job['name']} {job['state']}: {job['sentence']}")
 
     def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         answer = self.client.request(method, path, **more)

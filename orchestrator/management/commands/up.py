@@ -22,7 +22,6 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection
-from django.utils import timezone
 
 from orchestrator import postgres
 from orchestrator.demo import Demo
@@ -128,7 +127,7 @@ class Command(BaseCommand):
         token = tokens.create(
             user=_administrator(),
             name="demonstration",
-            scopes=["read", "write"],
+            scopes=["submit"],
             expires_in=timedelta(hours=1),
         )
         stopped = Event()
@@ -143,8 +142,7 @@ class Command(BaseCommand):
             try:
                 with client:
                     if _ready(here, stopped):
-                        run = timezone.now().isoformat(timespec="seconds")
-                        Demo(client, run=run, say=self.say, stopped=stopped).play()
+                        Demo(client, say=self.say, stopped=stopped).play()
             except httpx.HTTPError as why:
                 if not stopped.is_set():
                     self.say(f"demo: given up: {why}")
