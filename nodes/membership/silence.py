@@ -91,7 +91,8 @@ _LISTEN = """
     INSERT INTO nodes_listening AS l (who, since, at)
     VALUES (%s, clock_timestamp(), clock_timestamp())
     ON CONFLICT (who) DO UPDATE SET
-        since = CASE WHEN clock_timestamp() - l.at > make_interval(secs => %s) THEN clock_timestamp() ELSE l.since END,
+        since = CASE WHEN clock_timestamp() - l.at > make_interval(secs => %s)
+            THEN clock_timestamp() ELSE l.since END,
         at = clock_timestamp()
 """
 

@@ -1,0 +1,211 @@
+"""What one session has told its node, and what the node has taken of it.  Pure.
+
+The session sends numbered frames of orders and keeps the unacknowledged ones within WINDOW; the
+node acknowledges by naming the order revision it has durably taken.  Beside that this keeps what
+the node should hold, to compare its digest with at each heartbeat.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from .protocol import codec
+from .protocol.messages import (
+    BATCH,
+    MAX_FRAME,
+    WINDOW,
+    Happened,
+    Held,
+    Holding,
+    Order,
+    Orders,
+    Report,
+    Want,
+)
+from .protocol.session import digest
+
+#: What a frame takes beside its orders.
+ENVELOPE = 1024
+#: Heartbeats in a row that must differ before it counts: one may cross a report under way.
+PATIENCE = 2
+
+_ENDS = frozenset({Happened.DECLINE, Happened.COMPLETE, Happened.FAIL, Happened.CANCEL})
+_STATES = {
+    Happened.BID: Holding.BID,
+    Happened.PREPARE: Holding.PREPARING,
+    Happened.START: Holding.RUNNING,
+    Happened.PUBLISH: Holding.RUNNING,
+}
+
+
+class Comparison(Enum):
+    """What a heartbeat's digest says about what both ends believe."""
+
+    UNKNOWN = auto()  # orders or reports may be under way
+    EQUAL = auto()
+    DIFFERS = auto()  # for so long that it is no chance: tell the full desired set
+    STILL_DIFFERS = auto()  # although the full set was told: only a new hello can help
+
+
+class NeverSent(Exception):
+    """The node acknowledges order revision {rev}, which it was never sent."""
+
+
+@dataclass(frozen=True)
+class _Sent:
+    order_rev: int
+    told: tuple[tuple[str, Want], ...]
+
+
+class Outgoing:
+    """The books of one session's orders.  *holds* is what the node said it holds."""
+
+    def __init__(self, epoch: int, order_rev: int, holds: Iterable[Held] = ()) -> None:
+        self.epoch = epoch
+        #: The newest revision in any frame sent; what is asked for next is above it.
+        self.sent_rev = order_rev
+        #: The newest revision that the node has taken.
+        self.taken_rev = 0
+        self._waiting: deque[Orders] = deque()
+        self._under_way: deque[_Sent] = deque()
+        live = (it for it in holds if it.state is not Holding.ENDED)
+        self._holds: dict[str, Holding] = {it.execution: it.state for it in live}
+        self._differed = 0
+        self._was_told_again = False
+
+    # --- telling -------------------------------------------------------------------------------
+
+    def replace(self, order_rev: int, orders: Sequence[Order]) -> list[tuple[Order, ...]]:
+        """Tell the full desired set as of *order_rev*; gives the parts that fit a frame each.
+
+        At least one part, maybe empty.  What was waiting to be sent is covered by it.
+        """
+        self._waiting.clear()
+        self.sent_rev = max(order_rev, self.sent_rev)
+        self._differed = 0
+        self._under_way.append(_Sent(self.sent_rev, _newest(orders)))
+        return list(parts(orders)) or [()]
+
+    def add(self, order_rev: int, orders: Sequence[Order]) -> list[Orders]:
+        """Tell what is new up to *order_rev*; gives the frames that may be sent now."""
+        *first, last = parts(orders) if orders else [()]
+        for part in first:
+            self._queue(part[-1].rev, part)
+        if last:
+            self._queue(max(order_rev, last[-1].rev), last)
+        return self.release()
+
+    def release(self) -> list[Orders]:
+        """The frames that waited for the node to acknowledge others and may be sent now."""
+        frames = []
+        while self._waiting and len(self._under_way) < WINDOW:
+            frame = self._waiting.popleft()
+            self._under_way.append(_Sent(frame.order_rev, _newest(frame.items)))
+            frames.append(frame)
+        return frames
+
+    @property
+    def unacknowledged(self) -> int:
+        return len(self._under_way)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether frames wait, so that asking for more orders would only pile them up."""
+        return bool(self._waiting)
+
+    def _queue(self, order_rev: int, items: tuple[Order, ...]) -> None:
+        self._waiting.append(Orders(self.epoch, self.sent_rev, order_rev, items))
+        self.sent_rev = order_rev
+
+    # --- being told ----------------------------------------------------------------------------
+
+    def taken(self, order_rev: int) -> tuple[tuple[str, Want], ...]:
+        """What the node newly acknowledges by *order_rev*: executions, with their newest order.
+
+        Raises NeverSent.  An older revision than before says nothing new.
+        """
+        if order_rev > self.sent_rev:
+            raise NeverSent(order_rev)
+        newest: dict[str, Want] = {}
+        while self._under_way and self._under_way[0].order_rev <= order_rev:
+            newest.update(self._under_way.popleft().told)
+        self.taken_rev = max(self.taken_rev, order_rev)
+        for execution, want in newest.items():
+            self._hold(execution, want)
+        return tuple(newest.items())
+
+    def reported(self, reports: Iterable[Report]) -> None:
+        """The node has said these things about what it holds."""
+        for report in reports:
+            if report.happened in _ENDS:
+                self._holds.pop(report.execution, None)
+            elif report.execution in self._holds:
+                self._holds[report.execution] = _STATES[report.happened]
+
+    def _hold(self, execution: str, want: Want) -> None:
+        held = self._holds.get(execution)
+        match want:
+            case Want.BID if held is None:
+                self._holds[execution] = Holding.BID
+            case Want.RUN if held in (None, Holding.BID):
+                self._holds[execution] = Holding.PREPARING
+            case Want.REJECT if held is Holding.BID:
+                del self._holds[execution]
+
+    # --- comparing -----------------------------------------------------------------------------
+
+    def holds(self) -> tuple[Held, ...]:
+        """What the node should hold by now."""
+        return tuple(Held(execution, state) for execution, state in self._holds.items())
+
+    def compare(self, order_rev: int, theirs: str) -> Comparison:
+        """Compare the digest of a heartbeat with what the node should hold."""
+        if self._under_way or order_rev != self.taken_rev:
+            return Comparison.UNKNOWN
+        if digest((e, state is not Holding.BID) for e, state in self._holds.items()) == theirs:
+            self._differed, self._was_told_again = 0, False
+            return Comparison.EQUAL
+        self._differed += 1
+        if self._differed < PATIENCE:
+            return Comparison.UNKNOWN
+        self._differed = 0
+        again, self._was_told_again = self._was_told_again, True
+        return Comparison.STILL_DIFFERS if again else Comparison.DIFFERS
+
+
+def fits(orders: Iterable[Order], too_long: Callable[[str], None]) -> tuple[Order, ...]:
+    """Those of *orders* that can be sent at all; *too_long* is told of the others."""
+    sendable = []
+    for order in orders:
+        if codec.size(order) < MAX_FRAME - ENVELOPE:
+            sendable.append(order)
+        else:
+            too_long(order.execution)
+    return tuple(sendable)
+
+
+def parts(orders: Sequence[Order]) -> list[tuple[Order, ...]]:
+    """*orders* in pieces that fit a frame each: at most BATCH of them, within MAX_FRAME.
+
+    Each of them must fit one by itself, see ``fits``.
+    """
+    pieces: list[tuple[Order, ...]] = []
+    piece: list[Order] = []
+    room = MAX_FRAME - ENVELOPE
+    for order in orders:
+        size = codec.size(order) + 1
+        if piece and (size > room or len(piece) == BATCH):
+            pieces.append(tuple(piece))
+            piece, room = [], MAX_FRAME - ENVELOPE
+        piece.append(order)
+        room -= size
+    if piece:
+        pieces.append(tuple(piece))
+    return pieces
+
+
+def _newest(orders: Iterable[Order]) -> tuple[tuple[str, Want], ...]:
+    return tuple({order.execution: order.want for order in orders}.items())

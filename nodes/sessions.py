@@ -1,0 +1,356 @@
+"""The sessions of this web process: who is connected, and what they share.
+
+One intake for what nodes report, one pump for what they must be told, one statement a second
+for all that was heard of.  Async here, sync in threads; each crosses once per batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+
+from . import hints, membership
+from .conversation import Conversation
+from .errors import NodesError
+from .hints import Hint
+from .intake import PASSING, Intake, Settled, with_connection
+from .membership.silence import EARS, listen
+from .orders import fits
+from .protocol.messages import BATCH, Close, Hello, LogChunk, LogEnd
+from .upward import DesiredSet, NodeOrders, Upward
+from .watches import NotConnected
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+#: How long an order may go unnoticed when its hint is lost, in seconds.
+POLL = 5.0
+TICK = 1.0
+HOLDER = f"{socket.gethostname()}:{os.getpid()}"
+
+
+class Sessions:
+    """All sessions of this process, and the tasks that serve them."""
+
+    def __init__(self, upward: Upward) -> None:
+        self.refusals: Counter[int] = Counter()
+        self._upward = upward
+        self._by_node: dict[UUID, Conversation] = {}
+        self._heard: set[UUID] = set()
+        self._differing: set[Conversation] = set()
+        self._wake = asyncio.Event()
+        self._intake = Intake(upward.receive, self._settle)
+        self._hellos = ThreadPoolExecutor(4, thread_name_prefix="hello")
+        self._rounds = ThreadPoolExecutor(2, thread_name_prefix="round")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._by_node)
+
+    def statistics(self) -> dict[str, int]:
+        """What there is to measure, by name."""
+        return {
+            "sessions": len(self._by_node),
+            "frames": self._intake.frames,
+            "reports": self._intake.reports,
+            "flushes": self._intake.flushes,
+            "backlog": self._intake.backlog,
+            "watches": sum(len(it.watches) for it in self._by_node.values()),
+            **{f"refused_{code}": count for code, count in self.refusals.items()},
+        }
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to serve, in the running loop.  Called again, it does nothing."""
+        if self._tasks:
+            return
+        self._loop = asyncio.get_running_loop()
+        for name, serve in (
+            ("intake", self._intake.run),
+            ("orders", self._pump),
+            ("beats", self._beat),
+        ):
+            self._tasks.append(self._loop.create_task(serve(), name=f"nodes: {name}"))
+        self._unsubscribe = hints.subscribe(Hint.ORDERS, self.wake)
+
+    async def close(self) -> None:
+        """Stop to serve; what was not acknowledged will be said again."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        for threads in (self._hellos, self._rounds):
+            await asyncio.to_thread(threads.shutdown)
+
+    def wake(self) -> None:
+        """Look for orders now.  May be called from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a sync function that uses the database, on behalf of one link."""
+        return await self._run(self._hellos, function, *arguments)
+
+    async def _run(self, threads: Executor, function: Callable[..., T], *arguments: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads, partial(with_connection, function, *arguments))
+
+    # --- coming and going ------------------------------------------------------------------------
+
+    async def begin(
+        self,
+        node: UUID,
+        hello: Hello,
+        *,
+        send: Callable[[str], Awaitable[None]],
+        end: Callable[[int, str], Awaitable[None]],
+    ) -> Conversation:
+        """Greet *node* and welcome it; an older link that it has here is closed.
+
+        Raises what ``membership.greet`` raises; a link of a node that is quarantined is closed.
+        """
+        try:
+            greeting, desired = await self.call(self._greet, node, hello)
+        except NodesError:
+            await self._end(self._by_node.get(node), Close.REFUSED, "the node is quarantined")
+            raise
+        conversation = Conversation(
+            node,
+            hello,
+            greeting.epoch,
+            send=send,
+            end=end,
+            submit=self._intake.submit,
+            ask_again=self._tell_again,
+        )
+        older = self._by_node.get(node)
+        if older is not None and older.epoch > greeting.epoch:
+            await end(Close.FENCED, "a newer session of this node exists")
+            conversation.is_over = True
+            return conversation
+        self._by_node[node] = conversation
+        await self._end(older, Close.FENCED, "a newer link of this node exists")
+        await conversation.welcome(desired, approved=greeting.approved)
+        self._heard.add(node)
+        self._wake.set()
+        return conversation
+
+    async def finish(self, conversation: Conversation) -> None:
+        """The link is gone: the node is disconnected, unless it has another one."""
+        conversation.is_over = True
+        conversation.watches.close()
+        self._differing.discard(conversation)
+        if self._by_node.get(conversation.node) is conversation:
+            del self._by_node[conversation.node]
+        with suppress(*PASSING):  # Silence will tell, when the database is back.
+            await self.call(membership.leave, conversation.node, conversation.epoch)
+
+    def heard(self, conversation: Conversation) -> None:
+        """Something was said over this session."""
+        self._heard.add(conversation.node)
+
+    def _greet(self, node: UUID, hello: Hello) -> tuple[membership.Greeting, DesiredSet]:
+        greeting = membership.greet(node, hello, HOLDER)
+        if not greeting.approved:
+            return greeting, DesiredSet(greeting.order_rev, ())
+        return greeting, _sendable(node, self._upward.desired(node, hello, greeting.epoch))
+
+    async def _end(self, conversation: Conversation | None, code: int, sentence: str) -> None:
+        if conversation is not None and not conversation.is_over:
+            await conversation.end(code, sentence)
+
+    # --- watching --------------------------------------------------------------------------------
+
+    async def watch(
+        self, execution: str, node: UUID, stream: str, offset: int = 0, *, follow: bool = True
+    ) -> AsyncIterator[LogChunk | LogEnd]:
+        """The bytes of a log, from the node that has it; see ``Watches.watch``.
+
+        Raises NotConnected when the node has no session with this process.
+        """
+        conversation = self._by_node.get(node)
+        if conversation is None:
+            raise NotConnected
+        pieces = conversation.watches.watch(execution, stream, offset=offset, follow=follow)
+        try:
+            async for piece in pieces:
+                yield piece
+        finally:
+            await pieces.aclose()  # type: ignore[attr-defined]  # An async generator.
+
+    # --- rounds ----------------------------------------------------------------------------------
+
+    async def _settle(self, settled: Sequence[Settled]) -> None:
+        by_session: dict[tuple[UUID, int], list[Settled]] = defaultdict(list)
+        for frame, verdict in settled:
+            by_session[frame.node, frame.epoch].append((frame, verdict))
+        for (node, epoch), mine in by_session.items():
+            conversation = self._by_node.get(node)
+            if conversation is not None and conversation.epoch == epoch:
+                await self._safely(conversation, conversation.settle(mine))
+        if self._differing:
+            self._wake.set()
+
+    async def _pump(self) -> None:
+        """Tell every node its orders: after a hint, after a welcome, and every POLL seconds."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), POLL)
+            self._wake.clear()
+            try:
+                await self._tell_those_that_differ()
+                await self._tell_orders()
+            except PASSING as error:
+                log.warning("orders wait", error=str(error))
+                await asyncio.sleep(TICK)
+                self._wake.set()
+            except Exception:
+                log.exception("orders cannot be told")
+                await asyncio.sleep(TICK)
+
+    async def _tell_orders(self) -> None:
+        asked = {node: it for node, it in self._by_node.items() if not it.outgoing.is_full}
+        if not asked:
+            return
+        revisions = {node: it.outgoing.sent_rev for node, it in asked.items()}
+        for found in await self._run(self._rounds, self._orders, revisions):
+            conversation = asked[found.node]
+            if conversation.outgoing.sent_rev != revisions[found.node]:
+                continue  # Told the full set meanwhile: the next round knows more.
+            await self._safely(conversation, conversation.tell(found.order_rev, found.orders))
+            if len(found.orders) >= BATCH:
+                self._wake.set()
+
+    def _orders(self, revisions: Mapping[UUID, int]) -> list[NodeOrders]:
+        try:
+            found = self._upward.orders(revisions)
+        except PASSING:
+            raise
+        except Exception:
+            log.exception("orders are asked for node by node")
+            found = [it for node, rev in revisions.items() for it in self._orders_of(node, rev)]
+        return [
+            NodeOrders(it.node, it.order_rev, fits(it.orders, partial(_too_long, it.node)))
+            for it in found
+        ]
+
+    def _orders_of(self, node: UUID, revision: int) -> Sequence[NodeOrders]:
+        try:
+            return self._upward.orders({node: revision})
+        except PASSING:
+            raise
+        except Exception:
+            log.exception("a node cannot be told its orders", node=str(node))
+            return ()
+
+    def _tell_again(self, conversation: Conversation) -> None:
+        self._differing.add(conversation)
+        self._wake.set()
+
+    async def _tell_those_that_differ(self) -> None:
+        # Only when nothing is under way: what is not yet written would seem to be missing.
+        for conversation in [it for it in self._differing if not it.in_flight]:
+            self._differing.discard(conversation)
+            ask = partial(
+                self._upward.desired,
+                conversation.node,
+                conversation.hello_now(),
+                conversation.epoch,
+            )
+            desired = _sendable(conversation.node, await self._run(self._rounds, ask))
+            await self._safely(conversation, conversation.tell_again(desired))
+
+    async def _beat(self) -> None:
+        """Write every TICK who was heard of; end what is outdated or stuck."""
+        while True:
+            await asyncio.sleep(TICK)
+            heard, self._heard = self._heard, set()
+            beats = [
+                membership.Beat(node, it.epoch, it.running, it.load)
+                for node in heard
+                if (it := self._by_node.get(node)) is not None
+            ]
+            try:
+                outdated = await self._run(self._rounds, _beat, beats)
+            except PASSING as error:
+                log.warning("heartbeats wait", error=str(error))
+                self._heard |= heard
+                continue
+            except Exception:
+                log.exception("heartbeats cannot be written")
+                continue
+            await self._end_outdated(beats, outdated)
+            await self._end_stuck()
+
+    async def _end_outdated(
+        self, beats: Sequence[membership.Beat], outdated: membership.Outdated
+    ) -> None:
+        for beat in beats:
+            conversation = self._by_node.get(beat.node)
+            if conversation is None or conversation.epoch != beat.epoch:
+                continue
+            if beat.node in outdated.fenced:
+                sentence = "a newer session exists, or the node was rejected or revoked"
+                await self._end(conversation, Close.FENCED, sentence)
+            elif beat.node in outdated.given_up:
+                sentence = "the node had been given up: say hello again"
+                await self._end(conversation, Close.SHUTTING_DOWN, sentence)
+
+    async def _end_stuck(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for conversation in [it for it in self._by_node.values() if it.is_stuck(now)]:
+            await self._end(conversation, Close.TOO_FAST, "the node does not take its orders")
+
+    async def _safely(self, conversation: Conversation, doing: Awaitable[None]) -> None:
+        """Do it; when it fails, that is the end of this session and of no other."""
+        try:
+            await doing
+        except Exception:
+            log.exception("a session failed", node=str(conversation.node))
+            await self._end(conversation, Close.SHUTTING_DOWN, "something went wrong here")
+
+
+def _beat(beats: Sequence[membership.Beat]) -> membership.Outdated:
+    listen(EARS)
+    if not beats:
+        return membership.Outdated(frozenset(), frozenset())
+    return membership.beat(beats)
+
+
+def _sendable(node: UUID, desired: DesiredSet) -> DesiredSet:
+    return DesiredSet(desired.order_rev, fits(desired.orders, partial(_too_long, node)))
+
+
+def _too_long(node: UUID, execution: str) -> None:
+    log.error("an order is too long to be sent", node=str(node), execution=execution)
+
+
+_current: Sessions | None = None
+
+
+def install(sessions: Sessions) -> None:
+    """Make *sessions* those of this process."""
+    global _current  # noqa: PLW0603 - a process has one event loop that serves nodes.
+    _current = sessions
+
+
+def current() -> Sessions:
+    """The sessions of this process; raises NotConnected where none are served."""
+    if _current is None:
+        raise NotConnected
+    return _current
