@@ -23,23 +23,23 @@ class ReadOnly:
         return False
 
 
-class SessionInline(ReadOnly, admin.StackedInline[NodeSession, Node]):
+class SessionInline(ReadOnly, admin.StackedInline):
     model = NodeSession
     fields = ("epoch", "received", "holder", "instance", "ledger", "run", "boot", "started_at")
 
 
-class HeartbeatInline(ReadOnly, admin.StackedInline[NodeHeartbeat, Node]):
+class HeartbeatInline(ReadOnly, admin.StackedInline):
     model = NodeHeartbeat
     fields = ("seen_at", "running", "load")
 
 
-class CredentialInline(ReadOnly, admin.TabularInline[NodeCredential, Node]):
+class CredentialInline(ReadOnly, admin.TabularInline):
     model = NodeCredential
     fields = ("created_at", "last_used_at", "revoked_at")
 
 
 @admin.register(Node)
-class NodeAdmin(ReadOnly, admin.ModelAdmin[Node]):
+class NodeAdmin(ReadOnly, admin.ModelAdmin):
     list_display = (
         "name",
         "approval",
@@ -56,7 +56,7 @@ class NodeAdmin(ReadOnly, admin.ModelAdmin[Node]):
 
 
 @admin.register(JoinToken)
-class JoinTokenAdmin(ReadOnly, admin.ModelAdmin[JoinToken]):
+class JoinTokenAdmin(ReadOnly, admin.ModelAdmin):
     """What tokens there are; a token itself is shown once, where it is made."""
 
     list_display = (
