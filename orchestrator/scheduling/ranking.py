@@ -87,7 +87,7 @@ def fitness(free_cpu: Any, free_memory: Any, algorithm: str) -> Any:
 
 def crowding(collisions: Any, count: int) -> Any:
     """0 to -1: the share of the job that would stand on one node, if any of it does."""
-    return -(collisions > 0) * (collisions + 1.0) / max(count, 1)
+    return (collisions > 0) * (collisions + 1.0) / -max(count, 1)
 
 
 def unreliability(failures: Any) -> Any:

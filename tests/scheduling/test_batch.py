@@ -1,0 +1,512 @@
+"""What the scheduler decides about batch jobs, case by case."""
+
+import pytest
+
+from orchestrator.lifecycle import Desired, JobState, Trigger
+from orchestrator.scheduling.accounting import AVOID
+from orchestrator.scheduling.plan import Place, Stop
+from orchestrator.scheduling.registry import scheduler_for
+from orchestrator.scheduling.slots import schedule
+from orchestrator.scheduling.world import Progress
+from tests.scheduling.worlds import GIB, NOW, cluster, execution, node, seconds, world
+
+
+def placed(plan):
+    return [(place.slot, place.node) for place in plan.place]
+
+
+def stopped(plan):
+    return {stop.execution: stop.reason for stop in plan.stop}
+
+
+# --- placing -----------------------------------------------------------------------------------
+
+
+def test_each_slot_gets_a_node_of_its_own_while_there_are_enough():
+    plan = schedule(world(count=3))
+    assert [place.slot for place in plan.place] == [0, 1, 2]
+    assert len({place.node for place in plan.place}) == 3
+    assert {place.desired for place in plan.place} == {Desired.PENDING}
+    assert plan.state is JobState.QUEUED
+    assert plan.reason == "waiting for 3 bids"
+    assert plan.tally == {"new": 3}
+    assert plan.summary == "placed 3"
+
+
+def test_more_slots_than_nodes_share_nodes():
+    plan = schedule(world(count=10, nodes=["n1", "n2"]))
+    assert len(plan.place) == 10
+    assert plan.blocked is None
+
+
+def test_without_approval_executions_are_launched_at_once():
+    plan = schedule(world(approval="none"))
+    assert plan.place == (Place(0, 1, "n1", Desired.RUNNING),)
+    assert plan.reason == "1 execution about to start"
+
+
+def test_ask_for_bids_from_several_nodes_at_once():
+    plan = schedule(world(ask=3, count=2))
+    assert [slot for slot, _ in placed(plan)] == [0, 0, 0, 1, 1, 1]
+    assert len({name for slot, name in placed(plan) if slot == 0}) == 3
+
+
+def test_asking_more_nodes_than_there_are_asks_those_there_are():
+    plan = schedule(world(ask=5, nodes=["n1", "n2"]))
+    assert sorted(placed(plan)) == [(0, "n1"), (0, "n2")]
+    assert plan.blocked is None
+
+
+def test_only_the_missing_slot_is_placed_again():
+    live = [execution("running", slot, node=f"n{slot + 1}") for slot in (0, 2)]
+    plan = schedule(world(*live, count=3, state=JobState.RUNNING))
+    assert [slot for slot, _ in placed(plan)] == [1]
+    assert not plan.stop
+
+
+def test_enough_executions_need_nothing():
+    live = [
+        execution("ask_for_bid", 0),
+        execution("bid_accepted", 1),
+        execution("running", 2, node="gone"),
+    ]
+    plan = schedule(world(*live, count=4, progress=Progress(completed=((3, 3),))))
+    assert (plan.place, plan.stop, plan.approve, plan.settle) == ((), (), (), ())
+
+
+def test_the_scheduler_does_not_change_the_cluster():
+    here = cluster("n1", "n2")
+    before = here.allocated.copy()
+    schedule(world(count=20, nodes=here))
+    assert (here.allocated == before).all()
+    assert schedule(world(count=20, nodes=here)) == schedule(world(count=20, nodes=here))
+
+
+def test_no_type_without_a_scheduler_is_decided_about():
+    assert scheduler_for("batch") is schedule
+    with pytest.raises(LookupError, match="no scheduler decides about jobs of type 'daemon'"):
+        scheduler_for("daemon")
+
+
+# --- bids --------------------------------------------------------------------------------------
+
+
+def test_the_only_bid_is_approved():
+    bid = execution("ask_for_bid_accepted")
+    plan = schedule(world(bid, state=JobState.QUEUED))
+    assert plan.approve == (bid.id,)
+    assert (plan.state, plan.reason) == (JobState.QUEUED, "1 execution about to start")
+
+
+def test_of_two_equal_bids_the_older_is_taken_and_the_other_rejected():
+    younger = execution("ask_for_bid_accepted", node="n2", created_at=NOW - seconds(1))
+    older = execution("ask_for_bid_accepted", node="n1", created_at=NOW - seconds(9))
+    plan = schedule(world(younger, older, ask=2))
+    assert plan.approve == (older.id,)
+    assert plan.stop == (Stop(younger.id, "another bid was taken"),)
+
+
+def test_the_better_bid_is_taken_even_when_it_is_younger():
+    worse = execution("ask_for_bid_accepted", node="far", created_at=NOW - seconds(9))
+    better = execution("ask_for_bid_accepted", node="near", created_at=NOW - seconds(1))
+    nodes = [node("far"), node("near", zone="a")]
+    plan = schedule(world(worse, better, nodes=nodes, affinities=[{"match": "zone = a"}]))
+    assert plan.approve == (better.id,)
+
+
+def test_a_bid_is_rejected_when_its_slot_already_runs():
+    runs = execution("running", 0)
+    bid = execution("ask_for_bid_accepted", 0, node="n2")
+    new = execution("new", 0, node="n3")
+    plan = schedule(world(runs, bid, new, ask=3))
+    assert stopped(plan) == dict.fromkeys([bid.id, new.id], "another execution has its slot")
+    assert plan.state is JobState.RUNNING
+
+
+def test_a_bid_that_was_rejected_by_us_is_not_asked_again_at_once():
+    taken = execution("ask_for_bid_accepted", 0)
+    ending = execution("ask_for_bid_accepted", 0, node="n2", desired=Desired.STOPPED)
+    plan = schedule(world(taken, ending, ask=2))
+    assert (plan.approve, plan.stop, plan.place) == ((taken.id,), (), ())
+
+
+def test_a_node_that_refuses_is_avoided_and_the_slot_asked_elsewhere():
+    plan = schedule(world(execution("ask_for_bid_rejected", 0, node="n1")))
+    assert plan.progress.avoid == {"n1": NOW + AVOID}
+    assert plan.progress.attempts == {}
+    [place] = plan.place
+    assert place.node != "n1"
+    assert place.attempt == 1
+
+
+def test_when_every_node_refused_the_job_waits_for_time_not_for_capacity():
+    plan = schedule(world(execution("ask_for_bid_rejected", 0, node="n1"), nodes=["n1"]))
+    assert plan.blocked is None
+    assert [(f.at, f.trigger) for f in plan.followups] == [(NOW + AVOID, Trigger.RETRY)]
+    assert plan.reason == (
+        "waiting for nodes that have refused: 1 of 1 slot; asked again at 2030-01-01 12:00:30 UTC"
+    )
+    assert plan.summary == "settled 1, 1 waiting for nodes that have refused"
+
+
+def test_a_node_that_refuses_again_is_avoided_longer_but_not_for_ever():
+    refused = execution("ask_for_bid_rejected", 0, node="n1")
+    for times, expected in ((1, 60), (3, 240), (50, 300)):
+        plan = schedule(world(refused, progress=Progress(refusals={"n1": times})))
+        assert plan.progress.avoid == {"n1": NOW + seconds(expected)}
+
+
+def test_a_node_is_asked_again_when_its_time_is_over():
+    past = Progress(avoid={"n1": NOW}, refusals={"n1": 1})
+    plan = schedule(world(nodes=["n1"], progress=past))
+    assert placed(plan) == [(0, "n1")]
+    assert plan.progress.avoid == {}
+
+
+def test_a_bid_is_withdrawn_from_a_node_that_takes_no_new_work():
+    asked = execution("ask_for_bid", 0, node="n1")
+    plan = schedule(world(asked, nodes=[node("n1", unready="drains"), node("n2")]))
+    assert stopped(plan) == {asked.id: "its node takes no new work any longer"}
+    assert placed(plan) == [(0, "n2")]
+
+
+def test_what_runs_on_a_node_that_takes_no_new_work_goes_on():
+    runs = execution("running", 0, node="n1")
+    plan = schedule(world(runs, nodes=[node("n1", unready="drains"), node("n2")]))
+    assert (plan.stop, plan.place, plan.state) == ((), (), JobState.RUNNING)
+
+
+# --- the end -----------------------------------------------------------------------------------
+
+
+def test_a_job_is_completed_when_every_slot_is():
+    ended = execution("completed", 1)
+    plan = schedule(world(ended, count=3, progress=Progress(completed=((0, 0), (2, 2)))))
+    assert plan.state is JobState.COMPLETED
+    assert plan.progress.completed == ((0, 2),)
+    assert plan.settle == (ended.id,)
+    assert plan.followups == ()
+    assert plan.tally == {"completed": 1}
+    assert plan.reason == "every slot has completed"
+
+
+def test_a_job_of_no_slots_is_completed_at_once():
+    plan = schedule(world(count=0))
+    assert (plan.state, plan.reason) == (JobState.COMPLETED, "scaled to zero")
+
+
+def test_a_completed_slot_needs_no_second_execution():
+    done, extra = execution("completed", 0), execution("running", 0, node="n2")
+    plan = schedule(world(done, extra, count=2))
+    assert stopped(plan) == {extra.id: "its slot has completed"}
+    assert [slot for slot, _ in placed(plan)] == [1]
+
+
+@pytest.mark.parametrize("state", [JobState.COMPLETED, JobState.FAILED, JobState.STOPPED])
+def test_an_ended_job_only_cleans_up(state):
+    runs, ended = execution("running", 0), execution("failed", 1)
+    plan = schedule(world(runs, ended, count=2, state=state))
+    assert plan.state is state
+    assert stopped(plan) == {runs.id: f"the job is {state}"}
+    assert plan.settle == (ended.id,)
+    assert (plan.place, plan.followups, plan.progress.attempts) == ((), (), {})
+
+
+def test_a_stopped_job_stops_everything_and_waits_for_the_end():
+    runs, bids = execution("running", 0), execution("ask_for_bid_accepted", 1)
+    ending = execution("running", 2, desired=Desired.STOPPED)
+    plan = schedule(
+        world(
+            runs,
+            bids,
+            ending,
+            count=5,
+            state=JobState.RUNNING,
+            view={"stop_requested": True, "stop_reason": "not needed"},
+        )
+    )
+    assert stopped(plan) == dict.fromkeys([runs.id, bids.id], "the job was stopped: not needed")
+    assert (plan.state, plan.reason) == (
+        JobState.RUNNING,
+        "stopping: 3 executions still to end",
+    )
+    assert (plan.place, plan.approve, plan.followups) == ((), (), ())
+
+
+@pytest.mark.parametrize("end", ["cancelled", "lost", "failed", "bid_rejected"])
+def test_a_job_is_stopped_when_its_last_execution_has_ended(end):
+    plan = schedule(world(execution(end), state=JobState.RUNNING, view={"stop_requested": True}))
+    assert (plan.state, plan.reason) == (JobState.STOPPED, "the job was stopped")
+
+
+def test_a_job_whose_slots_completed_is_completed_even_if_it_should_stop():
+    plan = schedule(world(execution("completed"), view={"stop_requested": True}))
+    assert plan.state is JobState.COMPLETED
+
+
+# --- attempts ----------------------------------------------------------------------------------
+
+
+def test_a_failed_slot_waits_and_is_then_tried_again():
+    failed = execution("failed", 0, message="exit code 1")
+    first = schedule(world(failed, state=JobState.RUNNING))
+    at = NOW + seconds(5)
+    assert (first.place, first.progress.retry_at, first.progress.attempts) == ((), {0: at}, {0: 1})
+    assert [(f.at, f.trigger) for f in first.followups] == [(at, Trigger.RETRY)]
+    assert first.state is JobState.QUEUED
+    assert first.reason == "1 slot to be tried again, the next at 2030-01-01 12:00:05 UTC"
+    second = schedule(world(now=at, progress=first.progress, state=JobState.QUEUED))
+    assert [(place.slot, place.attempt) for place in second.place] == [(0, 2)]
+    assert second.place[0].node != "n1", "the node where it failed comes last"
+
+
+@pytest.mark.parametrize(
+    ("backoff", "waits"),
+    [
+        ("constant", [10, 10, 10, 10]),
+        ("linear", [10, 20, 30, 35]),
+        ("exponential", [10, 20, 35, 35]),
+    ],
+)
+def test_back_off_grows_as_the_job_says(backoff, waits):
+    retry = {"attempts": 9, "backoff": backoff, "delay": "10s", "max_delay": "35s"}
+    for attempt, wait in enumerate(waits, start=1):
+        plan = schedule(world(execution("failed", attempt=attempt), retry=retry))
+        assert plan.progress.retry_at == {0: NOW + seconds(wait)}
+
+
+def test_the_job_fails_with_its_first_slot_that_exhausts_its_attempts():
+    failed = execution("failed", 1, attempt=3, message="exit code 7")
+    runs = execution("running", 0, node="n2")
+    plan = schedule(world(failed, runs, count=3, progress=Progress(attempts={1: 2})))
+    assert plan.state is JobState.FAILED
+    assert plan.reason == "slot 1 failed on N1 at attempt 3 of 3: exit code 7"
+    assert stopped(plan) == {runs.id: "the job failed"}
+    assert plan.place == ()
+
+
+def test_a_failure_that_cannot_be_cured_ends_the_slot_at_once():
+    plan = schedule(world(execution("failed", retryable=False, message="no such program")))
+    assert plan.state is JobState.FAILED
+    assert plan.reason == ("slot 0 failed on N1 and trying again would not help: no such program")
+
+
+def test_what_the_job_does_not_retry_ends_it():
+    plan = schedule(world(execution("lost"), retry={"on": ["failed"]}))
+    assert plan.reason == "slot 0 was lost with N1 and lost executions are not retried"
+
+
+@pytest.mark.parametrize("end", ["cancelled", "bid_rejected", "ask_for_bid_rejected"])
+def test_what_is_not_the_tasks_fault_is_no_attempt(end):
+    plan = schedule(world(execution(end), progress=Progress(attempts={0: 2})))
+    assert plan.progress.attempts == {0: 2}
+    assert [(place.slot, place.attempt) for place in plan.place] == [(0, 3)]
+
+
+def test_an_execution_that_was_lost_before_it_started_is_no_attempt():
+    plan = schedule(world(execution("lost", started_at=None)))
+    assert plan.progress.attempts == {}
+    assert len(plan.place) == 1
+
+
+def test_one_attempt_counts_once_however_often_it_is_reported():
+    again = Progress(attempts={0: 1}, retry_at={0: NOW + seconds(4)})
+    plan = schedule(world(execution("failed", attempt=1), progress=again))
+    assert (plan.progress.attempts, plan.progress.retry_at) == (again.attempts, again.retry_at)
+
+
+# --- lost nodes --------------------------------------------------------------------------------
+
+
+def test_a_lost_execution_is_replaced():
+    lost = execution("lost", node="n1")
+    plan = schedule(world(lost, retry={"delay": "1s"}))
+    assert (plan.settle, plan.progress.attempts) == ((lost.id,), {0: 1})
+    assert plan.progress.retry_at == {0: NOW + seconds(1)}
+
+
+def test_a_job_that_waits_for_lost_nodes_keeps_their_slots():
+    lost = execution("lost", 0, node="n1")
+    plan = schedule(world(lost, on_lost="wait", count=1))
+    assert (plan.settle, plan.place, plan.state) == ((), (), JobState.QUEUED)
+    assert plan.reason == "1 slot waiting for lost nodes to return: N1"
+
+
+def test_a_job_that_waits_goes_on_when_the_node_says_it_is_gone():
+    gone = execution("lost", 0, reserved=False)
+    plan = schedule(world(gone, on_lost="wait"))
+    assert (plan.settle, plan.progress.attempts) == ((gone.id,), {0: 1})
+
+
+# --- versions, rounds, counts ------------------------------------------------------------------
+
+
+def test_executions_of_a_replaced_version_are_stopped_and_their_slots_placed_again():
+    old, new = execution("running", 0), execution("running", 1, version=2)
+    plan = schedule(world(old, new, count=2, view={"version": 2, "oldest_version": 2}))
+    assert stopped(plan) == {old.id: "the job has a newer version"}
+    assert [slot for slot, _ in placed(plan)] == [0]
+
+
+def test_a_version_that_changes_no_task_replaces_nothing():
+    plan = schedule(world(execution("running"), view={"version": 5, "oldest_version": 1}))
+    assert (plan.stop, plan.place) == ((), ())
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "lost"])
+def test_what_an_old_version_or_round_did_is_history(end):
+    for it in (execution(end), execution(end, version=2, round=1)):
+        current = {"version": 2, "oldest_version": 2, "round": 2}
+        plan = schedule(world(it, view=current))
+        assert plan.settle == (it.id,)
+        assert (plan.progress.completed, plan.progress.attempts) == ((), {})
+        assert len(plan.place) == 1
+
+
+def test_executions_of_an_earlier_round_are_stopped():
+    old = execution("running", 0)
+    plan = schedule(world(old, view={"round": 2}))
+    assert stopped(plan) == {old.id: "the job was run again"}
+    assert [slot for slot, _ in placed(plan)] == [0]
+
+
+def test_a_smaller_job_stops_its_higher_slots():
+    live = [execution("running", slot) for slot in range(4)]
+    plan = schedule(world(*live, count=2))
+    assert stopped(plan) == dict.fromkeys([live[2].id, live[3].id], "the job needs fewer slots")
+
+
+def test_the_failure_of_a_slot_that_is_not_wanted_any_longer_fails_nothing():
+    plan = schedule(world(execution("failed", 7, attempt=3), count=2))
+    assert plan.state is not JobState.FAILED
+
+
+# --- time --------------------------------------------------------------------------------------
+
+
+def test_the_scheduler_stops_what_the_agent_did_not():
+    late = execution("running", started_at=NOW - seconds(60 + 10 + 30))
+    plan = schedule(world(late, timeouts={"execution": "60s"}, state=JobState.RUNNING))
+    assert stopped(plan) == {late.id: "it ran longer than the job allows"}
+    assert plan.progress.attempts == {0: 1}
+    assert plan.place == ()
+    again = schedule(
+        world(
+            execution("failed", attempt=1, code="timeout"),
+            timeouts={"execution": "60s"},
+            progress=plan.progress,
+        )
+    )
+    assert again.progress.attempts == {0: 1}
+
+
+def test_an_execution_in_its_time_is_looked_at_when_it_would_be_over():
+    runs = execution("running", started_at=NOW)
+    plan = schedule(world(runs, timeouts={"execution": "60s"}))
+    assert [(f.at, f.trigger) for f in plan.followups] == [
+        (NOW + seconds(100), Trigger.EXECUTION_TIMEOUT)
+    ]
+    assert not plan.stop
+
+
+def test_a_job_that_takes_too_long_in_total_fails():
+    runs = execution("running", 0)
+    plan = schedule(world(runs, timeouts={"total": "60s"}, state=JobState.RUNNING))
+    assert plan.state is JobState.FAILED
+    assert plan.reason == "it took longer than the 60 s the job may take in total"
+    assert stopped(plan) == {runs.id: "the job took too long"}
+
+
+def test_unplaced_work_fails_at_once_with_a_queue_timeout_of_zero():
+    plan = schedule(world(timeouts={"queue": 0}, resources={"cpu": 8}))
+    assert plan.state is JobState.FAILED
+    assert plan.reason == (
+        "1 of 1 slots found no place at once: "
+        "impossible: needs 8 cpu, the largest of 4 nodes has 4 cpu"
+    )
+
+
+def test_unplaced_work_waits_as_long_as_the_job_says():
+    first = schedule(world(count=2, nodes=[node("n1", cpu=100)], timeouts={"queue": "30s"}))
+    assert [place.slot for place in first.place] == [0]
+    assert first.progress.waiting_since == NOW
+    due = NOW + seconds(30)
+    assert (due, Trigger.QUEUE_TIMEOUT) in [(f.at, f.trigger) for f in first.followups]
+    full = node("n1", cpu=100, used=(100, 0, 0, 0))
+    runs = execution("running", 0)
+    second = schedule(
+        world(
+            runs,
+            count=2,
+            nodes=[full],
+            now=due,
+            timeouts={"queue": "30s"},
+            progress=first.progress,
+            state=JobState.RUNNING,
+        )
+    )
+    assert second.state is JobState.FAILED
+    assert stopped(second) == {runs.id: "the job found no place in time"}
+
+
+def test_waiting_ends_when_everything_has_a_place():
+    waited = Progress(waiting_since=NOW - seconds(50))
+    plan = schedule(world(execution("running"), progress=waited))
+    assert plan.progress.waiting_since is None
+
+
+# --- waiting for capacity ----------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_blocked_with_numbers():
+    nodes = [node("n1", memory=GIB), node("n2", memory=GIB // 2)]
+    plan = schedule(world(count=3, nodes=nodes, resources={"memory": "1GiB"}))
+    assert placed(plan) == [(0, "n1")]
+    assert (plan.blocked.missing, plan.blocked.impossible) == (2, False)
+    assert plan.summary == "placed 1, 2 waiting for capacity"
+    assert plan.record["known"] == 2
+
+
+def test_full_is_not_impossible():
+    full = node("n1", used=(4000, 0, 0, 0))
+    plan = schedule(world(nodes=[full], resources={"cpu": "500m"}))
+    assert not plan.blocked.impossible
+    assert plan.reason == (
+        "waiting for capacity: 1 of 1 slot; short of 500m cpu on the best of 1 node"
+    )
+
+
+@pytest.mark.parametrize(
+    ("job", "sentence"),
+    [
+        (
+            {"resources": {"memory": "9GiB"}},
+            "impossible: needs 9 GiB memory, the largest of 4 nodes has 8 GiB memory",
+        ),
+        ({"constraints": ["gpu"]}, "impossible: none of 4 nodes satisfies gpu"),
+        (
+            {"task": {"command": ["x"], "driver": "wasm"}},
+            "impossible: none of 4 nodes has the driver wasm",
+        ),
+    ],
+)
+def test_what_no_node_could_ever_run_is_called_impossible(job, sentence):
+    plan = schedule(world(**job))
+    assert plan.blocked.impossible
+    assert plan.blocked.sentence == sentence
+    assert plan.state is JobState.QUEUED
+
+
+def test_nodes_that_take_no_work_now_make_nothing_impossible():
+    nodes = [node("n1", unready="drains"), node("n2", unready="is lost")]
+    plan = schedule(world(nodes=nodes))
+    assert not plan.blocked.impossible
+    assert plan.blocked.sentence == (
+        "2 nodes could run it but take no new work: 1 drains, 1 is lost"
+    )
+
+
+def test_an_empty_cluster_makes_jobs_wait():
+    plan = schedule(world(nodes=[]))
+    assert plan.reason == "waiting for capacity: 1 of 1 slot; no node has joined yet"
+    assert not plan.blocked.impossible

@@ -1,0 +1,377 @@
+"""What holds for every world, and that a cluster which obeys the plans gets its jobs done."""
+
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.lifecycle import (
+    ENDED,
+    JOB,
+    OBSERVED,
+    Desired,
+    IllegalTransition,
+    JobState,
+    Observed,
+)
+from orchestrator.scheduling.accounting import account, with_slots
+from orchestrator.scheduling.reconcile import finished, reconcile
+from orchestrator.scheduling.slots import has_ended, schedule
+from orchestrator.scheduling.world import ExecutionView, JobView, Progress, World
+from tests.scheduling.worlds import MIB, NOW, cluster, execution, job_spec, node, seconds, world
+
+NODES = ("n1", "n2", "n3")
+
+
+@st.composite
+def executions(draw):
+    """At most one wanted execution a slot, as the database guarantees; otherwise anything."""
+    found, wanted = [], set()
+    for _ in range(draw(st.integers(0, 10))):
+        slot = draw(st.integers(0, 5))
+        observed = draw(st.sampled_from(sorted(Observed)))
+        desired = draw(st.sampled_from(sorted(Desired)))
+        if observed in OBSERVED.terminal:
+            desired = Desired.STOPPED
+        if desired is Desired.RUNNING and slot in wanted:
+            desired = Desired.STOPPED
+        if desired is Desired.RUNNING:
+            wanted.add(slot)
+        found.append(
+            execution(
+                observed,
+                slot,
+                desired=desired,
+                node=draw(st.sampled_from([*NODES, "gone"])),
+                attempt=draw(st.integers(1, 4)),
+                version=draw(st.integers(1, 2)),
+                round=draw(st.integers(1, 2)),
+                retryable=draw(st.booleans()),
+                reserved=draw(st.booleans()),
+                started_at=draw(st.none() | st.sampled_from([NOW, NOW - seconds(500)])),
+            )
+        )
+    return found
+
+
+@st.composite
+def worlds(draw):
+    count = draw(st.integers(0, 6))
+    job = {
+        "count": count,
+        "approval": draw(st.sampled_from(["bid", "none"])),
+        "on_lost": draw(st.sampled_from(["replace", "wait"])),
+        "timeouts": {
+            "execution": draw(st.sampled_from([None, 60])),
+            "queue": draw(st.sampled_from([None, 0, 60])),
+            "total": draw(st.sampled_from([None, 30, 600])),
+        },
+        "resources": {"cpu": draw(st.sampled_from(["100m", 1, 3, 50]))},
+    }
+    if job["approval"] == "bid":
+        job["ask"] = draw(st.integers(1, 3))
+    if draw(st.booleans()):
+        job["spread"] = [{"over": "zone"}]
+    version = draw(st.integers(1, 2))
+    nodes = [
+        node(
+            name,
+            cpu=draw(st.sampled_from([1000, 4000])),
+            used=(draw(st.sampled_from([0, 500, 1000])), 0, 0, 0),
+            unready=draw(st.sampled_from(["", "", "drains"])),
+            zone=draw(st.sampled_from("ab")),
+        )
+        for name in NODES
+    ]
+    completed = draw(st.sets(st.integers(0, 7)))
+    progress = Progress(
+        completed=with_slots((), completed),
+        attempts=draw(st.dictionaries(st.integers(0, 5), st.integers(1, 2), max_size=3)),
+        avoid=dict.fromkeys(draw(st.sets(st.sampled_from(NODES))), NOW + seconds(9)),
+        waiting_since=draw(st.none() | st.just(NOW - seconds(100))),
+    )
+    return world(
+        *draw(executions()),
+        nodes=nodes,
+        progress=progress,
+        state=draw(st.sampled_from(sorted(JobState))),
+        view={
+            "version": version,
+            "oldest_version": draw(st.integers(1, version)),
+            "round": draw(st.integers(1, 2)),
+            "stop_requested": draw(st.booleans()),
+        },
+        **job,
+    )
+
+
+def diff_of(w):
+    booked = account(w)
+    ending = has_ended(w, booked)
+    nothing = ending.told if ending else ""
+    diff = reconcile(w, booked, nothing=nothing, judge=lambda bids: [0.0] * len(bids))
+    return booked, nothing, diff
+
+
+@given(worlds())
+def test_every_live_execution_is_kept_or_stopped_or_ending_and_never_two_of_them(w):
+    _, _, diff = diff_of(w)
+    told = [
+        *(it.id for it in diff.keep),
+        *(stop.execution for stop in diff.stop),
+        *(it.id for it in diff.ending),
+    ]
+    assert sorted(told) == sorted(it.id for it in w.executions if it.observed in OBSERVED.live)
+
+
+@given(worlds())
+def test_kept_missing_completed_and_waiting_slots_together_are_the_job(w):
+    booked, nothing, diff = diff_of(w)
+    kept = {it.slot for it in diff.keep}
+    assert kept.isdisjoint(diff.missing)
+    if nothing:
+        assert (kept, diff.missing) == (set(), ())
+        return
+    done = {slot for slot, byte in enumerate(finished(w, booked)) if byte}
+    waiting = {*booked.progress.retry_at, *(it.slot for it in booked.held)}
+    slots = set(range(w.job.spec.count))
+    assert (kept | set(diff.missing) | done | waiting) & slots == slots
+    assert done.isdisjoint(kept | set(diff.missing))
+
+
+@given(worlds())
+def test_at_most_one_execution_a_slot_is_wanted_after_the_plan(w):
+    plan = schedule(w)
+    stopped = {stop.execution for stop in plan.stop}
+    wanted = [
+        it.slot
+        for it in w.executions
+        if it.observed in OBSERVED.live
+        and it.id not in stopped
+        and (it.desired is Desired.RUNNING or it.id in plan.approve)
+    ]
+    wanted += [place.slot for place in plan.place if place.desired is Desired.RUNNING]
+    assert len(wanted) == len(set(wanted))
+    assert not stopped & set(plan.approve)
+
+
+@given(worlds())
+def test_only_ended_executions_are_settled_and_only_bids_are_approved(w):
+    plan = schedule(w)
+    by_id = {it.id: it for it in w.executions}
+    assert all(by_id[it].observed in OBSERVED.terminal for it in plan.settle)
+    assert all(by_id[it].observed is Observed.ASK_FOR_BID_ACCEPTED for it in plan.approve)
+    assert all(by_id[it].desired is Desired.PENDING for it in plan.approve)
+    assert all(by_id[it.execution].desired is not Desired.STOPPED for it in plan.stop)
+
+
+@given(worlds())
+def test_nothing_is_placed_where_it_does_not_fit_or_may_not_go(w):
+    plan = schedule(w)
+    here = w.cluster
+    left = here.capacity - here.allocated
+    for place in plan.place:
+        row = here.index[place.node]
+        left[row] -= np.array(plan.need.astuple())
+        assert here.ready[row]
+        assert place.node not in plan.progress.avoid
+    assert (left[[here.index[place.node] for place in plan.place]] >= 0).all()
+    pairs = [(place.slot, place.node) for place in plan.place]
+    assert len(pairs) == len(set(pairs)), "the nodes asked for one slot are different"
+    assert all(0 <= place.slot < w.job.spec.count for place in plan.place)
+
+
+@given(worlds())
+def test_states_move_as_the_table_allows_and_a_queued_job_has_a_reason(w):
+    plan = schedule(w)
+    if plan.state is not w.job.state:
+        targets = JOB.table[w.job.state].values()
+        assert plan.state in targets, IllegalTransition(w.job.state, plan.state)
+    if plan.state is JobState.QUEUED:
+        assert plan.reason
+    if plan.state is JobState.STOPPED and w.job.state not in ENDED:
+        assert not any(it.observed in OBSERVED.live for it in w.executions)
+    if plan.state not in ENDED:
+        assert all(followup.at > w.now for followup in plan.followups)
+        assert list(plan.followups) == sorted(plan.followups, key=lambda it: it.at)
+
+
+@given(worlds())
+def test_a_job_that_has_not_ended_is_never_forgotten(w):
+    """Something is live, or placed, or blocked, or time will bring the job back."""
+    plan = schedule(w)
+    if plan.state in ENDED:
+        return
+    stopped = {stop.execution for stop in plan.stop}
+    live = [it for it in w.executions if it.observed in OBSERVED.live and it.id not in stopped]
+    held = [it for it in w.executions if it.observed is Observed.LOST and it.reserved]
+    assert live or stopped or held or plan.place or plan.blocked or plan.followups
+
+
+@given(worlds())
+def test_deciding_twice_decides_the_same(w):
+    assert schedule(w) == schedule(w)
+
+
+@given(worlds())
+def test_the_tally_counts_every_execution_once(w):
+    plan = schedule(w)
+    assert sum(plan.tally.values()) == len(w.executions) + len(plan.place)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 5))),
+    st.sets(st.integers(0, 50)),
+)
+def test_ranges_of_slots_are_sets(pairs, slots):
+    ranges = with_slots((), {s for first, size in pairs for s in range(first, first + size)})
+    merged = with_slots(ranges, slots)
+    members = {s for first, last in merged for s in range(first, last + 1)}
+    before = {s for first, last in ranges for s in range(first, last + 1)}
+    assert members == before | slots
+    assert all(b[0] > a[1] + 1 for a, b in pairwise(merged))
+
+
+# --- a cluster that obeys ----------------------------------------------------------------------
+
+
+class Simulation:
+    """Nodes that do as they are told, and fail, refuse and get lost as *chance* says."""
+
+    def __init__(self, chance, spec, nodes):
+        self.chance, self.nodes = chance, nodes
+        self.now = NOW
+        self.executions: dict[str, ExecutionView] = {}
+        self.job = JobView(
+            id="j",
+            name="job",
+            spec=spec,
+            version=1,
+            oldest_version=1,
+            round=1,
+            state=JobState.PENDING,
+            submitted_at=NOW,
+        )
+        self.starts: list[tuple[int, int]] = []
+        self.wake = NOW
+
+    def run(self, rounds=400):
+        for _ in range(rounds):
+            self.evaluate()
+            if self.job.state in ENDED and not self.executions:
+                return
+            self.happen()
+        raise AssertionError(f"not settled: {self.job.state} {self.job.progress}")
+
+    def evaluate(self):
+        here = cluster(*self.nodes)
+        for it in self.executions.values():
+            if it.observed in OBSERVED.live:
+                here.take(it.node, self.job.spec.resources)
+        here.taken.clear()
+        plan = schedule(
+            World(
+                self.job,
+                tuple(sorted(self.executions.values(), key=lambda it: it.id)),
+                here,
+                self.now,
+            )
+        )
+        for stop in plan.stop:
+            self.change(stop.execution, desired=Desired.STOPPED)
+        for it in plan.approve:
+            self.change(it, desired=Desired.RUNNING)
+        for it in plan.settle:
+            del self.executions[it]
+        for place in plan.place:
+            here.take(place.node, plan.need)
+            new = execution(
+                "new",
+                place.slot,
+                node=place.node,
+                attempt=place.attempt,
+                desired=place.desired,
+                created_at=self.now,
+            )
+            self.executions[new.id] = new
+        assert (here.allocated <= here.capacity).all()
+        wanted = [it.slot for it in self.executions.values() if it.desired is Desired.RUNNING]
+        assert len(wanted) == len(set(wanted))
+        self.job = replace(self.job, state=plan.state, progress=plan.progress)
+        self.wake = min([followup.at for followup in plan.followups], default=self.now)
+
+    def happen(self):
+        live = [it for it in self.executions.values() if it.observed in OBSERVED.live]
+        self.now = max(self.now + seconds(1), self.wake if not live else self.now)
+        for it in live:
+            if self.chance.random() < 0.7:
+                self.step(it)
+
+    def step(self, it):
+        draw = self.chance.random()
+        if it.desired is Desired.STOPPED:
+            end = {Observed.ASK_FOR_BID_ACCEPTED: "bid_rejected"}.get(it.observed, "cancelled")
+            return self.end(it, end)
+        if it.desired is Desired.PENDING:
+            if it.observed is Observed.NEW:
+                return self.change(it.id, observed=Observed.ASK_FOR_BID)
+            if it.observed is Observed.ASK_FOR_BID:
+                if draw < 0.3:
+                    return self.end(it, "ask_for_bid_rejected")
+                return self.change(it.id, observed=Observed.ASK_FOR_BID_ACCEPTED)
+            return None
+        if it.observed is not Observed.RUNNING:
+            self.starts.append((it.slot, it.attempt))
+            return self.change(it.id, observed=Observed.RUNNING, started_at=self.now)
+        if draw < 0.25:
+            return self.end(it, "failed")
+        if draw < 0.35:
+            return self.end(it, "lost")
+        return self.end(it, "completed")
+
+    def end(self, it, observed):
+        gone = {"desired": Desired.STOPPED, "ended_at": self.now, "reserved": False}
+        self.change(it.id, observed=Observed(observed), **gone)
+
+    def change(self, key, **differing):
+        self.executions[key] = replace(self.executions[key], **differing)
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    count=st.integers(0, 8),
+    ask=st.integers(1, 2),
+    approval=st.sampled_from(["bid", "none"]),
+    on_lost=st.sampled_from(["replace", "wait"]),
+)
+def test_a_cluster_that_obeys_completes_every_job_within_its_attempts(
+    seed, count, ask, approval, on_lost
+):
+    spec = job_spec(
+        count=count,
+        approval=approval,
+        on_lost=on_lost,
+        ask=ask if approval == "bid" else 1,
+        retry={"attempts": 100, "delay": "1s", "max_delay": "2s"},
+        resources={"cpu": 1, "memory": 64 * MIB},
+    )
+    simulation = Simulation(Random(seed), spec, [node("n1", cpu=2000), node("n2", cpu=3000)])
+    simulation.run()
+    assert simulation.job.state is JobState.COMPLETED
+    assert simulation.job.progress.completed == (((0, count - 1),) if count else ())
+    assert simulation.job.progress.outcomes.get("completed", 0) == count, "once each"
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 5))
+def test_attempts_are_never_exceeded_and_a_failed_job_leaves_nothing_running(seed, count):
+    spec = job_spec(count=count, retry={"attempts": 2, "delay": "1s"})
+    simulation = Simulation(Random(seed), spec, ["n1", "n2"])
+    simulation.run()
+    assert simulation.job.state in {JobState.COMPLETED, JobState.FAILED}
+    assert all(attempt <= 2 for _, attempt in simulation.starts)
+    assert simulation.executions == {}

@@ -1,0 +1,126 @@
+"""Worlds that differ from the ordinary only in what a test says."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from orchestrator import spec
+from orchestrator.lifecycle import Desired, JobState, Observed
+from orchestrator.scheduling.world import (
+    Cluster,
+    ExecutionView,
+    JobView,
+    Progress,
+    World,
+)
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+MIB, GIB = 2**20, 2**30
+_ids = itertools.count(1)
+
+
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+def node(
+    name: str,
+    *,
+    cpu: int = 4000,
+    memory: int = 8 * GIB,
+    disk: int = 100 * GIB,
+    gpu: int = 0,
+    used: Sequence[int] = (0, 0, 0, 0),
+    unready: str = "",
+    **labels: str,
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "capacity": (cpu, memory, disk, gpu),
+        "used": tuple(used),
+        "unready": unready,
+        "labels": {"driver.process": "true", **labels},
+    }
+
+
+def cluster(*nodes: dict[str, Any] | str) -> Cluster:
+    rows = [node(it) if isinstance(it, str) else it for it in nodes]
+    return Cluster(
+        ids=[row["name"] for row in rows],
+        names=[row["name"].upper() for row in rows],
+        labels=[row["labels"] for row in rows],
+        capacity=np.array([row["capacity"] for row in rows], dtype=np.int64).reshape(-1, 4),
+        allocated=np.array([row["used"] for row in rows], dtype=np.int64).reshape(-1, 4),
+        ready=np.array([not row["unready"] for row in rows], dtype=np.bool_),
+        unready=[row["unready"] for row in rows],
+    )
+
+
+def job_spec(**differing: Any) -> spec.JobSpec:
+    resources = differing.pop("resources", {})
+    task = {"command": ["true"], "resources": resources, **differing.pop("task", {})}
+    return spec.parse({"name": "job", "task": task, **differing})
+
+
+#: What an execution in this observed state is usually wanted to be.
+_DESIRED: Mapping[Observed, Desired] = {
+    Observed.NEW: Desired.PENDING,
+    Observed.ASK_FOR_BID: Desired.PENDING,
+    Observed.ASK_FOR_BID_ACCEPTED: Desired.PENDING,
+    Observed.BID_ACCEPTED: Desired.RUNNING,
+    Observed.PREPARING: Desired.RUNNING,
+    Observed.RUNNING: Desired.RUNNING,
+    Observed.PUBLISHING: Desired.RUNNING,
+}
+
+
+def execution(observed: str, slot: int = 0, **differing: Any) -> ExecutionView:
+    state = Observed(observed)
+    ran = state in {Observed.RUNNING, Observed.COMPLETED, Observed.FAILED, Observed.LOST}
+    ordinary: dict[str, Any] = {
+        "id": f"e{next(_ids):06}",
+        "node": "n1",
+        "attempt": 1,
+        "version": 1,
+        "round": 1,
+        "desired": _DESIRED.get(state, Desired.STOPPED),
+        "created_at": NOW - seconds(60),
+        "started_at": NOW - seconds(50) if ran else None,
+        "ended_at": NOW if state not in _DESIRED else None,
+    }
+    return ExecutionView(slot=slot, observed=state, **{**ordinary, **differing})
+
+
+def world(
+    *executions: ExecutionView,
+    nodes: Sequence[dict[str, Any] | str] | Cluster = ("n1", "n2", "n3", "n4"),
+    now: datetime = NOW,
+    algorithm: str = "binpack",
+    progress: Progress | None = None,
+    state: JobState = JobState.PENDING,
+    view: Mapping[str, Any] | None = None,
+    **job: Any,
+) -> World:
+    ordinary = {
+        "id": "j1",
+        "name": "job",
+        "spec": job_spec(**job),
+        "version": 1,
+        "oldest_version": 1,
+        "round": 1,
+        "state": state,
+        "submitted_at": NOW - seconds(60),
+        "progress": progress or Progress(),
+    }
+    return World(
+        job=JobView(**{**ordinary, **(view or {})}),
+        executions=tuple(sorted(executions, key=lambda it: it.id)),
+        cluster=nodes if isinstance(nodes, Cluster) else cluster(*nodes),
+        now=now,
+        algorithm=algorithm,
+    )
