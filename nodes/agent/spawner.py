@@ -275,6 +275,7 @@ def _new_journal() -> int:
 def main() -> None:
     os.chdir(sys.argv[1])
     os.umask(0o022)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
     signal.signal(signal.SIGTERM, supervisor.on_signal)
     signal.signal(signal.SIGCHLD, supervisor.on_signal)
     for number in (signal.SIGINT, signal.SIGHUP):

@@ -50,15 +50,14 @@ _RESET = (
 
 prctl = ctypes.CDLL(None).prctl
 
-#: The process that was asked to stop: a fork inherits the handler, and must not the request.
-_stopped = 0
+_stopped = False
 
 
 def on_signal(number: int, _frame: object) -> None:
     """Note a TERM; that a CHLD came, the wake-up descriptor tells."""
     global _stopped  # noqa: PLW0603
     if number == signal.SIGTERM:
-        _stopped = os.getpid()
+        _stopped = True
 
 
 class Places:
@@ -90,6 +89,8 @@ def supervise(request: Request, places: Places) -> None:
     """Run the task, and return when it is over and told."""
     wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+    # Blocked since before the fork: Python forgets signals that come while it forks.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     name = request.id.decode()
     try:
@@ -222,12 +223,12 @@ def _watch(
     poll = select.poll()
     for descriptor in (*streams, wake):
         poll.register(descriptor, select.POLLIN)
-    me, why = os.getpid(), b""
+    why = b""
     kill_at: float | None = None
     end_at = None if request.timeout is None else began + request.timeout
     # The first look comes before the first wait: a signal may have come before the wake-up pipe.
     while True:
-        if _stopped == me and not why:
+        if _stopped and not why:
             why = b"stopped"
         now = time.monotonic()
         if end_at is not None and now >= end_at and not why:

@@ -82,6 +82,8 @@ class Control:
         self.seen: dict[str, list[Report]] = {}
         self.acknowledged_rev = 0
         self.greeted = False
+        #: A full set that was read, and is only sent later.
+        self.read: Desired | None = None
 
     def order(self, name: str, want: Want) -> Orders:
         self.rev += 1
@@ -196,9 +198,15 @@ class Agent(RuleBasedStateMachine):
 
     @precondition(lambda self: self.control.greeted)
     @rule()
-    def the_orchestrator_sends_the_full_set(self) -> None:
-        full = Desired(self.control.epoch, self.control.rev, self.control.live())
-        self.to_agent.append(codec.encode(full))
+    def the_orchestrator_reads_the_full_set(self) -> None:
+        control = self.control
+        control.read = Desired(control.epoch, control.rev, control.live())
+
+    @precondition(lambda self: self.control.greeted and self.control.read)
+    @rule()
+    def the_orchestrator_sends_the_full_set_it_has_read(self) -> None:
+        assert self.control.read is not None
+        self.to_agent.append(codec.encode(self.control.read))
 
     @precondition(lambda self: self.to_agent)
     @rule(

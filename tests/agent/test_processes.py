@@ -1,0 +1,523 @@
+"""The process driver with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from nodes.agent.drivers.process import ProcessDriver
+from nodes.agent.facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
+from nodes.agent.logs import LogFile
+from nodes.agent.records import Entry, Stage
+from nodes.protocol.messages import TAIL, Task
+
+pytestmark = pytest.mark.processes
+
+
+def entry(execution: str, *command: str, **rest: object) -> Entry:
+    values = {"task": Task("process", command), "driver": "process", "grace": 0.2, **rest}
+    return Entry(execution, Stage.STARTING, **values)  # type: ignore[arg-type]
+
+
+def shell(execution: str, script: str, **rest: object) -> Entry:
+    return entry(execution, "sh", "-c", script, **rest)
+
+
+class Bench:
+    """A driver on its own, and what it has told."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.facts: list[Fact] = []
+        self._told = asyncio.Event()
+        self.driver = ProcessDriver(state, self.tell)
+
+    def tell(self, facts: list[Fact]) -> None:
+        self.facts += facts
+        self._told.set()
+
+    def open(self, *interrupted: Entry) -> None:
+        self.tell(self.driver.open(interrupted))
+
+    async def until(self, question: Callable[[], object], within: float = 15.0) -> None:
+        async with asyncio.timeout(within):
+            while not question():
+                self._told.clear()
+                await self._told.wait()
+
+    def of(self, execution: str, kind: type[Fact]) -> list[Fact]:
+        return [f for f in self.facts if f.execution == execution and isinstance(f, kind)]
+
+    async def started(self, execution: str) -> Started:
+        await self.until(lambda: self.of(execution, Started))
+        fact = self.of(execution, Started)[-1]
+        assert isinstance(fact, Started)
+        return fact
+
+    async def over(self, execution: str) -> Fact:
+        over = Exited | NotStarted | Vanished | NeverStarted
+        await self.until(lambda: self.of(execution, over))
+        return self.of(execution, over)[-1]
+
+    async def ran(self, task: Entry) -> Exited:
+        self.driver.start(task)
+        fact = await self.over(task.execution)
+        if isinstance(fact, NeverStarted):  # The core starts it then, and so do we.
+            self.facts.remove(fact)
+            return await self.ran(task)
+        assert isinstance(fact, Exited), fact
+        return fact
+
+
+@asynccontextmanager
+async def bench(state: Path) -> AsyncIterator[Bench]:
+    one = Bench(state)
+    one.open()
+    try:
+        yield one
+    finally:
+        one.driver.close()
+        await gone(state)
+
+
+async def gone(state: Path) -> None:
+    """With nothing to supervise and nobody connected the spawner ends."""
+    async with asyncio.timeout(15):
+        while (state / "spawner.sock").exists():
+            await asyncio.sleep(0.01)
+
+
+async def soon(question: Callable[[], object], within: float = 10.0) -> None:
+    async with asyncio.timeout(within):
+        while not question():
+            await asyncio.sleep(0.01)
+
+
+def with_bench(scenario: Callable[[Bench], Awaitable[None]]) -> Callable[[Path], None]:
+    def test(tmp_path: Path) -> None:
+        async def run() -> None:
+            async with bench(tmp_path) as one:
+                await scenario(one)
+
+        asyncio.run(run())
+
+    return test
+
+
+def handle_of(started: Started) -> tuple[int, int]:
+    """The pids of the task and of its supervisor."""
+    pid, _, supervisor = started.handle.split(":")
+    return int(pid), int(supervisor)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def spawner_of(supervisor: int) -> int:
+    return int(Path(f"/proc/{supervisor}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+# --- what a task is ------------------------------------------------------------------------------
+
+
+@with_bench
+async def _exit_codes(one: Bench) -> None:
+    assert (await one.ran(entry("a", "true"))).status == 0
+    assert (await one.ran(shell("b", "exit 3"))).status == 3
+    assert (await one.ran(shell("c", "kill -SEGV $$"))).status == -signal.SIGSEGV
+
+
+def test_exit_codes_and_signals_are_told_apart(tmp_path: Path) -> None:
+    _exit_codes(tmp_path)
+
+
+@with_bench
+async def _output(one: Bench) -> None:
+    fact = await one.ran(shell("a", "printf 'h\\303\\251\\000llo\\n'; echo bad >&2"))
+    assert (fact.stdout, fact.stdout_size) == ("héllo\n", 8)
+    assert (fact.stderr, fact.stderr_size) == ("bad\n", 4)
+    assert fact.ran is not None
+    assert 0 < fact.ran < 5
+
+
+def test_the_end_of_both_outputs_comes_with_the_end_of_the_task(tmp_path: Path) -> None:
+    _output(tmp_path)
+
+
+@with_bench
+async def _environment(one: Bench) -> None:
+    os.environ["MUSTER_SECRET_OF_THE_AGENT"] = "no"
+    task = Task("process", ("sh", "-c", "env; pwd; stat -c %a ."), env={"MUSTER_SLOT": "7"})
+    lines = set((await one.ran(entry("a", task=task))).stdout.splitlines())
+    home = str(one.state / "work" / "a")
+    path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    assert lines - {"OLDPWD=", "SHLVL=0", "_=/usr/bin/env"} == {
+        "MUSTER_SLOT=7",
+        "LANG=C.UTF-8",
+        f"HOME={home}",
+        f"PWD={home}",
+        path,
+        home,
+        "700",
+    }
+    del os.environ["MUSTER_SECRET_OF_THE_AGENT"]
+
+
+def test_a_task_gets_a_clean_environment_and_a_directory_of_its_own(tmp_path: Path) -> None:
+    _environment(tmp_path)
+
+
+@with_bench
+async def _not_started(one: Bench) -> None:
+    script = one.state / "script"
+    script.write_text("echo hello\n")
+    script.chmod(0o755)
+    for command, word in (
+        ("no-such-program", "No such file"),
+        ("/no/such/program", "No such file"),
+        ("/etc/passwd", "Permission denied"),
+        (str(script), "Exec format error"),
+    ):
+        one.driver.start(entry("x" + word[:2] + command[-3:], command))
+        fact = await one.over("x" + word[:2] + command[-3:])
+        assert isinstance(fact, NotStarted)
+        assert word in fact.message
+        assert fact.hint
+        assert not fact.retryable
+    assert list((one.state / "work").iterdir()) == []
+
+
+def test_what_cannot_be_executed_was_not_started_and_says_why(tmp_path: Path) -> None:
+    _not_started(tmp_path)
+
+
+@with_bench
+async def _too_large(one: Bench) -> None:
+    one.driver.start(entry("a", "true", "x" * 200_000))
+    assert isinstance(fact := await one.over("a"), NotStarted)
+    assert "too long" in fact.message
+    one.driver.start(entry("b", "true", *["x" * 100_000] * 30))
+    assert isinstance(fact := await one.over("b"), NotStarted)
+    assert "too much" in fact.message
+    assert (await one.ran(entry("c", "true"))).status == 0
+
+
+def test_a_command_that_is_too_long_hurts_only_itself(tmp_path: Path) -> None:
+    _too_large(tmp_path)
+
+
+@with_bench
+async def _hundreds(one: Bench) -> None:
+    names = [f"e{number}" for number in range(300)]
+    for number, name in enumerate(names):
+        one.driver.start(shell(name, f"exit {number % 100}"))
+    for number, name in enumerate(names):
+        fact = await one.over(name)
+        assert isinstance(fact, Exited)
+        assert fact.status == number % 100
+    assert list((one.state / "work").iterdir()) == []
+
+
+def test_three_hundred_tasks_at_once_all_tell_their_own_exit_code(tmp_path: Path) -> None:
+    _hundreds(tmp_path)
+
+
+# --- how tasks are ended -------------------------------------------------------------------------
+
+
+@with_bench
+async def _stop(one: Bench) -> None:
+    one.driver.start(shell("a", "trap 'echo bye; exit 0' TERM; echo up; sleep 60 & wait"))
+    log = LogFile(one.state / "logs", "a", "stdout")
+    await soon(lambda: log.size())
+    log.close()
+    one.driver.stop("a")
+    fact = await one.over("a")
+    assert isinstance(fact, Exited)
+    assert (fact.status, fact.why, fact.stdout) == (0, "stopped", "up\nbye\n")
+
+
+def test_stop_is_a_term_that_the_task_may_answer(tmp_path: Path) -> None:
+    _stop(tmp_path)
+
+
+@with_bench
+async def _kill(one: Bench) -> None:
+    one.driver.start(shell("a", "trap '' TERM; echo up; while :; do sleep 60; done"))
+    log = LogFile(one.state / "logs", "a", "stdout")
+    await soon(lambda: log.size())
+    log.close()
+    one.driver.stop("a")
+    one.driver.stop("a")
+    fact = await one.over("a")
+    assert isinstance(fact, Exited)
+    assert (fact.status, fact.why) == (-signal.SIGKILL, "stopped")
+    assert fact.ran is not None
+    assert fact.ran >= 0.2
+
+
+def test_who_ignores_term_is_killed_after_the_grace(tmp_path: Path) -> None:
+    _kill(tmp_path)
+
+
+@with_bench
+async def _at_once(one: Bench) -> None:
+    one.driver.start(entry("a", "sleep", "60"))
+    one.driver.stop("a")
+    fact = await one.over("a")
+    assert isinstance(fact, Exited)
+    assert fact.why == "stopped"
+
+
+def test_a_stop_right_behind_the_start_is_not_lost(tmp_path: Path) -> None:
+    _at_once(tmp_path)
+
+
+@with_bench
+async def _timeout(one: Bench) -> None:
+    fact = await one.ran(entry("a", "sleep", "60", timeout=0.2))
+    assert (fact.status, fact.why) == (-signal.SIGTERM, "timeout")
+    assert fact.ran is not None
+    assert 0.2 <= fact.ran < 5
+
+
+def test_a_task_that_runs_too_long_is_ended(tmp_path: Path) -> None:
+    _timeout(tmp_path)
+
+
+@with_bench
+async def _nothing_outlives(one: Bench) -> None:
+    pids = one.state / "pids"
+    escape = f"echo $$ >> {pids}; exec sleep 60"
+    script = f"""
+        sh -c '{escape}' &
+        setsid sh -c '{escape}' &
+        setsid sh -c 'setsid sh -c "{escape}" & {escape}' &
+        while [ $(wc -l < {pids}) -lt 4 ]; do sleep 0.01; done
+    """
+    pids.touch()
+    assert (await one.ran(shell("a", script))).status == 0
+    left = [int(line) for line in pids.read_text().split()]
+    assert len(left) == 4
+    assert not any(alive(pid) for pid in left)
+
+
+def test_nothing_of_a_task_outlives_it_not_even_in_sessions_of_its_own(tmp_path: Path) -> None:
+    _nothing_outlives(tmp_path)
+
+
+# --- output --------------------------------------------------------------------------------------
+
+
+@with_bench
+async def _flood(one: Bench) -> None:
+    size = 60 << 20
+    fact = await one.ran(shell("a", f"head -c {size} /dev/zero | tr '\\0' x; printf end >&2"))
+    assert (fact.stdout_size, fact.stderr) == (size, "end")
+    assert len(fact.stdout) == TAIL
+    files = sorted((one.state / "logs").glob("a.stdout.*"))
+    assert sum(file.stat().st_size for file in files) <= 40 << 20
+    log = LogFile(one.state / "logs", "a", "stdout")
+    offset, data = log.read(0, 100)
+    assert offset == int(files[0].name.rsplit(".", 1)[1]) > 0
+    assert data == b"x" * 100
+    assert log.size() == size
+    log.close()
+
+
+def test_a_talkative_task_keeps_its_last_megabytes_with_true_offsets(tmp_path: Path) -> None:
+    _flood(tmp_path)
+
+
+# --- deaths --------------------------------------------------------------------------------------
+
+
+def test_a_restarted_agent_finds_tasks_and_the_exit_codes_it_missed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first = Bench(tmp_path)
+        first.open()
+        fifo = tmp_path / "fifo"
+        os.mkfifo(fifo)
+        first.driver.start(shell("ends", f"read x < {fifo}; echo $x; exit 7"))
+        first.driver.start(entry("stays", "sleep", "60"))
+        handles = [await first.started(name) for name in ("ends", "stays")]
+        first.driver.close()
+        fifo.write_text("go\n")
+        _, supervisor = handle_of(handles[0])
+        await soon(lambda: not alive(supervisor))
+        second = Bench(tmp_path)
+        second.open(entry("ends", handle=handles[0].handle), entry("stays"), entry("never"))
+        fact = await second.over("ends")
+        assert isinstance(fact, Exited)
+        assert (fact.status, fact.stdout) == (7, "go\n")
+        assert second.of("stays", Started) == [handles[1]]
+        assert second.of("never", NeverStarted)
+        second.driver.stop("stays")
+        fact = await second.over("stays")
+        assert isinstance(fact, Exited)
+        assert fact.why == "stopped"
+        second.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
+@with_bench
+async def _spawner_killed(one: Bench) -> None:
+    fifo = one.state / "fifo"
+    os.mkfifo(fifo)
+    one.driver.start(shell("a", f"read x < {fifo}; exit 7"))
+    one.driver.start(entry("b", "sleep", "60"))
+    pid, supervisor = handle_of(await one.started("a"))
+    await one.started("b")
+    os.kill(spawner_of(supervisor), signal.SIGKILL)
+    assert (await one.ran(entry("c", "true"))).status == 0
+    assert alive(pid)
+    await asyncio.to_thread(fifo.write_text, "go\n")
+    fact = await one.over("a")
+    assert isinstance(fact, Exited)
+    assert fact.status == 7
+    one.driver.stop("b")
+    fact = await one.over("b")
+    assert isinstance(fact, Exited)
+    assert fact.why == "stopped"
+
+
+def test_tasks_survive_the_spawner_and_another_takes_over(tmp_path: Path) -> None:
+    _spawner_killed(tmp_path)
+
+
+@with_bench
+async def _spawner_killed_amid_starts(one: Bench) -> None:
+    one.driver.start(entry("first", "sleep", "60"))
+    _, supervisor = handle_of(await one.started("first"))
+    names = [f"e{number}" for number in range(100)]
+    for name in names:
+        one.driver.start(shell(name, f"echo x >> {one.state}/begun.{name}"))
+    os.kill(spawner_of(supervisor), signal.SIGKILL)
+    for name in names:
+        fact = await one.over(name)
+        count = (one.state / f"begun.{name}").exists()
+        assert isinstance(fact, NeverStarted) <= (not count), "what ran is not called unstarted"
+    for name in names:
+        begun = one.state / f"begun.{name}"
+        assert not begun.exists() or begun.read_text() == "x\n"
+    one.driver.stop("first")
+    await one.over("first")
+
+
+def test_a_spawner_killed_amid_starts_starts_nothing_twice(tmp_path: Path) -> None:
+    _spawner_killed_amid_starts(tmp_path)
+
+
+@with_bench
+async def _supervisor_killed(one: Bench) -> None:
+    pids = one.state / "pids"
+    script = f"setsid sh -c 'echo $$ > {pids}; exec sleep 60' & sleep 60"
+    one.driver.start(shell("a", script))
+    pid, supervisor = handle_of(await one.started("a"))
+    await soon(lambda: pids.exists() and pids.read_text().strip())
+    os.kill(supervisor, signal.SIGKILL)
+    assert isinstance(await one.over("a"), Vanished)
+    assert not alive(pid)
+    assert not alive(int(pids.read_text()))
+    assert (await one.ran(entry("b", "true"))).status == 0
+
+
+def test_the_task_of_a_killed_supervisor_is_killed_with_all_it_started(tmp_path: Path) -> None:
+    _supervisor_killed(tmp_path)
+
+
+@with_bench
+async def _all_killed(one: Bench) -> None:
+    one.driver.start(entry("a", "sleep", "60"))
+    started = await one.started("a")
+    pid, supervisor = handle_of(started)
+    one.driver.close()
+    os.kill(spawner_of(supervisor), signal.SIGKILL)
+    os.kill(supervisor, signal.SIGKILL)
+    await soon(lambda: not alive(supervisor))
+    again = Bench(one.state)
+    again.open(entry("a", handle=started.handle))
+    assert isinstance(await again.over("a"), Vanished)
+    await soon(lambda: not alive(pid))
+    again.driver.close()
+    (one.state / "spawner.sock").unlink(missing_ok=True)
+
+
+def test_a_task_that_lost_everyone_is_ended_and_called_unknown(tmp_path: Path) -> None:
+    _all_killed(tmp_path)
+
+
+def test_the_agent_has_no_threads_and_no_children_but_the_spawner(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as one:
+            before = threading.active_count()
+            for number in range(20):
+                await one.ran(entry(f"e{number}", "true"))
+            assert threading.active_count() == before
+            me = os.getpid()
+            children = Path(f"/proc/{me}/task/{me}/children").read_text().split()
+            commands = [Path(f"/proc/{c}/cmdline").read_bytes() for c in children if alive(int(c))]
+            assert len([c for c in commands if str(tmp_path).encode() in c]) == 1
+            assert not [c for c in commands if b"true" in c]
+
+    asyncio.run(scenario())
+
+
+def test_what_a_task_leaves_in_its_directory_goes_when_it_is_discarded(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as one:
+            await one.ran(shell("a", "mkdir -p x/y; echo z > x/y/z; chmod 500 x/y"))
+            work = tmp_path / "work" / "a"
+            assert (work / "x/y/z").exists()
+            one.driver.discard("a")
+            await soon(lambda: not work.exists())
+            one.driver.discard("a")
+
+    asyncio.run(scenario())
+
+
+def test_a_journal_that_nobody_can_write_to_any_more_is_removed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as one:
+            await one.ran(entry("a", "true"))
+        async with bench(tmp_path) as one:
+            journals = sorted((tmp_path / "exits").iterdir())
+            assert len(journals) == 2
+            one.driver.tidy()
+            assert list((tmp_path / "exits").iterdir()) == journals[1:]
+
+    asyncio.run(scenario())
+
+
+def test_idle_supervision_costs_no_processor_time(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as one:
+            one.driver.start(entry("a", "sleep", "60"))
+            _, supervisor = handle_of(await one.started("a"))
+            watched = (supervisor, spawner_of(supervisor))
+
+            def ticks() -> int:
+                stats = (Path(f"/proc/{p}/stat").read_text().rsplit(")", 1)[1] for p in watched)
+                return sum(int(s.split()[11]) + int(s.split()[12]) for s in stats)
+
+            before, until = ticks(), time.monotonic() + 0.5
+            await soon(lambda: time.monotonic() > until)
+            assert ticks() - before <= 1
+            one.driver.stop("a")
+            await one.over("a")
+
+    asyncio.run(scenario())
