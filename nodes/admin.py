@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.http import HttpRequest
 
 from .models import JoinToken, Node, NodeCredential, NodeHeartbeat, NodeSession
+
+if TYPE_CHECKING:
+    SessionPages = admin.StackedInline[NodeSession, Node]
+    HeartbeatPages = admin.StackedInline[NodeHeartbeat, Node]
+    CredentialPages = admin.TabularInline[NodeCredential, Node]
+    NodePages = admin.ModelAdmin[Node]
+    JoinTokenPages = admin.ModelAdmin[JoinToken]
+else:  # Django's classes take no parameters at run time.
+    SessionPages = HeartbeatPages = admin.StackedInline
+    CredentialPages = admin.TabularInline
+    NodePages = JoinTokenPages = admin.ModelAdmin
 
 
 class ReadOnly:
@@ -23,23 +34,23 @@ class ReadOnly:
         return False
 
 
-class SessionInline(ReadOnly, admin.StackedInline):
+class SessionInline(ReadOnly, SessionPages):
     model = NodeSession
     fields = ("epoch", "received", "holder", "instance", "ledger", "run", "boot", "started_at")
 
 
-class HeartbeatInline(ReadOnly, admin.StackedInline):
+class HeartbeatInline(ReadOnly, HeartbeatPages):
     model = NodeHeartbeat
     fields = ("seen_at", "running", "load")
 
 
-class CredentialInline(ReadOnly, admin.TabularInline):
+class CredentialInline(ReadOnly, CredentialPages):
     model = NodeCredential
     fields = ("created_at", "last_used_at", "revoked_at")
 
 
 @admin.register(Node)
-class NodeAdmin(ReadOnly, admin.ModelAdmin):
+class NodeAdmin(ReadOnly, NodePages):
     list_display = (
         "name",
         "approval",
@@ -56,7 +67,7 @@ class NodeAdmin(ReadOnly, admin.ModelAdmin):
 
 
 @admin.register(JoinToken)
-class JoinTokenAdmin(ReadOnly, admin.ModelAdmin):
+class JoinTokenAdmin(ReadOnly, JoinTokenPages):
     """What tokens there are; a token itself is shown once, where it is made."""
 
     list_display = (

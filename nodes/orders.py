@@ -86,7 +86,7 @@ class Outgoing:
         self._waiting.clear()
         self.sent_rev = max(order_rev, self.sent_rev)
         self._differed = 0
-        self._under_way.append(_Sent(self.sent_rev, _newest(orders)))
+        self._under_way.append(_Sent(self.sent_rev, _told(orders)))
         return list(parts(orders)) or [()]
 
     def add(self, order_rev: int, orders: Sequence[Order]) -> list[Orders]:
@@ -103,7 +103,7 @@ class Outgoing:
         frames = []
         while self._waiting and len(self._under_way) < WINDOW:
             frame = self._waiting.popleft()
-            self._under_way.append(_Sent(frame.order_rev, _newest(frame.items)))
+            self._under_way.append(_Sent(frame.order_rev, _told(frame.items)))
             frames.append(frame)
         return frames
 
@@ -131,10 +131,10 @@ class Outgoing:
             raise NeverSent(order_rev)
         newest: dict[str, Want] = {}
         while self._under_way and self._under_way[0].order_rev <= order_rev:
-            newest.update(self._under_way.popleft().told)
+            for execution, want in self._under_way.popleft().told:
+                self._hold(execution, want)
+                newest[execution] = want
         self.taken_rev = max(self.taken_rev, order_rev)
-        for execution, want in newest.items():
-            self._hold(execution, want)
         return tuple(newest.items())
 
     def reported(self, reports: Iterable[Report]) -> None:
@@ -207,5 +207,5 @@ def parts(orders: Sequence[Order]) -> list[tuple[Order, ...]]:
     return pieces
 
 
-def _newest(orders: Iterable[Order]) -> tuple[tuple[str, Want], ...]:
-    return tuple({order.execution: order.want for order in orders}.items())
+def _told(orders: Iterable[Order]) -> tuple[tuple[str, Want], ...]:
+    return tuple((order.execution, order.want) for order in orders)

@@ -1,0 +1,365 @@
+"""Greeting, fencing, beating and falling silent, on a real database."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from uuid import uuid4
+
+import msgspec
+import pytest
+from django.db import connection, connections, transaction
+
+from nodes import membership
+from nodes.errors import InvalidLabels, InvalidOffer, Quarantined, Revoked, Superseded
+from nodes.membership import Beat, Patience
+from nodes.membership.silence import EARS, listen
+from nodes.models import Node, NodeHeartbeat, NodeSession
+from nodes.protocol.messages import Hello
+from nodes.protocol.resources import Resources
+from nodes.upward import Inbound, Verdict
+
+pytestmark = pytest.mark.django_db
+
+HELLO = Hello(
+    version=1,
+    instance="i1",
+    run=1,
+    ledger="l1",
+    boot="b1",
+    resources=Resources(cpu=4000, memory=8 << 30),
+    attributes={"os": "linux", "driver.process": "1"},
+)
+
+
+def hello(**changes):
+    return msgspec.structs.replace(HELLO, **changes)
+
+
+def node(name="n", **columns):
+    return Node.objects.create(name=name, **{"approval": "approved", **columns})
+
+
+def greet(of, said=HELLO):
+    return membership.greet(of.pk, said, "web:1")
+
+
+def was_heard(ago, of=None):
+    """Make the node's last heartbeat *ago* seconds old, and our ears older still."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE nodes_nodeheartbeat SET seen_at = clock_timestamp() - make_interval(secs => %s)"
+            " WHERE node_id = coalesce(%s, node_id)",
+            [ago, of and of.pk],
+        )
+
+
+def attentive(since=3600):
+    """As if the detector had been at work, without a break, for an hour."""
+    listen("detector")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE nodes_listening SET since = clock_timestamp() - make_interval(secs => %s)",
+            [since],
+        )
+
+
+def inbound(of, seq, epoch=1):
+    return Inbound(of.pk, epoch, seq, 0, (), ())
+
+
+# --- greeting ----------------------------------------------------------------------------------
+
+
+def test_a_greeting_begins_an_epoch_and_takes_over_what_the_node_offers():
+    n = node(order_rev=7)
+    greeting = greet(n)
+    assert (greeting.epoch, greeting.approved, greeting.order_rev) == (1, True, 7)
+    n.refresh_from_db()
+    assert (n.connection, n.capacity_cpu, n.advertised_memory) == ("connected", 4000, 8 << 30)
+    assert n.attributes["driver.process"] == "1"
+    assert NodeHeartbeat.objects.filter(node=n).exists()
+
+
+def test_capacity_does_not_shrink_below_what_is_allocated():
+    n = node(capacity_cpu=8000, allocated_cpu=6000)
+    greet(n)
+    n.refresh_from_db()
+    assert (n.advertised_cpu, n.capacity_cpu) == (4000, 6000)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        hello(),
+        hello(instance="i2", run=2),
+        hello(instance="i2", run=2, boot="b2"),
+    ],
+)
+def test_the_same_agent_or_its_successor_supersedes_its_link(again):
+    n = node()
+    greet(n)
+    assert greet(n, again).epoch == 2
+
+
+@pytest.mark.parametrize("other", [hello(ledger="l2"), hello(instance="i2")])
+def test_two_live_agents_with_one_identity_are_both_shut_out(other):
+    n = node()
+    greet(n)
+    with pytest.raises(Quarantined):
+        greet(n, other)
+    n.refresh_from_db()
+    assert n.quarantined
+    assert n.connection == "disconnected"
+    assert membership.fence([inbound(n, 1)]) == [Verdict.FENCED]
+    with pytest.raises(Quarantined):
+        greet(n)
+    membership.release(n.pk, actor="ada")
+    assert greet(n, other).epoch > 1
+
+
+@pytest.mark.parametrize("other", [hello(ledger="l2"), hello(instance="i2"), hello(run=0)])
+def test_when_the_holder_is_gone_another_may_take_its_place(other):
+    n = node()
+    greet(n)
+    membership.leave(n.pk, 1)
+    assert greet(n, other).epoch == 2
+
+
+def test_a_silent_holder_is_gone_even_if_nobody_has_said_so_yet():
+    n = node()
+    greet(n)
+    was_heard(31)
+    assert greet(n, hello(ledger="l2")).epoch == 2
+
+
+def test_an_older_copy_of_the_ledger_is_turned_away_and_the_holder_stays():
+    n = node()
+    greet(n, hello(run=5))
+    with pytest.raises(Superseded):
+        greet(n, hello(run=4, instance="old"))
+    assert membership.fence([inbound(n, 1)]) == [Verdict.ACCEPTED]
+
+
+def test_a_rejected_node_is_not_greeted():
+    with pytest.raises(Revoked):
+        greet(node(approval="rejected"))
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (hello(resources=Resources(cpu=-1)), InvalidOffer),
+        (hello(attributes={"a b": "x"}), InvalidLabels),
+        (hello(attributes={"a": "x" * 2000}), InvalidLabels),
+    ],
+)
+def test_an_offer_that_makes_no_sense_is_refused(said, error):
+    n = node()
+    with pytest.raises(error):
+        greet(n, said)
+    assert Node.objects.get().connection == "disconnected"
+
+
+def test_an_offer_beyond_all_machines_is_cut_down():
+    n = node()
+    greet(n, hello(resources=Resources(cpu=2**62, memory=2**62, disk=2**62, gpu=2**62)))
+    n.refresh_from_db()
+    assert (n.capacity_cpu, n.capacity_gpu) == (10_000_000, 4096)
+
+
+# --- fencing -----------------------------------------------------------------------------------
+
+
+def test_frames_count_once_in_order_and_in_the_current_epoch_only():
+    a, b = node("a"), node("b")
+    greet(a), greet(b), greet(b)
+    frames = [
+        inbound(a, 1),
+        inbound(b, 1, epoch=2),
+        inbound(a, 2),
+        inbound(a, 2),
+        inbound(a, 4),
+        inbound(a, 3),
+        inbound(b, 2, epoch=1),
+        inbound(b, 2, epoch=3),
+        Inbound(uuid4(), 1, 1, 0, (), ()),
+    ]
+    assert [v.name for v in membership.fence(frames)] == [
+        "ACCEPTED",
+        "ACCEPTED",
+        "ACCEPTED",
+        "REPEATED",
+        "OUT_OF_SEQUENCE",
+        "ACCEPTED",
+        "FENCED",
+        "FENCED",
+        "FENCED",
+    ]
+    assert NodeSession.objects.get(node=a).received == 3
+    assert NodeSession.objects.get(node=b).received == 1
+
+
+def test_what_was_rolled_back_was_not_received():
+    n = node()
+    greet(n)
+    with transaction.atomic():
+        membership.fence([inbound(n, 1)])
+        transaction.set_rollback(True)
+    assert membership.fence([inbound(n, 1)]) == [Verdict.ACCEPTED]
+
+
+def test_nothing_received_is_nothing_locked():
+    assert membership.fence([]) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_frame_sent_by_eight_threads_in_any_order_of_nodes_is_accepted_once():
+    nodes = [node(f"n{i}") for i in range(5)]
+    for it in nodes:
+        greet(it)
+
+    def receive(number):
+        frames = [inbound(it, seq) for seq in (1, 2, 3) for it in nodes]
+        if number % 2:
+            frames.sort(key=lambda frame: (frame.seq, str(frame.node)), reverse=False)
+        else:
+            frames.sort(key=lambda frame: (-frame.seq, str(frame.node)), reverse=True)
+        try:
+            with transaction.atomic():
+                return list(zip(frames, membership.fence(frames), strict=True))
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(8) as threads:
+        results = [it for batch in threads.map(receive, range(40)) for it in batch]
+    accepted = [(f.node, f.seq) for f, verdict in results if verdict is Verdict.ACCEPTED]
+    assert sorted(accepted) == sorted((it.pk, seq) for it in nodes for seq in (1, 2, 3))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_greetings_at_once_each_gets_an_epoch_of_its_own():
+    n = node()
+
+    def once(_):
+        try:
+            return greet(n).epoch
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(8) as threads:
+        epochs = list(threads.map(once, range(16)))
+    assert sorted(epochs) == list(range(1, 17))
+
+
+# --- beating and leaving -----------------------------------------------------------------------
+
+
+def test_a_beat_is_written_for_the_current_epoch_only():
+    a, b, gone = node("a"), node("b"), uuid4()
+    greet(a), greet(b), greet(b)
+    was_heard(20)
+    outdated = membership.beat(
+        [Beat(a.pk, 1, running=3, load=0.5), Beat(b.pk, 1), Beat(gone, 1, running=2**60)]
+    )
+    assert outdated.fenced == {b.pk, gone}
+    assert not outdated.given_up
+    assert NodeHeartbeat.objects.get(node=a).running == 3
+    attentive()
+    silent = membership.detect_silence(Patience(disconnected=timedelta(seconds=10)))
+    assert silent.disconnected == (b.pk,)
+
+
+def test_a_beat_brings_a_disconnected_node_back_and_tells_a_lost_one_to_say_hello():
+    late, lost = node("late"), node("lost")
+    greet(late), greet(lost)
+    Node.objects.update(connection="disconnected")
+    Node.objects.filter(pk=lost.pk).update(connection="lost")
+    outdated = membership.beat([Beat(late.pk, 1), Beat(lost.pk, 1)])
+    assert outdated.given_up == {lost.pk}
+    assert not outdated.fenced
+    assert Node.objects.get(pk=late.pk).connection == "connected"
+    assert Node.objects.get(pk=lost.pk).connection == "lost"
+    assert greet(lost).epoch == 2
+    assert Node.objects.get(pk=lost.pk).connection == "connected"
+
+
+def test_only_the_newest_link_disconnects_its_node_by_closing():
+    n = node()
+    greet(n), greet(n)
+    assert not membership.leave(n.pk, 1)
+    assert Node.objects.get().connection == "connected"
+    assert membership.leave(n.pk, 2)
+    assert not membership.leave(n.pk, 2)
+    assert Node.objects.get().connection == "disconnected"
+
+
+# --- silence -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ago", "disconnected", "lost"), [(29, 0, 0), (31, 1, 0), (89, 1, 0), (91, 1, 1)]
+)
+def test_silence_disconnects_after_30_seconds_and_loses_after_90(ago, disconnected, lost):
+    greet(node())
+    attentive()
+    was_heard(ago)
+    found = membership.detect_silence()
+    assert (len(found.disconnected), len(found.lost)) == (disconnected, lost)
+    again = membership.detect_silence()
+    assert (again.disconnected, again.lost) == ((), ())
+
+
+def test_a_node_whose_link_closed_is_lost_90_seconds_after_it_was_last_heard():
+    n = node()
+    greet(n)
+    membership.leave(n.pk, 1)
+    attentive()
+    was_heard(89)
+    assert not membership.detect_silence().lost
+    was_heard(91)
+    assert membership.detect_silence().lost == (n.pk,)
+    assert Node.objects.get().connection == "lost"
+
+
+def test_a_node_that_never_came_is_not_lost():
+    node()
+    attentive()
+    assert not membership.detect_silence().lost
+
+
+def test_when_the_detector_was_away_all_deadlines_begin_anew():
+    greet(node())
+    attentive()
+    was_heard(3600)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE nodes_listening SET at = clock_timestamp() - interval '4 s'")
+    assert not membership.detect_silence().disconnected
+    assert membership.detect_silence(Patience(disconnected=timedelta(0))).disconnected
+
+
+def test_while_no_web_process_hears_nobody_is_silent_but_not_for_ever():
+    greet(node())
+    listen(EARS)
+    attentive()
+    was_heard(100)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE nodes_listening SET at = clock_timestamp() - interval '100 s' WHERE who = %s",
+            [EARS],
+        )
+    assert not membership.detect_silence().disconnected
+    was_heard(3600)
+    assert membership.detect_silence().lost
+
+
+def test_after_a_deaf_time_the_nodes_get_their_time_again():
+    greet(node())
+    listen(EARS)
+    attentive()
+    was_heard(100)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE nodes_listening SET at = clock_timestamp() - interval '100 s' WHERE who = %s",
+            [EARS],
+        )
+    listen(EARS)
+    assert not membership.detect_silence().disconnected
