@@ -1,0 +1,85 @@
+"""The API as one thing: its routers, and the frame around every one of its views."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import structlog
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase, HttpResponseNotAllowed
+from django.urls import URLPattern, URLResolver, re_path
+from ninja import NinjaAPI
+from ninja.errors import HttpError, ValidationError
+
+from . import evaluations, events, executions, jobs, logs, nodes, problems, queue, status
+from .problems import Problem
+
+View = Callable[..., HttpResponseBase]
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+class _Api(NinjaAPI):
+    """An API whose every answer, also to wrong addresses and methods, comes out of one frame."""
+
+    def _get_urls(self) -> list[URLResolver | URLPattern]:
+        found = [*super()._get_urls(), re_path(r"^.*\Z", _no_such_address)]
+        for pattern in found:
+            if isinstance(pattern, URLPattern):
+                pattern.callback = _framed(pattern.callback)
+        return found
+
+
+def _no_such_address(_request: HttpRequest) -> HttpResponse:
+    raise Http404
+
+
+def _framed(view: View) -> View:
+    """*view* with a request id, and with every failure answered as a problem."""
+
+    @wraps(view)
+    def framed(request: HttpRequest, *parts: Any, **named: Any) -> HttpResponseBase:
+        given = request.headers.get("X-Request-Id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request.request_id = request_id  # type: ignore[attr-defined]
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                answer = view(request, *parts, **named)
+            except Exception as error:  # noqa: BLE001 - the outermost: the caller gets an answer
+                answer = problems.answer(request, error)
+        if isinstance(answer, HttpResponseNotAllowed):
+            answer = problems.respond(request, _not_allowed(request, answer))
+        answer["X-Request-Id"] = request_id
+        return answer
+
+    framed.csrf_exempt = True  # type: ignore[attr-defined]  # Bearer checks it for sessions.
+    return framed
+
+
+def _not_allowed(request: HttpRequest, answer: HttpResponseNotAllowed) -> Problem:
+    allowed = answer["Allow"]
+    return Problem(
+        405,
+        "method-not-allowed",
+        f"{(request.method or '')[:20]} cannot be used here; {allowed} can.",
+        headers={"Allow": allowed},
+    )
+
+
+api = _Api(
+    title="Muster",
+    version="1",
+    description="Submits jobs to a cluster, and shows what it decided and why.",
+    docs_url=None,  # A page of scripts from elsewhere; the manual has it in words.
+    urls_namespace="api-1",
+)
+for error in (Exception, Http404, HttpError, ValidationError):
+    api.add_exception_handler(error, problems.answer)
+for router in (
+    *(jobs.router, executions.router, logs.router, nodes.router, evaluations.router),
+    *(queue.router, events.router, status.router),
+):
+    api.add_router("", router)

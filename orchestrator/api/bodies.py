@@ -1,0 +1,69 @@
+"""What is sent to us: checked for type and size before anybody reads it, then decoded strictly."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+from django.http import HttpRequest
+
+from orchestrator.spec.reading import LARGEST
+
+from .problems import BAD_REQUEST, Problem, invalid_parameters
+
+#: A batch of jobs may be larger than one job; Django refuses whatever is larger still.
+LARGEST_BATCH = 1024 * 1024
+
+T = TypeVar("T")
+
+
+def json_bytes(request: HttpRequest, *, at_most: int = LARGEST, needed: bool = True) -> bytes:
+    """The body, which is JSON by its own word, not compressed, and not too large."""
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not length.isdecimal():
+        raise BAD_REQUEST
+    if int(length) > at_most:
+        raise _too_large(at_most)
+    body = request.body
+    if len(body) > at_most:  # Sent in chunks, it did not say its length.
+        raise _too_large(at_most)
+    if not body and not needed:
+        return body
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise _unsupported("Compressed requests are not accepted.", "Send it uncompressed.")
+    charset = (request.content_params or {}).get("charset", "utf-8").lower()
+    if request.content_type != "application/json" or charset not in {"utf-8", "utf8"}:
+        raise _unsupported(
+            "Only application/json is accepted.",
+            "Send `Content-Type: application/json`; the muster command reads YAML for you.",
+        )
+    return body
+
+
+def read(request: HttpRequest, kind: type[T], *, at_most: int = LARGEST) -> T:
+    """The body as a *kind*; one that has only defaults may be left out."""
+    body = json_bytes(request, at_most=at_most, needed=False)
+    try:
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `")
+        path = where.rstrip("`").removeprefix("$").removeprefix(".")
+        raise invalid_parameters(
+            [{"path": path, "message": message, "hint": "/api/v1/openapi.json says what it is."}]
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(400, "invalid-json", f"The body is not JSON: {error}") from None
+
+
+def _too_large(at_most: int) -> Problem:
+    return Problem(
+        413,
+        "too-large",
+        f"The body may have {at_most} bytes.",
+        hint="Put large data where the task can fetch it.",
+        headers={"Connection": "close"},
+    )
+
+
+def _unsupported(detail: str, hint: str) -> Problem:
+    return Problem(415, "unsupported-media-type", detail, hint=hint)

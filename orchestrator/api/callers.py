@@ -1,0 +1,80 @@
+"""Who calls, and how much they may: a bearer token, or the session of a signed-in browser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from django.contrib.auth.models import User
+from django.http import HttpRequest
+from ninja.security import HttpBearer
+from ninja.utils import check_csrf
+
+from orchestrator import tokens
+
+from .problems import UNAUTHENTICATED, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody who may call: *actor* is how the journal names them."""
+
+    user: User
+    rank: int
+
+    @property
+    def actor(self) -> str:
+        return f"user:{self.user.get_username()}"
+
+
+class Bearer(HttpBearer):
+    """Lets callers through that may at least *scope*; everybody else gets one uniform 401."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__()
+        self.scope = scope
+
+    def __call__(self, request: HttpRequest) -> Caller:
+        found = _with_token(request) if "Authorization" in request.headers else _signed_in(request)
+        if found is None:
+            raise UNAUTHENTICATED
+        if found.rank < tokens.RANK[self.scope]:
+            raise Problem(
+                403,
+                "forbidden",
+                f"This needs the scope {self.scope}: {tokens.SCOPES[self.scope]}.",
+                hint=f"Use a token with the scope {self.scope}, of a user who may do that.",
+            )
+        return found
+
+    def authenticate(self, request: HttpRequest, token: str) -> None:
+        """Never called: `__call__` does all of it."""
+
+
+READ, SUBMIT, OPERATE, ADMIN = (Bearer(scope) for scope in tokens.SCOPES)
+
+
+def caller(request: HttpRequest) -> Caller:
+    """Who made this request, which has passed a Bearer."""
+    return cast(Caller, request.auth)  # type: ignore[attr-defined]  # Set by ninja.
+
+
+def _with_token(request: HttpRequest) -> Caller | None:
+    scheme, _, secret = request.headers["Authorization"].partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    token = tokens.authenticate(secret.strip())
+    return None if token is None else Caller(token.user, tokens.rank(token))
+
+
+def _signed_in(request: HttpRequest) -> Caller | None:
+    if not request.user.is_authenticated:
+        return None
+    if check_csrf(request) is not None:
+        raise Problem(
+            403,
+            "csrf",
+            "A change made with a session must carry its CSRF token.",
+            hint="Send X-CSRFToken from a page of this site, or use an API token.",
+        )
+    return Caller(request.user, tokens.rank_of_user(request.user))

@@ -1,0 +1,39 @@
+"""The journal as a feed: every fact once, in one order, from a cursor on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from django.http import HttpRequest, HttpResponse
+from ninja import Query, Router, Schema
+from pydantic import Field
+
+from orchestrator import journal
+
+from . import schemas, shapes
+from .answers import answer
+from .callers import READ
+from .listing import MOST, only
+
+router = Router(tags=["events"])
+
+
+class Feed(Schema):
+    cursor: Annotated[
+        str,
+        Field(
+            max_length=200,
+            description="of the last answer; nothing for the beginning, `now` for the end",
+        ),
+    ] = ""
+    limit: Annotated[int, Field(ge=1, le=MOST)] = 100
+
+
+@router.get("/events", auth=READ, response=schemas.Events)
+def list_events(request: HttpRequest, feed: Query[Feed]) -> HttpResponse:
+    """What happened after the cursor, the oldest first."""
+    only(request, feed)
+    if feed.cursor == "now":
+        return answer({"items": [], "cursor": journal.latest()})
+    page = journal.after(feed.cursor or None, feed.limit)
+    return answer({"items": [shapes.event(it) for it in page.events], "cursor": page.cursor})

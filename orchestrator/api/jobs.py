@@ -1,0 +1,284 @@
+"""Jobs: submitted, listed, shown, stopped, run again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from ninja import Query, Router
+from pydantic import Field
+
+from orchestrator import endpoint, spec
+from orchestrator.endpoint import Submitted
+from orchestrator.errors import InvalidSpec
+from orchestrator.lifecycle import OBSERVED, JobState, JobType
+from orchestrator.models import Evaluation, Execution, Job, JobVersion
+
+from . import references, schemas, shapes
+from .answers import answer, etag, matches, tagged
+from .bodies import LARGEST_BATCH, json_bytes, read
+from .callers import READ, SUBMIT, caller
+from .listing import Paging, newest_first, page, place_in_time, words
+from .problems import Problem, invalid_parameters
+from .repeats import once
+
+MOST_AT_ONCE = 500
+_JOB_FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "/api/v1/schemas/job"}}},
+    }
+}
+
+router = Router(tags=["jobs"])
+
+
+@router.post(
+    "/jobs",
+    auth=SUBMIT,
+    response={200: schemas.Submitted, 201: schemas.Submitted},
+    openapi_extra=_JOB_FILE,
+)
+def submit(request: HttpRequest) -> HttpResponse:
+    """Make the job what this specification says: 201 for a new job, otherwise 200.
+
+    The same specification again changes nothing, and the answer says so.  `If-None-Match: *`
+    creates only, `If-Match` updates only what the caller has seen; 412 otherwise.
+    """
+    job_spec = spec.parse_json(json_bytes(request))
+
+    def act() -> tuple[int, dict[str, Any]]:
+        _meet_conditions(request, job_spec.name)
+        who = caller(request)
+        done = endpoint.submit(job_spec, actor=who.actor, user=who.user)
+        return (201 if done.created else 200), _submitted(done)
+
+    return once(request, act)
+
+
+class Batch(msgspec.Struct, forbid_unknown_fields=True):
+    """Each job is read by the same reader as a single one: its text is kept until then."""
+
+    jobs: list[msgspec.Raw]
+
+
+@router.post(
+    "/jobs/batch",
+    auth=SUBMIT,
+    response=schemas.SubmittedMany,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["jobs"],
+                        "properties": {
+                            "jobs": {
+                                "type": "array",
+                                "maxItems": MOST_AT_ONCE,
+                                "items": {"$ref": "/api/v1/schemas/job"},
+                            }
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+def submit_batch(request: HttpRequest) -> HttpResponse:
+    """Submit all of these jobs, or, when one of them has a mistake, none."""
+    specs = _parse_all(read(request, Batch, at_most=LARGEST_BATCH).jobs)
+
+    def act() -> tuple[int, dict[str, Any]]:
+        who = caller(request)
+        done = endpoint.submit_many(specs, actor=who.actor, user=who.user)
+        return 200, {"items": [_submitted(it) for it in done]}
+
+    return once(request, act)
+
+
+@router.post("/jobs/validate", auth=READ, response=schemas.Valid, openapi_extra=_JOB_FILE)
+def validate(request: HttpRequest) -> HttpResponse:
+    """Say what is wrong with a specification, or how it is understood; nothing is stored."""
+    return answer({"valid": True, "spec": spec.canonical(spec.parse_json(json_bytes(request)))})
+
+
+@router.get("/schemas/job", auth=None, tags=["schemas"])
+def job_schema(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - ninja's first
+    """The JSON Schema of a job file."""
+    return answer(spec.json_schema())
+
+
+class Jobs(Paging):
+    state: Annotated[str, Field(max_length=100, description="one or several, with commas")] = ""
+    type: Annotated[str, Field(max_length=100, description="one or several, with commas")] = ""
+    name: Annotated[str, Field(max_length=63, description="what the name begins with")] = ""
+
+
+@router.get("/jobs", auth=READ, response=schemas.page_of(schemas.Job))
+def list_jobs(request: HttpRequest, paging: Query[Jobs]) -> HttpResponse:
+    """The newest jobs first."""
+    rows = Job.objects.all()
+    if states := words(paging.state, JobState, "state"):
+        rows = rows.filter(state__in=states)
+    if types := words(paging.type, JobType, "type"):
+        rows = rows.filter(type__in=types)
+    if "\0" in paging.name:
+        raise invalid_parameters([{"path": "name", "message": "is no name", "hint": ""}])
+    if paging.name:
+        rows = rows.filter(name__startswith=paging.name)
+    return page(request, paging, lambda after: newest_first(rows, after), place_in_time, shapes.job)
+
+
+@router.get("/jobs/{ref}", auth=READ, response=schemas.JobInFull)
+def show_job(request: HttpRequest, ref: str) -> HttpResponse:
+    """One job, by name, id or the beginning of an id, with its current specification."""
+    job = references.job(ref)
+    current = JobVersion.objects.filter(job=job, number=job.version).values_list("spec", flat=True)
+    return tagged(request, etag(job.rev), {**shapes.job(job), "spec": current.first()})
+
+
+@router.get("/jobs/{ref}/versions", auth=READ, response=schemas.page_of(schemas.Version))
+def list_versions(request: HttpRequest, ref: str, paging: Query[Paging]) -> HttpResponse:
+    """Every specification that the job has had, the newest first."""
+    job = references.job(ref)
+
+    def rows(after: list[Any] | None) -> QuerySet[JobVersion]:
+        found = JobVersion.objects.filter(job=job).order_by("-number")
+        return found if after is None else found.filter(number__lt=after[0])
+
+    return page(request, paging, rows, lambda row: [row.number], shapes.version)
+
+
+class JobExecutions(Paging):
+    observed: Annotated[str, Field(max_length=200, description="one or several, with commas")] = ""
+    slot: Annotated[int | None, Field(ge=0, le=2**31 - 1)] = None
+
+
+@router.get("/jobs/{ref}/executions", auth=READ, response=schemas.page_of(schemas.Execution))
+def list_executions_of_job(
+    request: HttpRequest, ref: str, paging: Query[JobExecutions]
+) -> HttpResponse:
+    """The newest executions of the job first."""
+    job = references.job(ref)
+    rows = Execution.objects.filter(job=job).select_related("job", "node")
+    if observed := words(paging.observed, OBSERVED.states, "observed"):
+        rows = rows.filter(observed__in=observed)
+    if paging.slot is not None:
+        rows = rows.filter(slot=paging.slot)
+    return page(
+        request, paging, lambda after: newest_first(rows, after), place_in_time, shapes.execution
+    )
+
+
+@router.get("/jobs/{ref}/evaluations", auth=READ, response=schemas.page_of(schemas.Evaluation))
+def list_evaluations_of_job(request: HttpRequest, ref: str, paging: Query[Paging]) -> HttpResponse:
+    """The newest evaluations of the job first."""
+    job = references.job(ref)
+
+    def rows(after: list[Any] | None) -> QuerySet[Evaluation]:
+        found = Evaluation.objects.filter(job=job).select_related("job").order_by("-pk")
+        return found if after is None else found.filter(pk__lt=after[0])
+
+    return page(request, paging, rows, lambda row: [row.pk], shapes.evaluation)
+
+
+class Why(msgspec.Struct, forbid_unknown_fields=True):
+    reason: Annotated[str, msgspec.Meta(max_length=500, pattern="^[^\0]*$")] = ""
+
+
+@router.post(
+    "/jobs/{ref}/stop",
+    auth=SUBMIT,
+    response=schemas.Job,
+    openapi_extra=schemas.body(reason={"type": "string", "maxLength": 500}),
+)
+def stop(request: HttpRequest, ref: str) -> HttpResponse:
+    """Ask that nothing of the job runs any longer; to stop what has ended changes nothing."""
+    reason = read(request, Why).reason
+    job = endpoint.stop(references.job(ref).pk, actor=caller(request).actor, reason=reason)
+    return answer(shapes.job(job))
+
+
+@router.post("/jobs/{ref}/rerun", auth=SUBMIT, response=schemas.Job)
+def rerun(request: HttpRequest, ref: str) -> HttpResponse:
+    """Run every slot of the job again."""
+    read(request, Nothing)
+
+    def act() -> tuple[int, dict[str, Any]]:
+        done = endpoint.rerun(references.job(ref).pk, actor=caller(request).actor)
+        return 200, shapes.job(Job.objects.get(pk=done.pk))
+
+    return once(request, act)
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a request that has nothing to say."""
+
+
+def _meet_conditions(request: HttpRequest, name: str) -> None:
+    must, must_not = request.headers.get("If-Match"), request.headers.get("If-None-Match")
+    if must is None and must_not is None:
+        return
+    rows = Job.objects.filter(name=name).select_for_update(of=("self",))
+    rev = rows.values_list("rev", flat=True).first()
+    tag = None if rev is None else etag(rev)
+    if (must is None or matches(must, tag)) and (must_not is None or not matches(must_not, tag)):
+        return
+    raise Problem(
+        412,
+        "precondition-failed",
+        f"The job {name} is at revision {rev}." if rev else f"There is no job {name}.",
+        hint="Read it again, and decide again.",
+        current_rev=rev,
+    )
+
+
+def _parse_all(texts: list[msgspec.Raw]) -> list[spec.JobSpec]:
+    if not 1 <= len(texts) <= MOST_AT_ONCE:
+        raise invalid_parameters(
+            [
+                {
+                    "path": "jobs",
+                    "message": f"has {len(texts)} entries",
+                    "hint": f"Send 1 to {MOST_AT_ONCE} at once.",
+                }
+            ]
+        )
+    specs: list[spec.JobSpec] = []
+    errors: list[dict[str, str]] = []
+    for number, text in enumerate(texts):
+        try:
+            specs.append(spec.parse_json(bytes(text)))
+        except InvalidSpec as error:
+            where = f"jobs.{number}"
+            errors += [
+                {**it, "path": f"{where}.{it['path']}" if it["path"] else where}
+                for it in error.errors
+            ]
+    if errors:
+        raise InvalidSpec(errors)
+    return specs
+
+
+def _submitted(done: Submitted) -> dict[str, Any]:
+    name = done.job.name
+    if done.created:
+        sentence = f"{name} is a new job"
+    elif done.changed:
+        sentence = f"{name} is now at version {done.version}"
+    else:
+        sentence = f"{name} is unchanged: version {done.version} is the same specification"
+    return {
+        "id": done.job.pk,
+        "name": name,
+        "version": done.version,
+        "state": done.job.state,
+        "created": done.created,
+        "changed": done.changed,
+        "sentence": sentence,
+    }

@@ -1,0 +1,150 @@
+"""Every error as application/problem+json (RFC 9457), with a code, a hint and never a traceback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.db import DatabaseError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse
+from ninja.errors import AuthenticationError, ValidationError
+
+from nodes.errors import NodesError
+from orchestrator.errors import InvalidSpec, OrchestratorError
+
+logger = logging.getLogger(__name__)
+
+MANUAL = "https://muster.invalid/problems/"
+"""What `type` begins with: a name, not an address; the manual explains each code."""
+
+Mistakes = Sequence[dict[str, str]]
+
+
+class Problem(Exception):
+    """An answer that is not what the caller hoped for.  Raise it anywhere below a view."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        hint: str = "",
+        errors: Mistakes = (),
+        headers: dict[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail, self.hint = status, code, detail, hint
+        self.errors, self.headers, self.more = errors, headers or {}, more
+
+
+def answer(request: HttpRequest, error: Exception) -> HttpResponse:
+    """What *request* is told about *error*."""
+    problem = _problem(error)
+    if problem.status >= 500:
+        logger.error("%s %s failed", request.method, request.path[:200], exc_info=error)
+    return respond(request, problem)
+
+
+def respond(request: HttpRequest, problem: Problem) -> HttpResponse:
+    body = {
+        "type": f"{MANUAL}{problem.code}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "hint": problem.hint,
+        "request_id": getattr(request, "request_id", ""),
+        "errors": list(problem.errors),
+        **problem.more,
+    }
+    return HttpResponse(
+        msgspec.json.encode(body),
+        status=problem.status,
+        content_type="application/problem+json",
+        headers=problem.headers,
+    )
+
+
+UNAUTHENTICATED = Problem(
+    401,
+    "unauthenticated",
+    "This needs a valid API token, or a signed-in session.",
+    hint="Send `Authorization: Bearer at_…`; `manage.py token create` makes one.",
+    headers={"WWW-Authenticate": 'Bearer realm="muster"'},
+)
+NO_SUCH_ADDRESS = Problem(
+    404,
+    "no-such-address",
+    "There is nothing at this address.",
+    hint="/api/v1/openapi.json lists every address.",
+)
+TOO_LARGE = Problem(
+    413, "too-large", "The request is larger than any request may be.", hint="Send less at once."
+)
+BAD_REQUEST = Problem(400, "bad-request", "The request cannot be understood.")
+BUSY = Problem(
+    503,
+    "busy",
+    "The database did not answer in time.",
+    hint="Try again; with an Idempotency-Key nothing can happen twice.",
+    headers={"Retry-After": "1"},
+)
+INTERNAL = Problem(
+    500,
+    "internal",
+    "Something went wrong here; it has been logged with the request's id.",
+    hint="Tell your operator the request id.",
+)
+
+
+def _problem(error: Exception) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case InvalidSpec():
+            return Problem(
+                error.status, error.code, str(error), hint=error.hint, errors=error.errors
+            )
+        case OrchestratorError() | NodesError() if error.status < 500:
+            return Problem(error.status, error.code, str(error), hint=error.hint)
+        case ValidationError():
+            return _invalid_parameters(error)
+    for kind, problem in _KNOWN:
+        if isinstance(error, kind):
+            return problem
+    return INTERNAL
+
+
+_KNOWN: tuple[tuple[type[Exception], Problem], ...] = (
+    (AuthenticationError, UNAUTHENTICATED),
+    (Http404, NO_SUCH_ADDRESS),
+    (RequestDataTooBig, TOO_LARGE),
+    (SuspiciousOperation, BAD_REQUEST),
+    (OperationalError, BUSY),
+    (DatabaseError, INTERNAL),
+)
+
+
+def _invalid_parameters(error: ValidationError) -> Problem:
+    return invalid_parameters(
+        [
+            {
+                "path": ".".join(str(part) for part in detail["loc"][1:]),
+                "message": detail["msg"],
+                "hint": "/api/v1/openapi.json says what it may be.",
+            }
+            for detail in error.errors
+        ]
+    )
+
+
+def invalid_parameters(errors: Mistakes) -> Problem:
+    """A request whose parameters or body are not what the address takes."""
+    named = ", ".join(error["path"] or "the body" for error in errors)
+    return Problem(400, "invalid-parameter", f"Not accepted: {named}.", errors=errors)

@@ -1,0 +1,82 @@
+"""Facts as sentences.  They are made when somebody asks, and never stored."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from nodes.models import Node
+from orchestrator.lifecycle import MEANING, JobState, Observed
+from orchestrator.models import Execution, Job
+from orchestrator.stored import load_progress
+
+_STARTING = (
+    Observed.NEW,
+    Observed.ASK_FOR_BID,
+    Observed.ASK_FOR_BID_ACCEPTED,
+    Observed.BID_ACCEPTED,
+    Observed.PREPARING,
+)
+#: What of a job's tally is said, in this order.
+_COUNTED = (
+    ("completed", (Observed.COMPLETED,)),
+    ("running", (Observed.RUNNING, Observed.PUBLISHING)),
+    ("starting", _STARTING),
+)
+
+
+def job(row: Job, now: datetime) -> str:
+    """``3 of 5 running, 1 retrying in 40 s``."""
+    if row.stop_requested and row.state not in _ENDED:
+        return "stopping" + (f": {row.stop_reason}" if row.stop_reason else "")
+    if row.state == JobState.PENDING:
+        return "waits for its evaluation"
+    if row.state in _ENDED or row.state == JobState.QUEUED:
+        return row.reason or _done(row)
+    counts = [(word, sum(row.tally.get(state, 0) for state in of)) for word, of in _COUNTED]
+    said = [f"{number} of {row.count} {word}" for word, number in counts if number]
+    said += _retrying(row, now)
+    return ", ".join(said) or row.reason or "begins"
+
+
+_ENDED = {JobState.COMPLETED, JobState.FAILED, JobState.STOPPED}
+
+
+def _done(row: Job) -> str:
+    return f"{row.tally.get(Observed.COMPLETED, 0)} of {row.count} completed"
+
+
+def _retrying(row: Job, now: datetime) -> list[str]:
+    waiting = [at for at in load_progress(row.progress).retry_at.values() if at > now]
+    if not waiting:
+        return []
+    return [f"{len(waiting)} retrying in {span(min(waiting) - now)}"]
+
+
+def execution(row: Execution) -> str:
+    """What is known of it, and why it ended if it did."""
+    meaning = MEANING[Observed(row.observed)]
+    if row.observed == Observed.COMPLETED:
+        return meaning
+    return f"{meaning}: {row.message}" if row.message else meaning
+
+
+def node(row: Node) -> str:
+    """The first thing that keeps it from work, or that nothing does."""
+    reasons = (
+        (bool(row.quarantined), f"quarantined: {row.quarantined}"),
+        (row.approval == "pending", "waits for approval"),
+        (row.approval == "rejected", "was rejected"),
+        (row.connection != "connected", f"is {row.connection}"),
+        (row.draining, "is being drained"),
+        (not row.eligible, "takes no new work"),
+    )
+    return next((sentence for holds, sentence in reasons if holds), "takes work")
+
+
+def span(length: timedelta) -> str:
+    """``40 s``, ``12 min``, ``3 h``, ``2 d``: one unit is enough to wait by."""
+    seconds = max(0, round(length.total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
