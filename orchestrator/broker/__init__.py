@@ -1,0 +1,44 @@
+"""The EvaluationBroker: the queue of jobs that wait for evaluation.
+
+Whoever changes something calls ``enqueue`` in the same transaction.  A worker calls ``lease``,
+evaluates, and has the plan's own transaction call ``hold`` first and ``ack`` last; what it could
+not evaluate it gives back with ``nack``.  Time and dead workers are taken care of by ``fold``,
+``sweep`` and ``give_back``.  See ``docs/broker.md``.
+"""
+
+from .acknowledging import Result, ack
+from .asking import capacity_freed, enqueue
+from .blocking import lock_blocking, wake
+from .folding import fold
+from .leasing import Lease, give_back, hold, lease, leaseholders, nack, renew, sweep
+from .operating import drop_dead, evaluate_now, pause, resume, retry_dead
+from .statistics import BrokerStats, Pocket, pocket, stats
+from .tickets import EvaluationBroker
+
+__all__ = [
+    "BrokerStats",
+    "EvaluationBroker",
+    "Lease",
+    "Pocket",
+    "Result",
+    "ack",
+    "capacity_freed",
+    "drop_dead",
+    "enqueue",
+    "evaluate_now",
+    "fold",
+    "give_back",
+    "hold",
+    "lease",
+    "leaseholders",
+    "lock_blocking",
+    "nack",
+    "pause",
+    "pocket",
+    "renew",
+    "resume",
+    "retry_dead",
+    "stats",
+    "sweep",
+    "wake",
+]

@@ -1,0 +1,164 @@
+"""Folding: what was asked for, and what has become due, goes into the broker rows.
+
+Only here do triggers become ``want``.  Rows that somebody holds are passed over, with their
+triggers: they are folded next time, so a long plan commit delays nobody else.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from . import blocking
+from .asking import BY_PEOPLE
+
+#: Triggers folded by one statement, and statements in one fold.
+BATCH, MOST_BATCHES = 1000, 8
+
+
+def fold() -> int:
+    """Bring the broker rows up to date with what was asked for; how many triggers were folded."""
+    with transaction.atomic():
+        capacity, due, asked = _look()
+        if capacity:
+            blocking.wake(patiently=False)  # First: its lock comes before those of broker rows.
+        if due:
+            _promote()
+        return _fold() if asked else 0
+
+
+def _look() -> tuple[bool, bool, bool]:
+    """Whether nodes have more to give, rows have become due, and jobs were asked about.
+
+    Losing a fold or a lease to a crash of the database costs nothing: the triggers are there
+    again, and the fence names the worker too.  So such transactions need not wait for the disk.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_LOOK)
+        capacity, due, asked, _ = cursor.fetchone()
+    return capacity, due, asked
+
+
+_LOOK = """
+    SELECT EXISTS (SELECT FROM orchestrator_brokertrigger WHERE node_id IS NOT NULL),
+           EXISTS (SELECT FROM orchestrator_brokerrow
+                   WHERE not_before <= (SELECT clock_timestamp())),
+           EXISTS (SELECT FROM orchestrator_brokertrigger
+                   WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())),
+           set_config('synchronous_commit', 'off', true)
+"""
+
+
+def merged(one: str, other: str) -> str:
+    """SQL for two jsonb objects of counts as one, the counts added."""
+    return f"""
+        (SELECT coalesce(jsonb_object_agg(word, n), '{{}}') FROM (
+            SELECT word, sum(count::bigint) AS n FROM (
+                SELECT * FROM jsonb_each_text({one}) AS a(word, count)
+                UNION ALL SELECT * FROM jsonb_each_text({other}) AS b(word, count)) AS both_of_them
+            GROUP BY word) AS sums)
+    """  # noqa: S608 - our own columns
+
+
+def _promote() -> None:
+    """What only waited for its moment is ready: back-off, follow-up, blocked and dead letters."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PROMOTE, {"batch": BATCH})
+
+
+_PROMOTE = f"""
+    WITH due AS MATERIALIZED (
+        SELECT job_id FROM orchestrator_brokerrow
+        WHERE not_before <= (SELECT clock_timestamp())
+        ORDER BY not_before LIMIT %(batch)s
+        FOR UPDATE SKIP LOCKED)
+    UPDATE orchestrator_brokerrow r SET
+        not_before = NULL, not_before_trigger = '', dead_letter = NULL,
+        blocked_on = NULL, blocked_class = '',
+        want = r.want + CASE WHEN r.want > r.done THEN 0 ELSE 1 END,
+        ready_since = CASE WHEN r.want > r.done THEN r.ready_since ELSE clock_timestamp() END,
+        triggers = CASE WHEN r.want > r.done THEN r.triggers
+                   ELSE {merged("r.triggers", "jsonb_build_object(r.not_before_trigger, 1)")} END
+    FROM due WHERE r.job_id = due.job_id
+"""  # noqa: S608 - our own columns
+
+
+def _fold() -> int:
+    passed_over: list[UUID] = []
+    folded = 0
+    with connection.cursor() as cursor:
+        cursor.execute(_NEW_ROWS, {"batch": BATCH})
+        for _ in range(MOST_BATCHES):
+            cursor.execute(
+                _FOLD, {"batch": BATCH, "passed_over": passed_over, "by_people": list(BY_PEOPLE)}
+            )
+            seen, done, locked = cursor.fetchone()
+            folded += done
+            passed_over += locked
+            if seen < BATCH:
+                break
+            cursor.execute(_NEW_ROWS, {"batch": BATCH})
+    return folded
+
+
+# Tokens of a new row begin above all that an earlier row of the same job can have had.
+_NEW_ROWS = """
+    INSERT INTO orchestrator_brokerrow (job_id, type, priority, want, done, token, worker,
+        not_before_trigger, deliveries, blocked_class, triggers)
+    SELECT j.id, j.type, j.priority, 0, 0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+        '', '', 0, '', '{}'
+    FROM orchestrator_job j
+    WHERE j.id IN (
+        SELECT job_id FROM orchestrator_brokertrigger
+        WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())
+        ORDER BY not_before, id LIMIT %(batch)s)
+      AND NOT EXISTS (SELECT FROM orchestrator_brokerrow r WHERE r.job_id = j.id)
+    ORDER BY j.id
+    ON CONFLICT DO NOTHING
+"""
+
+# A row in back-off stays there, unless a person asks: else a steady trickle of reports would
+# evaluate a poisoned job in a hot loop.
+_FOLD = f"""
+    WITH due AS MATERIALIZED (
+        SELECT id, job_id, trigger, not_before FROM orchestrator_brokertrigger
+        WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())
+          AND job_id <> ALL (%(passed_over)s::uuid[])
+        ORDER BY not_before, id LIMIT %(batch)s
+        FOR UPDATE SKIP LOCKED),
+    held AS MATERIALIZED (
+        SELECT job_id FROM orchestrator_brokerrow
+        WHERE job_id IN (SELECT job_id FROM due)
+        ORDER BY job_id
+        FOR UPDATE SKIP LOCKED),
+    counted AS (
+        SELECT job_id, sum(n) AS n, jsonb_object_agg(trigger, n) AS triggers, min(since) AS since,
+               bool_or(trigger = ANY (%(by_people)s::text[])) AS by_people
+        FROM (SELECT job_id, trigger, count(*) AS n, min(not_before) AS since
+              FROM due GROUP BY job_id, trigger) AS each_trigger
+        GROUP BY job_id),
+    gone AS (
+        DELETE FROM orchestrator_brokertrigger t USING due JOIN held USING (job_id)
+        WHERE t.id = due.id RETURNING t.id),
+    folded AS (
+        UPDATE orchestrator_brokerrow r SET
+            want = r.want + c.n,
+            type = j.type, priority = j.priority,
+            triggers = {merged("r.triggers", "c.triggers")},
+            ready_since = CASE WHEN r.want > coalesce(r.leased_want, r.done)
+                                    AND r.dead_letter IS NULL
+                               THEN r.ready_since ELSE c.since END,
+            deliveries = CASE WHEN r.leased_want IS NULL
+                                   AND (r.dead_letter IS NOT NULL OR c.by_people)
+                              THEN 0 ELSE r.deliveries END,
+            not_before = CASE WHEN r.leased_want IS NULL AND r.dead_letter IS NULL
+                                   AND r.deliveries > 0 AND NOT c.by_people
+                              THEN r.not_before END,
+            not_before_trigger = '', dead_letter = NULL, blocked_on = NULL, blocked_class = ''
+        FROM counted c JOIN held USING (job_id) JOIN orchestrator_job j ON j.id = c.job_id
+        WHERE r.job_id = c.job_id)
+    SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM gone),
+           ARRAY(SELECT DISTINCT job_id FROM due
+                 WHERE job_id NOT IN (SELECT job_id FROM held))
+"""  # noqa: S608 - our own columns

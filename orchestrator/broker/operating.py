@@ -1,0 +1,79 @@
+"""What operators do to the queue."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from nodes.hints import Hint, after_commit
+from orchestrator import journal
+from orchestrator.errors import Conflict
+from orchestrator.lifecycle import Trigger
+from orchestrator.models import BrokerRow, ClusterSetting, Evaluation
+
+from .asking import enqueue
+
+
+def pause(reason: str, actor: str) -> None:
+    """Lend no more evaluations until ``resume``; what is being evaluated is finished."""
+    with transaction.atomic():
+        ClusterSetting.objects.filter(pk=1).update(
+            scheduling_paused=True, paused_reason=reason, paused_by=actor, paused_at=Now()
+        )
+        said = f": {reason}" if reason else ""
+        _record("scheduling-paused", f"{actor} pauses scheduling{said}", actor)
+
+
+def resume(actor: str) -> None:
+    """Lend evaluations again."""
+    with transaction.atomic():
+        ClusterSetting.objects.filter(pk=1).update(
+            scheduling_paused=False, paused_reason="", paused_by="", paused_at=None
+        )
+        _record("scheduling-resumed", f"{actor} resumes scheduling", actor)
+        after_commit(Hint.WORK)
+
+
+def evaluate_now(job: UUID, actor: str) -> None:
+    """Evaluate *job* as soon as may be, whatever it waits for."""
+    with transaction.atomic():
+        _record("evaluate", f"{actor} asks for an evaluation", actor, job)
+        enqueue(job, Trigger.OPERATOR)
+
+
+def retry_dead(job: UUID, actor: str) -> None:
+    """Try the evaluation of a parked job again, from the first delivery on."""
+    with transaction.atomic():
+        if not BrokerRow.objects.filter(job=job, dead_letter__isnull=False).exists():
+            raise Conflict(detail="there is no dead letter of this job; it may be tried already")
+        _record("dead-letter-retried", f"{actor} has the dead letter tried again", actor, job)
+        enqueue(job, Trigger.OPERATOR)
+
+
+def drop_dead(job: UUID, actor: str) -> None:
+    """Forget the evaluation that a parked job asked for; the next trigger asks for a new one."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE orchestrator_brokerrow SET done = want, dead_letter = NULL, not_before = NULL,
+                deliveries = 0, triggers = '{}'
+            WHERE job_id = %s AND dead_letter IS NOT NULL
+            RETURNING evaluation_id
+            """,
+            [job],
+        )
+        dropped = cursor.fetchone()
+        if dropped is None:
+            raise Conflict(detail="there is no dead letter of this job; it may be tried already")
+        Evaluation.objects.filter(pk=dropped[0]).update(
+            state="cancelled", outcome=f"dropped by {actor}"
+        )
+        _record("dead-letter-dropped", f"{actor} drops the dead letter", actor, job)
+
+
+def _record(what: str, message: str, actor: str, job: UUID | None = None) -> None:
+    topic = "cluster" if job is None else "job"
+    journal.record([journal.fact(topic, what, message, actor=actor, job=job)])
+    after_commit(Hint.VIEW)

@@ -1,0 +1,108 @@
+"""How the queue is doing.  A look costs what waits, however long the history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from django.db import connection
+from django.db.models import Count, F, Q, QuerySet
+
+from orchestrator.models import BrokerRow
+
+#: Finished evaluations looked at for the rate, and over how many seconds.
+RATED, RATED_SECONDS = 20_000, 10
+
+
+class Pocket(StrEnum):
+    """Where a job of the queue is."""
+
+    READY = "ready"
+    LEASED = "leased"
+    WAITING = "waiting"
+    BLOCKED = "blocked"
+    DEAD = "dead"
+
+
+_CONDITION: Mapping[Pocket, Q] = {
+    Pocket.READY: Q(
+        want__gt=F("done"),
+        leased_want=None,
+        dead_letter__isnull=True,
+        blocked_on__isnull=True,
+        not_before=None,
+    ),
+    Pocket.LEASED: Q(leased_want__isnull=False),
+    Pocket.WAITING: Q(not_before__isnull=False, blocked_on__isnull=True, dead_letter__isnull=True),
+    Pocket.BLOCKED: Q(blocked_on__isnull=False),
+    Pocket.DEAD: Q(dead_letter__isnull=False),
+}
+
+
+_ORDER: Mapping[Pocket, tuple[str, ...]] = {
+    Pocket.READY: ("-priority", "ready_since", "job_id"),
+    Pocket.LEASED: ("worker", "job_id"),
+    Pocket.WAITING: ("not_before",),
+    Pocket.BLOCKED: ("-priority", "ready_since", "job_id"),
+    Pocket.DEAD: ("job_id",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStats:
+    """The queue at one instant.
+
+    ``arriving`` triggers are not folded yet.  ``oldest`` is how many seconds the most patient
+    ready job has waited.  ``rate`` is evaluations finished a second, lately.
+    """
+
+    ready: int = 0
+    leased: int = 0
+    waiting: int = 0
+    blocked: int = 0
+    dead: int = 0
+    arriving: int = 0
+    oldest: float = 0.0
+    rate: float = 0.0
+    by_type: Mapping[str, Mapping[str, int]] | None = None
+
+
+def stats() -> BrokerStats:
+    """Count the queue, by pocket and type."""
+    counts: dict[str, int] = {}
+    by_type: dict[str, dict[str, int]] = {}
+    for pocket in Pocket:
+        kinds = BrokerRow.objects.filter(_CONDITION[pocket]).values_list("type")
+        for kind, n in kinds.annotate(n=Count("*")):
+            counts[pocket] = counts.get(pocket, 0) + n
+            by_type.setdefault(kind, {})[pocket] = n
+    with connection.cursor() as cursor:
+        cursor.execute(_REST, [RATED, RATED_SECONDS])
+        arriving, oldest, finished = cursor.fetchone()
+    return BrokerStats(
+        **counts,
+        arriving=arriving,
+        oldest=max(0.0, float(oldest or 0)),
+        rate=finished / RATED_SECONDS,
+        by_type=by_type,
+    )
+
+
+_REST = """
+    SELECT (SELECT count(*) FROM orchestrator_brokertrigger
+            WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())),
+           (SELECT extract(epoch FROM clock_timestamp() - min(ready_since))
+            FROM orchestrator_brokerrow
+            WHERE want > done AND leased_want IS NULL AND dead_letter IS NULL
+              AND blocked_on IS NULL AND not_before IS NULL),
+           (SELECT count(*) FROM (SELECT finished_at FROM orchestrator_evaluation
+                                  ORDER BY id DESC LIMIT %s) AS newest
+            WHERE finished_at > (SELECT clock_timestamp()) - %s * interval '1 second')
+"""
+
+
+def pocket(which: Pocket, limit: int = 50) -> QuerySet[BrokerRow]:
+    """The first jobs of one pocket, in the order in which it gives them up."""
+    rows = BrokerRow.objects.filter(_CONDITION[which]).select_related("job")
+    return rows.order_by(*_ORDER[which])[:limit]
