@@ -1,6 +1,9 @@
 """The orchestrator as a Django application."""
 
+from typing import Any
+
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class OrchestratorConfig(AppConfig):
@@ -8,3 +11,12 @@ class OrchestratorConfig(AppConfig):
 
     name = "orchestrator"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Keep the one row of cluster settings there, also after the tables were emptied."""
+        post_migrate.connect(keep_settings, sender=self)
+
+
+def keep_settings(sender: OrchestratorConfig, using: str, **_: Any) -> None:
+    """Make the row of cluster settings if it is missing."""
+    sender.get_model("ClusterSetting").objects.using(using).get_or_create(pk=1)

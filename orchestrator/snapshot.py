@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -67,13 +68,22 @@ class ClusterView:
             names = [column.name for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         self._watermark = int(rows[0]["horizon"])
-        return [row for row in rows if row["id"] is not None]
+        return [
+            {
+                **row,
+                "labels": json.loads(row["labels"]),
+                "attributes": json.loads(row["attributes"]),
+            }
+            for row in rows
+            if row["id"] is not None
+        ]
 
     def _patch(self, cluster: Cluster, changed: Sequence[Mapping[str, Any]]) -> None:
         """Only amounts have changed: write them, over what the last group had taken."""
         for row in changed:
             self._allocated[cluster.index[row["id"]]] = [row[f"allocated_{d}"] for d in DIMENSIONS]
         np.copyto(cluster.allocated, self._allocated)
+        cluster.taken.clear()
         cluster.revision = self._watermark
 
 

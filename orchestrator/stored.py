@@ -46,7 +46,9 @@ def dump_progress(progress: Progress) -> dict[str, Any]:
         "avoid": {node: at.isoformat() for node, at in progress.avoid.items()},
         "failures": dict(progress.failures),
         "outcomes": dict(progress.outcomes),
+        "refusals": dict(progress.refusals),
         "failed": progress.failed,
+        "waiting_since": progress.waiting_since and progress.waiting_since.isoformat(),
     }
     return {name: value for name, value in whole.items() if value}
 
@@ -60,7 +62,9 @@ def load_progress(stored: Mapping[str, Any]) -> Progress:
         avoid={node: _instant(at) for node, at in stored.get("avoid", {}).items()},
         failures=stored.get("failures", {}),
         outcomes=stored.get("outcomes", {}),
+        refusals=stored.get("refusals", {}),
         failed=stored.get("failed", ""),
+        waiting_since=_instant(waiting) if (waiting := stored.get("waiting_since")) else None,
     )
 
 

@@ -22,6 +22,7 @@ from nodes.protocol.resources import Resources
 from orchestrator import broker, journal, stored
 from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed, Writer
 from orchestrator.models import Execution, Job
+from orchestrator.scheduling.feasibility import demand
 from orchestrator.scheduling.plan import Place, Plan
 from orchestrator.scheduling.world import World
 from orchestrator.transitions import Wish, desire, lock_executions, lock_nodes, reserve
@@ -311,7 +312,9 @@ def _result(writing: _Writing) -> broker.Result:
         outcome=outcome,
         followups=tuple((followup.at, followup.trigger) for followup in plan.followups),
         blocked=plan.blocked if not writing.dropped else None,
+        demand=demand(writing.decision.world.job.spec) if plan.blocked else None,
         revision=writing.decision.world.cluster.revision,
+        ended=ended and not writing.dropped,
         record=dict(plan.record) if plan.record is not None else None,
     )
 

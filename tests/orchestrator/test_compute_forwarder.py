@@ -1,0 +1,142 @@
+"""What nodes must be told, read from the executions themselves."""
+
+import pytest
+
+from nodes.models import Node
+from nodes.protocol.messages import Held, Hello, Holding, Want
+from nodes.protocol.resources import Resources
+from orchestrator.lifecycle import Desired, Observed
+from orchestrator.models import Event, Execution
+from orchestrator.planners import compute_forwarder
+from tests import rows
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def hello(*holds):
+    return Hello(
+        version=1,
+        instance="i",
+        run=1,
+        ledger="l",
+        boot="b",
+        resources=Resources(cpu=4000),
+        attributes={},
+        holds=tuple(Held(str(key), state) for key, state in holds),
+    )
+
+
+def desired(node, *holds):
+    answer = compute_forwarder.desired(node.pk, hello(*holds), 1)
+    return {order.execution: order.want for order in answer.orders}
+
+
+def state(execution):
+    execution.refresh_from_db()
+    return execution.desired, execution.observed
+
+
+def test_orders_are_complete_up_to_their_revision_and_in_order():
+    node, job = rows.node(), rows.job(count=2)
+    first, second = rows.execution(job, node), rows.execution(job, node, slot=1)
+    [told] = compute_forwarder.orders({node.pk: 0})
+    assert [order.execution for order in told.orders] == [str(first.pk), str(second.pk)]
+    assert told.order_rev == second.order_rev
+    assert compute_forwarder.orders({node.pk: second.order_rev}) == []
+
+
+def test_an_order_carries_the_task_and_who_it_is():
+    node, job = rows.node(), rows.job(count=3, task={"command": ["echo", "hi"], "env": {"A": "1"}})
+    row = rows.execution(job, node, slot=2)
+    [told] = compute_forwarder.orders({node.pk: 0})
+    [order] = told.orders
+    assert order.task is not None
+    assert order.task.command == ("echo", "hi")
+    assert order.task.env == {
+        "A": "1",
+        "MUSTER_JOB_ID": str(job.pk),
+        "MUSTER_JOB_NAME": job.name,
+        "MUSTER_EXECUTION_ID": str(row.pk),
+        "MUSTER_SLOT": "2",
+        "MUSTER_COUNT": "3",
+        "MUSTER_ATTEMPT": "1",
+        "MUSTER_NODE_ID": str(node.pk),
+    }
+
+
+def test_an_unapproved_node_is_told_nothing():
+    node = rows.node()
+    rows.execution(rows.job(), node)
+    Node.objects.filter(pk=node.pk).update(approval="rejected")
+    assert compute_forwarder.orders({node.pk: 0}) == []
+    assert desired(node) == {}
+
+
+def test_the_desired_set_is_everything_live_on_the_node():
+    node, job = rows.node(), rows.job(count=4)
+    asked = rows.execution(job, node)
+    running = rows.execution(job, node, slot=1, observed=Observed.RUNNING)
+    rows.execution(job, node, slot=2, observed=Observed.COMPLETED)
+    stopping = rows.execution(
+        job, node, slot=3, observed=Observed.RUNNING, desired=Desired.STOPPED
+    )
+    holds = [(running.pk, Holding.RUNNING), (stopping.pk, Holding.RUNNING)]
+    assert desired(node, *holds) == {
+        str(asked.pk): Want.BID,
+        str(running.pk): Want.RUN,
+        str(stopping.pk): Want.STOP,
+    }
+
+
+def test_what_the_node_holds_proves_what_it_was_told():
+    node, job = rows.node(), rows.job()
+    asked = rows.execution(job, node)
+    desired(node, (asked.pk, Holding.BID))
+    assert state(asked) == ("pending", "ask_for_bid_accepted")
+
+
+def test_a_lost_execution_that_the_node_still_runs_is_stopped():
+    node, job = rows.node(), rows.job()
+    lost = rows.execution(job, node, observed=Observed.LOST)
+    assert desired(node, (lost.pk, Holding.RUNNING)) == {str(lost.pk): Want.STOP}
+
+
+def test_a_lost_execution_that_the_node_no_longer_holds_gives_back_its_resources():
+    node, job = rows.node(), rows.job()
+    rows.execution(job, node, observed=Observed.LOST, cpu=300)
+    desired(node)
+    node.refresh_from_db()
+    assert node.allocated_cpu == 0
+    assert not Execution.objects.filter(reserved=True).exists()
+
+
+def test_a_running_execution_that_its_node_has_forgotten_is_lost():
+    node, job = rows.node(), rows.job()
+    running = rows.execution(job, node, observed=Observed.RUNNING)
+    assert desired(node) == {}
+    assert state(running) == ("stopped", "lost")
+    node.refresh_from_db()
+    assert node.allocated_cpu == 0
+
+
+def test_what_was_stopped_before_anybody_was_told_is_cancelled():
+    node, job = rows.node(), rows.job()
+    never = rows.execution(job, node, desired=Desired.STOPPED)
+    assert desired(node) == {}
+    assert state(never) == ("stopped", "cancelled")
+
+
+def test_an_execution_nobody_knows_is_left_alone_and_written_down():
+    node = rows.node()
+    stranger = rows.unknown_id()
+    assert desired(node, (stranger, Holding.RUNNING)) == {}
+    assert Event.objects.filter(what="unknown-execution", node_id=node.pk).exists()
+
+
+def test_orders_of_many_nodes_take_two_queries(django_assert_max_num_queries):
+    job = rows.job(count=20)
+    nodes = [rows.node() for _ in range(20)]
+    for slot, node in enumerate(nodes):
+        rows.execution(job, node, slot=slot)
+    with django_assert_max_num_queries(2):
+        assert len(compute_forwarder.orders({node.pk: 0 for node in nodes})) == 20
