@@ -63,11 +63,18 @@ def flush(within: float = 0.5) -> None:
     _notifier.flush(within)
 
 
+def close() -> None:
+    """Send what was said, and give the connection up; the next hint opens another."""
+    flush()
+    _notifier.close()
+
+
 class _Notifier:
     """Sends the first hint at once and after that at most twenty a second on a channel."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
+        self._sends = threading.Lock()
         self._said: set[Hint] = set()
         self._sending: set[Hint] = set()
         self._sent_at: dict[Hint, float] = {}
@@ -86,11 +93,17 @@ class _Notifier:
         with self._changed:
             self._changed.wait_for(lambda: not self._said and not self._sending, within)
 
+    def close(self) -> None:
+        with self._sends:
+            if self._connection is not None:
+                self._connection.close()
+
     def _run(self) -> None:
         while True:
             due = self._due()
             try:
-                self._send(due)
+                with self._sends:
+                    self._send(due)
             except psycopg.Error as error:
                 log.warning("a hint is lost (%s): %s", ", ".join(sorted(due)), error)
                 self._connection = None

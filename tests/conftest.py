@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -20,6 +20,23 @@ def chromium() -> str:
     if found is None:
         pytest.skip(f"no Chromium is installed (looked for {', '.join(CHROMIUMS)})")
     return found
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """Keep the row of cluster settings, which is there from the start, through every flush."""
+    from django.db.models.signals import post_migrate
+
+    from nodes import hints
+    from orchestrator.models import ClusterSetting
+
+    def keep(**_: object) -> None:
+        ClusterSetting.objects.get_or_create(pk=1)
+
+    post_migrate.connect(keep)  # A flush sends it, too.
+    yield
+    hints.close()  # Or the test database could not be dropped.
+    post_migrate.disconnect(keep)
 
 
 @pytest.fixture
