@@ -143,9 +143,7 @@ def _name(text: str) -> str:
 
 def _variable(text: str) -> str:
     if _VARIABLE.fullmatch(text) is None:
-        raise mistake(
-            "is not the name of a variable", "Use letters, digits and '_', no digit first."
-        )
+        raise mistake("is not a variable's name", "Use letters, digits and '_', no digit first.")
     if text.startswith(("LD_", "DYLD_")):
         raise mistake("would change how programs are loaded", "Leave it out.")
     if text.startswith("MUSTER_"):

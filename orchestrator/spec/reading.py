@@ -216,7 +216,7 @@ _SENTENCES: Mapping[str, tuple[str, str]] = {
     "greater_than_equal": ("must be at least {ge}", "Use {ge} or more."),
     "less_than_equal": ("must be at most {le}", "Use {le} or less."),
     "string_too_long": ("is longer than {max_length} characters", "Shorten it."),
-    "too_long": ("has {actual_length} entries, and may have {max_length}", "Shorten it."),
+    "too_long": ("has more than {max_length} entries", "Shorten it."),
     "too_short": ("needs at least {min_length} entry", "Add what is missing."),
 }
 

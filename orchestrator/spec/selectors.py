@@ -21,7 +21,7 @@ MOST_CHOICES = 2 * (LONGEST_VALUE + 1) ** 2
 
 KEY = r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?"
 _VALUE = r"""(?:"[^"]{0,256}"|'[^']{0,256}'|[A-Za-z0-9._/:+@-]{1,256})"""
-_SET = re.compile(rf"({KEY})\s+(in|notin)\s*\(([^()]*)\)", re.ASCII)
+_SET = re.compile(rf"""({KEY})\s+(in|notin)\s*\(((?:"[^"]*"|'[^']*'|[^()"'])*)\)""", re.ASCII)
 _COMPARE = re.compile(
     rf"({KEY})\s*(==|=|!=|>=|<=|>|<|\s(?:version(?:==|=|!=|>=|<=|>|<)))\s*({_VALUE})?", re.ASCII
 )

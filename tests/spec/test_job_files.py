@@ -1,0 +1,210 @@
+"""What a job file may say, and that it survives being stored."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.protocol.messages import Task
+from nodes.protocol.resources import Resources
+from orchestrator import spec
+from orchestrator.errors import InvalidSpec
+from orchestrator.lifecycle import JobType
+
+MINIMAL = {"name": "count-words", "task": {"command": ["wc", "-w", "a.txt"]}}
+
+
+def parsed(**differing):
+    return spec.parse({**MINIMAL, **differing})
+
+
+def with_resources(**resources):
+    task = {**MINIMAL["task"], "resources": resources}
+    return parsed(task=task).resources
+
+
+def test_the_smallest_job_file_has_sane_defaults():
+    it = spec.parse(MINIMAL)
+    assert (it.type, it.count, it.priority, it.approval, it.ask) == (
+        JobType.BATCH,
+        1,
+        50,
+        spec.Approval.BID,
+        1,
+    )
+    assert it.resources == Resources(cpu=100, memory=64 * 2**20)
+    assert (it.retry.attempts, it.retry.delay, it.retry.max_delay) == (3, 5.0, 300.0)
+    assert it.retry.on == (spec.RetryOn.FAILED, spec.RetryOn.LOST)
+    assert (it.timeouts.execution, it.timeouts.queue, it.timeouts.total) == (None, None, None)
+    assert (it.on_lost, it.grace) == (spec.OnLost.REPLACE, 10.0)
+    assert it.protocol_task() == Task("process", ("wc", "-w", "a.txt"))
+
+
+def test_a_task_is_sent_with_the_variables_of_its_execution():
+    it = parsed(task={"command": ["x"], "env": {"A": "1"}, "config": {"user": "nobody"}})
+    assert it.protocol_task({"MUSTER_SLOT": "3"}) == Task(
+        "process", ("x",), {"A": "1", "MUSTER_SLOT": "3"}, {"user": "nobody"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "millicores"),
+    [("500m", 500), (0.5, 500), ("0.5", 500), (2, 2000), ("2", 2000), (0.001, 1), ("1.25", 1250)],
+)
+def test_cpu_is_cores_or_millicores(written, millicores):
+    assert with_resources(cpu=written).cpu == millicores
+
+
+@pytest.mark.parametrize(
+    ("written", "count"),
+    [
+        (2**20, 2**20),
+        ("64MiB", 64 * 2**20),
+        ("64Mi", 64 * 2**20),
+        ("64MB", 64 * 10**6),
+        ("64M", 64 * 10**6),
+        ("1.5GiB", 3 * 2**29),
+        ("2 GB", 2 * 10**9),
+        ("1048576B", 2**20),
+        ("2000kB", 2 * 10**6),
+        ("1TiB", 2**40),
+    ],
+)
+def test_memory_is_bytes_with_decimal_or_binary_units(written, count):
+    assert with_resources(memory=written).memory == count
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("10m", 600), ("1h30m", 5400), (90, 90), (1.5, 1.5), ("1500ms", 1.5), ("2d", 172800)],
+)
+def test_durations_are_texts_with_units_or_seconds(written, expected):
+    assert parsed(timeouts={"execution": written}).timeouts.execution == expected
+
+
+def test_a_queue_timeout_of_zero_is_something_else_than_none():
+    assert parsed(timeouts={"queue": 0}).timeouts.queue == 0
+    assert parsed(timeouts={"queue": None}).timeouts.queue is None
+
+
+def test_no_slots_is_a_job():
+    assert parsed(count=0).count == 0
+
+
+FULL = {
+    "name": "all.of_it-1",
+    "type": "batch",
+    "count": 12,
+    "priority": 90,
+    "approval": "bid",
+    "ask": 3,
+    "labels": {"team": '"><img onerror=x>', "example.org/owner": ""},
+    "task": {
+        "driver": "process",
+        "command": ["sh", "-c", "echo {braces} ü 💡"],
+        "env": {"PATH_TO": "/x", "_A1": ""},
+        "config": {"network": "none"},
+        "resources": {"cpu": "1.5", "memory": "2GiB", "disk": "10GB", "gpu": 1},
+    },
+    "constraints": ["arch in (arm64, amd64), !spot", "docker version>= 24.0", "host =~ r[0-9]+,x"],
+    "affinities": [{"match": "ssd", "weight": -20}, {"match": 'zone = "a b"'}],
+    "spread": [{"over": "zone", "weight": 10}],
+    "retry": {"attempts": 5, "backoff": "linear", "delay": "2s", "max_delay": 60, "on": ["lost"]},
+    "timeouts": {"execution": "1h", "queue": 0, "total": "1d"},
+    "on_lost": "wait",
+    "grace": 0,
+}
+
+
+@pytest.mark.parametrize("data", [MINIMAL, FULL])
+def test_the_normal_form_is_json_and_parses_back_to_the_same(data):
+    it = spec.parse(data)
+    stored = json.loads(json.dumps(spec.canonical(it)))
+    assert spec.parse(stored) == it
+    assert spec.canonical(spec.parse(stored)) == stored
+    assert spec.parse_json(json.dumps(data).encode()) == it
+
+
+def test_equal_jobs_have_equal_digests_however_they_are_written():
+    one = parsed(
+        constraints=["arch==amd64 , zone in (b,a)"],
+        timeouts={"total": "1h"},
+        task={"command": ["x"], "resources": {"cpu": "1000m", "memory": "1GiB"}},
+    )
+    other = parsed(
+        constraints=["arch = amd64,zone in (a, b)"],
+        timeouts={"total": 3600},
+        task={"resources": {"memory": 2**30, "cpu": 1.0}, "command": ["x"], "env": {}},
+    )
+    assert spec.digest(one) == spec.digest(other)
+    assert spec.digest(one) != spec.digest(parsed())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": 5},
+        {"priority": 1},
+        {"labels": {"a": "b"}},
+        {"retry": {"attempts": 1}},
+        {"timeouts": {"execution": 60}},
+        {"affinities": [{"match": "ssd"}]},
+        {"grace": 1},
+        {"approval": "none"},
+    ],
+)
+def test_what_applies_to_running_executions_replaces_none(change):
+    assert not spec.replaces(parsed(), parsed(**change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": {"command": ["wc", "-l"]}},
+        {"task": {**MINIMAL["task"], "env": {"A": "b"}}},
+        {"task": {**MINIMAL["task"], "resources": {"cpu": 1}}},
+        {"constraints": ["ssd"]},
+    ],
+)
+def test_another_task_replaces_every_execution(change):
+    assert spec.replaces(parsed(), parsed(**change))
+
+
+def test_the_schema_names_every_field_and_refuses_others():
+    schema = spec.json_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert set(schema["properties"]) == set(spec.JobSpec.model_fields)
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == ["name", "task"]
+    json.dumps(schema)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+_fields = st.sampled_from([*spec.JobSpec.model_fields, "x"])
+
+
+def mistakes(parse, data):
+    try:
+        parse(data)
+    except InvalidSpec as error:
+        return error.errors
+    return None
+
+
+@given(st.dictionaries(_fields, _json, max_size=5) | _json)
+def test_whatever_is_given_is_a_job_or_a_list_of_mistakes(data):
+    for it in mistakes(spec.parse, data) or ():
+        assert set(it) == {"path", "message", "hint"}
+        assert it["message"]
+        assert it["hint"]
+        assert json.dumps(it).encode()
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+def test_whatever_bytes_come_are_a_job_or_a_list_of_mistakes(text):
+    assert mistakes(spec.parse_json, text)
