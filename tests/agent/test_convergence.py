@@ -35,7 +35,7 @@ from nodes.protocol.resources import Resources
 from nodes.protocol.session import digest
 
 CAPACITY = Resources(cpu=300)
-NAMES = [f"e{number}" for number in range(6)]
+NAMES = [f"e{number}" for number in range(4)]
 #: What may follow what, as the scheduler moves desired states.
 FOLLOWS = {
     None: (Want.BID, Want.RUN, Want.STOP),
@@ -311,7 +311,7 @@ class Agent(RuleBasedStateMachine):
         for name, order in self.control.wants.items():
             if order.want in (Want.RUN, Want.STOP):
                 assert self.control.final(name), f"nothing final was ever said of {name}"
-            if self.control.final(name) and self.control.final(name).happened is Happened.COMPLETE:
+            if (final := self.control.final(name)) and final.happened is Happened.COMPLETE:
                 assert self.tasks.begun.count(name) == 1
         held = {n for n, o in self.control.wants.items() if o.want is Want.BID}
         held -= {name for name in held if self.control.final(name)}
@@ -319,8 +319,8 @@ class Agent(RuleBasedStateMachine):
         assert all(e.stage is Stage.HELD for e in self.core.entries.values())
         self.now += 10.0
         beats = [e.message for e in self.core.tick(self.now) if isinstance(e, Send)]
-        assert [type(beat) for beat in beats] == [Heartbeat]
-        assert beats[0].digest == digest((name, False) for name in held)
+        assert isinstance(beat := beats[0], Heartbeat)
+        assert beat.digest == digest((name, False) for name in held)
         for name, reports in self.control.seen.items():
             finals = {(r.happened, r.exit_code) for r in reports if r.happened in FINAL}
             assert len(finals) <= 1, f"{name} ended in different ways: {finals}"

@@ -53,8 +53,8 @@ class Bench:
                 self._told.clear()
                 await self._told.wait()
 
-    def of(self, execution: str, kind: type[Fact]) -> list[Fact]:
-        return [f for f in self.facts if f.execution == execution and isinstance(f, kind)]
+    def of(self, execution: str, *kinds: type[Fact]) -> list[Fact]:
+        return [f for f in self.facts if f.execution == execution and isinstance(f, kinds)]
 
     async def started(self, execution: str) -> Started:
         await self.until(lambda: self.of(execution, Started))
@@ -63,9 +63,9 @@ class Bench:
         return fact
 
     async def over(self, execution: str) -> Fact:
-        over = Exited | NotStarted | Vanished | NeverStarted
-        await self.until(lambda: self.of(execution, over))
-        return self.of(execution, over)[-1]
+        over = (Exited, NotStarted, Vanished, NeverStarted)
+        await self.until(lambda: self.of(execution, *over))
+        return self.of(execution, *over)[-1]
 
     async def ran(self, task: Entry) -> Exited:
         self.driver.start(task)
@@ -90,14 +90,13 @@ async def bench(state: Path) -> AsyncIterator[Bench]:
 
 async def gone(state: Path) -> None:
     """With nothing to supervise and nobody connected the spawner ends."""
-    async with asyncio.timeout(15):
-        while (state / "spawner.sock").exists():
-            await asyncio.sleep(0.01)
+    await soon(lambda: not (state / "spawner.sock").exists())
 
 
 async def soon(question: Callable[[], object], within: float = 10.0) -> None:
+    """Wait for what no event tells."""
     async with asyncio.timeout(within):
-        while not question():
+        while not question():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -123,6 +122,12 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def children_of(pid: int) -> list[bytes]:
+    """The command lines of its living children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [Path(f"/proc/{c}/cmdline").read_bytes() for c in children if alive(int(c))]
 
 
 def spawner_of(supervisor: int) -> int:
@@ -241,7 +246,7 @@ def test_three_hundred_tasks_at_once_all_tell_their_own_exit_code(tmp_path: Path
 async def _stop(one: Bench) -> None:
     one.driver.start(shell("a", "trap 'echo bye; exit 0' TERM; echo up; sleep 60 & wait"))
     log = LogFile(one.state / "logs", "a", "stdout")
-    await soon(lambda: log.size())
+    await soon(log.size)
     log.close()
     one.driver.stop("a")
     fact = await one.over("a")
@@ -257,7 +262,7 @@ def test_stop_is_a_term_that_the_task_may_answer(tmp_path: Path) -> None:
 async def _kill(one: Bench) -> None:
     one.driver.start(shell("a", "trap '' TERM; echo up; while :; do sleep 60; done"))
     log = LogFile(one.state / "logs", "a", "stdout")
-    await soon(lambda: log.size())
+    await soon(log.size)
     log.close()
     one.driver.stop("a")
     one.driver.stop("a")
@@ -468,9 +473,7 @@ def test_the_agent_has_no_threads_and_no_children_but_the_spawner(tmp_path: Path
             for number in range(20):
                 await one.ran(entry(f"e{number}", "true"))
             assert threading.active_count() == before
-            me = os.getpid()
-            children = Path(f"/proc/{me}/task/{me}/children").read_text().split()
-            commands = [Path(f"/proc/{c}/cmdline").read_bytes() for c in children if alive(int(c))]
+            commands = children_of(os.getpid())
             assert len([c for c in commands if str(tmp_path).encode() in c]) == 1
             assert not [c for c in commands if b"true" in c]
 

@@ -1,0 +1,78 @@
+"""Logs by offset, their ends as text, and how long they are kept."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.agent.logs import KEPT, KEPT_FOR, Keeper, LogFile, readable
+
+
+@pytest.fixture
+def log(tmp_path):
+    file = LogFile(tmp_path, "e", "stdout")
+    yield file
+    file.close()
+
+
+def segment(directory, offset, data, name="e.stdout"):
+    (directory / f"{name}.{offset:015d}").write_bytes(data)
+
+
+def test_segments_read_as_one_stream(tmp_path, log):
+    segment(tmp_path, 0, b"hello ")
+    segment(tmp_path, 6, b"world")
+    assert log.read(0, 100) == (0, b"hello ")
+    assert log.read(6, 3) == (6, b"wor")
+    assert log.read(11, 100) == (11, b"")
+    assert (log.size(), log.tail()) == (11, b"hello world")
+
+
+def test_what_was_rotated_away_shows_as_a_jump_of_the_offset(tmp_path, log):
+    segment(tmp_path, 10, b"later")
+    assert log.read(0, 100) == (10, b"later")
+
+
+def test_a_gap_in_the_middle_is_jumped_over(tmp_path, log):
+    segment(tmp_path, 0, b"abc")
+    segment(tmp_path, 100, b"xyz")
+    assert log.read(0, 10) == (0, b"abc")
+    assert log.read(3, 10) == (100, b"xyz")
+
+
+def test_what_is_appended_is_seen(tmp_path, log):
+    assert log.read(0, 10) == (0, b"")
+    segment(tmp_path, 0, b"a")
+    assert log.read(0, 10) == (0, b"a")
+    segment(tmp_path, 0, b"ab")
+    assert log.read(1, 10) == (1, b"b")
+
+
+@given(st.text(), st.integers(0, 20))
+def test_a_cut_never_leaves_half_a_character(text, cut):
+    data = text.encode()
+    assert "\0" not in readable(data[cut:], len(data))
+    assert text.replace("\0", "").endswith(readable(data[cut:], len(data)))
+
+
+def test_bytes_that_are_no_text_are_replaced():
+    assert readable(b"a\xffb\0c", 5) == "a\N{REPLACEMENT CHARACTER}bc"
+
+
+def test_logs_are_kept_for_a_while_and_never_of_what_lives(tmp_path):
+    keeper = Keeper(tmp_path)
+    for name in ("live", "retired", "ancient"):
+        segment(tmp_path, 0, b"x", name=f"{name}.stdout")
+    for name in ("live", "ancient"):
+        os.utime(tmp_path / f"{name}.stdout.{0:015d}", (0, 0))
+    keeper.retire("retired")
+    keeper.tidy({"live"})
+    assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {"live", "retired"}
+    for number in range(KEPT):
+        keeper.retire(f"e{number}")
+    keeper.tidy(set())
+    assert list(tmp_path.iterdir()) == []
+    assert KEPT_FOR > 0
