@@ -77,9 +77,7 @@ def test_the_desired_set_is_everything_live_on_the_node():
     asked = rows.execution(job, node)
     running = rows.execution(job, node, slot=1, observed=Observed.RUNNING)
     rows.execution(job, node, slot=2, observed=Observed.COMPLETED)
-    stopping = rows.execution(
-        job, node, slot=3, observed=Observed.RUNNING, desired=Desired.STOPPED
-    )
+    stopping = rows.execution(job, node, slot=3, observed=Observed.RUNNING, desired=Desired.STOPPED)
     holds = [(running.pk, Holding.RUNNING), (stopping.pk, Holding.RUNNING)]
     assert desired(node, *holds) == {
         str(asked.pk): Want.BID,
