@@ -238,7 +238,7 @@ def _without_nul(message: FromNode) -> FromNode:
     def clean(value: Any) -> Any:
         if isinstance(value, str):
             return value.replace("\0", "\ufffd")
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return [clean(it) for it in value]
         if isinstance(value, dict):
             return {clean(key): clean(it) for key, it in value.items()}

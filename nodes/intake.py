@@ -48,7 +48,7 @@ class Intake:
         self._settle = settle
         self._waiting: deque[Inbound] = deque()
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
         self.frames = self.reports = self.flushes = 0
 
     @property
@@ -62,17 +62,14 @@ class Intake:
 
     async def run(self) -> None:
         """Flush, for ever."""
-        try:
-            while True:
-                await self._arrived.wait()
-                batch = self._take()
-                verdicts = await self._apply(batch)
-                self.flushes += 1
-                self.frames += len(batch)
-                self.reports += sum(len(frame.reports) for frame in batch)
-                await self._settle(list(zip(batch, verdicts, strict=True)))
-        finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        while True:
+            await self._arrived.wait()
+            batch = self._take()
+            verdicts = await self._apply(batch)
+            self.flushes += 1
+            self.frames += len(batch)
+            self.reports += sum(len(frame.reports) for frame in batch)
+            await self._settle(list(zip(batch, verdicts, strict=True)))
 
     def _take(self) -> list[Inbound]:
         batch = [self._waiting.popleft()]
@@ -95,10 +92,10 @@ class Intake:
             apart = failures >= SUSPICIOUS
             attempt = self._one_by_one if apart else self._at_once
             try:
-                return await loop.run_in_executor(self._thread, with_connection, attempt, batch)
+                return await loop.run_in_executor(self.thread, with_connection, attempt, batch)
             except PASSING as error:
                 # Only a database that answers otherwise makes the batch itself suspicious.
-                alive = await loop.run_in_executor(self._thread, _database_answers)
+                alive = await loop.run_in_executor(self.thread, _database_answers)
                 failures += alive
                 log.warning("intake waits", error=str(error), frames=len(batch), pause=pause)
             await asyncio.sleep(pause)

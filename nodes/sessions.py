@@ -21,7 +21,7 @@ import structlog
 
 from . import hints, membership
 from .conversation import Conversation
-from .errors import NodesError
+from .errors import Quarantined, Revoked
 from .hints import Hint
 from .intake import PASSING, Intake, Settled, with_connection
 from .membership.silence import EARS, listen
@@ -94,7 +94,7 @@ class Sessions:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        for threads in (self._hellos, self._rounds):
+        for threads in (self._hellos, self._rounds, self._intake.thread):
             await asyncio.to_thread(threads.shutdown)
 
     def wake(self) -> None:
@@ -126,8 +126,9 @@ class Sessions:
         """
         try:
             greeting, desired = await self.call(self._greet, node, hello)
-        except NodesError:
-            await self._end(self._by_node.get(node), Close.REFUSED, "the node is quarantined")
+        except (Quarantined, Revoked):
+            # Also the link that it has here: of two with one identity neither is trusted.
+            await self._end(self._by_node.get(node), Close.REFUSED, "the node may not take part")
             raise
         conversation = Conversation(
             node,

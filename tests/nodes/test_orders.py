@@ -85,7 +85,7 @@ steps = st.lists(
 
 
 @given(steps)
-def test_every_order_is_taken_once_in_order_and_the_digests_meet(script):
+def test_every_order_is_taken_once_in_order_and_the_digests_meet(script):  # noqa: C901
     outgoing = Outgoing(epoch=1, order_rev=0)
     node, rev, link, told, reports = Node(0), 0, deque(), [], []
     stage, named = {}, set()

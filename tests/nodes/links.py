@@ -1,0 +1,222 @@
+"""Links to a real consumer, and an upper end that writes to real tables, for tests of sessions."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from itertools import count
+from uuid import uuid4
+
+import msgspec
+from channels.testing import WebsocketCommunicator
+from django.db import transaction
+
+from nodes import membership
+from nodes.consumers import NodeConsumer
+from nodes.intake import with_connection
+from nodes.models import Node
+from nodes.protocol import codec
+from nodes.protocol.messages import SUBPROTOCOL, Hello, Order, Report, Reports, Welcome
+from nodes.protocol.resources import Resources
+from nodes.upward import DesiredSet, NodeOrders, Upward, Verdict
+
+HELLO = Hello(
+    version=1,
+    instance="i1",
+    run=1,
+    ledger="l1",
+    boot="b1",
+    resources=Resources(cpu=4000),
+    attributes={"os": "linux"},
+)
+_names = count(1)
+
+
+def hello(**changes):
+    return msgspec.structs.replace(HELLO, **changes)
+
+
+def joined(auto_approve=True):
+    """A node and its credential."""
+    token = membership.create_join_token(
+        created_by=None, expires_in=timedelta(hours=1), auto_approve=auto_approve
+    )
+    return membership.enrol(token, f"n{next(_names)}")
+
+
+class Above:
+    """What stands above: reports become labels of their node, orders come from a list.
+
+    A closed *gate* holds every batch back; *before* is called with each batch.
+    """
+
+    def __init__(self):
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        self.before = lambda batch: None
+        self.batches = []
+        self.told = []
+        self.hellos = []
+        self.listed = {}
+        self.foreign = set()
+
+    def upward(self):
+        return Upward(receive=self.receive, orders=self.orders, desired=self.desired)
+
+    def receive(self, batch):
+        self.entered.release()
+        assert self.gate.wait(20)
+        with transaction.atomic(durable=True):
+            verdicts = membership.fence(batch)
+            self.before(batch)
+            for place, (frame, verdict) in enumerate(zip(batch, verdicts, strict=True)):
+                if verdict is Verdict.ACCEPTED:
+                    if any(it.execution in self.foreign for it in frame.reports):
+                        verdicts[place] = Verdict.REFUSED
+                    else:
+                        self._write(frame)
+        self.batches.append(list(batch))
+        return verdicts
+
+    def _write(self, frame):
+        node = Node.objects.select_for_update(no_key=True).get(pk=frame.node)
+        for it in frame.reports:
+            node.labels[it.execution] = f"{it.happened} {it.message}".strip()
+        node.save(update_fields=["labels"])
+        self.told.extend(frame.told)
+
+    def order(self, node, *orders):
+        """List orders; each gets the node's next revision."""
+        for it in orders:
+            listed = self.listed.setdefault(node.pk, [])
+            listed.append(msgspec.structs.replace(it, rev=len(listed) + 1))
+
+    def orders(self, nodes):
+        return [
+            NodeOrders(node, len(mine), tuple(it for it in mine if it.rev > rev))
+            for node, rev in nodes.items()
+            if len(mine := self.listed.get(node, [])) > rev
+        ]
+
+    def desired(self, node, said, epoch):
+        self.hellos.append(said)
+        mine = self.listed.get(node, [])
+        return DesiredSet(len(mine), tuple(mine))
+
+
+class Link:
+    """One websocket of one agent."""
+
+    def __init__(self, application, credential, *, origin=None, protocols=(SUBPROTOCOL,)):
+        headers = [(b"authorization", f"Node {credential}".encode())] if credential else []
+        if origin:
+            headers.append((b"origin", origin))
+        self.socket = WebsocketCommunicator(
+            application, "/ws/nodes/", headers=headers, subprotocols=list(protocols)
+        )
+        self.epoch = None
+        self.seq = 0
+
+    async def open(self):
+        is_open, _ = await self.socket.connect(timeout=20)
+        return is_open
+
+    async def greet(self, said=HELLO) -> Welcome:
+        assert await self.open()
+        await self.say(said)
+        welcome = await self.hear(Welcome)
+        self.epoch = welcome.epoch
+        return welcome
+
+    async def say(self, message):
+        await self.put(codec.encode(message))
+
+    async def put(self, text):
+        await self.socket.send_input({"type": "websocket.receive", "text": text})
+
+    async def put_bytes(self, data):
+        await self.socket.send_input({"type": "websocket.receive", "bytes": data})
+
+    async def report(self, *reports, order_rev=0):
+        self.seq += 1
+        await self.say(Reports(self.epoch, self.seq, order_rev, reports))
+
+    async def hear(self, kind=None):
+        """The next message, or the next of its *kind*."""
+        while True:
+            event = await self.socket.receive_output(timeout=20)
+            assert event["type"] == "websocket.send", event
+            message = codec.decode_from_server(event["text"])
+            if kind is None or isinstance(message, kind):
+                return message
+
+    async def closed(self):
+        """The code that the link is closed with; what else comes before is left out."""
+        while True:
+            event = await self.socket.receive_output(timeout=20)
+            if event["type"] == "websocket.close":
+                assert event["reason"] or event["code"] == 1000
+                return event["code"]
+
+    async def leave(self):
+        await self.socket.disconnect(timeout=20)
+
+
+class World:
+    """An application with its sessions, and the links opened to it."""
+
+    def __init__(self, above, **options):
+        self.above = above
+        self.application = NodeConsumer.as_asgi(upward=above.upward(), **options)
+        self.sessions = self.application.sessions
+        self._links = []
+
+    def link(self, credential, **options):
+        link = Link(self.application, credential, **options)
+        self._links.append(link)
+        return link
+
+    async def close(self):
+        for link in self._links:
+            if not link.socket.future.done():
+                await link.leave()
+        await self.sessions.close()
+
+
+def play(
+    scene: Callable[[World], Awaitable[None]], above: Above | None = None, **options: object
+) -> Above:
+    """Run *scene* in a loop of its own, with everything real but the sockets."""
+    above = above or Above()
+
+    async def run():
+        world = World(above, **options)
+        try:
+            async with asyncio.timeout(60):
+                await scene(world)
+        finally:
+            above.gate.set()
+            await world.close()
+
+    asyncio.run(run())
+    return above
+
+
+async def look(question):
+    """Ask the database something, from a loop."""
+    return await asyncio.to_thread(with_connection, question)
+
+
+async def until(question):
+    """Wait until the database says yes."""
+    async with asyncio.timeout(20):
+        while not await look(question):  # noqa: ASYNC110 - the database cannot call back
+            await asyncio.sleep(0.01)
+
+
+def execution():
+    return str(uuid4())
+
+
+__all__ = ["Above", "Link", "Order", "Report", "World", "hello", "joined", "look", "play", "until"]

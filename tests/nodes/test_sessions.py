@@ -1,0 +1,469 @@
+"""Sessions as they should go: welcome, orders, reports, heartbeats, and what goes wrong below."""
+
+import asyncio
+
+import pytest
+from django.db import OperationalError, connection
+
+from nodes import membership
+from nodes.models import Node, NodeHeartbeat
+from nodes.protocol.messages import (
+    BATCH,
+    WINDOW,
+    Ack,
+    Close,
+    Desired,
+    Goodbye,
+    Happened,
+    Heartbeat,
+    Held,
+    Holding,
+    Order,
+    Orders,
+    Pulse,
+    Report,
+    Reports,
+    Task,
+    Want,
+)
+from nodes.protocol.session import digest
+from tests.nodes.links import Above, execution, hello, joined, look, play, until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def order(want=Want.RUN, size=0, name=None):
+    task = Task("process", ("true",), {"X": "x" * size})
+    return Order(name or execution(), want, 0, task)
+
+
+def labels(node):
+    return Node.objects.get(pk=node.pk).labels
+
+
+# --- the welcome -------------------------------------------------------------------------------
+
+
+def test_a_welcome_brings_the_epoch_and_the_desired_set():
+    above, (node, credential) = Above(), joined()
+    above.order(node, order(), order(Want.STOP))
+
+    async def scene(world):
+        welcome = await world.link(credential).greet()
+        assert (welcome.epoch, welcome.order_rev, welcome.approved) == (1, 2, True)
+        assert [it.want for it in welcome.desired] == [Want.RUN, Want.STOP]
+        assert not welcome.more
+
+    play(scene, above)
+
+
+def test_a_desired_set_that_is_too_large_comes_in_parts():
+    above, (node, credential) = Above(), joined()
+    above.order(node, *(order(size=60_000) for _ in range(10)))
+
+    async def scene(world):
+        link = world.link(credential)
+        part = await link.greet()
+        items = list(part.desired)
+        while part.more:
+            part = await link.hear(Desired)
+            items += part.items
+        assert [it.rev for it in items] == list(range(1, 11))
+        await link.report(order_rev=10)
+        await link.hear(Ack)
+
+    play(scene, above)
+    assert len(above.told) == 10
+
+
+def test_a_node_that_waits_for_approval_is_told_nothing_until_it_has_it():
+    above, (node, credential) = Above(), joined(auto_approve=False)
+
+    async def scene(world):
+        link = world.link(credential)
+        welcome = await link.greet()
+        assert (welcome.approved, welcome.desired) == (False, ())
+        assert not above.hellos
+        await look(lambda: membership.approve(node.pk, actor="ada"))
+        above.order(node, order())
+        world.sessions.wake()
+        assert len((await link.hear(Orders)).items) == 1
+
+    play(scene, above)
+
+
+def test_a_newer_link_ends_the_older_one():
+    _, credential = joined()
+
+    async def scene(world):
+        older, newer = world.link(credential), world.link(credential)
+        await older.greet()
+        assert (await newer.greet()).epoch == 2
+        assert await older.closed() == Close.FENCED
+        await newer.report()
+        assert (await newer.hear(Ack)).epoch == 2
+
+    play(scene)
+
+
+def test_a_link_superseded_elsewhere_is_found_out_at_its_next_word():
+    node, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        await look(lambda: membership.greet(node.pk, hello(), "another web process"))
+        await link.report()
+        assert await link.closed() == Close.FENCED
+
+    play(scene)
+
+
+# --- reports -----------------------------------------------------------------------------------
+
+
+def test_reports_are_acknowledged_when_their_effects_are_committed():
+    above, (node, credential) = Above(), joined()
+    above.gate.clear()
+    it = execution()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        await link.report(Report(it, Happened.START))
+        assert await asyncio.to_thread(above.entered.acquire, timeout=20)
+        assert await look(lambda: labels(node)) == {}
+        above.gate.set()
+        assert await link.hear(Ack) == Ack(link.epoch, 1)
+        assert await look(lambda: labels(node)) == {it: "start"}
+
+    play(scene, above)
+
+
+def test_a_repeated_frame_is_acknowledged_and_has_no_effect():
+    above, (node, credential) = Above(), joined()
+    it = execution()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        await link.report(Report(it, Happened.START))
+        await link.hear(Ack)
+        await link.say(Reports(link.epoch, 1, 0, (Report(it, Happened.FAIL),)))
+        assert await link.hear(Ack) == Ack(link.epoch, 1)
+        assert await look(lambda: labels(node)) == {it: "start"}
+
+    play(scene, above)
+
+
+def test_what_arrives_during_a_flush_makes_one_batch_and_one_acknowledgement_each():
+    above, nodes = Above(), [joined() for _ in range(5)]
+
+    async def scene(world):
+        links = [world.link(credential) for _, credential in nodes]
+        for link in links:
+            await link.greet()
+        above.gate.clear()
+        await links[0].report()
+        assert await asyncio.to_thread(above.entered.acquire, timeout=20)
+        for link in links:
+            for _ in range(3):
+                await link.report(Report(execution(), Happened.START))
+        above.gate.set()
+        seqs = []
+        for link in links:
+            last = 4 if link is links[0] else 3
+            while (ack := await link.hear(Ack)).seq != last:
+                seqs.append(ack.seq)
+        assert seqs in ([], [1])
+
+    play(scene, above)
+    assert len(above.batches[0]) == 1
+    assert len(above.batches) <= 4
+
+
+def test_texts_with_nul_are_stored_without_it():
+    above, (node, credential) = Above(), joined()
+    it = execution()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet(hello(boot="b\0"))
+        await link.report(Report(it, Happened.FAIL, message="a\0b"))
+        await link.hear(Ack)
+
+    play(scene, above)
+    assert labels(node) == {it: "fail a\ufffdb"}
+
+
+def test_a_poisonous_frame_ends_its_own_session_only():
+    above, nodes = Above(), [joined() for _ in range(3)]
+    poison = execution()
+
+    def before(batch):
+        if any(it.execution == poison for frame in batch for it in frame.reports):
+            raise ValueError("poison")
+
+    above.before = before
+
+    async def scene(world):
+        links = [world.link(credential) for _, credential in nodes]
+        for link in links:
+            await link.greet()
+        above.gate.clear()
+        await links[0].report()
+        assert await asyncio.to_thread(above.entered.acquire, timeout=20)
+        for link in links:
+            await link.report(Report(execution(), Happened.START))
+        await links[1].report(Report(poison, Happened.START))
+        await links[1].report(Report(execution(), Happened.START))
+        await links[2].report(Report(execution(), Happened.START))
+        above.gate.set()
+        assert await links[1].closed() == Close.REFUSED
+        for link in (links[0], links[2]):
+            while (await link.hear(Ack)).seq != 2:
+                pass
+
+    play(scene, above)
+    assert [len(labels(node)) for node, _ in nodes] == [1, 1, 2]
+
+
+def test_a_database_that_is_away_delays_frames_and_loses_none():
+    above, (node, credential) = Above(), joined()
+    failures = []
+
+    def before(batch):
+        if len(failures) < 3:
+            failures.append(len(batch))
+            raise OperationalError("terminating connection due to administrator command")
+
+    above.before = before
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        for _ in range(3):
+            await link.report(Report(execution(), Happened.START))
+        while (await link.hear(Ack)).seq != 3:
+            pass
+
+    play(scene, above)
+    assert len(labels(node)) == 3
+
+
+def test_a_connection_that_the_server_ended_is_replaced():
+    above, (node, credential) = Above(), joined()
+    killed = []
+
+    def before(batch):
+        if not killed:
+            killed.append(True)
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    above.before = before
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        await link.report(Report(execution(), Happened.START))
+        await link.hear(Ack)
+
+    play(scene, above)
+    assert len(labels(node)) == 1
+
+
+# --- orders ------------------------------------------------------------------------------------
+
+
+def test_orders_go_out_after_a_hint_and_what_was_taken_goes_up():
+    above, (node, credential) = Above(), joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        one, two = order(Want.BID), order()
+        above.order(node, one, two)
+        world.sessions.wake()
+        frame = await link.hear(Orders)
+        assert (frame.after, frame.order_rev, len(frame.items)) == (0, 2, 2)
+        await link.report(order_rev=2)
+        await link.hear(Ack)
+        assert above.told == [(one.execution, Want.BID), (two.execution, Want.RUN)]
+
+    play(scene, above)
+
+
+def test_orders_come_after_a_lost_hint_too():
+    above, (node, credential) = Above(), joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        above.order(node, order())
+        assert await link.hear(Orders)
+
+    play(scene, above)
+
+
+def test_many_orders_come_in_consecutive_frames_within_the_window():
+    above, (node, credential) = Above(), joined()
+    total = BATCH * (WINDOW + 2)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        above.order(node, *(Order(execution(), Want.STOP, 0) for _ in range(total)))
+        world.sessions.wake()
+        taken = 0
+        for _ in range(WINDOW - 1):
+            frame = await link.hear(Orders)
+            assert frame.after == taken
+            taken = frame.order_rev
+        # The welcome is not acknowledged either: the window is full.
+        assert await link.socket.receive_nothing(timeout=0.05)
+        while taken < total:
+            await link.report(order_rev=taken)
+            frame = await link.hear(Orders)
+            assert frame.after == taken
+            taken = frame.order_rev
+
+    play(scene, above)
+
+
+def test_an_order_that_fits_no_frame_delays_no_other():
+    above, (node, credential) = Above(), joined()
+    good = order()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        above.order(node, order(size=300_000), good)
+        world.sessions.wake()
+        assert [it.execution for it in (await link.hear(Orders)).items] == [good.execution]
+
+    play(scene, above)
+
+
+# --- heartbeats --------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_is_answered_and_written():
+    node, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        await link.report()
+        await link.hear(Ack)
+        await link.say(Heartbeat(link.epoch, 0, digest([]), running=3, load=0.5))
+        assert await link.hear(Pulse) == Pulse(link.epoch)
+        await until(lambda: NodeHeartbeat.objects.get(node=node).running == 3)
+
+    play(scene)
+
+
+def test_ends_that_differ_are_brought_together_by_the_full_set_and_then_by_a_hello():
+    above, (node, credential) = Above(), joined()
+    above.order(node, order(Want.RUN, name=(it := execution())))
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        await link.report(Report(it, Happened.START), order_rev=1)
+        await link.hear(Ack)
+        beat = Heartbeat(link.epoch, 1, digest([]))
+        await link.say(beat)
+        assert not (await link.hear(Pulse)).resync
+        await link.say(beat)
+        assert (await link.hear(Pulse)).resync
+        assert [it.want for it in (await link.hear(Desired)).items] == [Want.RUN]
+        assert above.hellos[-1].holds == (Held(it, Holding.RUNNING),)
+        await link.report(order_rev=1)
+        await link.hear(Ack)
+        await link.say(beat)
+        await link.say(beat)
+        assert await link.closed() == Close.SHUTTING_DOWN
+
+    play(scene, above)
+
+
+def test_a_node_given_up_meanwhile_is_asked_to_say_hello_again():
+    node, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+
+        def give_up():
+            Node.objects.filter(pk=node.pk).update(connection="disconnected")
+            Node.objects.filter(pk=node.pk).update(connection="lost")
+
+        await look(give_up)
+        await link.say(Heartbeat(link.epoch, 0, ""))
+        assert await link.closed() == Close.SHUTTING_DOWN
+        again = world.link(credential)
+        await again.greet()
+        assert await look(lambda: Node.objects.get(pk=node.pk).connection) == "connected"
+
+    play(scene)
+
+
+@pytest.mark.parametrize("end", [membership.revoke, lambda pk: membership.reject(pk, actor="ada")])
+def test_a_node_that_is_shut_out_loses_its_link_at_its_next_word(end):
+    node, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        await look(lambda: end(node.pk))
+        await link.say(Heartbeat(link.epoch, 0, ""))
+        assert await link.closed() == Close.FENCED
+        assert not await world.link(credential).open()
+
+    play(scene)
+
+
+# --- leaving -----------------------------------------------------------------------------------
+
+
+def test_a_link_that_closes_leaves_its_node_disconnected():
+    node, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        await link.leave()
+        await until(lambda: Node.objects.get(pk=node.pk).connection == "disconnected")
+        assert len(world.sessions) == 0
+
+    play(scene)
+
+
+def test_a_goodbye_ends_the_link_in_peace():
+    node, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        await link.say(Goodbye(link.epoch, "restarting"))
+        assert await link.closed() == 1000
+        await link.leave()
+        assert await look(lambda: Node.objects.get(pk=node.pk).connection) == "disconnected"
+        assert not world.sessions.refusals
+
+    play(scene)
+
+
+def test_sessions_are_counted():
+    _, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        await link.report(Report(execution(), Happened.START))
+        await link.hear(Ack)
+        counted = world.sessions.statistics()
+        assert (counted["sessions"], counted["frames"], counted["reports"]) == (1, 1, 1)
+
+    play(scene)

@@ -1,0 +1,140 @@
+"""Live logs over a session: in order, within the credit, and told when they end."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from nodes.protocol import codec
+from nodes.protocol.messages import Ack, Close, LogChunk, LogEnd, Unwatch, Watch
+from nodes.watches import CREDIT, MOST, NotConnected, TooManyWatches
+from tests.nodes.links import execution, joined, play
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+async def read(pieces, into):
+    async for piece in pieces:
+        into.append(piece)
+
+
+async def chunk(link, watch, offset, data):
+    await link.put_bytes(codec.encode_chunk(LogChunk(link.epoch, watch.watch, offset, data)))
+
+
+def test_a_watched_log_comes_in_order_until_its_end():
+    node, credential = joined()
+
+    async def scene(world):
+        link, got, it = world.link(credential), [], execution()
+        await link.greet()
+        reading = asyncio.create_task(read(world.sessions.watch(it, node.pk, "stdout", 7), got))
+        watch = await link.hear(Watch)
+        assert (watch.execution, watch.stream, watch.offset, watch.follow) == (
+            it,
+            "stdout",
+            7,
+            True,
+        )
+        await chunk(link, watch, 7, b"hello ")
+        await chunk(link, watch, 13, b"\x00\xff")
+        await link.say(LogEnd(link.epoch, watch.watch, "it has ended"))
+        await reading
+        assert [(p.offset, p.data) for p in got[:-1]] == [(7, b"hello "), (13, b"\x00\xff")]
+        assert got[-1].reason == "it has ended"
+
+    play(scene)
+
+
+def test_credit_is_granted_as_the_reader_reads():
+    node, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        pieces = world.sessions.watch(execution(), node.pk, "stdout")
+        first = asyncio.create_task(anext(pieces))
+        watch = await link.hear(Watch)
+        assert watch.credit == CREDIT
+        for number in range(4):
+            await chunk(link, watch, number * CREDIT // 4, b"x" * (CREDIT // 4))
+        await first
+        await anext(pieces)
+        assert await link.socket.receive_nothing(timeout=0.05), "nothing is granted unread"
+        asking = asyncio.create_task(anext(pieces))
+        more = await link.hear(Watch)
+        assert (more.watch, more.credit) == (watch.watch, CREDIT // 2)
+        await asking
+        await pieces.aclose()
+        assert (await link.hear(Unwatch)).watch == watch.watch
+
+    play(scene)
+
+
+def test_more_than_was_granted_ends_the_session_and_the_watch():
+    node, credential = joined()
+
+    async def scene(world):
+        link, got = world.link(credential), []
+        await link.greet()
+        pieces = world.sessions.watch(execution(), node.pk, "stdout")
+        first = asyncio.create_task(anext(pieces))
+        watch = await link.hear(Watch)
+        for number in range(5):
+            await chunk(link, watch, number * CREDIT // 4, b"x" * (CREDIT // 4))
+        assert await link.closed() == Close.TOO_FAST
+        await first
+        await link.leave()
+        with pytest.raises(NotConnected):
+            await read(pieces, got)
+
+    play(scene)
+
+
+def test_a_watch_ends_with_its_link():
+    node, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        reading = asyncio.create_task(
+            read(world.sessions.watch(execution(), node.pk, "stderr"), [])
+        )
+        await link.hear(Watch)
+        await link.leave()
+        with pytest.raises(NotConnected):
+            await reading
+
+    play(scene)
+
+
+def test_a_node_without_a_session_here_cannot_be_watched():
+    async def scene(world):
+        with pytest.raises(NotConnected):
+            await read(world.sessions.watch(execution(), uuid4(), "stdout"), [])
+
+    play(scene)
+
+
+def test_a_node_serves_so_many_readers_and_no_more():
+    node, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        readers = [
+            asyncio.create_task(read(world.sessions.watch(execution(), node.pk, "stdout"), []))
+            for _ in range(MOST)
+        ]
+        for _ in readers:
+            await link.hear(Watch)
+        with pytest.raises(TooManyWatches):
+            await read(world.sessions.watch(execution(), node.pk, "stdout"), [])
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        await link.report()
+        assert await link.hear(Ack)
+        assert world.sessions.statistics()["watches"] == 0
+
+    play(scene)
