@@ -19,4 +19,5 @@ class OrchestratorConfig(AppConfig):
 
 def keep_settings(sender: OrchestratorConfig, using: str, **_: Any) -> None:
     """Make the row of cluster settings if it is missing."""
-    sender.get_model("ClusterSetting").objects.using(using).get_or_create(pk=1)
+    settings = sender.get_model("ClusterSetting")
+    settings._default_manager.using(using).get_or_create(pk=1)

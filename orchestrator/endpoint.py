@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.contrib.auth.models import User
@@ -39,6 +39,9 @@ __all__ = [
     "submit",
     "submit_many",
 ]
+
+
+M = TypeVar("M", bound=models.Model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +174,7 @@ def find_node(ref: str) -> Node:
     return named if named is not None else _by_id(Node.objects.all(), "node", ref)
 
 
-def _by_id(rows: models.QuerySet[Any], kind: str, ref: str) -> Any:
+def _by_id(rows: models.QuerySet[M], kind: str, ref: str) -> M:
     digits = ref.replace("-", "").lower()
     if not 4 <= len(digits) <= 32 or not set(digits) <= set("0123456789abcdef"):
         raise NotFound(kind=kind, name=ref[:100])
