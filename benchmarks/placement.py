@@ -33,7 +33,11 @@ def cluster(nodes: int, seed: int = 1) -> Cluster:
         ids=[f"node-{i:05}" for i in range(nodes)],
         names=[f"node-{i:05}" for i in range(nodes)],
         labels=[
-            {"driver.process": "true", "arch": ["amd64", "arm64"][i % 5 == 0], "zone": "abcd"[i % 4]}
+            {
+                "driver.process": "true",
+                "arch": ["amd64", "arm64"][i % 5 == 0],
+                "zone": "abcd"[i % 4],
+            }
             for i in range(nodes)
         ],
         capacity=capacity.astype(np.int64),
