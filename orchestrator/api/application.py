@@ -69,6 +69,10 @@ def _not_allowed(request: HttpRequest, answer: HttpResponseNotAllowed) -> Proble
     )
 
 
+def _problem(request: HttpRequest, error: Exception | type[Exception]) -> HttpResponse:
+    return problems.answer(request, error if isinstance(error, Exception) else error())
+
+
 api = _Api(
     title="Muster",
     version="1",
@@ -76,8 +80,8 @@ api = _Api(
     docs_url=None,  # A page of scripts from elsewhere; the manual has it in words.
     urls_namespace="api-1",
 )
-for error in (Exception, Http404, HttpError, ValidationError):
-    api.add_exception_handler(error, problems.answer)
+for error in (Exception, Http404, HttpError, ValidationError):  # Over the handlers of ninja.
+    api.add_exception_handler(error, _problem)
 for router in (
     *(jobs.router, executions.router, logs.router, nodes.router, evaluations.router),
     *(queue.router, events.router, status.router),

@@ -200,8 +200,8 @@ class Why(msgspec.Struct, forbid_unknown_fields=True):
 def stop(request: HttpRequest, ref: str) -> HttpResponse:
     """Ask that nothing of the job runs any longer; to stop what has ended changes nothing."""
     reason = read(request, Why).reason
-    job = endpoint.stop(references.job(ref).pk, actor=caller(request).actor, reason=reason)
-    return answer(shapes.job(job))
+    done = endpoint.stop(references.job(ref).pk, actor=caller(request).actor, reason=reason)
+    return answer(_as_stored(done))
 
 
 @router.post("/jobs/{ref}/rerun", auth=SUBMIT, response=schemas.Job)
@@ -211,13 +211,18 @@ def rerun(request: HttpRequest, ref: str) -> HttpResponse:
 
     def act() -> tuple[int, dict[str, Any]]:
         done = endpoint.rerun(references.job(ref).pk, actor=caller(request).actor)
-        return 200, shapes.job(Job.objects.get(pk=done.pk))
+        return 200, _as_stored(done)
 
     return once(request, act)
 
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a request that has nothing to say."""
+
+
+def _as_stored(changed: Job) -> dict[str, Any]:
+    """Read again: the database has raised its revision."""
+    return shapes.job(Job.objects.get(pk=changed.pk))
 
 
 def _meet_conditions(request: HttpRequest, name: str) -> None:

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.http import HttpResponse
+from django.test import Client
+
+from orchestrator import tokens
+
+TASK = {"command": ["true"]}
+
+
+class Api:
+    """The API as one token sees it."""
+
+    def __init__(self, token: str | None = None, **extra: Any) -> None:
+        self.client = Client(raise_request_exception=False, **extra)
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def get(self, path: str, **headers: str) -> HttpResponse:
+        return self.client.get(f"/api/v1/{path}", headers=self._with(headers))
+
+    def post(self, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str):
+        content = raw if raw is not None else (b"" if body is None else json.dumps(body).encode())
+        kind = headers.pop("Content_Type", "application/json")
+        return self.client.generic(
+            "POST", f"/api/v1/{path}", content, content_type=kind, headers=self._with(headers)
+        )
+
+    def _with(self, headers: dict[str, str]) -> dict[str, str]:
+        return self.headers | {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def token(user: User, *scopes: str, expires_in: timedelta | None = None) -> str:
+    return tokens.create(user=user, name="test", scopes=scopes, expires_in=expires_in)
+
+
+def spec(name: str = "a-job", **differing: Any) -> dict[str, Any]:
+    return {"name": name, "task": TASK, **differing}
+
+
+@pytest.fixture
+def root(db) -> User:
+    return User.objects.create_superuser("root", password="of no use here")
+
+
+@pytest.fixture
+def api(root) -> Api:
+    return Api(token(root, "admin"))

@@ -1,0 +1,301 @@
+import json
+
+import pytest
+
+from orchestrator.models import Event, Execution, IdempotencyKey, Job, JobVersion
+from tests import rows
+
+pytestmark = pytest.mark.django_db
+
+
+def spec(name="a-job", **differing):
+    return {"name": name, "task": {"command": ["true"]}, **differing}
+
+
+def test_a_new_job_is_created_and_says_so(api):
+    answer = api.post("jobs", spec())
+    assert answer.status_code == 201
+    said = answer.json()
+    assert (said["name"], said["version"], said["created"], said["changed"]) == (
+        "a-job",
+        1,
+        True,
+        True,
+    )
+    assert said["state"] == "pending"
+    assert said["sentence"] == "a-job is a new job"
+    assert api.get(f"jobs/{said['id']}").json()["name"] == "a-job"
+    assert Event.objects.get(what="submit").actor == "user:root"
+
+
+def test_the_same_specification_again_changes_nothing_and_says_so(api):
+    api.post("jobs", spec())
+    answer = api.post("jobs", spec(count=1))
+    assert answer.status_code == 200
+    assert answer.json()["changed"] is False
+    assert "unchanged" in answer.json()["sentence"]
+    assert JobVersion.objects.count() == 1
+
+
+def test_another_specification_is_a_new_version(api):
+    api.post("jobs", spec())
+    answer = api.post("jobs", spec(count=2))
+    assert answer.status_code == 200
+    assert (answer.json()["version"], answer.json()["created"]) == (2, False)
+    versions = api.get("jobs/a-job/versions").json()["items"]
+    assert [(it["number"], it["spec"]["count"]) for it in versions] == [(2, 2), (1, 1)]
+
+
+def test_zero_slots_are_a_job(api):
+    assert api.post("jobs", spec(count=0)).status_code == 201
+
+
+def test_a_job_is_found_by_name_id_and_the_beginning_of_its_id(api):
+    job = rows.job(name="found")
+    for ref in ("found", str(job.pk), job.pk.hex, job.pk.hex[:8]):
+        assert api.get(f"jobs/{ref}").json()["id"] == str(job.pk)
+
+
+@pytest.mark.parametrize("ref", ["nobody", "ffffffff", "a%00b", "%2e%2e", ";a=b", "x" * 500, "é"])
+def test_what_is_not_there_is_not_found(api, ref):
+    answer = api.get(f"jobs/{ref}")
+    assert answer.status_code == 404
+    assert answer.json()["code"] in {"not-found", "no-such-address"}
+    assert answer["Content-Type"] == "application/problem+json"
+
+
+def test_an_unchanged_job_is_not_sent_again(api):
+    rows.job(name="tagged")
+    tag = api.get("jobs/tagged")["ETag"]
+    again = api.get("jobs/tagged", If_None_Match=tag)
+    assert (again.status_code, again.content, again["ETag"]) == (304, b"", tag)
+
+
+def test_conditions_are_met_or_nothing_happens(api):
+    assert api.post("jobs", spec(), If_Match='"rev-1"').status_code == 412
+    assert api.post("jobs", spec(), If_None_Match="*").status_code == 201
+    assert api.post("jobs", spec(count=2), If_None_Match="*").status_code == 412
+    tag = api.get("jobs/a-job")["ETag"]
+    assert api.post("jobs", spec(count=3), If_Match=tag).status_code == 200
+    stale = api.post("jobs", spec(count=4), If_Match=tag)
+    assert stale.status_code == 412
+    assert stale.json()["current_rev"] == Job.objects.get().rev
+    assert Job.objects.get().count == 3
+
+
+def test_a_stopped_job_may_be_stopped_again(api):
+    rows.job(name="long")
+    first = api.post("jobs/long/stop", {"reason": "enough"})
+    assert (first.status_code, first.json()["stop_reason"]) == (200, "enough")
+    again = api.post("jobs/long/stop")
+    assert (again.status_code, again.json()["rev"]) == (200, first.json()["rev"])
+    assert Event.objects.filter(what="stop").count() == 1
+
+
+def test_a_rerun_begins_a_round(api):
+    rows.job(name="again")
+    answer = api.post("jobs/again/rerun")
+    assert answer.status_code == 200
+    assert answer.json()["round"] == 2
+
+
+def test_validation_stores_nothing_and_shows_what_is_understood(api):
+    answer = api.post("jobs/validate", spec())
+    assert answer.json()["spec"]["task"]["resources"]["cpu"] == "100m"
+    assert not Job.objects.exists()
+
+
+def test_a_batch_is_submitted_as_one(api, django_assert_max_num_queries):
+    with django_assert_max_num_queries(15):
+        answer = api.post("jobs/batch", {"jobs": [spec(f"job-{n}") for n in range(200)]})
+    assert answer.status_code == 200
+    assert [it["created"] for it in answer.json()["items"]] == [True] * 200
+    assert Job.objects.count() == 200
+
+
+def test_one_mistake_in_a_batch_stores_nothing(api):
+    answer = api.post("jobs/batch", {"jobs": [spec("good"), spec("bad", count=-1), {}]})
+    assert answer.status_code == 400
+    paths = {it["path"] for it in answer.json()["errors"]}
+    assert {"jobs.1.count", "jobs.2.name", "jobs.2.task"} <= paths
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"jobs": []},
+        {"jobs": [spec(f"job-{n}") for n in range(501)]},
+        {"jobs": "x"},
+        {},
+        {"jobs": [spec()], "job": 1},
+        [],
+    ],
+)
+def test_a_batch_has_one_to_five_hundred_jobs_and_nothing_else(api, body):
+    assert api.post("jobs/batch", body).status_code == 400
+    assert not Job.objects.exists()
+
+
+def test_a_name_occurs_once_in_a_batch(api):
+    answer = api.post("jobs/batch", {"jobs": [spec("twice"), spec("twice")]})
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert not Job.objects.exists()
+
+
+def test_a_repeat_with_its_key_gets_the_same_answer(api):
+    first = api.post("jobs", spec(), Idempotency_Key="k1")
+    again = api.post("jobs", spec(), Idempotency_Key="k1")
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.json() == again.json()
+    assert again["Idempotency-Replayed"] == "true"
+    assert Event.objects.filter(what="submit").count() == 1
+
+
+def test_a_key_is_not_for_two_requests(api):
+    api.post("jobs", spec(), Idempotency_Key="k1")
+    other = api.post("jobs", spec("other"), Idempotency_Key="k1")
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+    elsewhere = api.post("jobs/a-job/rerun", Idempotency_Key="k1")
+    assert elsewhere.status_code == 422
+    assert Job.objects.get().round == 1
+
+
+def test_a_refused_request_does_not_use_its_key_up(api):
+    assert api.post("jobs", spec(count=-1), Idempotency_Key="k1").status_code == 400
+    assert api.post("jobs", spec(), Idempotency_Key="k1").status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "tab\there", "é"])
+def test_a_key_is_plain_text(api, key):
+    assert api.post("jobs", spec(), Idempotency_Key=key).status_code == 400
+    assert not IdempotencyKey.objects.exists()
+
+
+def test_a_rerun_repeated_with_its_key_happens_once(api):
+    rows.job(name="again")
+    for _ in range(3):
+        api.post("jobs/again/rerun", Idempotency_Key="k1")
+    assert Job.objects.get().round == 2
+
+
+def test_lists_are_filtered_by_what_is_allowed(api):
+    rows.job(name="web-1")
+    rows.job(name="web-2", state="running")
+    rows.job(name="other")
+
+    def names(query):
+        return {it["name"] for it in api.get(f"jobs?{query}").json()["items"]}
+
+    assert names("name=web-") == {"web-1", "web-2"}
+    assert names("state=running,queued") == {"web-2"}
+    assert names("type=batch&state=pending&name=web") == {"web-1"}
+    assert names("name=%25_%25") == set()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=-1",
+        "limit=501",
+        f"limit={10**9}",
+        "limit=abc",
+        "sort=password",
+        "filter[created_by__password__startswith]=a",
+        "created_by__password__startswith=a",
+        "state=nonsense",
+        "type=batch,'; DROP TABLE",
+        "name=" + "x" * 64,
+        "name=%00",
+        "cursor=forged",
+        "cursor=" + "x" * 501,
+    ],
+)
+def test_what_a_list_does_not_take_is_refused(api, query):
+    answer = api.get(f"jobs?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["code"] in {"invalid-parameter", "invalid-cursor"}
+
+
+def test_pages_lead_through_everything_once(api):
+    for number in range(7):
+        rows.job(name=f"job-{number}")
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = api.get(f"jobs?limit=3&cursor={cursor}").json()
+        seen += [it["name"] for it in page["items"]]
+        cursor = page["next_cursor"]
+    assert seen == [f"job-{n}" for n in reversed(range(7))] or sorted(seen) == sorted(
+        f"job-{n}" for n in range(7)
+    )
+    assert len(seen) == len(set(seen)) == 7
+
+
+def test_a_cursor_is_for_its_own_list_and_filters(api):
+    for _ in range(3):
+        rows.job()
+    cursor = api.get("jobs?limit=1").json()["next_cursor"]
+    assert api.get(f"jobs?limit=2&cursor={cursor}").status_code == 200
+    for other in (f"jobs?state=pending&cursor={cursor}", f"executions?cursor={cursor}"):
+        assert api.get(other).json()["code"] == "invalid-cursor"
+
+
+def test_the_link_header_leads_on(api):
+    for _ in range(2):
+        rows.job()
+    answer = api.get("jobs?limit=1&state=pending")
+    address = answer["Link"].split(">")[0].removeprefix("</api/v1/")
+    assert len(api.get(address).json()["items"]) == 1
+
+
+@pytest.mark.parametrize("number", [1, 30])
+def test_lists_cost_the_same_however_long(api, django_assert_num_queries, number):
+    job, node = rows.job(name="many", count=number), rows.node(cpu=100_000)
+    for slot in range(number):
+        rows.execution(job, node, slot=slot)
+        rows.job()
+    api.get("jobs?limit=1")  # The token is known now.
+    for path, queries in (
+        ("jobs", 1),
+        ("executions", 1),
+        ("jobs/many/executions", 2),
+        ("jobs/many/versions", 2),
+        ("jobs/many/evaluations", 2),
+        ("evaluations", 1),
+        ("nodes", 1),
+        ("jobs/many", 2),
+        ("events", 2),
+    ):
+        with django_assert_num_queries(queries):
+            assert api.get(path).status_code == 200, path
+
+
+def test_executions_of_a_job_are_filtered(api):
+    job, node = rows.job(name="some", count=3), rows.node()
+    for slot, observed in enumerate(("new", "running", "completed")):
+        rows.execution(job, node, slot=slot, observed=observed)
+
+    def slots(query):
+        return {it["slot"] for it in api.get(f"jobs/some/executions?{query}").json()["items"]}
+
+    assert slots("observed=running,completed") == {1, 2}
+    assert slots("slot=0") == {0}
+    assert api.get("jobs/some/executions?observed=nonsense").status_code == 400
+    assert len(api.get(f"executions?node={node.name}").json()["items"]) == 3
+
+
+def test_an_execution_is_shown_with_its_history(api):
+    execution = rows.execution(rows.job(), rows.node(), observed="completed")
+    shown = api.get(f"executions/{execution.pk}").json()
+    lanes = [(it["lane"], it["after"], it["writer"]) for it in shown["history"]]
+    assert ("observed", "running", "endpoint") in lanes
+    assert ("desired", "running", "state-updater") in lanes
+    assert lanes[-1][1] in {"completed", "stopped"}
+    assert shown["output"] is None
+    assert Execution.objects.get().rev == shown["rev"]
+
+
+def test_answers_are_json_for_everybody(api):
+    assert json.loads(api.post("jobs", spec(labels={"a": "<b>é</b>"})).content)
+    assert api.get("jobs/a-job").json()["labels"] == {"a": "<b>é</b>"}
