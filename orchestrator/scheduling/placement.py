@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 
-from .feasibility import remember, suitable
+from .feasibility import suitable
 from .ranking import (
     FITTED,
     Floats,
@@ -24,6 +24,9 @@ from .ranking import (
     unreliability,
 )
 from .world import Cluster, Ints
+
+#: Heaps kept for one cluster, each about 2.5 MB at 5,000 nodes, and shapes remembered at all.
+MOST_SHAPES, MOST_SEEN = 16, 1024
 
 Entry = tuple[float, int]
 Group = tuple[str | None, ...]
@@ -39,21 +42,36 @@ def choose(
     """
     if slots <= 0 or not len(cluster.ids):
         return []
-    key = ("shape", question.shape)
-    shape: _Shape | None = cluster.memo.get(key)
+    shape = _known_shape(cluster, question, slots, now)
     if shape is None:
-        # The first one-slot job of a shape may be the only one: a heap would not pay.
-        first = ("once", question.shape)
-        if slots == 1 and first not in cluster.memo and not question.spread:
-            remember(cluster, first, True)
-            return _one(cluster, question, ask)
-        shape = _Shape(cluster, question, now)
-        remember(cluster, key, shape)
-    else:
-        shape.refresh(cluster, now)
+        return _one(cluster, question, ask)
     if question.spread:
         return _spread_out(cluster, shape, question, slots, ask)
     return _greedy(shape, question, slots, ask)
+
+
+def _known_shape(cluster: Cluster, question: Question, slots: int, now: datetime) -> _Shape | None:
+    """The heap of this shape, as of now; None where looking at every node once is cheaper.
+
+    The first one-slot job of a shape may be the only one, and where one-slot jobs come in many
+    shapes, heaps would push each other out.
+    """
+    shapes: dict[object, _Shape | None] = cluster.memo.setdefault("shapes", {})
+    shape = shapes.get(question.shape)
+    if shape is not None:
+        shape.refresh(cluster, now)
+        return shape
+    built = sum(it is not None for it in shapes.values())
+    if slots == 1 and not question.spread:
+        first = question.shape not in shapes
+        if first and len(shapes) < MOST_SEEN:
+            shapes[question.shape] = None
+        if first or built >= MOST_SHAPES:
+            return None
+    elif built >= MOST_SHAPES:
+        shapes.pop(next(name for name, it in shapes.items() if it is not None))
+    shapes[question.shape] = shape = _Shape(cluster, question, now)
+    return shape
 
 
 def room(cluster: Cluster, question: Question) -> Ints:

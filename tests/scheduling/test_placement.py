@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from orchestrator.scheduling.feasibility import demand, refusal, refusals
-from orchestrator.scheduling.placement import choose
+from orchestrator.scheduling.placement import MOST_SHAPES, choose
 from orchestrator.scheduling.ranking import Question, scores, totals
 from orchestrator.scheduling.record import record
 from tests.scheduling.worlds import GIB, NOW, cluster, job_spec, node, seconds
@@ -64,6 +64,16 @@ def test_amounts_written_over_count_at_the_next_instant():
         assert names(here, choose(here, question(), 1, now=NOW)) == ["n2"]
     here.allocated[:] = [HALF, (0, 0, 0, 0)]
     assert names(here, choose(here, question(), 1, now=NOW + seconds(1))) == ["n1"]
+
+
+def test_many_shapes_are_placed_alike_and_not_all_remembered():
+    here = cluster(*(node(f"n{i}", used=(i * 100, 0, 0, 0)) for i in range(9)))
+    for _ in range(3):
+        for size in range(64, 84):
+            asked = question(resources={"memory": f"{size}MiB"})
+            assert names(here, choose(here, asked, 1, now=NOW)) == ["n8"]
+            assert len(choose(here, asked, 2, now=NOW)) == 2
+    assert sum(it is not None for it in here.memo["shapes"].values()) == MOST_SHAPES
 
 
 def test_exactly_as_many_as_fit():
