@@ -1,0 +1,93 @@
+"""The socket of an open page: it tells that something has changed, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.http import HttpRequest
+from django.utils.module_loading import import_string
+
+from . import live
+
+SessionStore = import_string(f"{settings.SESSION_ENGINE}.SessionStore")
+
+HEARTBEAT = 15.0
+"""Seconds between two signs of life; a page that hears none for 35 s calls the socket dead."""
+
+RECHECK = 60.0
+"""Seconds after which a socket's user is asked for again."""
+
+SIGNED_OUT = 4401
+
+
+class LiveConsumer(AsyncWebsocketConsumer):
+    """Sends ``hello``, ``changed`` and ``ping``, each with the cursor; takes nothing.
+
+    Only for people who are signed in; closed with 4401 when their account is deactivated or
+    their session ends.
+    """
+
+    heartbeat = HEARTBEAT
+    recheck = RECHECK
+    feed = live.feed
+    _chores: asyncio.Task[None] | None = None
+    _news: asyncio.Event
+
+    async def connect(self) -> None:
+        await self.accept()  # A refused handshake would not tell the page why.
+        user = self.scope.get("user")
+        if user is None or not user.is_active or not user.is_authenticated:
+            await self.close(SIGNED_OUT)
+            return
+        self._news = asyncio.Event()
+        self.feed.join(self._hear)
+        await self._say("hello")
+        self._chores = asyncio.create_task(self._keep())
+
+    async def disconnect(self, code: int) -> None:
+        self.feed.leave(self._hear)
+        if self._chores is not None:
+            self._chores.cancel()
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Drop it: this socket is read-only."""
+
+    def _hear(self) -> None:
+        self._news.set()
+
+    async def _keep(self) -> None:
+        """Tell of news, show signs of life, and ask now and then whether this may go on."""
+        loop = asyncio.get_running_loop()
+        ask_at = loop.time() + self.recheck
+        beat_at = loop.time() + self.heartbeat
+        while True:
+            try:
+                async with asyncio.timeout_at(min(ask_at, beat_at)):
+                    await self._news.wait()
+                self._news.clear()
+                await self._say("changed")
+            except TimeoutError:
+                if loop.time() >= ask_at:
+                    key = self.scope["session"].session_key
+                    if not await database_sync_to_async(_may_stay)(key):
+                        await self.close(SIGNED_OUT)
+                        return
+                    ask_at = loop.time() + self.recheck
+                if loop.time() >= beat_at:
+                    await self._say("ping")
+                    beat_at = loop.time() + self.heartbeat
+
+    async def _say(self, kind: str) -> None:
+        await self.send(json.dumps({"type": kind, "cursor": str(self.feed.cursor)}))
+
+
+def _may_stay(session_key: str) -> bool:
+    """Whether the session still exists and still belongs to an active user."""
+    request = HttpRequest()
+    request.session = SessionStore(session_key)
+    return get_user(request).is_authenticated

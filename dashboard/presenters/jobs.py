@@ -1,0 +1,170 @@
+"""A job in a row, and a job's head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import states
+from .bars import Bar, bar
+from .states import Shown
+from .words import capitalised, counted, duration, listed
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from orchestrator.models import BrokerRow, Job
+
+_LIVE = {"pending", "queued", "running"}
+_SLOT_WORDS = {"stopped": "not run", "failed": "failed", "waiting": "waiting"}
+
+
+@dataclass(frozen=True, slots=True)
+class JobLine:
+    """A job as lists show it.  ``ended`` is None while it may still change."""
+
+    id: str
+    name: str
+    shown: Shown
+    type: str
+    version: int
+    bar: Bar
+    sentence: str
+    waits: str
+    by: str
+    created: datetime
+    began: datetime
+    ended: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobHead:
+    """The head of a job's page: ``stop`` and ``rerun`` say whether these can be asked for."""
+
+    line: JobLine
+    stop: bool
+    rerun: bool
+    stopping: bool
+    figures: tuple[tuple[str, str], ...]
+    effect: str
+
+
+def line(job: Job, row: BrokerRow | None) -> JobLine:
+    """One job for a list."""
+    blocked = row is not None and row.blocked_on is not None
+    return JobLine(
+        id=str(job.pk),
+        name=job.name,
+        shown=states.job(job.state, blocked=blocked),
+        type=job.type,
+        version=job.version,
+        bar=bar(slots_by_look(job.count, job.tally, job.state), _SLOT_WORDS),
+        sentence=sentence(job),
+        waits=waits(job, row),
+        by=job.created_by.username if job.created_by else "",
+        created=job.created_at,
+        began=job.round_at,
+        ended=job.ended_at,
+    )
+
+
+def head(job: Job, row: BrokerRow | None) -> JobHead:
+    """What stands above everything else on a job's page."""
+    live = job.state in _LIVE
+    at_work = sum(n for look, n in by_look(job.tally).items() if look in {"running", "starting"})
+    figures = [("slots", f"{job.count:,}")]
+    figures += [
+        (look, f"{n:,}")
+        for look, n in slots_by_look(job.count, job.tally, job.state).items()
+        if n and look != "stopped"
+    ]
+    spare = job.tally.get("failed", 0) + job.tally.get("lost", 0)
+    if spare:
+        figures.append(("failed attempts", f"{spare:,}"))
+    figures.append(("priority", str(job.priority)))
+    if job.round > 1:
+        figures.append(("round", str(job.round)))
+    return JobHead(
+        line=line(job, row),
+        stop=live and not job.stop_requested,
+        rerun=not live,
+        stopping=live and job.stop_requested,
+        figures=tuple(figures),
+        effect=(
+            f"Stops {counted(at_work, 'execution')} that run now, and places nothing more."
+            if at_work
+            else "Nothing runs now; nothing will be placed any more."
+        ),
+    )
+
+
+def sentence(job: Job) -> str:
+    """The state of *job* in one sentence of facts."""
+    if job.stop_requested and job.state in _LIVE:
+        return f"Stop requested{_because(job.stop_reason)}; waiting for its nodes to confirm."
+    if job.state == "stopped":
+        return f"Stopped{_because(job.stop_reason)}{_after(job)}."
+    if job.state == "completed":
+        all_of = "Its slot" if job.count == 1 else f"All {job.count:,} slots"
+        return f"{all_of} completed{_after(job)}."
+    if job.reason:
+        return _full_stop(capitalised(job.reason))
+    if job.state == "pending":
+        return "Waits for its first evaluation."
+    looks = slots_by_look(job.count, job.tally, job.state)
+    said = [f"{looks[look]:,} {look}" for look in ("running", "starting", "waiting") if looks[look]]
+    done = job.tally.get("completed", 0)
+    if done:
+        said.append(f"{done:,} of {job.count:,} completed")
+    return _full_stop(capitalised(listed(said))) if said else "Nothing runs yet."
+
+
+def waits(job: Job, row: BrokerRow | None) -> str:
+    """What keeps a waiting job waiting, in a word or two; "" when nothing does."""
+    if row is None or job.state not in _LIVE:
+        return ""
+    if row.dead_letter is not None:
+        return "dead letter"
+    if row.blocked_on is not None:
+        return "impossible" if "impossible" in job.reason else "capacity"
+    return ""
+
+
+def slots_by_look(count: int, tally: Mapping[str, int], state: str) -> dict[str, int]:
+    """The slots of a job by look; those of which nothing is known wait, or were given up."""
+    looks = by_look(tally)
+    found = {"ok": min(looks.get("ok", 0), count)}
+    found |= {look: looks.get(look, 0) for look in ("running", "starting")}
+    asked = tally.get("new", 0)
+    rest = max(0, count - sum(found.values()) - asked)
+    if state in _LIVE:
+        return found | {"waiting": rest + asked}
+    if state == "failed":
+        failed = min(rest, max(1, looks.get("failed", 0)))
+        return found | {"failed": failed, "stopped": rest - failed}
+    return found | {"stopped": rest}
+
+
+def by_look(tally: Mapping[str, int]) -> dict[str, int]:
+    """A tally of observed states as one of looks."""
+    found: dict[str, int] = {}
+    for raw, n in tally.items():
+        if isinstance(n, int) and raw in states.OBSERVED_STATES:
+            look = states.observed(raw).look
+            found[look] = found.get(look, 0) + n
+    return found
+
+
+def _because(reason: str) -> str:
+    return f" because: {reason}" if reason else ""
+
+
+def _after(job: Job) -> str:
+    if job.ended_at is None:
+        return ""
+    return f", {duration((job.ended_at - job.round_at).total_seconds())} after it was submitted"
+
+
+def _full_stop(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

@@ -1,0 +1,127 @@
+"""Nodes in rows, and one node's head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from nodes.protocol.resources import DIMENSIONS
+
+from . import states
+from .bars import Capacity, capacity
+from .states import Shown
+from .words import amount, capitalised, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nodes.models import Node
+    from orchestrator.models import Execution
+
+FRESH = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLine:
+    """``heard`` is None before the first heartbeat; ``verbs`` are what can be asked of it."""
+
+    id: str
+    name: str
+    shown: Shown
+    approval: str
+    connection: str
+    eligible: bool
+    draining: bool
+    bars: tuple[Capacity, ...]
+    running: int
+    heard: datetime | None
+    since: datetime
+    labels: tuple[tuple[str, str], ...]
+    pending: bool
+    rejected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHead:
+    line: NodeLine
+    sentence: str
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds how much of a node's memory and cores."""
+
+    id: str
+    job: str
+    job_name: str
+    slot: int
+    shown: Shown
+    cpu: str
+    memory: str
+    width: float
+
+
+def line(node: Node) -> NodeLine:
+    """One node for a list."""
+    beat = getattr(node, "heartbeat", None)
+    allocated, total = node.allocated.astuple(), node.capacity.astuple()
+    bars = tuple(
+        capacity(name, taken, of)
+        for name, taken, of in zip(DIMENSIONS, allocated, total, strict=True)
+        if of or name in {"cpu", "memory"}
+    )
+    return NodeLine(
+        id=str(node.pk),
+        name=node.name,
+        shown=_shown(node),
+        approval=node.approval,
+        connection=node.connection,
+        eligible=node.eligible,
+        draining=node.draining,
+        bars=bars,
+        running=beat.running if beat else 0,
+        heard=beat.seen_at if beat else None,
+        since=node.connection_since,
+        labels=tuple(sorted((str(k), str(v)) for k, v in node.labels.items())),
+        pending=node.approval == "pending",
+        rejected=node.approval == "rejected",
+    )
+
+
+def head(node: Node, held: Sequence[Execution]) -> NodeHead:
+    """What stands above everything else on a node's page."""
+    shown = _shown(node)
+    said = f"{capitalised(shown.word)}: {shown.mean}" if shown.mean else capitalised(shown.word)
+    sentence = f"{said}. It holds {counted(len(held), 'execution')}."
+    facts = sorted((str(key), str(value)) for key, value in node.attributes.items())
+    return NodeHead(line(node), sentence, tuple(facts))
+
+
+def holders(node: Node, held: Sequence[Execution]) -> list[Holder]:
+    """The executions that hold resources of *node*, the largest first."""
+    whole = max(node.capacity_memory, 1)
+    return [
+        Holder(
+            id=str(execution.pk),
+            job=str(execution.job_id),
+            job_name=execution.job.name,
+            slot=execution.slot,
+            shown=states.execution(execution.desired, execution.observed),
+            cpu=amount("cpu", execution.cpu),
+            memory=amount("memory", execution.memory),
+            width=round(min(100.0, 100 * execution.memory / whole), 2),
+        )
+        for execution in held
+    ]
+
+
+def _shown(node: Node) -> Shown:
+    return states.node(
+        node.approval,
+        node.connection,
+        eligible=node.eligible,
+        draining=node.draining,
+        quarantined=node.quarantined,
+    )

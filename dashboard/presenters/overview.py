@@ -1,0 +1,197 @@
+"""What an operator sees first: what needs attention, and four numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from . import states
+from .bars import Spark, spark
+from .words import capitalised, capped, counted, duration
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from nodes.models import Node
+    from orchestrator.models import BrokerRow, Job
+
+MINUTES = 60
+
+
+class MinuteLike(Protocol):
+    @property
+    def ago(self) -> int: ...
+    @property
+    def decided(self) -> int: ...
+    @property
+    def started(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to look at: what is wrong, since when, and where to do something about it."""
+
+    look: str
+    word: str
+    subject: str
+    text: str
+    kind: str
+    key: str
+    since: datetime | None = None
+    approve: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    name: str
+    value: str
+    note: str
+    look: str
+    spark: Spark | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """How long something took: median and 95th percentile, in words and as widths."""
+
+    text: str
+    mean: str
+    p50: str
+    p95: str
+    low: float
+    high: float
+
+
+def attention(
+    nodes: Sequence[Node], rows: Sequence[BrokerRow], failed: Sequence[Job]
+) -> list[Item]:
+    """Everything that an operator should look at, the worst first."""
+    items = [_of_node(node) for node in nodes]
+    items += [_of_row(row) for row in rows]
+    items += [
+        Item(
+            "failed", "failed", job.name, capitalised(job.reason), "job", str(job.pk), job.ended_at
+        )
+        for job in failed
+    ]
+    rank = {look: place for place, look in enumerate(("failed", "lost", "blocked", "waiting"))}
+    return sorted(items, key=lambda item: rank.get(item.look, len(rank)))
+
+
+def tiles(
+    live: Mapping[str, int],
+    waiting: Mapping[str, int],
+    minutes: Sequence[MinuteLike],
+    nodes: tuple[int, int],
+    *,
+    cap: int,
+    sample: tuple[int, int],
+) -> list[Tile]:
+    """Running, waiting, failed, nodes."""
+    looks: dict[str, int] = {}
+    for raw, n in live.items():
+        look = states.observed(raw).look
+        looks[look] = looks.get(look, 0) + n
+    by_minute = {minute.ago: minute for minute in minutes if minute.ago < MINUTES}
+    series = [by_minute.get(ago) for ago in reversed(range(MINUTES))]
+    started = [minute.started if minute else 0 for minute in series]
+    failed = [minute.failed if minute else 0 for minute in series]
+    found, most = sample
+    bound = f"of the newest {most:,} executions" if found >= most else "in the last hour"
+    ready, known = nodes
+    queued, pending = waiting.get("queued", 0), waiting.get("pending", 0)
+    return [
+        Tile(
+            "Running",
+            f"{looks.get('running', 0):,}",
+            f"{counted(looks.get('starting', 0), 'execution')} starting",
+            "running",
+            spark(started, "executions that started, by minute"),
+        ),
+        Tile(
+            "Waiting",
+            capped(queued + pending, cap),
+            f"{queued:,} queued, {pending:,} not evaluated yet",
+            "waiting",
+        ),
+        Tile(
+            "Failed",
+            f"{sum(failed):,}",
+            bound,
+            "failed" if any(failed) else "ok",
+            spark(failed, "executions that failed, by minute"),
+        ),
+        Tile(
+            "Nodes ready",
+            f"{ready:,} of {known:,}",
+            "every one takes work" if ready == known else f"{known - ready:,} take no new work",
+            "ok" if ready == known else "blocked",
+        ),
+    ]
+
+
+_WAITS = (
+    ("submit", "Submit to running", "from submission to the first attempt of a slot at work"),
+    ("start", "Placed to running", "telling the node, bidding, approval, preparing"),
+    ("run", "Running", "the task itself"),
+)
+
+
+def waits(found: Mapping[str, tuple[float | None, float | None]]) -> list[Wait]:
+    """The latency strip; what nothing is known of is left out."""
+    known = [
+        (text, mean, low, high)
+        for name, text, mean in _WAITS
+        for low, high in [found.get(name, (None, None))]
+        if low is not None and high is not None
+    ]
+    longest = max((high for *_, high in known), default=0.0) or 1.0
+    return [
+        Wait(
+            text,
+            mean,
+            duration(low),
+            duration(high),
+            round(max(0.6, 100 * low / longest), 2),
+            round(max(0.6, 100 * high / longest), 2),
+        )
+        for text, mean, low, high in known
+    ]
+
+
+def _of_node(node: Node) -> Item:
+    shown = states.node(
+        node.approval,
+        node.connection,
+        eligible=node.eligible,
+        draining=node.draining,
+        quarantined=node.quarantined,
+    )
+    waits = node.approval == "pending"
+    text = f"{capitalised(shown.word)}: {shown.mean}."
+    since = node.created_at if waits else node.connection_since
+    return Item(shown.look, shown.word, node.name, text, "node", str(node.pk), since, waits)
+
+
+def _of_row(row: BrokerRow) -> Item:
+    key, name = str(row.job_id), row.job.name
+    if row.dead_letter is not None:
+        text = f"Its evaluation failed {counted(row.deliveries, 'time')}: {row.dead_letter}"
+        return Item("failed", "dead letter", name, text, "job", key, row.ready_since)
+    if row.blocked_on is not None:
+        never = "impossible" in row.job.reason
+        look, word = ("failed", "impossible") if never else ("blocked", "blocked")
+        text = capitalised(row.job.reason) or "Nothing fits now."
+        return Item(look, word, name, text, "job", key, row.ready_since)
+    return Item(
+        "blocked",
+        "slow",
+        name,
+        "Waits for a worker longer than usual.",
+        "job",
+        key,
+        row.ready_since,
+    )

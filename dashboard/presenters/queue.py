@@ -1,0 +1,204 @@
+"""The queue as a pipeline, its pockets as rows, an evaluation as a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import states
+from .states import Shown
+from .words import amount, capitalised, capped, counted, duration, listed, person
+
+if TYPE_CHECKING:
+    from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
+
+_TRIGGERS = {
+    "job-submit": "the job was submitted",
+    "job-update": "the job was changed",
+    "job-stop": "somebody asked to stop the job",
+    "job-rerun": "somebody asked to run the job again",
+    "job-scale": "the job was scaled",
+    "execution-update": "a node reported about an execution",
+    "execution-failed": "an execution failed",
+    "execution-timeout": "an execution ran too long",
+    "job-timeout": "the job ran too long",
+    "queue-timeout": "the job waited too long",
+    "node-join": "a node joined",
+    "node-change": "a node changed",
+    "node-lost": "a node was lost",
+    "node-drain": "a node drains",
+    "capacity": "capacity became free",
+    "retry": "the time to try again came",
+    "schedule": "its scheduled time came",
+    "operator": "an operator asked for it",
+}
+
+_POCKETS = {
+    "arriving": ("Arriving", "asked for, not yet sorted in", "waiting"),
+    "ready": ("Ready", "may be taken by a worker at once", "waiting"),
+    "leased": ("At work", "a worker evaluates them now", "running"),
+    "waiting": ("Waiting", "wanted later, not now", "waiting"),
+    "blocked": ("Blocked", "nothing fits; woken when capacity is freed", "blocked"),
+    "dead": ("Dead letter", "failed again and again; parked", "failed"),
+}
+
+
+class PocketLike(Protocol):
+    @property
+    def n(self) -> int: ...
+    @property
+    def oldest(self) -> datetime | None: ...
+    @property
+    def by_type(self) -> Mapping[str, int] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pocket:
+    name: str
+    title: str
+    mean: str
+    look: str
+    n: str
+    empty: bool
+    oldest: datetime | None
+    by_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A job in a pocket."""
+
+    job: str
+    name: str
+    type: str
+    priority: int
+    triggers: str
+    since: datetime
+    until: datetime | None
+    worker: str
+    deliveries: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A finished or running evaluation in a list."""
+
+    id: int
+    job: str
+    job_name: str
+    shown: Shown
+    triggers: str
+    outcome: str
+    at: datetime
+    waited: str
+    took: str
+    worker: str
+    delivery: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    name: str
+    pid: int
+    look: str
+    word: str
+    seen: datetime
+    evaluations: str
+
+
+def pocket(name: str, found: PocketLike, cap: int) -> Pocket:
+    """One pocket with its count."""
+    title, mean, look = _POCKETS[name]
+    kinds = listed([f"{n:,} {kind}" for kind, n in sorted((found.by_type or {}).items())])
+    return Pocket(
+        name=name,
+        title=title,
+        mean=mean,
+        look=look if found.n else "stopped",
+        n=capped(found.n, cap),
+        empty=not found.n,
+        oldest=found.oldest if found.n else None,
+        by_type=kinds,
+    )
+
+
+def row(found: BrokerRow, name: str) -> Row:
+    """A job in the pocket *name*."""
+    return Row(
+        job=str(found.job_id),
+        name=found.job.name,
+        type=found.type,
+        priority=found.priority,
+        triggers=triggers(found.triggers),
+        since=found.ready_since,
+        until={"leased": found.leased_until, "waiting": found.not_before}.get(name),
+        worker=found.worker if name == "leased" else "",
+        deliveries=found.deliveries,
+        detail=_detail(found, name),
+    )
+
+
+def line(evaluation: Evaluation, *, job_name: str = "") -> Line:
+    """An evaluation for a list."""
+    ended, since = evaluation.finished_at, evaluation.waited_since
+    waited = (evaluation.leased_at - since).total_seconds() if since else None
+    took = (ended - evaluation.leased_at).total_seconds() if ended else None
+    return Line(
+        id=evaluation.pk,
+        job=str(evaluation.job_id),
+        job_name=job_name,
+        shown=states.evaluation(evaluation.state),
+        triggers=capitalised(triggers(evaluation.triggers)),
+        outcome=evaluation.outcome or evaluation.error.strip().rpartition("\n")[2],
+        at=evaluation.leased_at,
+        waited="" if waited is None else duration(waited),
+        took="" if took is None else duration(took),
+        worker=person(evaluation.worker),
+        delivery=evaluation.delivery,
+        error=evaluation.error,
+    )
+
+
+def triggers(counts: Mapping[str, Any] | Sequence[str]) -> str:
+    """Why an evaluation was asked for, in words: ``a node joined and its time came (2 times)``."""
+    pairs = counts.items() if isinstance(counts, Mapping) else [(name, 1) for name in counts]
+    said = []
+    for name, n in pairs:
+        words = _TRIGGERS.get(name, name.replace("-", " "))
+        said.append(f"{words} ({n} times)" if isinstance(n, int) and n > 1 else words)
+    return listed(said) or "nobody said why"
+
+
+def worker(found: WorkerProcess, now: datetime, late: float = 30.0) -> Worker:
+    """A worker process, and whether it has been heard of lately."""
+    silent = (now - found.seen_at).total_seconds() > late
+    look, word = ("lost", "silent") if silent else ("ok", "alive")
+    return Worker(found.name, found.pid, look, word, found.seen_at, f"{found.evaluations:,}")
+
+
+def _detail(found: BrokerRow, name: str) -> str:
+    if name == "dead":
+        return found.dead_letter or ""
+    if name == "blocked":
+        return needs(found.blocked_on or {})
+    if name == "ready" and found.deliveries > 1:
+        return f"delivered {counted(found.deliveries, 'time')} without success"
+    return found.job.reason
+
+
+def needs(blocked_on: Mapping[str, Any]) -> str:
+    """The requirement that a blocked job waits for."""
+    sentence = blocked_on.get("sentence")
+    if sentence:
+        return str(sentence)
+    held = blocked_on.get("need", blocked_on)
+    parts = [
+        f"{amount(name, held[name])}{'' if name in {'cpu', 'gpu'} else f' {name}'}"
+        for name in ("cpu", "memory", "disk", "gpu")
+        if isinstance(held, Mapping) and held.get(name)
+    ]
+    return f"waits for {', '.join(parts)}" if parts else "waits for a node"

@@ -1,0 +1,105 @@
+"""The slots of a job as a grid: a cell a slot, or a cell for several when there are many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import states
+from .words import counted
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from orchestrator.scheduling.world import Progress
+
+MOST_CELLS = 400
+
+#: Looks by their code in the row of slots; the first is what nothing is known of.
+_CODES = ("waiting", "ok", "running", "starting", "blocked", "failed", "lost", "stopped")
+_CODE = {look: code for code, look in enumerate(_CODES)}
+
+Live = tuple[int, str, str, "UUID"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """``execution`` is the id to open, "" when there is none to open."""
+
+    look: str
+    label: str
+    title: str
+    execution: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """``legend`` counts slots by look; ``each`` is how many slots one cell stands for."""
+
+    cells: tuple[Cell, ...]
+    legend: tuple[tuple[str, str, int], ...]
+    each: int
+    note: str
+
+
+def grid(count: int, live: Sequence[Live], progress: Progress, *, state: str) -> Grid:
+    """The slots 0 to *count* - 1, from what is live and what the progress accounts for."""
+    ended = state not in {"pending", "queued", "running"}
+    row = bytearray([_CODE["stopped" if ended else "waiting"]]) * count
+    _mark(row, progress, ended=ended)
+    newest: dict[int, tuple[str, str, str]] = {}
+    for slot, desired, observed, pk in live:
+        if slot < count:
+            shown = states.execution(desired, observed)
+            row[slot] = _CODE[shown.look]
+            newest[slot] = (shown.look, shown.word, str(pk))
+    each = max(1, -(-count // MOST_CELLS))
+    if each == 1:
+        cells = tuple(_cell(slot, code, newest, progress) for slot, code in enumerate(row))
+    else:
+        cells = tuple(_many(row, first, each) for first in range(0, count, each))
+    legend = tuple(
+        (look, _WORD.get(look, look), n) for look in states.ORDER if (n := row.count(_CODE[look]))
+    )
+    note = "" if each == 1 else f"a cell stands for {each} slots"
+    return Grid(cells, legend, each, note)
+
+
+_WORD = {"ok": "completed", "stopped": "not run"}
+
+
+def _mark(row: bytearray, progress: Progress, *, ended: bool) -> None:
+    for first, last in progress.completed:
+        row[first : last + 1] = bytes([_CODE["ok"]]) * (min(last, len(row) - 1) - first + 1)
+    for slot in _known(progress.attempts, len(row)):
+        if row[slot] != _CODE["ok"]:
+            row[slot] = _CODE["failed" if ended or slot not in progress.retry_at else "waiting"]
+
+
+def _known(slots: Iterable[int], count: int) -> list[int]:
+    return [slot for slot in slots if slot < count]
+
+
+def _cell(
+    slot: int, code: int, newest: Mapping[int, tuple[str, str, str]], progress: Progress
+) -> Cell:
+    if slot in newest:
+        look, word, execution = newest[slot]
+        return Cell(look, str(slot), f"slot {slot}: {word}", execution)
+    look = _CODES[code]
+    word = _WORD.get(look, look)
+    failures = progress.attempts.get(slot, 0)
+    if failures and look != "ok":
+        word += f" after {counted(failures, 'failed attempt')}"
+    if slot in progress.retry_at and look == "waiting":
+        word += f", again at {progress.retry_at[slot]:%H:%M:%S} UTC"
+    return Cell(look, str(slot), f"slot {slot}: {word}")
+
+
+def _many(row: bytearray, first: int, each: int) -> Cell:
+    part = row[first : first + each]
+    counts = {look: n for look in states.URGENCY if (n := part.count(_CODE[look]))}
+    said = ", ".join(f"{n} {_WORD.get(look, look)}" for look, n in counts.items())
+    last = first + len(part) - 1
+    return Cell(next(iter(counts)), str(first), f"slots {first} to {last}: {said}")

@@ -1,0 +1,85 @@
+"""Amounts, durations and counts as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def duration(seconds: float) -> str:
+    """The two largest units that matter: ``340 ms``, ``4.2 s``, ``3 min 05 s``, ``2 d 4 h``."""
+    if seconds < 0:
+        return "0 ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def size(amount: int) -> str:
+    """Bytes in the unit that keeps the number short: ``1.5 GiB``."""
+    value, unit = float(amount), 0
+    while value >= 1024 and unit < len(_BYTES) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{_short(value)} {_BYTES[unit]}"
+
+
+def amount(dimension: str, value: int) -> str:
+    """An amount of one dimension: millicores, bytes or devices, in words."""
+    if dimension == "cpu":
+        cores = value / 1000
+        return f"{_short(cores)} {'core' if cores == 1 else 'cores'}"
+    if dimension == "gpu":
+        return counted(value, "GPU", "GPUs")
+    return size(value)
+
+
+def amounts(needs: Mapping[str, int]) -> str:
+    """All dimensions that are not zero: ``2 cores, 512 MiB memory``."""
+    parts = [
+        f"{amount(name, value)}{'' if name in {'cpu', 'gpu'} else f' {name}'}"
+        for name, value in needs.items()
+        if value
+    ]
+    return ", ".join(parts) or "nothing"
+
+
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: ``1 node``, ``1,204 nodes``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def capped(n: int, cap: int) -> str:
+    """A count that was taken with a bound says so: ``10,000+``."""
+    return f"{cap:,}+" if n >= cap else f"{n:,}"
+
+
+def listed(parts: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def capitalised(sentence: str) -> str:
+    """The first letter raised, the rest left alone."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def person(actor: str) -> str:
+    """Who did it: ``user:ana`` is ana."""
+    kind, _, name = actor.partition(":")
+    return name if kind in {"user", "token", "node"} and name else actor
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"

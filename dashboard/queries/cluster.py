@@ -1,0 +1,191 @@
+"""What the whole cluster is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db import connection
+from django.db.models import Count, F, Q, QuerySet, Sum
+
+from nodes.models import Node
+from nodes.protocol.resources import DIMENSIONS
+from orchestrator.models import BrokerRow, ClusterSetting, Event, Job
+
+MOST_LIVE = 50_000
+RECENT = 4000
+ATTENTION = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What happened in one of the last sixty minutes; ``ago`` 0 is the current one."""
+
+    ago: int
+    decided: int
+    started: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """The last hour of executions, at most the newest RECENT of them.
+
+    Waits are in seconds, by what was waited for: each the median and the 95th percentile.
+    """
+
+    minutes: tuple[Minute, ...] = ()
+    sample: int = 0
+    waits: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+
+
+def setting() -> ClusterSetting:
+    """What operators have set, or the defaults before anybody has."""
+    return ClusterSetting.objects.filter(pk=1).first() or ClusterSetting()
+
+
+def live() -> dict[str, int]:
+    """Live executions by observed state; stops counting at MOST_LIVE."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LIVE, [MOST_LIVE])
+        return dict(cursor.fetchall())
+
+
+_LIVE = """
+    SELECT observed, count(*) FROM (
+        SELECT observed FROM orchestrator_execution WHERE NOT settled AND ended_at IS NULL LIMIT %s
+    ) live GROUP BY observed
+"""
+
+
+def recent(now: datetime) -> Recent:
+    """What the newest executions of the last hour did, minute by minute."""
+    with connection.cursor() as cursor:
+        cursor.execute(_MINUTES, [now, now, RECENT])
+        minutes, sample, waits = cursor.fetchone()
+    return Recent(
+        minutes=tuple(Minute(*row) for row in minutes or ()),
+        sample=sample,
+        waits={name: (low, high) for name, low, high in waits or ()},
+    )
+
+
+_MINUTES = """
+    WITH newest AS MATERIALIZED (
+        SELECT e.created_at, e.started_at, e.ended_at, e.observed, j.round_at, j.round = e.round
+               AND e.attempt = 1 AS first
+        FROM (
+            SELECT job_id, created_at, started_at, ended_at, observed, round, attempt
+            FROM orchestrator_execution WHERE created_at > %s::timestamptz - interval '1 hour'
+            ORDER BY created_at DESC, id LIMIT %s
+        ) e JOIN orchestrator_job j ON j.id = e.job_id
+    ), minutes AS (
+        SELECT floor(extract(epoch FROM %s::timestamptz - created_at) / 60)::int AS ago,
+               count(*) AS decided, count(started_at) AS started,
+               count(*) FILTER (WHERE observed = 'failed') AS failed
+        FROM newest GROUP BY 1
+    ), waits(name, low, high) AS (
+        SELECT 'submit', percentile_cont(0.5) WITHIN GROUP (ORDER BY w),
+               percentile_cont(0.95) WITHIN GROUP (ORDER BY w)
+        FROM (SELECT extract(epoch FROM started_at - round_at) w FROM newest
+              WHERE first AND started_at IS NOT NULL) s
+        UNION ALL
+        SELECT 'start', percentile_cont(0.5) WITHIN GROUP (ORDER BY w),
+               percentile_cont(0.95) WITHIN GROUP (ORDER BY w)
+        FROM (SELECT extract(epoch FROM started_at - created_at) w FROM newest
+              WHERE started_at IS NOT NULL) s
+        UNION ALL
+        SELECT 'run', percentile_cont(0.5) WITHIN GROUP (ORDER BY w),
+               percentile_cont(0.95) WITHIN GROUP (ORDER BY w)
+        FROM (SELECT extract(epoch FROM ended_at - started_at) w FROM newest
+              WHERE started_at IS NOT NULL AND ended_at IS NOT NULL) s
+    )
+    SELECT (SELECT json_agg(json_build_array(ago, decided, started, failed)) FROM minutes),
+           (SELECT count(*) FROM newest),
+           (SELECT json_agg(json_build_array(name, low, high)) FROM waits)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Nodes, and what is allocated of them, by dimension."""
+
+    known: int
+    ready: int
+    pending: int
+    allocated: Mapping[str, int]
+    capacity: Mapping[str, int]
+
+
+READY = Q(
+    approval="approved", connection="connected", eligible=True, draining=False, quarantined=""
+)
+
+
+def room() -> Room:
+    """What the approved nodes offer and what of it is taken."""
+    approved = Q(approval="approved") & ~Q(connection="lost")
+    sums = {
+        f"{column}_{dimension}_sum": Sum(f"{column}_{dimension}", filter=approved)
+        for column in ("allocated", "capacity")
+        for dimension in DIMENSIONS
+    }
+    found = Node.objects.aggregate(
+        known=Count("pk"),
+        ready=Count("pk", filter=READY),
+        pending=Count("pk", filter=Q(approval="pending")),
+        **sums,
+    )
+    return Room(
+        known=found["known"],
+        ready=found["ready"],
+        pending=found["pending"],
+        allocated={d: found[f"allocated_{d}_sum"] or 0 for d in DIMENSIONS},
+        capacity={d: found[f"capacity_{d}_sum"] or 0 for d in DIMENSIONS},
+    )
+
+
+def troubled_nodes() -> list[Node]:
+    """Nodes that an operator should look at, oldest trouble first."""
+    troubled = (
+        Q(approval="pending")
+        | ~Q(quarantined="")
+        | Q(approval="approved", connection__in=["disconnected", "lost"])
+    )
+    return list(Node.objects.filter(troubled).order_by("connection_since")[:ATTENTION])
+
+
+def troubled_rows(late: datetime) -> list[BrokerRow]:
+    """Dead letters, blocked jobs, and jobs that have been ready since before *late*."""
+    troubled = (
+        Q(dead_letter__isnull=False)
+        | Q(blocked_on__isnull=False)
+        | Q(want__gt=F("done"), leased_want__isnull=True, ready_since__lt=late)
+    )
+    rows: QuerySet[BrokerRow] = BrokerRow.objects.filter(troubled).select_related("job")
+    return list(rows.order_by("-priority", "ready_since")[:ATTENTION])
+
+
+def failed_jobs(since: datetime) -> list[Job]:
+    """Jobs that failed after *since*, among the newest."""
+    newest = Job.objects.filter(state="failed").order_by("-created_at", "pk")[:ATTENTION]
+    return [job for job in newest if job.ended_at and job.ended_at > since]
+
+
+def waiting_jobs(cap: int = 1000) -> dict[str, int]:
+    """Jobs that wait, by state; stops counting at *cap* of each."""
+    return {
+        state: Job.objects.filter(state=state).order_by("-created_at")[:cap].count()
+        for state in ("pending", "queued")
+    }
+
+
+def newest_jobs(limit: int = 8) -> list[Job]:
+    return list(
+        Job.objects.select_related("broker_row", "created_by").order_by("-created_at", "pk")[:limit]
+    )
+
+
+def newest_events(limit: int = 10) -> list[Event]:
+    return list(Event.objects.order_by("-pk")[:limit])

@@ -1,0 +1,63 @@
+"""Jobs, one job, and what belongs to it."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from orchestrator.models import Evaluation, Event, Execution, Job, JobVersion
+
+from .paging import Slice, newest
+
+SEARCHED = 10_000
+"""A text is looked for in this many of the newest jobs; an exact name is found among all."""
+
+MOST_SLOTS = 100_000
+STATES = ("pending", "queued", "running", "completed", "failed", "stopped")
+
+
+def page(state: str, text: str, before: str) -> Slice[Job]:
+    """Jobs, newest first, in *state* and with *text* in their names, where these are given."""
+    rows: QuerySet[Job] = Job.objects.select_related("broker_row", "created_by")
+    if state in STATES:
+        rows = rows.filter(state=state)
+    if text:
+        window = Job.objects.order_by("-created_at", "pk").values("pk")[:SEARCHED]
+        named = Job.objects.filter(pk__in=window, name__icontains=text).values("pk")
+        exact = Job.objects.filter(name=text).values("pk")
+        rows = rows.filter(pk__in=named.union(exact))
+    return newest(rows, before)
+
+
+def one(reference: str) -> Job | None:
+    """The job with this id or this name."""
+    rows = Job.objects.select_related("broker_row", "created_by")
+    try:
+        return rows.filter(pk=UUID(reference)).first()
+    except ValueError:
+        return rows.filter(name=reference).first()
+
+
+def slots(job: Job) -> list[tuple[int, str, str, UUID]]:
+    """Slot, desired, observed and id of the executions that decisions still look at."""
+    rows = Execution.objects.filter(job=job, settled=False, round=job.round)
+    values = rows.values_list("slot", "desired", "observed", "pk")
+    return list(values.order_by("slot", "created_at")[:MOST_SLOTS])
+
+
+def executions(job: Job, before: str) -> Slice[Execution]:
+    return newest(Execution.objects.filter(job=job).select_related("node"), before)
+
+
+def evaluations(job: Job, limit: int = 20) -> list[Evaluation]:
+    return list(Evaluation.objects.filter(job=job).order_by("-pk")[:limit])
+
+
+def versions(job: Job, limit: int = 30) -> list[JobVersion]:
+    rows = JobVersion.objects.filter(job=job).select_related("created_by")
+    return list(rows.order_by("-number")[:limit])
+
+
+def events(job: Job, limit: int = 25) -> list[Event]:
+    return list(Event.objects.filter(job_id=job.pk).order_by("-pk")[:limit])

@@ -1,0 +1,49 @@
+"""Nodes and what they hold."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from nodes.models import Node
+from orchestrator.models import Event, Execution
+
+from .paging import Slice, newest
+
+MOST = 500
+"""Nodes of one page, in the order of their names."""
+
+
+def page(text: str, after: str) -> tuple[list[Node], str]:
+    """Nodes by name, those with *text* in it, and the name after which the next page begins."""
+    rows: QuerySet[Node] = Node.objects.select_related("heartbeat").order_by("name")
+    if text:
+        rows = rows.filter(name__icontains=text)
+    if after:
+        rows = rows.filter(name__gt=after)
+    found = list(rows[: MOST + 1])
+    return found[:MOST], found[MOST - 1].name if len(found) > MOST else ""
+
+
+def one(reference: str) -> Node | None:
+    """The node with this id or this name."""
+    rows = Node.objects.select_related("heartbeat", "session")
+    try:
+        return rows.filter(pk=UUID(reference)).first()
+    except ValueError:
+        return rows.filter(name=reference).first()
+
+
+def executions(node: Node, before: str) -> Slice[Execution]:
+    return newest(Execution.objects.filter(node=node).select_related("job", "node"), before)
+
+
+def held(node: Node, limit: int = 200) -> list[Execution]:
+    """Executions whose resources are counted on *node*."""
+    rows = Execution.objects.filter(node=node, reserved=True).select_related("job")
+    return list(rows.order_by("-memory", "-cpu", "pk")[:limit])
+
+
+def events(node: Node, limit: int = 25) -> list[Event]:
+    return list(Event.objects.filter(node_id=node.pk).order_by("-pk")[:limit])

@@ -1,0 +1,133 @@
+"""The queue of evaluations: its pockets, its workers, and what was evaluated lately."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import connection
+from django.db.models import F, Q, QuerySet
+
+from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
+
+POCKETS = ("ready", "leased", "waiting", "blocked", "dead")
+COUNTED = 10_000
+LISTED = 50
+SEEN_WITHIN = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Pocket:
+    """How many jobs are in it, at most COUNTED, and since when the oldest."""
+
+    n: int = 0
+    oldest: datetime | None = None
+    by_type: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What was finished lately: evaluations of the last minute, and their durations in seconds."""
+
+    minute: int
+    low: float | None
+    high: float | None
+    last: datetime | None
+
+
+def pockets() -> dict[str, Pocket]:
+    """Every pocket of the queue, in one look."""
+    with connection.cursor() as cursor:
+        cursor.execute(_POCKETS, [COUNTED])
+        rows = cursor.fetchall()
+        cursor.execute(_ARRIVING, [COUNTED])
+        arriving, oldest = cursor.fetchone()
+    found: dict[str, Pocket] = {}
+    for name, kind, n, since in rows:
+        held = found.get(name, Pocket(by_type={}))
+        earliest = min((t for t in (held.oldest, since) if t), default=None)
+        found[name] = Pocket(held.n + n, earliest, {**(held.by_type or {}), kind: n})
+    found["arriving"] = Pocket(arriving, oldest)
+    return {name: found.get(name, Pocket()) for name in ("arriving", *POCKETS)}
+
+
+_POCKETS = """
+    SELECT pocket, type, count(*), min(ready_since) FROM (
+        SELECT type, ready_since,
+               CASE WHEN leased_want IS NOT NULL THEN 'leased'
+                    WHEN dead_letter IS NOT NULL THEN 'dead'
+                    WHEN blocked_on IS NOT NULL THEN 'blocked'
+                    WHEN not_before > clock_timestamp() THEN 'waiting'
+                    ELSE 'ready' END AS pocket
+        FROM orchestrator_brokerrow
+        WHERE want > done OR leased_want IS NOT NULL OR dead_letter IS NOT NULL
+              OR blocked_on IS NOT NULL
+        LIMIT %s
+    ) queue GROUP BY pocket, type
+"""
+
+_ARRIVING = """
+    SELECT count(*), min(at) FROM (
+        SELECT at FROM orchestrator_brokertrigger
+        WHERE not_before IS NULL OR not_before <= clock_timestamp() ORDER BY id LIMIT %s
+    ) arriving
+"""
+
+
+def rows(pocket: str, now: datetime) -> list[BrokerRow]:
+    """The first jobs of one pocket, those first that will be taken first."""
+    found: QuerySet[BrokerRow] = BrokerRow.objects.filter(_IN[pocket]).select_related("job")
+    if pocket in {"ready", "waiting"}:
+        due = Q(not_before__lte=now) if pocket == "ready" else Q(not_before__gt=now)
+        found = found.filter(due)
+    order = ("not_before",) if pocket == "waiting" else ("-priority", "ready_since", "job_id")
+    return list(found.order_by(*order)[:LISTED])
+
+
+_UNDECIDED = Q(
+    want__gt=F("done"), leased_want=None, dead_letter__isnull=True, blocked_on__isnull=True
+)
+_IN = {
+    "ready": _UNDECIDED,
+    "waiting": _UNDECIDED,
+    "leased": Q(leased_want__isnull=False),
+    "blocked": Q(blocked_on__isnull=False, leased_want=None),
+    "dead": Q(dead_letter__isnull=False, leased_want=None),
+}
+
+
+def workers(now: datetime) -> list[WorkerProcess]:
+    seen = WorkerProcess.objects.filter(seen_at__gt=now - SEEN_WITHIN)
+    return list(seen.order_by("name")[:LISTED])
+
+
+def evaluations(limit: int = LISTED) -> list[Evaluation]:
+    """The newest evaluations of all jobs."""
+    return list(Evaluation.objects.select_related("job").order_by("-pk")[:limit])
+
+
+def flow(now: datetime) -> Flow:
+    """How fast the newest thousand evaluations went."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FLOW, [now])
+        return Flow(*cursor.fetchone())
+
+
+_FLOW = """
+    SELECT count(*) FILTER (WHERE finished_at > %s::timestamptz - interval '1 minute'),
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY took),
+           percentile_cont(0.95) WITHIN GROUP (ORDER BY took), max(finished_at)
+    FROM (SELECT finished_at, extract(epoch FROM finished_at - leased_at) AS took
+          FROM orchestrator_evaluation ORDER BY id DESC LIMIT 1000) e
+    WHERE finished_at IS NOT NULL
+"""
+
+
+def one(pk: int) -> Evaluation | None:
+    return Evaluation.objects.filter(pk=pk).select_related("job").first()
+
+
+def neighbours(evaluation: Evaluation, limit: int = 10) -> list[Evaluation]:
+    """The newest evaluations of the same job."""
+    return list(Evaluation.objects.filter(job_id=evaluation.job_id).order_by("-pk")[:limit])

@@ -1,0 +1,169 @@
+"""Pages made of regions: one partial each, rendered for the page and for every later look.
+
+A page answers its own address with ``?regions=header,slots`` by those regions alone, with an
+ETag of what they show.  What was rendered for one viewer serves all who look at the same thing
+at the same cursor, so that fifty viewers cost what one does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import get_token
+from django.shortcuts import render
+from django.template.loader import render_to_string
+from django.utils import timezone
+from django.utils.cache import patch_cache_control
+from django.utils.safestring import SafeString, mark_safe
+from django.views import View
+
+from orchestrator.models import ClusterSetting
+
+from . import live
+from .queries import cluster
+
+ANYBODY = "csrf-token-of-whoever-asks"
+"""Stands in what many share where each one's own token must be."""
+
+MAY = {
+    "jobs": "orchestrator.change_job",
+    "nodes": "nodes.change_node",
+    "queue": "orchestrator.change_clustersetting",
+}
+"""Which permission an action of each kind needs."""
+
+OLD = 1.0
+"""Seconds for which a rendering serves those who did not hear of a change."""
+
+
+class Page(LoginRequiredMixin, View):
+    """A page: ``folder`` holds its templates, each of ``regions`` is a method and a partial."""
+
+    folder: ClassVar[str]
+    section: ClassVar[str]
+    regions: ClassVar[tuple[str, ...]]
+
+    def get(self, request: HttpRequest, **_where: Any) -> HttpResponse:
+        asked = request.GET.get("regions")
+        if asked is not None:
+            return self._some(request, [name for name in asked.split(",") if name in self.known])
+        cursor = live.feed.cursor  # Before anything is read: later changes will be told.
+        return render(request, f"{self.folder}/page.html", {"page": self, "cursor": cursor})
+
+    def handle_no_permission(self) -> HttpResponse:
+        """Send people to sign in; tell a page that refreshes itself in a word."""
+        if "regions" in self.request.GET and not self.request.user.is_authenticated:
+            return HttpResponse("signed out", status=401, content_type="text/plain")
+        return super().handle_no_permission()
+
+    @cached_property
+    def known(self) -> tuple[str, ...]:
+        return ("banner", *self.regions)
+
+    @cached_property
+    def now(self) -> Any:
+        return timezone.now()
+
+    @cached_property
+    def title(self) -> str:
+        return self.section.capitalize()
+
+    @cached_property
+    def may(self) -> Mapping[str, bool]:
+        """What the viewer may do, by kind of action."""
+        user = self.request.user
+        return {kind: bool(user.has_perm(permission)) for kind, permission in MAY.items()}  # type: ignore[union-attr]
+
+    @cached_property
+    def setting(self) -> ClusterSetting:
+        return cluster.setting()
+
+    def banner(self) -> ClusterSetting:
+        """What every page must say: that scheduling is paused, by whom and why."""
+        return self.setting
+
+    def region(self, name: str, token: str) -> SafeString:
+        """The partial of region *name*, with *token* in its forms."""
+        folder = "parts" if name == "banner" else self.folder
+        view = getattr(self, name)()
+        context = {"page": self, "view": view, "may": self.may, "csrf_token": token}
+        return mark_safe(render_to_string(f"{folder}/{name}.html", context))  # noqa: S308
+
+    def _some(self, request: HttpRequest, names: list[str]) -> HttpResponse:
+        may = "".join(sorted(kind for kind, allowed in self.may.items() if allowed))
+        query = sorted((k, v) for k, v in request.GET.items() if k not in {"regions", "at"})
+        at = live.Cursor.parse(request.GET.get("at", ""))
+        key = (request.path, *query, *names, may)
+        shown = shelf.get(key, at, lambda: self._together(names))
+        tag = f'"{shown.digest}"'
+        if request.headers.get("If-None-Match") == tag:
+            answer = HttpResponse(status=304)
+        else:
+            answer = HttpResponse(shown.html.replace(ANYBODY, get_token(request)))
+        answer["ETag"] = tag
+        answer["X-Muster-Cursor"] = str(shown.cursor)
+        patch_cache_control(answer, private=True, no_cache=True)
+        return answer
+
+    def _together(self, names: list[str]) -> str:
+        parts = (f'<template data-for="{n}">{self.region(n, ANYBODY)}</template>' for n in names)
+        return "\n".join(parts)
+
+
+@dataclass(slots=True)
+class Rendered:
+    html: str
+    digest: str
+    cursor: live.Cursor
+    at: float
+
+
+@dataclass(slots=True)
+class _Slot:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    rendered: Rendered | None = None
+
+
+class Shelf:
+    """The newest renderings; whoever comes while one is being made waits for that one."""
+
+    def __init__(self, most: int = 512) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._slots: OrderedDict[tuple[Any, ...], _Slot] = OrderedDict()
+
+    def get(
+        self, key: tuple[Any, ...], wanted: live.Cursor | None, make: Callable[[], str]
+    ) -> Rendered:
+        """What *make* gives, or gave when it is still as new as *wanted*."""
+        with self._lock:
+            slot = self._slots.setdefault(key, _Slot())
+            self._slots.move_to_end(key)
+            while len(self._slots) > self._most:
+                self._slots.popitem(last=False)
+        with slot.lock:
+            if slot.rendered is None or not _is_new(slot.rendered, wanted):
+                cursor, at = live.feed.cursor, time.monotonic()
+                html = make()
+                digest = hashlib.sha256(html.encode()).hexdigest()[:24]
+                slot.rendered = Rendered(html, digest, cursor, at)
+            return slot.rendered
+
+
+def _is_new(rendered: Rendered, wanted: live.Cursor | None) -> bool:
+    if wanted is not None and wanted.process == rendered.cursor.process:
+        return rendered.cursor.number >= wanted.number
+    return time.monotonic() - rendered.at < OLD and rendered.cursor == live.feed.cursor
+
+
+shelf = Shelf()
+"""The one of this process."""

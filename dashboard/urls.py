@@ -1,0 +1,38 @@
+"""The addresses of the pages.  A region has its page's address, with ``?regions=``."""
+
+from django.urls import path, re_path
+
+from .views import actions
+from .views.executions import ExecutionPage
+from .views.jobs import Definition, JobPage, Jobs
+from .views.nodes import NodePage, Nodes
+from .views.overview import Overview
+from .views.queue import EvaluationPage, Queue
+
+app_name = "dashboard"
+
+_ID = r"(?P<pk>[0-9a-f-]{36})"
+
+urlpatterns = [
+    path("", Overview.as_view(), name="overview"),
+    path("jobs/", Jobs.as_view(), name="jobs"),
+    path("jobs/<uuid:pk>/stop", actions.stop, name="stop"),
+    path("jobs/<uuid:pk>/rerun", actions.rerun, name="rerun"),
+    re_path(
+        r"^jobs/" + _ID + r"/(?P<verb>evaluate|retry|drop)$", actions.evaluate, name="evaluate"
+    ),
+    path("jobs/<str:reference>/", JobPage.as_view(), name="job"),
+    path("jobs/<str:reference>/definition/", Definition.as_view(), name="definition"),
+    path("executions/<uuid:pk>/", ExecutionPage.as_view(), name="execution"),
+    path("nodes/", Nodes.as_view(), name="nodes"),
+    re_path(
+        r"^nodes/" + _ID + r"/(?P<verb>approve|reject|eligible|ineligible|drain|undrain)$",
+        actions.node,
+        name="node-verb",
+    ),
+    path("nodes/<str:reference>/", NodePage.as_view(), name="node"),
+    path("queue/", Queue.as_view(), name="queue"),
+    path("queue/pause", actions.pause, name="pause"),
+    path("queue/resume", actions.resume, name="resume"),
+    path("evaluations/<int:pk>/", EvaluationPage.as_view(), name="evaluation"),
+]

@@ -1,0 +1,1 @@
+"""Pages and actions: each connects a query, a presenter and a template."""

@@ -1,0 +1,123 @@
+"""Jobs: the list, one job, its definition; stop and rerun."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlencode
+
+from django.http import Http404
+
+from dashboard.presenters import executions, jobs, queue, slots, specification, why
+from dashboard.queries import jobs as find
+from dashboard.rendering import Page
+from orchestrator import stored
+from orchestrator.models import BrokerRow, Evaluation, Job
+
+
+class Jobs(Page):
+    folder = "jobs"
+    section = "jobs"
+    regions = ("table",)
+
+    @cached_property
+    def state(self) -> str:
+        return self.request.GET.get("state", "")
+
+    @cached_property
+    def text(self) -> str:
+        return self.request.GET.get("text", "").strip()[:63]
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        return find.STATES
+
+    def table(self) -> dict[str, Any]:
+        before = self.request.GET.get("before", "")
+        page = find.page(self.state, self.text, before)
+        chosen = {k: v for k, v in (("state", self.state), ("text", self.text)) if v}
+        return {
+            "lines": [jobs.line(job, _row(job)) for job in page.rows],
+            "older": urlencode(chosen | {"before": page.older}) if page.older else "",
+            "newest": "" if page.first else urlencode(chosen),
+            "first": page.first,
+            "filtered": bool(chosen),
+        }
+
+
+class OneJob(Page):
+    """What the pages of one job share."""
+
+    section = "jobs"
+
+    @cached_property
+    def job(self) -> Job:
+        found = find.one(self.kwargs["reference"])
+        if found is None:
+            raise Http404(f"There is no job {self.kwargs['reference']!r}.")
+        return found
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        return self.job.name
+
+    def header(self) -> jobs.JobHead:
+        return jobs.head(self.job, _row(self.job))
+
+
+class JobPage(OneJob):
+    folder = "job"
+    regions = ("header", "slots", "why", "executions", "evaluations", "events")
+
+    @cached_property
+    def looks(self) -> list[Evaluation]:
+        return find.evaluations(self.job)
+
+    def slots(self) -> slots.Grid:
+        progress = stored.load_progress(self.job.progress)
+        return slots.grid(self.job.count, find.slots(self.job), progress, state=self.job.state)
+
+    def why(self) -> why.Why | None:
+        """The last record, as long as the job waits for what it is about."""
+        row = _row(self.job)
+        waits = self.job.state in {"pending", "queued"} or (row and row.blocked_on is not None)
+        last = next((look for look in self.looks if look.record), None)
+        if not waits or last is None or last.record is None:
+            return None
+        return why.why(self.job.reason or last.outcome, last.record)
+
+    def executions(self) -> dict[str, Any]:
+        page = find.executions(self.job, self.request.GET.get("before", ""))
+        return {
+            "lines": executions.lines(page.rows, self.now),
+            "older": urlencode({"before": page.older}) if page.older else "",
+            "first": page.first,
+        }
+
+    def evaluations(self) -> list[queue.Line]:
+        return [queue.line(look) for look in self.looks]
+
+    def events(self) -> Any:
+        return find.events(self.job)
+
+
+class Definition(OneJob):
+    folder = "definition"
+    regions = ("header", "versions")
+
+    def versions(self) -> dict[str, Any]:
+        found = find.versions(self.job)
+        wanted = self.request.GET.get("version", "")
+        chosen = next((v for v in found if str(v.number) == wanted), found[0] if found else None)
+        older = next((v for v in found if chosen and v.number < chosen.number), None)
+        return {
+            "all": found,
+            "chosen": chosen,
+            "lines": specification.lines(chosen.spec) if chosen else [],
+            "older": older,
+            "changes": specification.changes(older.spec, chosen.spec) if older and chosen else [],
+        }
+
+
+def _row(job: Job) -> BrokerRow | None:
+    return getattr(job, "broker_row", None)

@@ -1,0 +1,80 @@
+"""Nodes: the list and one of them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlencode
+
+from django.http import Http404
+
+from dashboard.presenters import executions, nodes
+from dashboard.queries import nodes as find
+from dashboard.rendering import Page
+from nodes.models import Node
+from orchestrator.models import Execution
+
+
+class Nodes(Page):
+    folder = "nodes"
+    section = "nodes"
+    regions = ("table",)
+
+    @cached_property
+    def text(self) -> str:
+        return self.request.GET.get("text", "").strip()[:63]
+
+    def table(self) -> dict[str, Any]:
+        found, after = find.page(self.text, self.request.GET.get("after", ""))
+        lines = [nodes.line(node) for node in found]
+        return {
+            "lines": lines,
+            "pending": [line for line in lines if line.pending],
+            "older": urlencode({"text": self.text, "after": after}) if after else "",
+            "filtered": bool(self.text),
+        }
+
+
+class NodePage(Page):
+    folder = "node"
+    section = "nodes"
+    regions = ("header", "capacity", "facts", "executions", "events")
+
+    @cached_property
+    def node(self) -> Node:
+        found = find.one(self.kwargs["reference"])
+        if found is None:
+            raise Http404(f"There is no node {self.kwargs['reference']!r}.")
+        return found
+
+    @cached_property
+    def held(self) -> list[Execution]:
+        return find.held(self.node)
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        return self.node.name
+
+    def header(self) -> nodes.NodeHead:
+        return nodes.head(self.node, self.held)
+
+    def capacity(self) -> dict[str, Any]:
+        return {
+            "bars": nodes.line(self.node).bars,
+            "holders": nodes.holders(self.node, self.held),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        session = getattr(self.node, "session", None)
+        return {"head": nodes.head(self.node, self.held), "node": self.node, "session": session}
+
+    def executions(self) -> dict[str, Any]:
+        page = find.executions(self.node, self.request.GET.get("before", ""))
+        return {
+            "lines": executions.lines(page.rows, self.now),
+            "older": urlencode({"before": page.older}) if page.older else "",
+            "first": page.first,
+        }
+
+    def events(self) -> Any:
+        return find.events(self.node)

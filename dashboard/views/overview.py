@@ -1,0 +1,66 @@
+"""The overview: is anything wrong, and what should be done first?"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+from dashboard.presenters import bars, jobs, overview
+from dashboard.presenters.words import counted
+from dashboard.queries import cluster
+from dashboard.rendering import Page
+from nodes.protocol.resources import DIMENSIONS
+
+SLOW = timedelta(seconds=30)
+LATELY = timedelta(hours=1)
+
+
+class Overview(Page):
+    folder = "overview"
+    section = "overview"
+    regions = ("attention", "tiles", "capacity", "waits", "jobs", "changes")
+
+    @cached_property
+    def room(self) -> cluster.Room:
+        return cluster.room()
+
+    @cached_property
+    def recent(self) -> cluster.Recent:
+        return cluster.recent(self.now)
+
+    def attention(self) -> list[overview.Item]:
+        return overview.attention(
+            cluster.troubled_nodes(),
+            cluster.troubled_rows(self.now - SLOW),
+            cluster.failed_jobs(self.now - LATELY),
+        )
+
+    def tiles(self) -> list[overview.Tile]:
+        return overview.tiles(
+            cluster.live(),
+            cluster.waiting_jobs(),
+            self.recent.minutes,
+            (self.room.ready, self.room.known),
+            cap=1000,
+            sample=(self.recent.sample, cluster.RECENT),
+        )
+
+    def capacity(self) -> dict[str, Any]:
+        room = self.room
+        shown = [d for d in DIMENSIONS if room.capacity[d] or d in {"cpu", "memory"}]
+        return {
+            "bars": [bars.capacity(d, room.allocated[d], room.capacity[d]) for d in shown],
+            "nodes": counted(room.known, "node"),
+            "known": room.known,
+        }
+
+    def waits(self) -> dict[str, Any]:
+        return {"waits": overview.waits(self.recent.waits), "sample": self.recent.sample}
+
+    def jobs(self) -> list[jobs.JobLine]:
+        found = cluster.newest_jobs()
+        return [jobs.line(job, getattr(job, "broker_row", None)) for job in found]
+
+    def changes(self) -> Any:
+        return cluster.newest_events()

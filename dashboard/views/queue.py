@@ -1,0 +1,90 @@
+"""The evaluation queue, and one evaluation."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from django.http import Http404
+
+from dashboard.presenters import executions, queue, why
+from dashboard.presenters.words import duration
+from dashboard.queries import queue as find
+from dashboard.rendering import Page
+from orchestrator.models import Evaluation, Execution
+
+
+class Queue(Page):
+    folder = "queue"
+    section = "queue"
+    regions = ("pipeline", "pocket", "workers", "evaluations")
+
+    @cached_property
+    def pocket_name(self) -> str:
+        asked = self.request.GET.get("pocket", "")
+        return asked if asked in find.POCKETS else ""
+
+    def pipeline(self) -> dict[str, Any]:
+        found = find.pockets()
+        flow = find.flow(self.now)
+        shown = {name: queue.pocket(name, held, find.COUNTED) for name, held in found.items()}
+        return {
+            "pockets": shown,
+            "line": [shown["ready"], shown["leased"]],
+            "sides": [shown["waiting"], shown["blocked"], shown["dead"]],
+            "arriving": shown["arriving"],
+            "flow": flow,
+            "low": duration(flow.low) if flow.low is not None else "",
+            "high": duration(flow.high) if flow.high is not None else "",
+            "setting": self.setting,
+        }
+
+    def pocket(self) -> dict[str, Any]:
+        if not self.pocket_name:
+            return {"name": "", "rows": []}
+        rows = find.rows(self.pocket_name, self.now)
+        return {
+            "name": self.pocket_name,
+            "pocket": queue.pocket(self.pocket_name, find.Pocket(len(rows)), find.LISTED + 1),
+            "rows": [queue.row(row, self.pocket_name) for row in rows],
+        }
+
+    def workers(self) -> list[queue.Worker]:
+        return [queue.worker(found, self.now) for found in find.workers(self.now)]
+
+    def evaluations(self) -> list[queue.Line]:
+        return [queue.line(look, job_name=look.job.name) for look in find.evaluations()]
+
+
+class EvaluationPage(Page):
+    folder = "evaluation"
+    section = "queue"
+    regions = ("record", "executions", "others")
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        found = find.one(self.kwargs["pk"])
+        if found is None:
+            raise Http404(f"There is no evaluation {self.kwargs['pk']}.")
+        return found
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        return f"Evaluation {self.evaluation.pk}"
+
+    def record(self) -> dict[str, Any]:
+        look = self.evaluation
+        return {
+            "line": queue.line(look, job_name=look.job.name),
+            "why": why.why(look.outcome, look.record) if look.record else None,
+            "look": look,
+        }
+
+    def executions(self) -> list[executions.ExecutionLine]:
+        rows = Execution.objects.filter(job_id=self.evaluation.job_id).select_related("job", "node")
+        newest = rows.order_by("-created_at", "pk")[:200]
+        decided = [row for row in newest if row.evaluation_id == self.evaluation.pk]
+        return executions.lines(decided[:50], self.now)
+
+    def others(self) -> list[queue.Line]:
+        return [queue.line(look) for look in find.neighbours(self.evaluation)]

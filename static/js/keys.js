@@ -1,0 +1,47 @@
+// Keys: sections, filter, rows, help.  Never while typing, never with a modifier.
+let going = 0;
+
+export function listen(refresh) {
+  const help = document.getElementById("help");
+  document.getElementById("help-open")?.addEventListener("click", () => help.showModal());
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") leave(event.target);
+    if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || help.open) return;
+    const key = event.key;
+    if (Date.now() - going < 1200) {
+      going = 0;
+      const link = document.querySelector(`.rail a[data-key="${CSS.escape(key)}"]`);
+      if (link) { event.preventDefault(); link.click(); return; }
+    }
+    const deed = {
+      g: () => { going = Date.now(); },
+      "/": () => document.querySelector("[data-slash]")?.focus(),
+      "?": () => help.showModal(),
+      j: () => move(1),
+      k: () => move(-1),
+      r: () => refresh(),
+      Enter: () => document.querySelector("tr.at")?.querySelector("th a, td a")?.click(),
+    }[key];
+    if (!deed || (key === "Enter" && event.target !== document.body && event.target.id !== "main")) return;
+    event.preventDefault();
+    deed();
+  });
+}
+
+function typing(element) {
+  return element.matches?.("input:not([type=radio]):not([type=checkbox]), textarea, select, [contenteditable]");
+}
+
+function leave(element) {
+  for (const open of document.querySelectorAll("details.menu[open],details.ask[open]")) open.open = false;
+  if (element.matches?.("[data-slash]")) element.blur();
+}
+
+function move(step) {
+  const rows = [...document.querySelectorAll("tr[data-row]")];
+  const at = rows.findIndex((row) => row.classList.contains("at"));
+  const next = rows[Math.min(rows.length - 1, Math.max(0, at + step))];
+  rows[at]?.classList.remove("at");
+  next?.classList.add("at");
+  next?.scrollIntoView({ block: "nearest" });
+}

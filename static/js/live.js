@@ -1,0 +1,123 @@
+// Keeps the page true.  The socket only says "changed"; what changed is looked up, region by
+// region, and morphed in place.  Without a socket the page polls, and it always says how it fares.
+import { clock, learn, paint } from "./times.js";
+import { announce, states } from "./spoken.js";
+
+const POLL = 10_000, DEAD = 35_000, STALE = 26_000, HIDDEN = 30_000;
+const FIRST_DELAY = 500, LONGEST_DELAY = 60_000, JITTER = 0.3;
+
+let pill, socket, cursor = document.body.dataset.cursor;
+let heard = 0, fresh = Date.now(), failures = 0, hiddenAt = 0;
+let looking = null, wanted = null, gone = "";
+const tags = new Map();
+
+export function start(element) {
+  pill = element;
+  if (!cursor) return;
+  connect();
+  setInterval(watch, 1000);
+  pill.addEventListener("click", () => { if (!open()) connect(); refresh(); });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) hiddenAt = Date.now();
+    else { hiddenAt = 0; refresh(); }
+  });
+  addEventListener("online", () => { failures = 0; connect(); });
+  addEventListener("pageshow", (event) => event.persisted && (connect(), refresh()));
+}
+
+/** Look at every region again; *at* is the cursor that the answer must be as new as. */
+export function refresh(at = "") {
+  if (looking) { wanted = at || wanted || ""; return looking; }
+  looking = look(at).finally(() => {
+    looking = null;
+    if (wanted !== null) { const next = wanted; wanted = null; refresh(next); }
+  });
+  return looking;
+}
+
+async function look(at) {
+  const names = [...document.querySelectorAll("[data-region]")].map((e) => e.dataset.region);
+  const url = new URL(location.href);
+  url.hash = "";
+  url.searchParams.set("regions", names.join(","));
+  const key = url.search;
+  if (at) url.searchParams.set("at", at);
+  const headers = tags.has(key) ? { "If-None-Match": tags.get(key) } : {};
+  try {
+    const answer = await fetch(url, { headers, cache: "no-store", signal: AbortSignal.timeout(15_000) });
+    if (answer.status === 401) { gone = "signed out: reload to sign in"; socket?.close(); return; }
+    if (answer.status === 404) { gone = "this is no longer there"; return; }
+    if (!answer.ok && answer.status !== 304) throw new Error(answer.status);
+    gone = "";
+    learn(answer);
+    if (answer.status !== 304) {
+      const text = await answer.text();
+      if (url.search.startsWith(new URL(location.href).search || "?")) await show(text);
+      tags.set(key, answer.headers.get("ETag"));
+    }
+    fresh = Date.now();
+  } catch { /* The pill tells: what is shown grows old until a look succeeds. */ }
+  say();
+}
+
+async function show(text) {
+  const before = states();
+  const all = document.createElement("template");
+  all.innerHTML = text;
+  for (const part of all.content.querySelectorAll("template[data-for]")) {
+    const target = document.getElementById(`region-${part.dataset.for}`);
+    if (!target) continue;
+    paint(part.content);
+    await htmx.swap({ target, sourceElement: target, text: part.innerHTML, swap: "innerMorph" });
+  }
+  document.dispatchEvent(new CustomEvent("muster:shown"));
+  announce(before);
+}
+
+function connect() {
+  if (socket && socket.readyState < 2) return;
+  const url = new URL("/ws/live/", location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  const mine = (socket = new WebSocket(url));
+  heard = Date.now();
+  mine.onmessage = (event) => {
+    heard = Date.now();
+    failures = 0;
+    const news = JSON.parse(event.data);
+    if (news.cursor !== cursor) {
+      cursor = news.cursor;
+      if (!(hiddenAt && Date.now() - hiddenAt > HIDDEN)) refresh(cursor);
+    } else if (news.type === "hello") fresh = Math.max(fresh, Date.now());
+    say();
+  };
+  mine.onclose = (event) => {
+    if (socket !== mine) return;
+    if (event.code === 4401) gone = "signed out: reload to sign in";
+    const delay = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures++);
+    setTimeout(connect, delay * (1 - JITTER + 2 * JITTER * Math.random()));
+    say();
+  };
+}
+
+function open() {
+  return socket?.readyState === 1 && Date.now() - heard < DEAD;
+}
+
+function watch() {
+  if (socket?.readyState === 1 && Date.now() - heard > DEAD) { socket.onclose({}); socket.onclose = null; socket.close(); socket = null; }
+  const asleep = hiddenAt && Date.now() - hiddenAt > HIDDEN;
+  if (!asleep && Date.now() - fresh >= POLL && !looking) {
+    if (!wait || Date.now() >= wait) { wait = Date.now() + POLL; refresh(); }
+  }
+  say();
+}
+let wait = 0;
+
+function say() {
+  const age = Date.now() - fresh;
+  const state = gone || age > STALE ? "stale" : open() ? "live" : "polling";
+  const text = gone || { live: "live", polling: "polling 10 s", stale: `stale since ${clock(fresh)}` }[state];
+  if (pill.dataset.state !== state) pill.dataset.state = state;
+  const label = pill.querySelector(".pill-text");
+  if (label.textContent !== text) label.textContent = text;
+}

@@ -1,0 +1,59 @@
+// A task's output as it is printed: the backlog, then the tail, for as long as the stream lasts.
+const KEPT = 400_000, RETRY = 4000;
+
+export function openLogs(refresh) {
+  const begin = () => {
+    for (const box of document.querySelectorAll("[data-log]:not([data-opened])")) view(box, refresh);
+  };
+  begin();
+  document.addEventListener("muster:shown", begin);
+}
+
+function view(box, refresh) {
+  box.dataset.opened = "";
+  const body = box.querySelector(".log-body"), note = box.querySelector(".log-note");
+  const following = box.querySelector("[data-log-follow]"), wrap = box.querySelector("[data-log-wrap]");
+  let current = null;
+
+  const begin = async () => {
+    current?.abort();
+    const mine = (current = new AbortController());
+    const stream = box.querySelector("[name=stream]:checked").value;
+    body.replaceChildren();
+    while (box.isConnected && !mine.signal.aborted) {
+      const status = await read(stream, mine.signal).catch(() => 0);
+      if (mine.signal.aborted || !box.isConnected) return;
+      if (status === 200) { note.textContent = "the stream has ended"; refresh(); return; }
+      note.textContent = status ? `no stream yet (${status}), trying again` : "the stream broke off, trying again";
+      await new Promise((resume) => setTimeout(resume, RETRY));
+      body.replaceChildren();
+    }
+  };
+
+  const read = async (stream, signal) => {
+    const answer = await fetch(`${box.dataset.log}?stream=${stream}&follow=1`, { signal, cache: "no-store" });
+    if (!answer.ok) return answer.status;
+    note.textContent = "● streaming";
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    const stop = () => reader.cancel().catch(() => {});
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done || !box.isConnected) { if (!done) stop(); return 200; }
+      append(value);
+    }
+  };
+
+  const append = (text) => {
+    body.append(text);
+    while (body.firstChild && body.textContent.length > KEPT && body.childNodes.length > 1) body.firstChild.remove();
+    if (following.checked) body.scrollTop = body.scrollHeight;
+  };
+
+  body.addEventListener("wheel", (event) => { if (event.deltaY < 0) following.checked = false; }, { passive: true });
+  body.addEventListener("scroll", () => {
+    if (body.scrollTop + body.clientHeight >= body.scrollHeight - 4) following.checked = true;
+  });
+  wrap.addEventListener("change", () => body.classList.toggle("wrap", wrap.checked));
+  box.querySelectorAll("[name=stream]").forEach((choice) => choice.addEventListener("change", begin));
+  begin();
+}
