@@ -288,7 +288,7 @@ def test_reports_go_again_in_a_new_epoch_until_they_are_acknowledged():
 
 def test_no_more_frames_are_under_way_than_the_window_allows():
     names = [f"e{number}" for number in range(WINDOW * BATCH + 300)]
-    saved = Saved(reports=tuple(zip(count(1), (Report(n, Happened.BID) for n in names))))  # noqa: B905
+    saved = Saved(reports=tuple(zip(count(1), (Report(n, Happened.BID) for n in names))))
     node = Node(saved)
     assert len(node.frames) == WINDOW
     node.acknowledge(2)

@@ -466,6 +466,22 @@ def test_a_task_that_lost_everyone_is_ended_and_called_unknown(tmp_path: Path) -
     _all_killed(tmp_path)
 
 
+def test_after_a_restart_of_the_machine_nothing_is_started_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as one:
+            await one.ran(shell("told", "exit 7"))
+        (tmp_path / "boot").write_text("another boot")
+        again = Bench(tmp_path)
+        again.open(entry("told"), entry("unclear"))
+        assert isinstance(again.of("told", Exited)[0], Exited)
+        assert again.of("unclear", Vanished)
+        assert again.of("unclear", NeverStarted) == []
+        again.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
 def test_the_agent_has_no_threads_and_no_children_but_the_spawner(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with bench(tmp_path) as one:

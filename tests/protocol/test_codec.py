@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import get_args
 
 import msgspec
@@ -161,18 +162,14 @@ def test_anything_else_is_malformed_and_nothing_worse(frame):
 def test_a_known_type_with_nonsense_in_it_is_a_message_or_malformed(kind, fields):
     frame = msgspec.json.encode({"type": kind, **fields})
     for decode in (codec.decode_from_node, codec.decode_from_server):
-        try:
+        with suppress(codec.Malformed):
             decode(frame)
-        except codec.Malformed:
-            pass
 
 
 @given(st.binary())
 def test_binary_noise_is_malformed(frame):
-    try:
+    with suppress(codec.Malformed):
         assert isinstance(codec.decode_chunk(frame), LogChunk)
-    except codec.Malformed:
-        pass
 
 
 def test_nesting_without_end_is_malformed():

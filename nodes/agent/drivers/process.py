@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ..facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from ..logs import Keeper, LogFile, readable
+from ..machine import boot_id
 from ..records import Entry
 from . import Tell
 from .exits import Exits, is_locked
@@ -52,13 +53,17 @@ class ProcessDriver:
         #: What is started and not over, and the handle by which it can be found again.
         self._running: dict[str, str] = {}
         self._spawner: socket.socket | None = None
+        self._rebooted = False
         self._unsent: deque[bytes] = deque()
         self._watched: dict[str, int] = {}
         self._removals: set[asyncio.Future[None]] = set()
 
     def open(self, interrupted: Iterable[Entry]) -> list[Fact]:
         self._running = {entry.execution: entry.handle for entry in interrupted}
-        return self._attach()
+        self._rebooted = _note_boot(self._state / "boot")
+        facts = self._attach()
+        self._rebooted = False
+        return facts
 
     def start(self, entry: Entry) -> None:
         task = entry.task
@@ -211,6 +216,11 @@ class ProcessDriver:
                 return self._failed(execution, int(fields[1]), fields[2].decode())
             del self._running[execution]
             return [_exited(execution, [*fields, *self._tails(execution)])]
+        if (
+            self._rebooted
+        ):  # Then a missing directory proves nothing: it may never have been synced.
+            del self._running[execution]
+            return [Vanished(execution, "the machine was restarted while the task ran")]
         if not (self._work / execution).exists():
             del self._running[execution]
             return [NeverStarted(execution)]
@@ -286,6 +296,14 @@ def _exited(execution: str, fields: list[bytes]) -> Exited:
         stdout_size=sizes[0],
         stderr_size=sizes[1],
     )
+
+
+def _note_boot(path: Path) -> bool:
+    """Whether the machine was restarted since this was last asked."""
+    now = boot_id()
+    before = path.read_text() if path.exists() else now
+    path.write_text(now)
+    return before != now
 
 
 def _kill_group(handle: str) -> None:

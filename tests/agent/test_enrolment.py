@@ -1,0 +1,150 @@
+"""How an agent gets its identity, and what it does when it cannot."""
+
+from __future__ import annotations
+
+import json
+import stat
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from nodes.agent import enrolment
+from nodes.agent.enrolment import Identity, InUse, Refused, Unreachable
+from nodes.agent.link import Ended, pause
+from nodes.agent.machine import amount, attributes, detect
+from nodes.agent.main import parse, websocket_url
+from nodes.protocol.messages import Close
+
+
+class Desk(ThreadingHTTPServer):
+    """Answers every enrolment with what the test has put down."""
+
+    status, answer, asked = 201, {"node": "n1", "credential": "nt_x"}, None  # type: ignore[var-annotated]
+
+
+class Clerk(BaseHTTPRequestHandler):
+    server: Desk
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        self.server.asked = (self.path, json.loads(self.rfile.read(length)))
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.server.answer).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    with Desk(("127.0.0.1", 0), Clerk) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def url(desk: Desk) -> str:
+    return f"http://127.0.0.1:{desk.server_port}"
+
+
+def test_a_join_token_is_traded_for_a_credential(desk):
+    identity = enrolment.enrol(url(desk), "jt_1", "node-1", {"zone": "a"})
+    assert identity == Identity("n1", "nt_x")
+    assert "nt_x" not in repr(identity)
+    told = {"token": "jt_1", "name": "node-1", "labels": {"zone": "a"}}
+    assert desk.asked == ("/api/v1/nodes/enrol", told)
+
+
+def test_a_refusal_says_what_the_server_says(desk):
+    desk.status = 403
+    desk.answer = {"title": "Join token expired.", "detail": "It ended at 12:00.", "hint": "Ask."}
+    with pytest.raises(Refused, match=r"^Join token expired: It ended at 12:00: Ask$"):
+        enrolment.enrol(url(desk), "jt_1", "node-1", {})
+
+
+def test_a_server_in_trouble_is_asked_again_later(desk):
+    desk.status, desk.answer = 503, {}
+    with pytest.raises(Unreachable, match="HTTP 503"):
+        enrolment.enrol(url(desk), "jt_1", "node-1", {})
+    with pytest.raises(Unreachable, match="refused"):
+        enrolment.enrol("http://127.0.0.1:9", "jt_1", "node-1", {})
+
+
+def test_an_answer_that_makes_no_sense_is_a_refusal(desk):
+    desk.answer = {"node": "n1"}
+    with pytest.raises(Refused, match="does not speak like Muster"):
+        enrolment.enrol(url(desk), "jt_1", "node-1", {})
+
+
+def test_an_identity_is_kept_where_nobody_else_reads_it(tmp_path):
+    state = tmp_path / "state"
+    with enrolment.claim(state):
+        assert enrolment.recall(state) is None
+        enrolment.remember(state, Identity("n1", "nt_x"))
+        assert enrolment.recall(state) == Identity("n1", "nt_x")
+        assert stat.S_IMODE(state.stat().st_mode) == 0o700
+        assert stat.S_IMODE((state / "identity.json").stat().st_mode) == 0o600
+        with pytest.raises(InUse, match="another agent uses"):
+            enrolment.claim(state)
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [("1000", 1000), ("512MiB", 512 << 20), ("2GB", 2 * 10**9), ("1.5g", 1_500_000_000)],
+)
+def test_amounts_are_read_as_people_write_them(text, bytes_):
+    assert amount(text) == bytes_
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1", "1 mile", "MiB"])
+def test_what_is_no_amount_is_refused(text):
+    with pytest.raises(ValueError, match="is not an amount"):
+        amount(text)
+
+
+def test_the_machine_offers_something_of_everything_but_gpus(tmp_path):
+    found = detect(tmp_path)
+    assert min(found.cpu, found.memory, found.disk) > 0
+    assert attributes(found)["driver.process"] == "true"
+
+
+def test_options_come_from_the_command_line_or_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("MUSTER_AGENT_LABEL", "zone=a,disk=ssd")
+    monkeypatch.setenv("MUSTER_AGENT_MEMORY", "1GiB")
+    monkeypatch.setenv("MUSTER_AGENT_NAME", "by-env")
+    options = parse(["--name", "by-hand", "--state-dir", str(tmp_path), "--server", "http://x/"])
+    assert (options.name, options.memory, options.server) == ("by-hand", 1 << 30, "http://x")
+    assert options.labels == {"zone": "a", "disk": "ssd"}
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        (["--label", "zone"], "write it as key=value"),
+        (["--memory", "much"], "is not an amount"),
+        (["--server", "x:8000"], "write it as http://"),
+    ],
+)
+def test_a_wrong_option_is_named_with_its_cure(option, complaint, capsys):
+    with pytest.raises(SystemExit):
+        parse(option)
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_websocket_is_where_the_server_is():
+    assert websocket_url("https://muster.example") == "wss://muster.example/ws/nodes/"
+    assert websocket_url("http://127.0.0.1:8000") == "ws://127.0.0.1:8000/ws/nodes/"
+
+
+def test_pauses_are_short_after_a_cut_and_long_after_a_refusal():
+    assert pause(Ended(0, ""), failures=0, chance=1.0) == 0.5
+    assert pause(Ended(1006, ""), failures=3, chance=0.5) == 2.0
+    assert pause(Ended(0, ""), failures=99, chance=1.0) == 30.0
+    assert pause(Ended(Close.FENCED, ""), failures=1, chance=0.0) == 10.0
+    assert pause(Ended(Close.REFUSED, ""), failures=1, chance=0.5) == 90.0
+    assert pause(Ended(403, ""), failures=1, chance=0.0) == 60.0
