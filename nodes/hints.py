@@ -127,7 +127,7 @@ class _Notifier:
 
     def _send(self, hints: Iterable[Hint]) -> None:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(**_address(), autocommit=True)
+            self._connection = psycopg.connect(**address(), autocommit=True)
         for hint in hints:
             self._connection.execute(f"NOTIFY {hint}")
 
@@ -154,7 +154,7 @@ os.register_at_fork(after_in_child=_begin_anew)
 atexit.register(flush)
 
 
-def _address() -> dict[str, Any]:
+def address() -> dict[str, Any]:
     """How to reach the database directly, past any pool, for connections without Django."""
     ours = connections[DEFAULT_DB_ALIAS].get_connection_params()
     return {
@@ -201,7 +201,7 @@ class Listener:
         time.sleep(max(0.0, min(rest, timeout)))
         if rest > timeout:
             return frozenset()
-        self._connection = psycopg.connect(**_address(), autocommit=True)
+        self._connection = psycopg.connect(**address(), autocommit=True)
         for hint in sorted(self._hints):
             self._connection.execute(f"LISTEN {hint}")
         self._retry = RETRY
@@ -257,7 +257,7 @@ class _Hub:
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(
-                    **_address(), autocommit=True
+                    **address(), autocommit=True
                 ) as connection:
                     for hint in Hint:
                         await connection.execute(f"LISTEN {hint}")

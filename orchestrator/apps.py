@@ -13,7 +13,10 @@ class OrchestratorConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Keep the one row of cluster settings there, also after the tables were emptied."""
+        """Keep the one row of settings, also after a flush; keep django-q2 out of the admin."""
+        from orchestrator.cluster.admin import withhold
+
+        withhold()
         post_migrate.connect(keep_settings, sender=self)
 
 

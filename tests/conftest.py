@@ -24,19 +24,11 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """Keep the row of cluster settings, which is there from the start, through every flush."""
-    from django.db.models.signals import post_migrate
-
+    """Let go of the test database before it is dropped: hints have a connection of their own."""
     from nodes import hints
-    from orchestrator.models import ClusterSetting
 
-    def keep(**_: object) -> None:
-        ClusterSetting.objects.get_or_create(pk=1)
-
-    post_migrate.connect(keep)  # A flush sends it, too.
     yield
-    hints.close()  # Or the test database could not be dropped.
-    post_migrate.disconnect(keep)
+    hints.close()
 
 
 @pytest.fixture

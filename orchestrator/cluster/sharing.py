@@ -151,3 +151,34 @@ class ProcessLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+class Flag:
+    """An event between forked processes that has no lock; stands in for multiprocessing.Event."""
+
+    BEAT = 0.1
+
+    def __init__(self) -> None:
+        self._value = sharedctypes.RawValue("b", 0)
+
+    def set(self) -> None:
+        self._value.value = 1
+
+    def is_set(self) -> bool:
+        return bool(self._value.value)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether it is set, now or within *timeout* seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            rest = self.BEAT if end is None else min(self.BEAT, end - time.monotonic())
+            if rest <= 0:
+                break
+            time.sleep(rest)
+        return self.is_set()
+
+
+def shared_value(typecode: str, initial: float) -> Any:
+    """A number that processes share, under a lock that dies with its holder."""
+    lock: Any = ProcessLock()  # It does what their locks do.
+    return sharedctypes.Value(typecode, initial, lock=lock)

@@ -1,0 +1,33 @@
+"""`manage.py worker`: the processes that evaluate jobs, and everything that time alone causes."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+
+class Command(BaseCommand):
+    help = "Evaluate jobs: a django-q2 cluster of workers, until SIGTERM or Ctrl-C."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--workers", type=int, help="worker processes (default: MUSTER_WORKERS)"
+        )
+
+    def handle(self, *_arguments: Any, **options: Any) -> None:
+        from orchestrator import broker, housekeeping, worker
+        from orchestrator.cluster.chores import Chore
+        from orchestrator.cluster.running import run
+
+        run(
+            options["workers"] or settings.ENVIRONMENT.workers,
+            begin=worker.begin,
+            end=worker.end,
+            chores=(
+                Chore(housekeeping.tick, 1.0),
+                Chore(broker.sweep, 5.0),
+                Chore(worker.bury, 1.0, everywhere=True),
+            ),
+        )

@@ -1,0 +1,45 @@
+"""Workers: django-q2 processes that evaluate jobs.  See ``docs/broker.md``."""
+
+from __future__ import annotations
+
+from django.db import connection
+
+from orchestrator import broker
+
+from .evaluating import Worker
+from .identity import Identity
+from .pulse import forget
+
+__all__ = ["Worker", "begin", "bury", "end", "pull"]
+
+_worker: Worker | None = None
+
+
+def begin() -> None:
+    """Be a worker from now on.  Called once in each worker process, right after its fork."""
+    global _worker  # noqa: PLW0603 - one a process
+    connection.close()
+    _worker = Worker(Identity.mine())
+    bury()
+    _worker.pulse.start()
+
+
+def end() -> None:
+    """Be a worker no longer."""
+    if _worker is not None:
+        _worker.pulse.end()
+
+
+def pull() -> None:
+    """The task of a pull ticket: evaluate what is ready."""
+    if _worker is None:
+        begin()
+    assert _worker is not None
+    _worker.pull()
+
+
+def bury() -> None:
+    """Give back at once what dead workers of this machine had leased, and forget them."""
+    dead = [name for name in broker.leaseholders() if Identity.parse(name).is_dead()]
+    broker.give_back(dead)
+    forget()

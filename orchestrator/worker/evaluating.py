@@ -1,0 +1,139 @@
+"""The Worker: lease, world, plan, acknowledge.  What a django-q2 worker does with a pull ticket."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from django.db import DatabaseError, InterfaceError, connection
+
+from orchestrator import broker, snapshot
+from orchestrator.cluster.sharing import stopping
+from orchestrator.planners.state_updater import Decision, apply
+from orchestrator.scheduling.registry import scheduler_for
+from orchestrator.scheduling.world import Cluster, World
+
+from .identity import Identity
+from .pulse import Pulse
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which a pull ends, so that its process can be recycled or serve other tasks.
+PULL = 5.0
+
+#: Jobs in one group, and how long a group should take at most.
+SMALLEST, LARGEST = 1, 64
+BRISK = 0.5
+
+
+class Worker:
+    """One process that evaluates."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.name = identity.name
+        self.evaluated = 0
+        self._view = snapshot.ClusterView()
+        self._size = 8
+        self._left_behind = False
+        self.pulse = Pulse(identity, lambda: self.evaluated)
+
+    def pull(self, seconds: float = PULL) -> int:
+        """Evaluate what is ready until nothing is or *seconds* have gone; how many."""
+        before, end = self.evaluated, time.monotonic() + seconds
+        try:
+            self._pull(end)
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("a pull ended because the database does not answer: %s", error)
+            self._leave_behind()
+        return self.evaluated - before
+
+    def _pull(self, end: float) -> None:
+        if self._left_behind:
+            broker.give_back([self.name], "its plan could not be written")
+            self._left_behind = False
+        while not stopping() and time.monotonic() < end:
+            began = time.monotonic()
+            leases = broker.lease(None, self._size, self.name)
+            if not leases:
+                break
+            with self.pulse.holding(leases):
+                self._evaluate(leases)
+            self.evaluated += len(leases)
+            self._adapt(len(leases), time.monotonic() - began)
+
+    def _leave_behind(self) -> None:
+        """What is leased is given back by the next pull, on a connection that works."""
+        connection.close()
+        self._left_behind = True
+
+    def _adapt(self, leased: int, took: float) -> None:
+        """Larger groups share queries and commits; slow ones keep priority from being exact."""
+        if took > BRISK:
+            self._size = max(SMALLEST, self._size // 2)
+        elif leased == self._size:
+            self._size = min(LARGEST, self._size * 2)
+
+    def _evaluate(self, leases: Sequence[broker.Lease]) -> None:
+        cluster = self._view.refresh()
+        self._commit(self._decide(leases, self._worlds(leases, cluster), cluster))
+
+    def _worlds(
+        self, leases: Sequence[broker.Lease], cluster: Cluster
+    ) -> Sequence[World | Exception | None]:
+        """A world for each lease, or why there is none."""
+        try:
+            return snapshot.worlds(leases, cluster)
+        except (DatabaseError, InterfaceError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a job that cannot be read is given back alone.
+            if len(leases) == 1:
+                return [error]
+            return [world for one in leases for world in self._worlds([one], cluster)]
+
+    def _decide(
+        self,
+        leases: Sequence[broker.Lease],
+        worlds: Sequence[World | Exception | None],
+        cluster: Cluster,
+    ) -> list[Decision]:
+        """The plans of those that could be planned, each over what those before it leave."""
+        decisions = []
+        for lease, world in zip(leases, worlds, strict=True):
+            if world is None:
+                continue  # The job is gone, and its row with it.
+            if isinstance(world, Exception):
+                self._give_back(lease, world)
+                continue
+            try:
+                plan = scheduler_for(world.job.spec.type)(world)
+            except Exception as error:  # noqa: BLE001 - whatever it is, only this job suffers it.
+                self._give_back(lease, error)
+                continue
+            for place in plan.place:
+                cluster.take(place.node, plan.need)
+            decisions.append(Decision(lease, world, plan))
+        return decisions
+
+    def _commit(self, decisions: Sequence[Decision]) -> None:
+        """Write all plans at once or, if that fails, one by one."""
+        if not decisions:
+            return
+        try:
+            apply(decisions)
+        except Exception as error:  # noqa: BLE001 - the guilty one is found and given back.
+            if len(decisions) == 1:
+                self._give_back(decisions[0].lease, error)
+                return
+            log.warning("a group of %d plans is written one by one: %s", len(decisions), error)
+            connection.close_if_unusable_or_obsolete()
+            for decision in decisions:
+                self._commit([decision])
+
+    def _give_back(self, lease: broker.Lease, error: Exception) -> None:
+        log.warning("evaluation %d of job %s failed", lease.evaluation, lease.job, exc_info=error)
+        try:
+            broker.nack(lease, f"{type(error).__name__}: {error}")
+        except (DatabaseError, InterfaceError) as why:
+            log.warning("the evaluation cannot be given back now: %s", why)
+            self._leave_behind()
