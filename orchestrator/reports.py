@@ -33,7 +33,7 @@ from .transitions import (
 )
 
 #: Reports of these leave nothing for a scheduler to decide.
-_QUIET = frozenset({Observed.ASK_FOR_BID, Observed.BID_ACCEPTED, Observed.PREPARING})
+_QUIET = frozenset({Observed.ASK_FOR_BID, Observed.BID_ACCEPTED})
 _BAD = frozenset({Observed.FAILED, Observed.ASK_FOR_BID_REJECTED, Observed.LOST})
 
 

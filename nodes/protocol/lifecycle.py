@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Generic, TypeVar
 
 S = TypeVar("S", bound=StrEnum)
@@ -33,12 +34,12 @@ class Lifecycle(Generic[S]):
     def states(self) -> tuple[S, ...]:
         return tuple(self.table)
 
-    @property
+    @cached_property
     def terminal(self) -> frozenset[S]:
         """The states that are never left again."""
         return frozenset(state for state, events in self.table.items() if not events)
 
-    @property
+    @cached_property
     def live(self) -> frozenset[S]:
         return frozenset(self.table) - self.terminal
 
