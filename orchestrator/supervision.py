@@ -15,7 +15,7 @@ LONGEST_PAUSE = 30.0
 STEADY = 60.0
 """A program that ran this long was no failure; its next pause is the shortest again."""
 
-LAST_LINES = 6
+LAST_LINES = 4
 
 
 class Hopeless(Exception):
@@ -34,10 +34,12 @@ class Program:
     started_at: float = 0.0
     due_at: float = 0.0
     failures: int = 0
+    log_offset: int = 0
 
     def last_lines(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-        return "".join(f"\n    {line}" for line in lines)
+        """Give the last lines that it printed since it was started, indented."""
+        printed = self.log.read_bytes()[self.log_offset :].decode(errors="replace")
+        return "".join(f"\n    {line}" for line in printed.splitlines()[-LAST_LINES:])
 
 
 @dataclass
@@ -85,6 +87,7 @@ class Supervisor:
 
     def _start(self, program: Program) -> None:
         with program.log.open("ab") as log:
+            program.log_offset = log.tell()
             program.process = processes.start(
                 program.command, environ=program.environ, output=log, directory=HOME
             )

@@ -1,5 +1,6 @@
 """`manage.py up`: everything on this machine, from an empty directory to jobs that run."""
 
+import logging
 import os
 import secrets
 import signal
@@ -43,6 +44,8 @@ class Command(BaseCommand):
         parser.add_argument("--no-demo", action="store_true", help="submit no demonstration jobs")
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
+        # Its own lines are for people; what the parts log goes to their files.
+        logging.getLogger().setLevel(logging.WARNING)
         host, port = options["host"], options["port"]
         _insist_on_free_port(host, port)
         here = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
