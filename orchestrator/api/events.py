@@ -9,6 +9,7 @@ from ninja import Query, Router, Schema
 from pydantic import Field
 
 from orchestrator import journal
+from orchestrator.models import Event
 
 from . import schemas, shapes
 from .answers import answer
@@ -27,12 +28,20 @@ class Feed(Schema):
         ),
     ] = ""
     limit: Annotated[int, Field(ge=1, le=MOST)] = 100
+    last: Annotated[int, Field(ge=0, le=MOST, description="only so many newest ones")] = 0
 
 
 @router.get("/events", auth=READ, response=schemas.Events)
 def list_events(request: HttpRequest, feed: Query[Feed]) -> HttpResponse:
-    """What happened after the cursor, the oldest first."""
+    """What happened after the cursor, the oldest first.
+
+    With `last`, the newest ones; what follows their cursor may repeat some of them by id.
+    """
     only(request, feed)
+    if feed.last:
+        cursor = journal.latest()  # Taken first: an event may come twice, and none is missed.
+        newest = Event.objects.order_by("-pk")[: feed.last]
+        return answer({"items": [shapes.event(it) for it in reversed(newest)], "cursor": cursor})
     if feed.cursor == "now":
         return answer({"items": [], "cursor": journal.latest()})
     page = journal.after(feed.cursor or None, feed.limit)

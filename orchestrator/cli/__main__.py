@@ -1,0 +1,5 @@
+"""`python -m orchestrator.cli` is `muster`."""
+
+from .main import main
+
+main()

@@ -1,0 +1,174 @@
+"""The HTTP API from Python: answers as values, problems as Failures."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from .failures import Code, Failure, Unreachable
+
+PAUSES = (0.1, 0.3, 1.0)
+"""Between one attempt and the next."""
+
+_CODES: Mapping[int, Code] = {
+    400: Code.USAGE,
+    401: Code.DENIED,
+    403: Code.DENIED,
+    404: Code.NOT_FOUND,
+    409: Code.CONFLICT,
+    412: Code.CONFLICT,
+    413: Code.USAGE,
+    415: Code.USAGE,
+    422: Code.CONFLICT,
+}
+_PASSING = {502, 503, 504}
+
+
+class Client:
+    """Speaks to one server.  Every change carries an idempotency key, so it may be repeated."""
+
+    def __init__(self, server: str, token: str | None, *, timeout: float = 30.0) -> None:
+        headers = {"User-Agent": "muster-cli", "Accept": "application/json"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        self.server = server
+        self._http = httpx.Client(
+            base_url=f"{server}/api/v1/",
+            headers=headers,
+            timeout=timeout,
+            # Loading the authorities takes long, and plain HTTP asks none of them.
+            verify=ssl.create_default_context() if server.startswith("https:") else False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        return self._decoded(self._ask("GET", path, params=_given(parameters)))
+
+    def post(self, path: str, body: Mapping[str, Any] | bytes | None = None) -> Any:
+        """Change something, once, however often it has to be said."""
+        content = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
+        headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
+        return self._decoded(self._ask("POST", path, content=content, headers=headers))
+
+    def submit(self, job: bytes) -> dict[str, Any]:
+        """Submit the JSON text of a job."""
+        answer: dict[str, Any] = self.post("jobs", job)
+        return answer
+
+    def items(self, path: str, *, most: int, **parameters: Any) -> list[dict[str, Any]]:
+        """Up to *most* items of a list, over as many pages as that takes."""
+        found: list[dict[str, Any]] = []
+        cursor = None
+        while len(found) < most:
+            limit = min(500, most - len(found))
+            page = self.get(path, limit=limit, cursor=cursor, **parameters)
+            found += page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        return found
+
+    @contextmanager
+    def stream(self, path: str, **parameters: Any) -> Iterator[Iterator[bytes]]:
+        """The bytes of a text as they come, for as long as they come."""
+        timeout = httpx.Timeout(30.0, read=None)
+        try:
+            with self._http.stream(
+                "GET", path, params=_given(parameters), timeout=timeout
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._failure(response)
+                yield response.iter_bytes()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from None
+
+    def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """One answer.  What passes is asked again a few times; a refused connection is not."""
+        for pause in (*PAUSES, None):
+            try:
+                response = self._http.request(method, path, **more)
+            except (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError) as error:
+                if pause is None:
+                    raise self._unreachable(error) from None
+            except httpx.TransportError as error:
+                raise self._unreachable(error) from None
+            else:
+                if response.is_success:
+                    return response
+                if pause is None or response.status_code not in _PASSING:
+                    raise self._failure(response)
+            time.sleep(pause)
+        raise AssertionError("the last attempt answers or raises")
+
+    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
+        why = str(error) or type(error).__name__
+        return Unreachable(
+            f"{self.server} does not answer: {why}",
+            hint="Say where the server is with --server or MUSTER_SERVER.",
+        )
+
+    def _failure(self, response: httpx.Response) -> Failure:
+        problem = _problem(response)
+        if problem is None:
+            passing = response.status_code in _PASSING
+            return (Unreachable if passing else Failure)(
+                f"{self.server} answers {response.status_code}, and not as Muster does.",
+                hint="Is this the right address? Something in between may have answered.",
+            )
+        request_id = problem.get("request_id")
+        sentence = str(problem.get("detail") or problem.get("title"))
+        if response.status_code >= 500 and request_id:
+            sentence += f" (request {request_id})"
+        return (Unreachable if response.status_code in _PASSING else Failure)(
+            sentence,
+            code=_CODES.get(response.status_code, Code.ERROR),
+            hint=str(problem.get("hint") or ""),
+            errors=[it for it in problem.get("errors") or [] if isinstance(it, dict)],
+        )
+
+    def _decoded(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            raise Failure(
+                f"{self.server} answers something that is not JSON.",
+                hint="Is this the right address? Something in between may have answered.",
+            ) from None
+
+
+def segment(ref: str) -> str:
+    """*ref* as one segment of an address, whatever it contains."""
+    return quote(ref, safe="")
+
+
+def _problem(response: httpx.Response) -> dict[str, Any] | None:
+    """The problem that *response* tells; None when it is not one of ours."""
+    if response.headers.get("Content-Type", "").split(";")[0] != "application/problem+json":
+        return None
+    try:
+        problem = response.json()
+    except ValueError:
+        return None
+    return problem if isinstance(problem, dict) else None
+
+
+def _given(parameters: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in parameters.items()
+        if value not in (None, "")
+    }

@@ -1,0 +1,108 @@
+"""`muster execution`: one attempt of one slot on one node."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Optional
+
+import typer
+
+from .client import segment
+from .jobs import EXECUTIONS
+from .logs import print_log
+from .options import AsFormat, Most, NoHeaders, Quiet, Reference, Watching, client, output
+from .output import Column, Format, ago, repeated, say
+
+app = typer.Typer(help="List and show executions, and read their logs.", no_args_is_help=True)
+
+_HISTORY = (
+    Column("REV", lambda it: it["rev"]),
+    Column("AT", lambda it: it["at"][11:23]),
+    Column("LANE", lambda it: it["lane"]),
+    Column("FROM", lambda it: it["before"] or "-"),
+    Column("TO", lambda it: it["after"]),
+    Column("WRITER", lambda it: it["writer"]),
+    Column("ACTOR", lambda it: it["actor"]),
+    Column("WHY", lambda it: it["reason"]),
+)
+
+
+@app.command("list")
+def list_executions(
+    context: typer.Context,
+    job: Annotated[str, typer.Option(help="only of this job")] = "",
+    node: Annotated[str, typer.Option(help="only on this node")] = "",
+    state: Annotated[str, typer.Option(help="only in these observed states, with commas")] = "",
+    form: AsFormat = Format.TABLE,
+    no_headers: NoHeaders = False,
+    quiet: Quiet = False,
+    watch: Watching = None,
+    limit: Most = 50,
+) -> None:
+    """The newest executions."""
+    if job and node:
+        raise typer.BadParameter("--job and --node cannot be combined")
+    path = f"jobs/{segment(job)}/executions" if job else "executions"
+    with client(context) as api:
+
+        def show() -> None:
+            found = api.items(path, most=limit, observed=state, node=node)
+            output(form, no_headers, quiet).table(found, EXECUTIONS, name="id")
+
+        repeated(show, watch)
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    execution: Reference,
+    form: AsFormat = Format.TABLE,
+    watch: Watching = None,
+) -> None:
+    """One execution, with every transition that it made."""
+    with client(context) as api:
+        repeated(lambda: _show(api.get(f"executions/{segment(execution)}"), form), watch)
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    execution: Reference,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="until it ends")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="the other stream")] = False,
+    tail: Annotated[
+        Optional[int],  # noqa: UP045 - typer reads it at run time
+        typer.Option(metavar="BYTES", min=0, help="only the last"),
+    ] = None,
+    offset: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(metavar="BYTE", min=0, help="from this byte on"),
+    ] = None,
+) -> None:
+    """What one execution prints."""
+    path = f"executions/{segment(execution)}/logs"
+    with client(context) as api:
+        print_log(api, path, follow=follow, stderr=stderr, tail=tail, offset=offset)
+
+
+def _show(it: dict[str, Any], form: Format) -> None:
+    out = output(form, no_headers=False)
+    out.one(
+        it,
+        [
+            ("id", it["id"]),
+            ("job", f"{it['job']['name']} slot {it['slot']}, attempt {it['attempt']}"),
+            ("node", it["node"]["name"]),
+            ("desired", it["desired"]),
+            ("observed", f"{it['observed']} ({it['sentence']})"),
+            ("exit code", it["exit_code"]),
+            ("code", it["code"]),
+            ("hint", it["hint"]),
+            ("ran", f"{it['ran']:.3f} s" if it["ran"] is not None else ""),
+            ("created", ago(it["created_at"])),
+            ("ended", ago(it["ended_at"])),
+        ],
+        name="id",
+    )
+    if out.is_for_people:
+        say("")
+        out.table(it["history"], _HISTORY)

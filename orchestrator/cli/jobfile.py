@@ -1,0 +1,293 @@
+"""Job files: YAML read strictly, so that nothing in it means something else than it seems to.
+
+The text is read as events and never as objects: anchors, tags, repeated keys and words that
+YAML takes for something else (`no`, `1:30`, `017`, dates) are mistakes, each with its line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .failures import Code, Failure
+
+LARGEST = 1024 * 1024
+DEEPEST = 32
+MOST_MISTAKES = 100
+
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
+_OCTAL = re.compile(r"[+-]?0o[0-7_]+", re.ASCII)
+_NULLS = {"", "~", "null"}
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """The JSON of a job, and on which line of its file each path stands."""
+
+    name: str
+    text: bytes
+    lines: dict[str, int] = field(default_factory=dict)
+
+    def line(self, path: str) -> int | None:
+        """The line of *path*, or of the nearest thing around it."""
+        while path:
+            if path in self.lines:
+                return self.lines[path]
+            path = path.rpartition(".")[0]
+        return None
+
+
+def read(name: str) -> JobFile:
+    """The job file *name*, `-` for standard input; raises Failure with every mistake in it."""
+    data = _bytes(name)
+    shown = "standard input" if name == "-" else name
+    if name.endswith(".json") or _is_json(data):
+        return JobFile(shown, data)  # The server reads it as strictly, and names the place.
+    value, lines = _Reader(shown, _decoded(shown, data)).read()
+    return JobFile(shown, json.dumps(value).encode(), lines)
+
+
+def _bytes(name: str) -> bytes:
+    try:
+        if name == "-":
+            if sys.stdin is None:
+                raise _unreadable("standard input", "it is closed")
+            data = sys.stdin.buffer.read(LARGEST + 1)
+        else:
+            # Opening a pipe would wait for whoever writes to it.
+            if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 - the name may be anything
+                raise _unreadable(name, "it is not a file; use - to read standard input")
+            with open(name, "rb") as file:  # noqa: PTH123
+                data = file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, getattr(error, "strerror", None) or str(error)) from None
+    if len(data) > LARGEST:
+        raise _unreadable(name, f"it is larger than {LARGEST} bytes")
+    return data
+
+
+def _unreadable(name: str, why: str) -> Failure:
+    return Failure(f"{name} cannot be read: {why}.", code=Code.USAGE)
+
+
+def _is_json(data: bytes) -> bool:
+    if not data.lstrip().startswith(b"{"):
+        return False
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _decoded(name: str, data: bytes) -> str:
+    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        raise _unreadable(name, "it begins with a byte order mark; save it as plain UTF-8")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise _unreadable(name, f"it is not UTF-8 at byte {error.start}") from None
+
+
+class _TooWrong(Exception):
+    """What follows cannot be made sense of."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A mapping or list that is being read; *key* waits for its value."""
+
+    value: dict[str, Any] | list[Any]
+    path: str
+    key: str | None = None
+
+
+class _Reader:
+    def __init__(self, name: str, text: str) -> None:
+        self.name, self.text = name, text
+        self.lines: dict[str, int] = {}
+        self.mistakes: list[dict[str, str]] = []
+        self.stack: list[_Open] = []
+        self.root: Any = None
+        self.documents = 0
+
+    def read(self) -> tuple[Any, dict[str, int]]:
+        import yaml
+
+        try:
+            for event in self._events():
+                self._take(event)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            self._mistake(mark, "", f"is not YAML: {error.problem or error.context}", "")
+        except yaml.reader.ReaderError as error:
+            line = self.text.count("\n", 0, error.position) + 1
+            self.mistakes.append(
+                _mistake(line, "", f"contains the character U+{error.character:04X}", "Remove it.")
+            )
+        except _TooWrong:
+            pass
+        if not self.mistakes and not isinstance(self.root, dict):
+            self.mistakes.append(_mistake(1, "", "must be an object", "Write name: … and task: …."))
+        if self.mistakes:
+            raise mistaken(self.name, self.mistakes)
+        return self.root, self.lines
+
+    def _events(self) -> Iterator[Any]:
+        import yaml
+
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        yield from yaml.parse(self.text, Loader=loader)
+
+    def _take(self, event: Any) -> None:
+        import yaml
+
+        self._refuse_cleverness(event)
+        match event:
+            case yaml.DocumentStartEvent():
+                self.documents += 1
+                if self.documents > 1:
+                    self._mistake(
+                        event.start_mark, "", "a second document begins", "One job a file."
+                    )
+                    raise _TooWrong
+            case yaml.ScalarEvent():
+                self._scalar(event)
+            case yaml.MappingStartEvent():
+                self._open(event, {})
+            case yaml.SequenceStartEvent():
+                self._open(event, [])
+            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+                self.stack.pop()
+
+    def _refuse_cleverness(self, event: Any) -> None:
+        import yaml
+
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            self._mistake(
+                event.start_mark, self._path(), "anchors are not supported", "Write it out."
+            )
+            raise _TooWrong
+        if getattr(event, "tag", None) is not None:
+            self._mistake(event.start_mark, self._path(), "tags are not supported", "Leave it out.")
+            raise _TooWrong
+
+    def _open(self, event: Any, made: dict[str, Any] | list[Any]) -> None:
+        if self._expects_key():
+            self._mistake(event.start_mark, self._path(), "a key must be text", "Put it in quotes.")
+            raise _TooWrong
+        if len(self.stack) >= DEEPEST:
+            self._mistake(
+                event.start_mark, "", f"is nested deeper than {DEEPEST} levels", "Flatten it."
+            )
+            raise _TooWrong
+        path = self._store(made, event.start_mark)
+        self.stack.append(_Open(made, path))
+
+    def _scalar(self, event: Any) -> None:
+        if self._expects_key():
+            self._key(event)
+            return
+        value = event.value
+        if not event.style:
+            value = self._plain(event)
+        self._store(value, event.start_mark)
+
+    def _key(self, event: Any) -> None:
+        # Every key of a job is text, so a bare `on` or `1` can mean nothing else.
+        top, key = self.stack[-1], event.value
+        if key == "<<" and not event.style:
+            self._mistake(event.start_mark, top.path, "merging is not supported", "Write it out.")
+        elif key in top.value:
+            self._mistake(
+                event.start_mark, _under(top.path, key), "occurs twice", "Keep one of them."
+            )
+        top.key = key
+
+    def _plain(self, event: Any) -> Any:
+        text = event.value
+        if text in _NULLS:
+            return None
+        if text in ("true", "false"):
+            return text == "true"
+        if _INTEGER.fullmatch(text) and len(text) <= 20:
+            return int(text)
+        if _NUMBER.fullmatch(text) and math.isfinite(float(text)) and not text.isdecimal():
+            return float(text)
+        if self._is_ambiguous(text):
+            self._mistake(
+                event.start_mark,
+                self._path(),
+                f"{text[:40]!r} means something else in YAML than it seems to",
+                f'If it is text, write "{text[:40]}"; a number has plain decimal digits, '
+                "and yes or no are true and false.",
+            )
+        return text
+
+    def _is_ambiguous(self, text: str) -> bool:
+        import yaml
+
+        if len(text) > 100:
+            return bool(_NUMBER.fullmatch(text))
+        if _OCTAL.fullmatch(text) or text.lower() in {"y", "n"}:
+            return True
+        resolvers = yaml.SafeLoader.yaml_implicit_resolvers.get(text[0], [])
+        return any(pattern.match(text) for _, pattern in resolvers)
+
+    def _expects_key(self) -> bool:
+        return (
+            bool(self.stack)
+            and isinstance(self.stack[-1].value, dict)
+            and (self.stack[-1].key is None)
+        )
+
+    def _store(self, value: Any, mark: Any) -> str:
+        """Put *value* where it belongs, and give its path."""
+        path = self._path()
+        self.lines[path] = mark.line + 1
+        if not self.stack:
+            self.root = value
+            return path
+        top = self.stack[-1]
+        if isinstance(top.value, list):
+            top.value.append(value)
+        elif top.key is not None:
+            top.value[top.key] = value
+            top.key = None
+        return path
+
+    def _path(self) -> str:
+        """The path of what comes next."""
+        if not self.stack:
+            return ""
+        top = self.stack[-1]
+        if isinstance(top.value, list):
+            return _under(top.path, str(len(top.value)))
+        return top.path if top.key is None else _under(top.path, top.key)
+
+    def _mistake(self, mark: Any, path: str, message: str, hint: str) -> None:
+        self.mistakes.append(_mistake(mark.line + 1 if mark else 1, path, message, hint))
+        if len(self.mistakes) >= MOST_MISTAKES:
+            raise _TooWrong
+
+
+def mistaken(name: str, mistakes: list[dict[str, str]]) -> Failure:
+    """The Failure that names every one of *mistakes* in the file *name*."""
+    number = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    return Failure(f"{name} has {number}; nothing was stored.", code=Code.USAGE, errors=mistakes)
+
+
+def _mistake(line: int, path: str, message: str, hint: str) -> dict[str, str]:
+    return {"line": str(line), "path": path, "message": message, "hint": hint}
+
+
+def _under(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key

@@ -1,0 +1,102 @@
+"""`muster`: the commands, and what becomes of a mistake."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from . import cluster, executions, jobs, nodes, sanitise
+from .failures import Code, Failure
+from .options import Call
+from .output import tell
+
+WATCH_EVERY = "2"
+_OPTIONAL = {"--wait": "--wait=completed", "-w": f"--watch={WATCH_EVERY}"}
+_OPTIONAL["--watch"] = _OPTIONAL["-w"]
+
+app = typer.Typer(
+    help="Submit jobs to a Muster cluster, and see what it makes of them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(jobs.app, name="job")
+app.add_typer(executions.app, name="execution")
+app.add_typer(nodes.app, name="node")
+app.add_typer(cluster.queue_app, name="queue")
+app.command("status")(cluster.status)
+app.command("events")(cluster.events)
+app.command("login")(cluster.login)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    server: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads it at run time
+        typer.Option(help="address of the server; or MUSTER_SERVER"),
+    ] = None,
+    token_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="file with an API token; or MUSTER_TOKEN, or MUSTER_TOKEN_FILE"),
+    ] = None,
+) -> None:
+    """Keep what all commands need."""
+    context.obj = Call(server, token_file)
+
+
+def main() -> None:
+    """Run the command that the arguments name, and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code.  Whatever goes wrong is one sentence and a cure."""
+    try:
+        typer.main.get_command(app).main(_with_defaults(arguments), prog_name="muster")
+    except Failure as failure:
+        _explain(failure)
+        return failure.code
+    except KeyboardInterrupt:
+        return Code.INTERRUPTED
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else Code.OK
+    except Exception as error:
+        if os.environ.get("MUSTER_DEBUG"):
+            raise
+        tell(f"muster: something unexpected happened: {type(error).__name__}: {error}")
+        tell("  MUSTER_DEBUG=1 shows where.")
+        return Code.ERROR
+    return Code.OK
+
+
+def _with_defaults(arguments: Sequence[str]) -> list[str]:
+    """Give a value to the options that may stand without one, so they take no argument's."""
+    given = list(arguments)
+    end = given.index("--") if "--" in given else len(given)
+    for at in range(end):
+        following = given[at + 1] if at + 1 < end else ""
+        takes_number = following.replace(".", "", 1).isdecimal() and given[at] != "--wait"
+        if not takes_number:
+            given[at] = _OPTIONAL.get(given[at], given[at])
+    return given
+
+
+def _explain(failure: Failure) -> None:
+    tell(f"muster: {sanitise.line(failure.sentence)}")
+    for error in failure.errors:
+        where = [f"line {error['line']}"] if error.get("line") else []
+        where += [sanitise.line(error["path"])] if error.get("path") else []
+        place = ", ".join(where)
+        message = sanitise.line(error.get("message", ""))
+        tell(f"  {place}: {message}" if place else f"  {message}")
+        if error.get("hint"):
+            tell(f"      {sanitise.line(error['hint'])}")
+    if failure.hint:
+        tell(f"  {sanitise.line(failure.hint)}")

@@ -1,0 +1,159 @@
+"""`muster node`: listed, judged, drained, invited."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from . import sanitise
+from .client import segment
+from .failures import Code, Failure
+from .options import (
+    AsFormat,
+    Most,
+    NoHeaders,
+    Quiet,
+    Reason,
+    Reference,
+    Watching,
+    client,
+    output,
+    seconds,
+)
+from .output import Column, Format, Row, ago, cores, labels, repeated, say, size
+
+app = typer.Typer(help="List, approve, reject and drain nodes.", no_args_is_help=True)
+
+_COLUMNS = (
+    Column("NAME", lambda it: it["name"]),
+    Column("APPROVAL", lambda it: it["approval"]),
+    Column("CONNECTION", lambda it: it["connection"]),
+    Column("CPU", lambda it: _used(it, "cpu", cores)),
+    Column("MEMORY", lambda it: _used(it, "memory", size)),
+    Column("DISK", lambda it: _used(it, "disk", size), wide=True),
+    Column("RUNNING", lambda it: it["running"]),
+    Column("SEEN", lambda it: ago(it["seen_at"])),
+    Column("ID", lambda it: it["id"], wide=True),
+    Column("LABELS", lambda it: labels(it["labels"]), wide=True),
+    Column("WHAT", lambda it: it["sentence"]),
+)
+
+
+@app.command("list")
+def list_nodes(
+    context: typer.Context,
+    approval: Annotated[str, typer.Option(help="only pending, approved or rejected ones")] = "",
+    form: AsFormat = Format.TABLE,
+    no_headers: NoHeaders = False,
+    quiet: Quiet = False,
+    watch: Watching = None,
+    limit: Most = 500,
+) -> None:
+    """All nodes, by name."""
+    with client(context) as api:
+
+        def show() -> None:
+            found = api.items("nodes", most=limit, approval=approval)
+            output(form, no_headers, quiet).table(found, _COLUMNS)
+
+        repeated(show, watch)
+
+
+@app.command()
+def show(
+    context: typer.Context, node: Reference, form: AsFormat = Format.TABLE, watch: Watching = None
+) -> None:
+    """One node."""
+    with client(context) as api:
+        repeated(lambda: _show(api.get(f"nodes/{segment(node)}"), form), watch)
+
+
+@app.command()
+def approve(context: typer.Context, node: Reference) -> None:
+    """Let a node take part."""
+    _change(context, node, "approve")
+
+
+@app.command()
+def reject(context: typer.Context, node: Reference) -> None:
+    """Give a node no work; what runs on it is lost."""
+    _change(context, node, "reject")
+
+
+@app.command()
+def drain(
+    context: typer.Context,
+    node: Reference,
+    off: Annotated[bool, typer.Option("--off", help="end the drain")] = False,
+) -> None:
+    """Empty a node: no new work; what runs may finish."""
+    _change(context, node, "drain", drain=not off)
+
+
+@app.command()
+def eligible(
+    context: typer.Context,
+    node: Reference,
+    off: Annotated[bool, typer.Option("--off", help="no new work; what it has goes on")] = False,
+    reason: Reason = "",
+) -> None:
+    """Let a node get new work, or not."""
+    _change(context, node, "eligible", eligible=not off, reason=reason)
+
+
+@app.command()
+def token(
+    context: typer.Context,
+    uses: Annotated[int, typer.Option(min=1, help="how many nodes may join with it")] = 1,
+    expires_in: Annotated[str, typer.Option(help="how long it is good, as 30m or 1d")] = "1h",
+    approve: Annotated[
+        bool, typer.Option("--approve", help="those who join with it are approved at once")
+    ] = False,
+    label: Annotated[
+        list[str], typer.Option(metavar="KEY=VALUE", help="put on every node that joins with it")
+    ] = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Make a token that new nodes trade for a credential; it is printed this once."""
+    pairs = [text.partition("=") for text in label]
+    if any(not key or not sign for key, sign, _ in pairs):
+        raise Failure("A label is written as KEY=VALUE.", code=Code.USAGE)
+    invitation = {
+        "uses": uses,
+        "expires_in": int(seconds(expires_in) or 3600),
+        "auto_approve": approve,
+        "labels": {key: value for key, _, value in pairs},
+    }
+    with client(context) as api:
+        say(sanitise.line(api.post("nodes/join-tokens", invitation)["token"]))
+
+
+def _change(context: typer.Context, ref: str, verb: str, **said: Any) -> None:
+    with client(context) as api:
+        done = api.post(f"nodes/{segment(ref)}/{verb}", said)
+    say(sanitise.line(f"{done['name']} {done['sentence']}"))
+
+
+def _show(it: dict[str, Any], form: Format) -> None:
+    output(form, no_headers=False).one(
+        it,
+        [
+            ("name", it["name"]),
+            ("id", it["id"]),
+            ("state", it["sentence"]),
+            ("approval", it["approval"]),
+            ("connection", it["connection"]),
+            ("seen", ago(it["seen_at"])),
+            ("cpu", _used(it, "cpu", cores)),
+            ("memory", _used(it, "memory", size)),
+            ("disk", _used(it, "disk", size)),
+            ("gpu", _used(it, "gpu", str)),
+            ("running", it["running"]),
+            ("labels", labels(it["labels"])),
+            ("attributes", labels(it["attributes"])),
+        ],
+    )
+
+
+def _used(node: Row, dimension: str, show: Any) -> str:
+    return f"{show(node['allocated'][dimension])}/{show(node['capacity'][dimension])}"

@@ -1,0 +1,66 @@
+"""The options that several commands share, and what a command is given to work with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .client import Client
+from .config import Settings, resolve
+from .failures import Code, Failure
+from .output import Format, Output
+
+Reference = Annotated[str, typer.Argument(help="name, id, or the beginning of an id")]
+AsFormat = Annotated[Format, typer.Option("-o", "--output", help="how to print it")]
+NoHeaders = Annotated[bool, typer.Option("--no-headers", help="no line of titles")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="only names or ids")]
+Watching = Annotated[
+    Optional[float],  # noqa: UP045 - typer reads it at run time
+    typer.Option("-w", "--watch", metavar="SECONDS", min=0.1, help="show it again and again"),
+]
+Most = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="how many at most")]
+Reason = Annotated[str, typer.Option("--reason", help="why, for whoever looks later")]
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, None: 1}
+
+
+@dataclass(slots=True)
+class Call:
+    """What the flags before the command say about the server."""
+
+    server: str | None = None
+    token_file: Path | None = None
+
+    def settings(self) -> Settings:
+        return resolve(self.server, self.token_file)
+
+    def client(self) -> Client:
+        settings = self.settings()
+        return Client(settings.server, settings.token)
+
+
+def client(context: typer.Context) -> Client:
+    """The client of this call."""
+    call: Call = context.obj
+    return call.client()
+
+
+def output(form: Format, no_headers: bool, quiet: bool = False) -> Output:
+    return Output(Format.NAME if quiet else form, headers=not no_headers)
+
+
+def seconds(text: str) -> float | None:
+    """How long *text* says, as ``90s`` or ``10m``; None when it says nothing."""
+    if not text:
+        return None
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise Failure(
+            f"{text!r} is not a length of time.", code=Code.USAGE, hint="Write it as 90s or 10m."
+        )
+    return float(found[1]) * _SECONDS[found[2]]

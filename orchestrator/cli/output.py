@@ -1,0 +1,207 @@
+"""What is printed: tables for people, and for programs the API's own objects."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import StrEnum
+from typing import Any, NoReturn
+
+from . import sanitise
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table; *wide* ones are shown by `-o wide` alone."""
+
+    title: str
+    show: Callable[[Row], object]
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How this call prints."""
+
+    format: Format = Format.TABLE
+    headers: bool = True
+
+    def table(self, rows: Sequence[Row], columns: Sequence[Column], name: str = "name") -> None:
+        """*rows* in the chosen format; the format `name` prints their *name* alone."""
+        if self._objects(list(rows)):
+            return
+        if self.format is Format.NAME:
+            for row in rows:
+                say(sanitise.line(row[name]))
+            return
+        shown = [it for it in columns if self.format is Format.WIDE or not it.wide]
+        cells = [[sanitise.line(_text(column.show(row))) for column in shown] for row in rows]
+        if self.headers:
+            cells.insert(0, [column.title for column in shown])
+        if not cells:
+            return
+        widths = [max(len(texts[i]) for texts in cells) for i in range(len(shown))]
+        for number, texts in enumerate(cells):
+            padded = "  ".join(it.ljust(width) for it, width in zip(texts, widths, strict=True))
+            is_header = self.headers and number == 0
+            say(_dim(padded.rstrip()) if is_header else _coloured(padded.rstrip()))
+
+    def one(self, row: Row, lines: Sequence[tuple[str, object]], name: str = "name") -> None:
+        """One object: all of it for programs, *lines* of it for people."""
+        if self._objects(row):
+            return
+        if self.format is Format.NAME:
+            say(sanitise.line(row[name]))
+            return
+        width = max(len(title) for title, _ in lines)
+        for title, value in lines:
+            text = sanitise.line(_text(value))
+            if text:
+                say(_dim(title.ljust(width)) + "  " + _coloured(text))
+
+    @property
+    def is_for_people(self) -> bool:
+        return self.format in (Format.TABLE, Format.WIDE)
+
+    def _objects(self, value: Any) -> bool:
+        if self.format is Format.JSON:
+            say(json.dumps(value, indent=2, ensure_ascii=not _is_utf8()))
+        elif self.format is Format.YAML:
+            import yaml
+
+            say(yaml.safe_dump(value, sort_keys=False, allow_unicode=_is_utf8()).rstrip("\n"))
+        else:
+            return False
+        return True
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print; who closed the other end has seen enough."""
+    try:
+        sys.stdout.write(text + end)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        leave_quietly()
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write((text + end).encode(encoding, "replace").decode(encoding))
+
+
+def leave_quietly() -> NoReturn:
+    """End well although nobody reads any more; Python would complain while closing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(0)
+
+
+def tell(text: str) -> None:
+    """Say something about the work itself, apart from its results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def repeated(show: Callable[[], None], every: float | None) -> None:
+    """Show once, or again and again until somebody interrupts."""
+    while True:
+        if every is not None and sys.stdout.isatty():
+            say("\x1b[H\x1b[2J", end="")
+        show()
+        if every is None:
+            return
+        time.sleep(every)
+
+
+# --- words -----------------------------------------------------------------------------------
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def ago(instant: str | None) -> str:
+    """How long ago, for people who look; the exact time for whatever reads a pipe."""
+    if not instant or not sys.stdout.isatty():
+        return instant or ""
+    seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(instant)).total_seconds()  # noqa: TID251, UP017 - an edge, and 3.11 reads both
+    return f"{span(seconds)} ago"
+
+
+def span(seconds: float) -> str:
+    """``40s``, ``12m``, ``3h``, ``2d``."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{max(0, int(seconds))}s"
+
+
+def size(amount: int) -> str:
+    scaled, unit = float(amount), _UNITS[0]
+    for unit in _UNITS:
+        if abs(scaled) < 1024 or unit == _UNITS[-1]:
+            break
+        scaled /= 1024
+    return f"{scaled:.1f}".removesuffix(".0") + unit
+
+
+def cores(millicores: int) -> str:
+    return f"{millicores / 1000:.3f}".rstrip("0").rstrip(".")
+
+
+def labels(found: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(found.items()))
+
+
+def _text(value: object) -> object:
+    return "" if value is None else value
+
+
+# --- colour ----------------------------------------------------------------------------------
+
+_COLOURS = {
+    "completed": "32",
+    "connected": "32",
+    "approved": "32",
+    "running": "34",
+    "failed": "31",
+    "lost": "31",
+    "rejected": "31",
+    "queued": "33",
+    "pending": "33",
+    "disconnected": "33",
+}
+
+
+def _is_colourful() -> bool:
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not plain
+
+
+def _dim(text: str) -> str:
+    return f"\x1b[2m{text}\x1b[0m" if _is_colourful() else text
+
+
+def _coloured(text: str) -> str:
+    """Colour the first word of a state; the words say it too."""
+    if not _is_colourful():
+        return text
+    for word, colour in _COLOURS.items():
+        before, found, after = text.partition(f" {word} ")
+        if found:
+            return f"{before} \x1b[{colour}m{word}\x1b[0m {after}"
+    return text
+
+
+def _is_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
