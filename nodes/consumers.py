@@ -161,6 +161,9 @@ class NodeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
         except NodesError as error:
             code = _CODES.get(type(error), Close.REFUSED)
             await self._refuse(code, str(error))
+        except Exception:
+            log.exception("a session failed", node=str(self._node.pk))
+            await self._refuse(Close.SHUTTING_DOWN, "something went wrong here")
 
     async def _hear(self, text: str | None, data: bytes | None) -> None:
         conversation = self._conversation

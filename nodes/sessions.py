@@ -146,7 +146,11 @@ class Sessions:
             return conversation
         self._by_node[node] = conversation
         await self._end(older, Close.FENCED, "a newer link of this node exists")
-        await conversation.welcome(desired, approved=greeting.approved)
+        try:
+            await conversation.welcome(desired, approved=greeting.approved)
+        except BaseException:
+            await self.finish(conversation)
+            raise
         self._heard.add(node)
         self._wake.set()
         return conversation

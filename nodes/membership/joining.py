@@ -115,11 +115,13 @@ def authenticate(credential: str) -> Node | None:
         NodeCredential.objects.filter(digest=digest(credential), revoked_at__isnull=True)
         .exclude(node__approval=Approval.REJECTED.value)
         .select_related("node")
+        .annotate(is_recent=Q(last_used_at__gt=Clock() - _USE_IS_NOTED_EVERY))
         .first()
     )
     if found is None:
         return None
-    _note_use(found)
+    if not found.is_recent:
+        _note_use(found)
     return found.node
 
 
@@ -186,12 +188,9 @@ def _new_credential(node: Node) -> str:
 
 
 def _note_use(credential: NodeCredential) -> None:
-    mine = NodeCredential.objects.filter(pk=credential.pk)
-    long_ago = Q(last_used_at__isnull=True) | Q(last_used_at__lt=Clock() - _USE_IS_NOTED_EVERY)
     if credential.last_used_at is None:
-        NodeCredential.objects.filter(
-            node_id=credential.node_id,
-            revoked_at__isnull=True,
-            created_at__lt=credential.created_at,
-        ).update(revoked_at=Clock())
-    mine.filter(long_ago).update(last_used_at=Clock())
+        older = NodeCredential.objects.filter(
+            node_id=credential.node_id, created_at__lt=credential.created_at
+        )
+        older.filter(revoked_at__isnull=True).update(revoked_at=Clock())
+    NodeCredential.objects.filter(pk=credential.pk).update(last_used_at=Clock())

@@ -467,3 +467,33 @@ def test_sessions_are_counted():
         assert (counted["sessions"], counted["frames"], counted["reports"]) == (1, 1, 1)
 
     play(scene)
+
+
+def test_a_mistake_above_ends_the_session_it_concerns_and_leaves_no_trace():
+    above, (node, credential), (_, other) = Above(), joined(), joined()
+    above.listed[node.pk] = ["no order at all"]
+
+    async def scene(world):
+        link, healthy = world.link(credential), world.link(other)
+        await link.open()
+        await link.say(hello())
+        assert await link.closed() == Close.SHUTTING_DOWN
+        assert len(world.sessions) == 0
+        await healthy.greet()
+
+    play(scene, above)
+
+
+def test_orders_that_cannot_be_read_for_one_node_reach_the_others():
+    above, (poor, credential), (rich, other) = Above(), joined(), joined()
+
+    async def scene(world):
+        links = [world.link(credential), world.link(other)]
+        for link in links:
+            await link.greet()
+        above.listed[poor.pk] = ["no order at all"]
+        above.order(rich, order())
+        world.sessions.wake()
+        assert await links[1].hear(Orders)
+
+    play(scene, above)
