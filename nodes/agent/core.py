@@ -41,10 +41,12 @@ from .bidding import Offer, refusal
 from .effects import Discard, Drop, Effect, Follow, Send, Start, Stop, Unfollow
 from .facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from .outbox import Outbox
-from .records import FINAL, Changes, Entry, Machine, Saved, Stage, entry_of
+from .records import FINAL, Changes, Entry, Machine, Recall, Saved, Stage, entry_of
 
 #: Until a welcome says how often we are to be heard, silence this long ends a link.
 _PATIENCE = 30.0
+#: Heartbeats come no more often than this, whoever asks.
+_SHORTEST = 0.05
 #: Links are given up after this many heartbeats without a word.
 _MISSED = 3
 #: As many executions as a hello can name within one frame.
@@ -56,9 +58,6 @@ _HOLDING = {
     Stage.RUNNING: Holding.RUNNING,
     Stage.ENDED: Holding.ENDED,
 }
-
-#: Answers whether an execution was here before and is over: (known, its final report if any).
-Recall = Callable[[str], "tuple[bool, Report | None]"]
 
 
 @dataclass
@@ -160,7 +159,8 @@ class Core:
         if isinstance(message, Welcome):
             return self._welcomed(session, message, now)
         if session.epoch is None:
-            return [Drop(Close.OUT_OF_SEQUENCE, f"{_name(message)} came before the welcome")]
+            early = type(message).__name__.lower()
+            return [Drop(Close.OUT_OF_SEQUENCE, f"{early} came before the welcome")]
         if message.epoch != session.epoch:
             return []
         match message:
@@ -237,8 +237,8 @@ class Core:
         if session.epoch is not None:
             return [Drop(Close.OUT_OF_SEQUENCE, "a second welcome on one link")]
         session.epoch = welcome.epoch
-        session.heartbeat = welcome.heartbeat
-        session.beat_at = now + welcome.heartbeat
+        session.heartbeat = max(welcome.heartbeat, _SHORTEST)
+        session.beat_at = now + session.heartbeat
         self.outbox.reopen()
         # Nothing is skipped by setting it back: the full set follows.
         self._advance(welcome.order_rev)
@@ -390,10 +390,6 @@ class Core:
             self.used -= before.resources
         if after is not None and after.live:
             self.used += after.resources
-
-
-def _name(message: FromServer) -> str:
-    return type(message).__name__.lower()
 
 
 _HANDLERS: dict[Want, Callable[[Core, Order], list[Effect]]] = {

@@ -54,15 +54,20 @@ class Link:
         self._queue: deque[str | bytes] = deque()
         self._something = asyncio.Event()
         self._dropped: asyncio.Task[None] | None = None
+        self._opened_at: float | None = None
+        self._leaving = False
 
     async def keep(self) -> None:
-        """Connect, and connect again, until cancelled."""
+        """Connect, and connect again, until cancelled or after ``leave``."""
         loop = asyncio.get_running_loop()
         failures, said = 0, ""
         while True:
-            began = loop.time()
+            self._opened_at = None
             ended = await self._converse()
-            failures = 0 if loop.time() - began >= _STABLE else failures + 1
+            if self._leaving:
+                return
+            stable = self._opened_at is not None and loop.time() - self._opened_at >= _STABLE
+            failures = 0 if stable else failures + 1
             wait = pause(ended, failures, random.random())  # noqa: S311
             if ended.reason != said:
                 log.warning("not connected: %s; trying again in %.1f s", ended.reason, wait)
@@ -83,6 +88,7 @@ class Link:
 
     async def leave(self, reason: str) -> None:
         """Say goodbye and close."""
+        self._leaving = True
         if self._socket is None:
             return
         self._runner.say_goodbye(reason)
@@ -114,7 +120,7 @@ class Link:
             return Ended(0, f"{self._url}: {error or type(error).__name__}")
 
     async def _serve(self, socket: ClientConnection) -> Ended:
-        self._socket = socket
+        self._socket, self._opened_at = socket, asyncio.get_running_loop().time()
         self._queue.clear()
         self._runner.opened(self)
         writer = asyncio.get_running_loop().create_task(self._write(socket))
@@ -129,7 +135,7 @@ class Link:
             writer.cancel()
             self._socket, self._dropped = None, None
             self._runner.closed()
-        code, reason = socket.close_code or 0, socket.close_reason
+        code, reason = socket.close_code or 0, " ".join((socket.close_reason or "").split())
         return Ended(code, reason or f"the link was closed with code {code}")
 
     async def _write(self, socket: ClientConnection) -> None:

@@ -110,6 +110,7 @@ async def _run(options: argparse.Namespace) -> None:
             options.state_dir / "logs",
         )
         runner.on_failure = _fail
+        asyncio.get_running_loop().set_exception_handler(_on_exception)
         runner.start()
         log.info("started as node %s, run %d, for %s", identity.node, ledger.run, options.server)
         link = Link(websocket_url(options.server), identity.credential, runner)
@@ -214,9 +215,17 @@ def _on_signal() -> asyncio.Future[None]:
     return ending
 
 
+def _on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """A callback that failed has left something undone: a restart does it."""
+    error = context.get("exception")
+    if isinstance(error, Exception) and "handle" in context:
+        _fail(error)
+    loop.default_exception_handler(context)
+
+
 def _fail(error: BaseException) -> None:
     """Going on would promise what cannot be kept; a restart starts from what was saved."""
-    log.critical("the ledger cannot be written: %s", error)
+    log.critical("cannot go on: %r", error, exc_info=error)
     logging.shutdown()
     os._exit(_BROKEN)
 

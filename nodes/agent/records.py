@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -13,6 +13,8 @@ from ..protocol.resources import Resources
 
 #: Reports after which nothing more can happen to an execution.
 FINAL = frozenset({Happened.DECLINE, Happened.COMPLETE, Happened.FAIL, Happened.CANCEL})
+#: Answers whether an execution was here before and is over: (known, its final report if any).
+Recall = Callable[[str], "tuple[bool, Report | None]"]
 
 
 class Stage(StrEnum):

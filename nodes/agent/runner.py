@@ -132,6 +132,12 @@ class Runner:
 
     def _turn(self) -> None:
         self._turn_is_due = False
+        try:
+            self._take_turn()
+        except Exception as error:  # noqa: BLE001  Half a turn must not be built upon.
+            self.on_failure(error)
+
+    def _take_turn(self) -> None:
         messages, self._inbox = self._inbox, []
         facts, self._facts = self._facts, []
         now = self._loop.time()
@@ -143,14 +149,10 @@ class Runner:
         self._carry_out(effects)
 
     def _carry_out(self, effects: list[Effect]) -> None:
-        try:
-            if self.core.changes.urgent:
-                self._save()
-            elif self._later is None and self.core.changes:
-                self._later = self._loop.call_later(_LAZY, self._save_later)
-        except Exception as error:  # noqa: BLE001  What cannot be saved must not be promised.
-            self.on_failure(error)
-            return
+        if self.core.changes.urgent:
+            self._save()
+        elif self._later is None and self.core.changes:
+            self._later = self._loop.call_later(_LAZY, self._save_later)
         for effect in effects:
             self._carry(effect)
         for frame in self.core.reports():
@@ -206,7 +208,7 @@ class Runner:
         self._later = None
         try:
             self._save()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  What cannot be saved must not be promised.
             self.on_failure(error)
 
     def _send(self, message: FromNode) -> None:

@@ -43,6 +43,8 @@ _PACKET = 1 << 20
 _JOURNAL_BYTES = 8 << 20
 #: Packets kept for an agent that does not read; then it is cut off, and finds all in the journal.
 _BACKLOG = 10_000
+#: Requests taken before looking at the others: a flood of starts must not delay an exit.
+_AT_ONCE = 8
 _POLL_IN = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -181,29 +183,24 @@ class Spawner:
 
     def obey(self, connection: Connection) -> supervisor.Request | None:
         """Carry out what the agent asks; returns, in a fork, the request to supervise."""
-        while connection.link.fileno() >= 0:
-            try:
-                packet = connection.link.recv(_PACKET)
-            except BlockingIOError:
+        for _ in range(_AT_ONCE):
+            if (packet := connection.receive()) is None:
                 return None
-            except OSError:
-                packet = b""
-            if not packet:
-                self.disconnect(connection)
-                return None
-            fields = packet.split(b"\0")
-            if fields[0] == b"start":
-                if (request := self.start(fields)) is not None:
+            kind, *fields = packet.split(b"\0")
+            if kind == b"start":
+                if (request := self.start(packet.split(b"\0"))) is not None:
                     return request
-            elif fields[0] == b"stop":
-                if (entry := self.live.get(fields[1])) is not None:
+            elif kind == b"stop":
+                if (entry := self.live.get(fields[0])) is not None:
                     os.kill(int(entry[2]), signal.SIGTERM)  # Our child, not reaped: safe.
-            elif fields[0] == b"sync":
+            elif kind == b"sync":
                 for execution, entry in self.live.items():
                     self.send(connection, b"\0".join((b"live", execution, *entry)))
-                self.send(connection, b"synced\0" + fields[1])
-            elif fields[0] == b"retire":
+                self.send(connection, b"synced\0" + fields[0])
+            elif kind == b"retire":
                 self.retire()
+            else:
+                self.disconnect(connection)
         return None
 
     def start(self, fields: list[bytes]) -> supervisor.Request | None:
@@ -213,7 +210,13 @@ class Spawner:
         if self.started % 1000 == 0 and os.fstat(self.places.journal).st_size > _JOURNAL_BYTES:
             os.close(self.places.journal)
             self.places.journal = _new_journal()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # Too many processes, or too little memory: this one cannot.
+            failed = (b"failed", fields[1], b"%d" % (error.errno or 0), str(error).encode())
+            supervisor.record(self.places, *failed)
+            self.tell(b"\0".join(failed))
+            return None
         if pid == 0:
             self.abandon()
             return supervisor.Request(fields)
@@ -247,6 +250,15 @@ class Connection:
     def __init__(self, link: socket.socket) -> None:
         self.link = link
         self.waiting: collections.deque[bytes] = collections.deque()
+
+    def receive(self) -> bytes | None:
+        """The next packet, empty at the end; None when there is none now, or never again."""
+        try:
+            return self.link.recv(_PACKET) if self.link.fileno() >= 0 else None
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
 
 
 def _listen(path: str) -> socket.socket:

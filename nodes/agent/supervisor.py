@@ -107,12 +107,14 @@ def supervise(request: Request, places: Places) -> None:
             with contextlib.suppress(OSError):
                 os.rmdir(name, dir_fd=places.work)
         reason = (error.strerror or str(error)).encode()
-        _tell(places, [b"failed", request.id, b"%d" % (error.errno or 0), reason])
+        failed = (b"failed", request.id, b"%d" % (error.errno or 0), reason)
+        record(places, *failed)
+        _say(places, *failed)
         return
     os.close(out_end)
     os.close(err_end)
     me = os.getpid()
-    _say(places, [b"started", request.id, b"%d" % pid, b"%d" % _start_ticks(pid), b"%d" % me])
+    _say(places, b"started", request.id, b"%d" % pid, b"%d" % _start_ticks(pid), b"%d" % me)
     streams = {
         out: Stream(places.logs, name + ".stdout."),
         err: Stream(places.logs, name + ".stderr."),
@@ -126,20 +128,17 @@ def supervise(request: Request, places: Places) -> None:
     _drain(streams)
     with contextlib.suppress(OSError):  # Usually empty; the agent removes what is not.
         os.rmdir(name, dir_fd=places.work)
-    _tell(
-        places,
-        [
-            b"exited",
-            request.id,
-            b"%d" % os.waitstatus_to_exitcode(status),
-            why,
-            b"%.6f" % ran,
-            b"%d" % stdout.size,
-            b"%d" % stderr.size,
-        ],
-        stdout.tail.replace(b"\0", b""),
-        stderr.tail.replace(b"\0", b""),
+    exited = (
+        b"exited",
+        request.id,
+        b"%d" % os.waitstatus_to_exitcode(status),
+        why,
+        b"%.6f" % ran,
+        b"%d" % stdout.size,
+        b"%d" % stderr.size,
     )
+    record(places, *exited)
+    _say(places, *exited, *(stream.tail.replace(b"\0", b"") for stream in (stdout, stderr)))
 
 
 class Stream:
@@ -315,14 +314,13 @@ def _start_ticks(pid: int) -> int:
         return int(file.read(1024).rsplit(b")", 1)[1].split()[19])
 
 
-def _tell(places: Places, fields: list[bytes], *tails: bytes) -> None:
-    """Record how it ended, then say so."""
-    record = b"\0".join(fields).replace(b"\n", b" ") + b"\n"
+def record(places: Places, *fields: bytes) -> None:
+    """Append to the journal how a task ended."""
+    line = b"\0".join(fields).replace(b"\n", b" ") + b"\n"
     with contextlib.suppress(OSError):  # A full disk: then only the spawner hears of it.
-        os.write(places.journal, record)
-    _say(places, [*fields, *tails])
+        os.write(places.journal, line)
 
 
-def _say(places: Places, fields: list[bytes]) -> None:
+def _say(places: Places, *fields: bytes) -> None:
     with contextlib.suppress(OSError):  # The spawner is gone; the journal is not.
         places.news.send(b"\0".join(fields))

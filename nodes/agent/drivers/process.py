@@ -14,12 +14,13 @@ import os
 import shutil
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
-from ..logs import Keeper, LogFile, readable
+from ..logs import KEPT_FOR, Keeper, LogFile, readable
 from ..machine import boot_id
 from ..records import Entry
 from . import Tell
@@ -103,6 +104,11 @@ class ProcessDriver:
     def tidy(self) -> None:
         self._exits.tidy()
         self._keeper.tidy(set(self._running))
+        long_ago = time.time() - KEPT_FOR
+        for directory in self._work.iterdir():  # What an agent left that died amid discarding.
+            with contextlib.suppress(FileNotFoundError):
+                if directory.name not in self._running and directory.stat().st_mtime < long_ago:
+                    self.discard(directory.name)
 
     def close(self) -> None:
         loop = asyncio.get_running_loop()
