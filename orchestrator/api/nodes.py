@@ -48,6 +48,65 @@ def list_nodes(request: HttpRequest, paging: Query[Nodes]) -> HttpResponse:
     return page(request, paging, rows, lambda row: [row.name], shapes.node)
 
 
+@router.post(
+    "/nodes/join-tokens",
+    auth=ADMIN,
+    response={201: schemas.JoinToken},
+    openapi_extra=schemas.body(
+        uses={"type": "integer", "minimum": 1, "maximum": 10_000, "default": 1},
+        expires_in={"type": "integer", "minimum": 60, "maximum": 30 * 86400, "default": 3600},
+        auto_approve={"type": "boolean", "default": False},
+        labels={"type": "object", "additionalProperties": {"type": "string"}},
+        label={"type": "string", "maxLength": 100},
+    ),
+)
+def create_join_token(request: HttpRequest) -> HttpResponse:
+    """Make a token that new nodes trade for a credential; it is shown this once."""
+    said = read(request, Invitation)
+    token = membership.create_join_token(
+        created_by=caller(request).user,
+        uses=said.uses,
+        expires_in=timedelta(seconds=said.expires_in),
+        auto_approve=said.auto_approve,
+        labels=said.labels,
+        label=said.label,
+    )
+    return answer({"token": token}, 201)
+
+
+class Joining(msgspec.Struct, forbid_unknown_fields=True):
+    token: Annotated[str, Meta(max_length=500)]
+    name: Annotated[str, Meta(max_length=500)]
+    labels: dict[str, str] = {}
+
+
+@router.post(
+    "/nodes/enrol",
+    auth=None,
+    response={201: schemas.Enrolled},
+    openapi_extra=schemas.body(
+        token={"type": "string"},
+        name={"type": "string"},
+        labels={"type": "object", "additionalProperties": {"type": "string"}},
+    ),
+)
+def enrol(request: HttpRequest) -> HttpResponse:
+    """Trade a join token for a credential of the node's own: the token is the permission."""
+    said = read(request, Joining)
+    node, credential = membership.enrol(
+        said.token, said.name, said.labels, address=request.META.get("REMOTE_ADDR") or ""
+    )
+    return answer(
+        {
+            "node": node.pk,
+            "credential": credential,
+            "name": node.name,
+            "approval": str(node.approval),
+        },
+        201,
+    )
+
+
 @router.get("/nodes/{ref}", auth=READ, response=schemas.Node)
 def show_node(request: HttpRequest, ref: str) -> HttpResponse:
     """One node, by name, id or the beginning of an id."""
@@ -118,62 +177,3 @@ class Invitation(msgspec.Struct, forbid_unknown_fields=True):
     auto_approve: bool = False
     labels: dict[str, str] = {}
     label: Annotated[str, Meta(max_length=100, pattern="^[^\0]*$")] = ""
-
-
-@router.post(
-    "/nodes/join-tokens",
-    auth=ADMIN,
-    response={201: schemas.JoinToken},
-    openapi_extra=schemas.body(
-        uses={"type": "integer", "minimum": 1, "maximum": 10_000, "default": 1},
-        expires_in={"type": "integer", "minimum": 60, "maximum": 30 * 86400, "default": 3600},
-        auto_approve={"type": "boolean", "default": False},
-        labels={"type": "object", "additionalProperties": {"type": "string"}},
-        label={"type": "string", "maxLength": 100},
-    ),
-)
-def create_join_token(request: HttpRequest) -> HttpResponse:
-    """Make a token that new nodes trade for a credential; it is shown this once."""
-    said = read(request, Invitation)
-    token = membership.create_join_token(
-        created_by=caller(request).user,
-        uses=said.uses,
-        expires_in=timedelta(seconds=said.expires_in),
-        auto_approve=said.auto_approve,
-        labels=said.labels,
-        label=said.label,
-    )
-    return answer({"token": token}, 201)
-
-
-class Joining(msgspec.Struct, forbid_unknown_fields=True):
-    token: Annotated[str, Meta(max_length=500)]
-    name: Annotated[str, Meta(max_length=500)]
-    labels: dict[str, str] = {}
-
-
-@router.post(
-    "/nodes/enrol",
-    auth=None,
-    response={201: schemas.Enrolled},
-    openapi_extra=schemas.body(
-        token={"type": "string"},
-        name={"type": "string"},
-        labels={"type": "object", "additionalProperties": {"type": "string"}},
-    ),
-)
-def enrol(request: HttpRequest) -> HttpResponse:
-    """Trade a join token for a credential of the node's own: the token is the permission."""
-    said = read(request, Joining)
-    node, credential = membership.enrol(
-        said.token, said.name, said.labels, address=request.META.get("REMOTE_ADDR") or ""
-    )
-    return answer(
-        {
-            "node": node.pk,
-            "credential": credential,
-            "name": node.name,
-            "approval": str(node.approval),
-        },
-        201,
-    )
