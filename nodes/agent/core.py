@@ -240,8 +240,7 @@ class Core:
         session.heartbeat = max(welcome.heartbeat, _SHORTEST)
         session.beat_at = now + session.heartbeat
         self.outbox.reopen()
-        # Nothing is skipped by setting it back: the full set follows.
-        self._advance(welcome.order_rev)
+        self._advance(welcome.order_rev)  # Maybe backwards: the full set follows.
         return self._gather(session, welcome.desired, welcome.order_rev, welcome.more)
 
     def _gather(
@@ -253,6 +252,7 @@ class Core:
             return []
         session.gathering = None
         self._advance(max(order_rev, self.order_rev))
+        self.outbox.tell_again()
         return self._apply(gathered)
 
     def _ordered(self, session: _Session, orders: Orders) -> list[Effect]:

@@ -43,6 +43,10 @@ class Outbox:
         self._under_way.clear()
         self._seq, self._told_rev = 0, None
 
+    def tell_again(self) -> None:
+        """Acknowledge orders with the next frame, also if their revision was told already."""
+        self._told_rev = None
+
     def frames(self, epoch: int, order_rev: int) -> list[Reports]:
         """The messages that may go out now, the acknowledgement of orders in the first of them."""
         frames = []

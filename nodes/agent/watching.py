@@ -27,6 +27,8 @@ class Watches:
         self._logs, self._is_live = logs, is_live
         self._send, self._send_chunk = send, send_chunk
         self._watched: dict[str, _Watched] = {}
+        #: Of this link: what is granted to them crossed our saying that they have ended.
+        self._ended: set[str] = set()
 
     def follow(self, watch: Watch) -> None:
         """Begin to stream, or go on with more credit."""
@@ -34,9 +36,11 @@ class Watches:
             watched.credit += watch.credit
             watched.granted.set()
             return
+        if watch.watch in self._ended:
+            return
         if self._logs is None or watch.stream not in STREAMS:
             reason = f"there is no stream {watch.stream!r} of {watch.execution} here"
-            self._send(LogEnd(watch.epoch, watch.watch, reason))
+            self._end(watch, reason)
             return
         watched = self._watched[watch.watch] = _Watched(watch)
         watched.task = asyncio.get_running_loop().create_task(self._stream(watched, self._logs))
@@ -49,6 +53,12 @@ class Watches:
         """The link is gone, and every watcher with it."""
         for watch in list(self._watched):
             self.unfollow(watch)
+        self._ended.clear()
+
+    def _end(self, watch: Watch, reason: str) -> None:
+        self._watched.pop(watch.watch, None)
+        self._ended.add(watch.watch)
+        self._send(LogEnd(watch.epoch, watch.watch, reason))
 
     async def _stream(self, watched: _Watched, logs: Path) -> None:
         watch = watched.watch
@@ -59,8 +69,7 @@ class Watches:
             reason = f"the log cannot be read: {error.strerror}"
         finally:
             file.close()
-        self._watched.pop(watch.watch, None)
-        self._send(LogEnd(watch.epoch, watch.watch, reason))
+        self._end(watch, reason)
 
     async def _pump(self, watched: _Watched, file: LogFile) -> str:
         watch = watched.watch

@@ -290,6 +290,10 @@ async def test_a_watcher_gets_no_more_than_it_granted(o: Orchestrator, agent: Ag
     await o.send(Watch(o.epoch, "w", "a", "stdout", credit=1_000_000))
     await o.until(lambda: ends(o, "w"))
     assert text(o, "w") == b"x" * size
+    await o.send(Watch(o.epoch, "w", "a", "stdout", credit=1_000_000))  # Crossed the end.
+    await o.send(Watch(o.epoch, "last", "a", "stdout", offset=-5))
+    await o.until(lambda: ends(o, "last"))
+    assert text(o, "w") == b"x" * size
 
 
 @scenario()

@@ -205,6 +205,16 @@ def test_a_desired_set_in_several_frames_counts_when_it_is_whole():
     assert [frame.order_rev for frame in core.reports()] == [5]
 
 
+def test_a_desired_set_is_acknowledged_also_when_it_brings_nothing_new():
+    node = Node()
+    node.order(Want.BID)
+    node.listen()
+    order = Order("e", Want.BID, 1, task=TRUE)
+    assert node.core.receive(Desired(1, 1, (order,)), 0.0) == []
+    assert node.listen() == []
+    assert [(frame.order_rev, frame.items) for frame in node.frames] == [(1, ())]
+
+
 def test_executions_that_the_orchestrator_does_not_name_keep_running():
     saved = Saved(entries=(Entry("e", Stage.RUNNING, task=TRUE, driver="process"),))
     node = Node(saved)
