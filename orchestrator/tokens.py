@@ -45,6 +45,13 @@ def create(
 
     Raises ValueError for a scope that there is not, or a user that there is not.
     """
+    return issue(user=user, name=name, scopes=scopes, expires_in=expires_in)[1]
+
+
+def issue(
+    *, user: User | None, name: str, scopes: Iterable[str], expires_in: timedelta | None
+) -> tuple[ApiToken, str]:
+    """Make a token as `create` does; the row, and the secret."""
     wanted = sorted(set(scopes), key=lambda scope: RANK.get(scope, -1))
     if not wanted or not set(wanted) <= RANK.keys():
         raise ValueError(f"scopes are {', '.join(SCOPES)}, not {', '.join(wanted) or 'none'}")
@@ -53,7 +60,7 @@ def create(
     key = uuid.uuid4()
     # The beginning of the id is readable, so that a token found somewhere can be revoked.
     secret = f"{PREFIX}{key.hex[:8]}_{secrets.token_urlsafe(32)}"
-    ApiToken.objects.create(
+    row = ApiToken.objects.create(
         id=key,
         user=user,
         name=name,
@@ -61,7 +68,7 @@ def create(
         scopes=wanted,
         expires_at=None if expires_in is None else timezone.now() + expires_in,
     )
-    return secret
+    return row, secret
 
 
 def authenticate(secret: str) -> ApiToken | None:
