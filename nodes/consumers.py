@@ -38,7 +38,7 @@ _CODES = {
 }
 
 
-class NodeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels has no types.
+class NodeConsumer(AsyncWebsocketConsumer):
     """One link of one node."""
 
     sessions: Sessions
