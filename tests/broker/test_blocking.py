@@ -1,0 +1,288 @@
+"""Blocked jobs: who is woken by what, in which order, at which cost."""
+
+import threading
+
+import pytest
+from django.db import connection, transaction
+
+from nodes.models import Node
+from nodes.protocol.resources import Resources
+from orchestrator import broker
+from orchestrator.lifecycle import Trigger
+from orchestrator.models import BrokerRow, BrokerTrigger, Evaluation
+from orchestrator.scheduling.feasibility import Demand
+from orchestrator.scheduling.plan import Blocked
+from orchestrator.spec import selectors
+from tests import rows
+
+CORE = Resources(cpu=1000)
+
+
+#: The revision of a view of the cluster that has seen everything there is and will be.
+ALL_SEEN = 2**62
+
+
+def revision():
+    """The revision of a view of the cluster taken now, as the snapshot of worlds has it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
+        return int(cursor.fetchone()[0])
+
+
+def block(queue, jobs, *, need=CORE, missing=1, where="", revision=ALL_SEEN):
+    """Let each of *jobs*, which are ready, wait for *need*."""
+    blocked = Blocked(need=need, missing=missing, impossible=False, sentence="no room")
+    demand = Demand(need, "process", selectors.parse(where) if where else ())
+    leases = queue.lease()
+    assert {one.job for one in leases} == {job.pk for job in jobs}
+    queue.settle(
+        *leases,
+        blocked=blocked,
+        demand=demand,
+        revision=revision,
+    )
+    return jobs
+
+
+def woken(queue):
+    return [one.job for one in queue.lease()]
+
+
+@pytest.mark.django_db
+class TestAlone:
+    def test_it_is_not_lent_until_there_is_room(self, queue):
+        node = rows.node(cpu=1000)
+        (job,) = block(queue, [queue.job()])
+        assert woken(queue) == []
+        broker.capacity_freed([node.pk])
+        assert woken(queue) == [job.pk]
+        assert Evaluation.objects.order_by("pk")[0].state == "complete"
+        assert Evaluation.objects.order_by("pk")[1].triggers == {"capacity": 1}
+
+    def test_as_many_are_woken_as_can_be_held_best_priority_first(self, queue):
+        node = rows.node(cpu=2500)
+        jobs = [queue.job(priority) for priority in (10, 30, 20, 40)]
+        block(queue, jobs)
+        broker.capacity_freed([node.pk])
+        assert woken(queue) == [jobs[3].pk, jobs[1].pk]
+
+    def test_a_job_of_many_slots_takes_all_the_room_it_can_use(self, queue):
+        node = rows.node(cpu=3000)
+        (greedy,) = block(queue, [queue.job(60)], missing=10)
+        block(queue, [queue.job(50)])
+        broker.capacity_freed([node.pk])
+        assert woken(queue) == [greedy.pk]
+
+    def test_a_small_job_gets_what_a_large_one_cannot_use(self, queue):
+        node = rows.node(cpu=3000)
+        block(queue, [queue.job(60)], need=Resources(cpu=4000))
+        (small,) = block(queue, [queue.job(50)])
+        broker.capacity_freed([node.pk])
+        assert woken(queue) == [small.pk]
+
+    def test_a_node_that_can_never_match_wakes_nobody(self, queue):
+        plain = rows.node(labels={"zone": "b"})
+        fitting = rows.node(labels={"zone": "a"})
+        (job,) = block(queue, [queue.job()], where="zone in (a, c), arch = x86_64")
+        broker.capacity_freed([plain.pk])
+        assert woken(queue) == []
+        broker.capacity_freed([fitting.pk])
+        assert woken(queue) == [job.pk]
+
+    @pytest.mark.parametrize(
+        "state",
+        [
+            {"connection": "disconnected"},
+            {"approval": "pending"},
+            {"eligible": False},
+            {"draining": True},
+            {"quarantined": "twice"},
+            {"attributes": {}},
+        ],
+    )
+    def test_a_node_that_takes_no_such_work_wakes_nobody(self, queue, state):
+        node = rows.node(**state)
+        block(queue, [queue.job()])
+        broker.capacity_freed([node.pk])
+        assert woken(queue) == []
+
+    def test_anything_else_that_happens_to_the_job_unblocks_it(self, queue):
+        (job,) = block(queue, [queue.job()])
+        broker.enqueue(job.pk, Trigger.JOB_UPDATE)
+        assert woken(queue) == [job.pk]
+        assert queue.row(job).blocked_on is None
+
+    def test_every_blocked_job_is_tried_again_in_about_a_minute(self, queue):
+        (job,) = block(queue, [queue.job()])
+        row = queue.row(job)
+        waits = row.not_before - Evaluation.objects.get().finished_at
+        assert 53 < waits.total_seconds() < 67
+        queue.let_time_pass()
+        assert woken(queue) == [job.pk]
+
+    def test_a_follow_up_that_is_due_earlier_comes_first(self, queue):
+        job = queue.job()
+        lease = queue.one()
+        queue.settle(
+            lease,
+            blocked=Blocked(CORE, 1, False, ""),
+            followups=[(lease.waited_since, Trigger.QUEUE_TIMEOUT)],
+            revision=ALL_SEEN,
+        )
+        queue.let_time_pass()
+        assert queue.one().triggers == {"queue-timeout": 1}
+        assert queue.row(job).blocked_on is None
+
+    def test_what_it_waits_for_is_kept_for_people(self, queue):
+        (job,) = block(queue, [queue.job()], missing=3, where="arch = arm64")
+        assert queue.row(job).blocked_on == {
+            "need": {"cpu": 1000, "memory": 0, "disk": 0, "gpu": 0},
+            "missing": 3,
+            "where": ["driver.process = true", "arch = arm64"],
+            "impossible": False,
+            "sentence": "no room",
+        }
+
+    def test_freed_capacity_is_forgotten_when_nobody_waits(self, queue):
+        broker.capacity_freed([rows.node().pk])
+        broker.fold()
+        assert not BrokerTrigger.objects.exists()
+
+    def test_a_wake_up_reads_as_many_jobs_as_can_be_held(self, queue):
+        """Its cost follows what was freed, not how many wait."""
+        node = rows.node(cpu=1000)
+        template = block(queue, [queue.job()])[0]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO orchestrator_job (id, name, type, priority, version, round, state,"
+                " reason, stop_requested, stop_reason, count, progress, tally, labels, rev,"
+                " oldest_version) SELECT gen_random_uuid(), 'more-' || n, type, priority, 1, 1,"
+                " 'queued', '', false, '', 1, '{}', '{}', '{}', 1, 1"
+                " FROM orchestrator_job, generate_series(1, 20000) n WHERE id = %s",
+                [template.pk],
+            )
+            cursor.execute(
+                "INSERT INTO orchestrator_brokerrow (job_id, type, priority, want, done, token,"
+                " worker, not_before_trigger, deliveries, blocked_class, triggers, blocked_on)"
+                " SELECT j.id, j.type, 10, 7, 7, 1, '', '', 0, r.blocked_class, '{}', r.blocked_on"
+                " FROM orchestrator_job j, orchestrator_brokerrow r WHERE j.name LIKE 'more-%%'"
+            )
+            cursor.execute("ANALYZE orchestrator_brokerrow")
+            broker.capacity_freed([node.pk])
+            before = _rows_read(cursor)
+            assert broker.wake() == 1
+            assert _rows_read(cursor) - before < 20
+        assert woken(queue) == [template.pk]
+
+    def test_a_change_that_was_not_seen_is_looked_at_again_soon(self, queue):
+        node = rows.node(cpu=1000)
+        (job,) = block(queue, [queue.job()], revision=0)
+        row = queue.row(job)
+        assert row.blocked_on is None
+        assert row.want > row.done
+        assert (row.not_before - Evaluation.objects.get().finished_at).total_seconds() < 1
+        queue.let_time_pass()
+        assert woken(queue) == [job.pk]
+        assert node.pk
+
+
+def _rows_read(cursor):
+    """Rows of the queue that this transaction has read, by index or not."""
+    cursor.execute(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
+        " WHERE relname = 'orchestrator_brokerrow'"
+    )
+    return cursor.fetchone()[0]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestTogether:
+    def test_no_wake_up_is_lost(self, queue, at_once):
+        """A node is freed while a plan blocks that has looked before: the job is woken all the same.
+
+        The plan has found no changed node; the waker must not pass before it has blocked.
+        """
+        node = rows.node(cpu=1000)
+        job = queue.job()
+        lease = queue.one()
+        looked, tried = threading.Event(), threading.Event()
+
+        def plan():
+            with transaction.atomic():
+                broker.lock_blocking()
+                looked.set()
+                assert tried.wait(20)
+                broker.hold([lease])
+                blocked = Blocked(CORE, 1, False, "")
+                broker.ack([broker.Result(lease, blocked=blocked, revision=ALL_SEEN)])
+
+        def report():
+            assert looked.wait(20)
+            broker.capacity_freed([node.pk])
+            assert broker.wake(patiently=False) == 0
+            tried.set()
+            return broker.wake()
+
+        assert at_once([plan, report])[1] == 1
+        assert woken(queue) == [job.pk]
+
+    def test_a_plan_sees_what_was_freed_before_it_looks(self, queue):
+        """The other half: the wake-up is consumed before the plan blocks."""
+        node = rows.node(cpu=1000)
+        Node.objects.update(allocated_cpu=1000)
+        job = queue.job()
+        seen = revision()
+        lease = queue.one()
+        with transaction.atomic():
+            Node.objects.update(allocated_cpu=0)
+            broker.capacity_freed([node.pk])
+        assert broker.wake() == 0
+        queue.settle(lease, blocked=Blocked(CORE, 1, False, ""), revision=seen)
+        queue.let_time_pass()
+        assert woken(queue) == [job.pk]
+        assert queue.row(job).deliveries == 1
+
+    def test_storms_of_freeing_and_blocking_end_with_everybody_served(self, queue, at_once):
+        """One core, many jobs that need it: whoever is blocked is woken by whoever lets go."""
+        node = rows.node(cpu=1000)
+        jobs = queue.jobs(12)
+        served = []
+        guard = threading.Lock()
+
+        def work(name):
+            def run():
+                while len(served) < len(jobs):
+                    for lease in queue.lease(3, name):
+                        _evaluate(lease)
+
+            return run
+
+        def _evaluate(lease):
+            seen = revision()
+            full = Node.objects.get(pk=node.pk).allocated_cpu > 0
+            if full:
+                with transaction.atomic():
+                    broker.lock_blocking()
+                    if lease in broker.hold([lease]):
+                        blocked = Blocked(CORE, 1, False, "")
+                        broker.ack([broker.Result(lease, blocked=blocked, revision=seen)])
+                return
+            with transaction.atomic():
+                if lease not in broker.hold([lease]):
+                    return
+                on = Node.objects.select_for_update().get(pk=node.pk)
+                fits = on.allocated_cpu == 0
+                if fits:
+                    Node.objects.filter(pk=node.pk).update(allocated_cpu=1000)
+                broker.ack([broker.Result(lease, complete=fits)])
+            if fits:
+                with guard:
+                    served.append(lease.job)
+                with transaction.atomic():
+                    Node.objects.filter(pk=node.pk).update(allocated_cpu=0)
+                    broker.capacity_freed([node.pk])
+
+        at_once([work(f"w{n}") for n in range(4)])
+        assert sorted(served) == sorted(job.pk for job in jobs)
+        assert not BrokerRow.objects.filter(blocked_on__isnull=False).exists()
+
