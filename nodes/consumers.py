@@ -38,7 +38,7 @@ _CODES = {
 }
 
 
-class NodeConsumer(AsyncWebsocketConsumer):
+class NodeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has no types
     """One link of one node."""
 
     sessions: Sessions

@@ -13,7 +13,7 @@ def tell() -> None:
     """Have this process's Daphne send reasons; call it before the server is made."""
     from daphne import ws_protocol
 
-    class Reasoned(ws_protocol.WebSocketProtocol):
+    class Reasoned(ws_protocol.WebSocketProtocol):  # type: ignore[misc] # Daphne has no types
         def handle_reply(self, message: dict[str, Any]) -> None:
             if message.get("type") == "websocket.close" and self.state == self.STATE_OPEN:
                 self.sendClose(code=message.get("code") or 1000, reason=message.get("reason"))
