@@ -17,8 +17,8 @@ LARGEST_BATCH = 1024 * 1024
 T = TypeVar("T")
 
 
-def json_bytes(request: HttpRequest, *, at_most: int = LARGEST, needed: bool = True) -> bytes:
-    """The body, which is JSON by its own word, not compressed, and not too large."""
+def json_bytes(request: HttpRequest, *, at_most: int = LARGEST) -> bytes:
+    """The body, which is JSON by its own word, not compressed, and not too large; or nothing."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal():
         raise BAD_REQUEST
@@ -27,7 +27,7 @@ def json_bytes(request: HttpRequest, *, at_most: int = LARGEST, needed: bool = T
     body = request.body
     if len(body) > at_most:  # Sent in chunks, it did not say its length.
         raise _too_large(at_most)
-    if not body and not needed:
+    if not body:
         return body
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise _unsupported("Compressed requests are not accepted.", "Send it uncompressed.")
@@ -42,7 +42,7 @@ def json_bytes(request: HttpRequest, *, at_most: int = LARGEST, needed: bool = T
 
 def read(request: HttpRequest, kind: type[T], *, at_most: int = LARGEST) -> T:
     """The body as a *kind*; one that has only defaults may be left out."""
-    body = json_bytes(request, at_most=at_most, needed=False)
+    body = json_bytes(request, at_most=at_most)
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.ValidationError as error:

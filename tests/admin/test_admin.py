@@ -25,7 +25,7 @@ OURS = [model for model in site._registry if model._meta.app_label in {"orchestr
 
 @pytest.fixture
 def root():
-    return User.objects.create_superuser("root", password="of no use here")
+    return User.objects.create_superuser("root")
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_node_is_approved_rejected_and_spared(browser):
 
 
 def test_who_may_only_look_cannot_act(db):
-    looker = User.objects.create_user("looker", password="of no use here", is_staff=True)
+    looker = User.objects.create_user("looker", is_staff=True)
     looker.user_permissions.add(*Permission.objects.filter(codename__in=["view_job", "view_node"]))
     client = Client()
     client.force_login(looker)

@@ -45,7 +45,7 @@ def spec(name: str = "a-job", **differing: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def root(db) -> User:
-    return User.objects.create_superuser("root", password="of no use here")
+    return User.objects.create_superuser("root")
 
 
 @pytest.fixture

@@ -1,0 +1,74 @@
+"""Many at once, over real connections: one answer per key, one job per name."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+
+from orchestrator import tokens
+from orchestrator.models import Event, IdempotencyKey, Job, JobVersion
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+AT_ONCE = 8
+
+
+def spec(count=1):
+    return json.dumps({"name": "a-job", "count": count, "task": {"command": ["true"]}})
+
+
+@pytest.fixture
+def at_once():
+    """Post all of these at the same moment; the answers, in their order."""
+    root = User.objects.create_superuser("root")
+    secret = tokens.create(user=root, name="t", scopes=["submit"], expires_in=None)
+    gate = Barrier(AT_ONCE)
+
+    def post(body, key):
+        headers = {"Authorization": f"Bearer {secret}"}
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        try:
+            gate.wait(10)
+            client = Client(raise_request_exception=False)
+            return client.post("/api/v1/jobs", body, "application/json", headers=headers)
+        finally:
+            connection.close()
+
+    def post_all(requests):
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            return list(threads.map(lambda it: post(*it), requests))
+
+    return post_all
+
+
+def test_one_key_gets_one_answer(at_once):
+    answers = at_once([(spec(), "k1")] * AT_ONCE)
+    assert {answer.status_code for answer in answers} == {201}
+    assert all(answer.json() == answers[0].json() for answer in answers)
+    assert sum("Idempotency-Replayed" in answer for answer in answers) == AT_ONCE - 1
+    assert (Job.objects.count(), IdempotencyKey.objects.count()) == (1, 1)
+    assert Event.objects.filter(what="submit").count() == 1
+
+
+def test_one_key_with_different_bodies_is_good_for_one_of_them(at_once):
+    answers = at_once([(spec(count), "k1") for count in range(AT_ONCE)])
+    assert sorted(answer.status_code for answer in answers) == [201] + [422] * (AT_ONCE - 1)
+    assert JobVersion.objects.count() == 1
+
+
+def test_one_name_is_one_job(at_once):
+    answers = at_once([(spec(), None)] * AT_ONCE)
+    assert sorted(answer.status_code for answer in answers) == [200] * (AT_ONCE - 1) + [201]
+    assert (Job.objects.count(), JobVersion.objects.count()) == (1, 1)
+
+
+def test_different_versions_are_all_kept_in_some_order(at_once):
+    answers = at_once([(spec(count), None) for count in range(AT_ONCE)])
+    assert {answer.status_code for answer in answers} == {200, 201}
+    assert sorted(answer.json()["version"] for answer in answers) == list(range(1, AT_ONCE + 1))
+    assert Job.objects.get().version == AT_ONCE
