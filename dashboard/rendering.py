@@ -59,7 +59,7 @@ class Page(LoginRequiredMixin, View):
         cursor = live.feed.cursor  # Before anything is read: later changes will be told.
         return render(request, f"{self.folder}/page.html", {"page": self, "cursor": cursor})
 
-    def handle_no_permission(self) -> HttpResponse:
+    def handle_no_permission(self) -> HttpResponse:  # type: ignore[override]
         """Send people to sign in; tell a page that refreshes itself in a word."""
         if "regions" in self.request.GET and not self.request.user.is_authenticated:
             return HttpResponse("signed out", status=401, content_type="text/plain")
@@ -81,7 +81,7 @@ class Page(LoginRequiredMixin, View):
     def may(self) -> Mapping[str, bool]:
         """What the viewer may do, by kind of action."""
         user = self.request.user
-        return {kind: bool(user.has_perm(permission)) for kind, permission in MAY.items()}  # type: ignore[union-attr]
+        return {kind: bool(user.has_perm(permission)) for kind, permission in MAY.items()}
 
     @cached_property
     def setting(self) -> ClusterSetting:

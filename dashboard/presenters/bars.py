@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .states import ORDER
-from .words import amount
+from .words import amount, of
 
 WIDTH = 100.0
 LEAST = 2.5
@@ -34,7 +34,7 @@ class Capacity:
     """How much of one dimension is allocated."""
 
     name: str
-    used: str
+    said: str
     total: str
     free: str
     percent: int
@@ -70,7 +70,7 @@ def capacity(name: str, allocated: int, total: int) -> Capacity:
     part = allocated / total if total else 0.0
     return Capacity(
         name=name,
-        used=amount(name, allocated),
+        said=of(name, allocated, total),
         total=amount(name, total),
         free=amount(name, max(0, total - allocated)),
         percent=round(100 * part),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.models import BrokerRow, Job
 
 _LIVE = {"pending", "queued", "running"}
+_FIGURES = {"ok": "completed"}
 _SLOT_WORDS = {"stopped": "not run", "failed": "failed", "waiting": "waiting"}
 
 
@@ -75,7 +76,7 @@ def head(job: Job, row: BrokerRow | None) -> JobHead:
     at_work = sum(n for look, n in by_look(job.tally).items() if look in {"running", "starting"})
     figures = [("slots", f"{job.count:,}")]
     figures += [
-        (look, f"{n:,}")
+        (_FIGURES.get(look, look), f"{n:,}")
         for look, n in slots_by_look(job.count, job.tally, job.state).items()
         if n and look != "stopped"
     ]
@@ -104,7 +105,7 @@ def sentence(job: Job) -> str:
     if job.stop_requested and job.state in _LIVE:
         return f"Stop requested{_because(job.stop_reason)}; waiting for its nodes to confirm."
     if job.state == "stopped":
-        return f"Stopped{_because(job.stop_reason)}{_after(job)}."
+        return f"Stopped{_after(job)}{_because(job.stop_reason)}."
     if job.state == "completed":
         all_of = "Its slot" if job.count == 1 else f"All {job.count:,} slots"
         return f"{all_of} completed{_after(job)}."
@@ -127,7 +128,7 @@ def waits(job: Job, row: BrokerRow | None) -> str:
     if row.dead_letter is not None:
         return "dead letter"
     if row.blocked_on is not None:
-        return "impossible" if "impossible" in job.reason else "capacity"
+        return "impossible" if row.blocked_on.get("impossible") else "capacity"
     return ""
 
 
@@ -157,13 +158,13 @@ def by_look(tally: Mapping[str, int]) -> dict[str, int]:
 
 
 def _because(reason: str) -> str:
-    return f" because: {reason}" if reason else ""
+    return f", because: {reason.rstrip('.')}" if reason else ""
 
 
 def _after(job: Job) -> str:
     if job.ended_at is None:
         return ""
-    return f", {duration((job.ended_at - job.round_at).total_seconds())} after it was submitted"
+    return f" after {duration((job.ended_at - job.round_at).total_seconds())}"
 
 
 def _full_stop(text: str) -> str:

@@ -109,20 +109,25 @@ class Lifeline:
     legend: tuple[tuple[str, str], ...]
 
 
+ONE_MOMENT = 0.0005
+
 LATE = 5.0
 """Seconds after which a difference of the lanes is worth a look."""
 
 
 def lifeline(execution: Execution, rows: Sequence[ExecutionHistory], now: datetime) -> Lifeline:
     """The two lanes of *execution*; the last stretch is open while it is live."""
-    instants = sorted({row.at for row in rows})
+    steps = _together(rows)
+    instants = sorted({step.at for step in steps})
     ended = execution.ended_at is not None
     finish = instants[-1] if ended and instants else now
     xs, end = _axis(instants, finish, ended=ended)
-    changes = {lane: [row for row in rows if row.lane == lane] for lane in ("desired", "observed")}
+    changes = {
+        lane: [step for step in steps if step.lane == lane] for lane in ("desired", "observed")
+    }
     desired = _spans(changes["desired"], xs, end, finish, ended=ended)
     observed = _spans(changes["observed"], xs, end, finish, ended=ended)
-    marks = tuple(_marks(rows, xs))
+    marks = tuple(_marks(steps, xs))
     used = {mark.letter for mark in marks}
     return Lifeline(
         width=WIDTH,
@@ -132,14 +137,39 @@ def lifeline(execution: Execution, rows: Sequence[ExecutionHistory], now: dateti
         observed=observed,
         marks=marks,
         columns=tuple(_columns(instants, xs, end, finish, ended=ended)),
-        gaps=tuple(_gaps(rows, xs, end, finish)),
+        gaps=tuple(_gaps(steps, xs, end, finish)),
         now=None if ended else end,
         label=_label(changes["observed"], finish),
         legend=tuple((letter, name) for letter, name in NAMES.items() if letter in used),
     )
 
 
-def letter(row: ExecutionHistory) -> str:
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A row of the history, at the moment that it shares with others."""
+
+    at: datetime
+    lane: str
+    after: str
+    writer: str
+    actor: str
+    reason: str
+
+
+def _together(rows: Sequence[ExecutionHistory]) -> list[_Step]:
+    """The rows in order; what one transaction wrote in both lanes gets one moment."""
+    found: list[_Step] = []
+    for row in sorted(rows, key=lambda row: (row.at, row.rev)):
+        at, lanes = row.at, set()
+        if found:
+            lanes = {step.lane for step in found if step.at == found[-1].at}
+            near = (row.at - found[-1].at).total_seconds() < ONE_MOMENT
+            at = found[-1].at if near and row.lane not in lanes else row.at
+        found.append(_Step(at, row.lane, row.after, row.writer, row.actor, row.reason))
+    return found
+
+
+def letter(row: ExecutionHistory | _Step) -> str:
     """Who wrote *row*: E, S, F, or N where the Endpoint wrote what a node had reported."""
     if row.writer == "endpoint" and row.actor.startswith("node"):
         return "N"
@@ -164,7 +194,7 @@ def _axis(
 
 
 def _spans(
-    rows: Sequence[ExecutionHistory],
+    rows: Sequence[_Step],
     xs: dict[datetime, float],
     end: float,
     finish: datetime,
@@ -188,7 +218,7 @@ def _meaning(mean: str) -> str:
     return f": {mean}" if mean else ""
 
 
-def _marks(rows: Sequence[ExecutionHistory], xs: dict[datetime, float]) -> list[Mark]:
+def _marks(rows: Sequence[_Step], xs: dict[datetime, float]) -> list[Mark]:
     found: dict[tuple[float, str], Mark] = {}
     for row in rows:
         sign = letter(row)
@@ -220,7 +250,7 @@ def _columns(
 
 
 def _gaps(
-    rows: Sequence[ExecutionHistory], xs: dict[datetime, float], end: float, finish: datetime
+    rows: Sequence[_Step], xs: dict[datetime, float], end: float, finish: datetime
 ) -> list[Gap]:
     lanes = {"desired": "", "observed": ""}
     found, begun = [], None
@@ -246,7 +276,7 @@ def _gap(begun: datetime, until: datetime, x: float, end: float) -> Gap:
     return Gap(x, width, round(x + width / 2, 1), f"differed {duration(took)}", took > LATE)
 
 
-def _label(rows: Sequence[ExecutionHistory], finish: datetime) -> str:
+def _label(rows: Sequence[_Step], finish: datetime) -> str:
     said = []
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         took = ((finish if after is None else after.at) - row.at).total_seconds()

@@ -66,12 +66,7 @@ class Holder:
 def line(node: Node) -> NodeLine:
     """One node for a list."""
     beat = getattr(node, "heartbeat", None)
-    allocated, total = node.allocated.astuple(), node.capacity.astuple()
-    bars = tuple(
-        capacity(name, taken, of)
-        for name, taken, of in zip(DIMENSIONS, allocated, total, strict=True)
-        if of or name in {"cpu", "memory"}
-    )
+    bars = tuple(bar for bar in capacities(node) if bar.name != "disk")
     return NodeLine(
         id=str(node.pk),
         name=node.name,
@@ -97,6 +92,16 @@ def head(node: Node, held: Sequence[Execution]) -> NodeHead:
     sentence = f"{said}. It holds {counted(len(held), 'execution')}."
     facts = sorted((str(key), str(value)) for key, value in node.attributes.items())
     return NodeHead(line(node), sentence, tuple(facts))
+
+
+def capacities(node: Node) -> tuple[Capacity, ...]:
+    """What is allocated of every dimension that *node* has."""
+    allocated, total = node.allocated.astuple(), node.capacity.astuple()
+    return tuple(
+        capacity(name, taken, of)
+        for name, taken, of in zip(DIMENSIONS, allocated, total, strict=True)
+        if of or name in {"cpu", "memory"}
+    )
 
 
 def holders(node: Node, held: Sequence[Execution]) -> list[Holder]:

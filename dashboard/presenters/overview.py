@@ -171,7 +171,7 @@ def _of_node(node: Node) -> Item:
         quarantined=node.quarantined,
     )
     waits = node.approval == "pending"
-    text = f"{capitalised(shown.word)}: {shown.mean}."
+    text = f"{capitalised(shown.mean)}."
     since = node.created_at if waits else node.connection_since
     return Item(shown.look, shown.word, node.name, text, "node", str(node.pk), since, waits)
 
@@ -182,7 +182,7 @@ def _of_row(row: BrokerRow) -> Item:
         text = f"Its evaluation failed {counted(row.deliveries, 'time')}: {row.dead_letter}"
         return Item("failed", "dead letter", name, text, "job", key, row.ready_since)
     if row.blocked_on is not None:
-        never = "impossible" in row.job.reason
+        never = row.blocked_on.get("impossible", False)
         look, word = ("failed", "impossible") if never else ("blocked", "blocked")
         text = capitalised(row.job.reason) or "Nothing fits now."
         return Item(look, word, name, text, "job", key, row.ready_since)

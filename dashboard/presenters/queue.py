@@ -20,7 +20,7 @@ _TRIGGERS = {
     "job-stop": "somebody asked to stop the job",
     "job-rerun": "somebody asked to run the job again",
     "job-scale": "the job was scaled",
-    "execution-update": "a node reported about an execution",
+    "execution-update": "an execution changed",
     "execution-failed": "an execution failed",
     "execution-timeout": "an execution ran too long",
     "job-timeout": "the job ran too long",
@@ -118,7 +118,7 @@ def pocket(name: str, found: PocketLike, cap: int) -> Pocket:
         name=name,
         title=title,
         mean=mean,
-        look=look if found.n else "stopped",
+        look=look,
         n=capped(found.n, cap),
         empty=not found.n,
         oldest=found.oldest if found.n else None,
@@ -164,7 +164,7 @@ def line(evaluation: Evaluation, *, job_name: str = "") -> Line:
 
 
 def triggers(counts: Mapping[str, Any] | Sequence[str]) -> str:
-    """Why an evaluation was asked for, in words: ``a node joined and its time came (2 times)``."""
+    """Why an evaluation was asked for, in words: ``a node joined, capacity became free``."""
     pairs = counts.items() if isinstance(counts, Mapping) else [(name, 1) for name in counts]
     said = []
     for name, n in pairs:

@@ -6,6 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.spec import JobSpec, Needs, Retry, TaskSpec, Timeouts
+
+from .words import size
+
 
 @dataclass(frozen=True, slots=True)
 class SpecLine:
@@ -26,7 +30,7 @@ class Change:
 
 def lines(spec: Mapping[str, Any]) -> list[SpecLine]:
     """*spec* in the shape of YAML; what is empty is left out."""
-    return list(_mapping(spec, ""))
+    return list(_mapping(_pruned(spec), ""))
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
@@ -39,9 +43,29 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     ]
 
 
+#: The order in which people write a specification; the database keeps none.
+_RANK = {
+    key: rank
+    for rank, key in enumerate(
+        field for part in (JobSpec, TaskSpec, Needs, Retry, Timeouts) for field in part.model_fields
+    )
+}
+
+
+def _pruned(value: Any) -> Any:
+    """*value* without what is empty, at any depth."""
+    if not isinstance(value, Mapping):
+        return value
+    kept = {key: _pruned(inner) for key, inner in value.items()}
+    return {key: inner for key, inner in kept.items() if inner not in (None, {}, [], "")}
+
+
 def _mapping(value: Mapping[str, Any], indent: str) -> Iterator[SpecLine]:
-    for key, inner in value.items():
-        if inner not in (None, {}, [], ""):
+    for key in sorted(value, key=lambda key: _RANK.get(key, len(_RANK))):
+        inner = value[key]
+        if key in {"memory", "disk"} and isinstance(inner, int) and inner:
+            yield SpecLine(indent, f"{key}:", size(inner), "number")
+        else:
             yield from _entry(f"{key}:", inner, indent)
 
 

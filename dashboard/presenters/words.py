@@ -43,6 +43,14 @@ def amount(dimension: str, value: int) -> str:
     return size(value)
 
 
+def of(dimension: str, part: int, whole: int) -> str:
+    """A part and the whole: ``5.8 of 16 cores``; the unit is said once where it is the same."""
+    first, all_of = amount(dimension, part), amount(dimension, whole)
+    number, _, unit = first.partition(" ")
+    same = dimension == "cpu" or unit == all_of.partition(" ")[2]
+    return f"{number if same else first} of {all_of}"
+
+
 def amounts(needs: Mapping[str, int]) -> str:
     """All dimensions that are not zero: ``2 cores, 512 MiB memory``."""
     parts = [

@@ -15,6 +15,7 @@ from orchestrator.models import BrokerRow, ClusterSetting, Event, Job
 
 MOST_LIVE = 50_000
 RECENT = 4000
+MOST_WAITING = 1000
 ATTENTION = 20
 
 
@@ -62,7 +63,7 @@ _LIVE = """
 def recent(now: datetime) -> Recent:
     """What the newest executions of the last hour did, minute by minute."""
     with connection.cursor() as cursor:
-        cursor.execute(_MINUTES, [now, now, RECENT])
+        cursor.execute(_MINUTES, {"now": now, "most": RECENT})
         minutes, sample, waits = cursor.fetchone()
     return Recent(
         minutes=tuple(Minute(*row) for row in minutes or ()),
@@ -77,11 +78,11 @@ _MINUTES = """
                AND e.attempt = 1 AS first
         FROM (
             SELECT job_id, created_at, started_at, ended_at, observed, round, attempt
-            FROM orchestrator_execution WHERE created_at > %s::timestamptz - interval '1 hour'
-            ORDER BY created_at DESC, id LIMIT %s
+            FROM orchestrator_execution WHERE created_at > %(now)s::timestamptz - interval '1 hour'
+            ORDER BY created_at DESC, id LIMIT %(most)s
         ) e JOIN orchestrator_job j ON j.id = e.job_id
     ), minutes AS (
-        SELECT floor(extract(epoch FROM %s::timestamptz - created_at) / 60)::int AS ago,
+        SELECT floor(extract(epoch FROM %(now)s::timestamptz - created_at) / 60)::int AS ago,
                count(*) AS decided, count(started_at) AS started,
                count(*) FILTER (WHERE observed = 'failed') AS failed
         FROM newest GROUP BY 1
@@ -161,7 +162,12 @@ def troubled_rows(late: datetime) -> list[BrokerRow]:
     troubled = (
         Q(dead_letter__isnull=False)
         | Q(blocked_on__isnull=False)
-        | Q(want__gt=F("done"), leased_want__isnull=True, ready_since__lt=late)
+        | Q(
+            want__gt=F("done"),
+            leased_want__isnull=True,
+            not_before__isnull=True,
+            ready_since__lt=late,
+        )
     )
     rows: QuerySet[BrokerRow] = BrokerRow.objects.filter(troubled).select_related("job")
     return list(rows.order_by("-priority", "ready_since")[:ATTENTION])
@@ -173,12 +179,18 @@ def failed_jobs(since: datetime) -> list[Job]:
     return [job for job in newest if job.ended_at and job.ended_at > since]
 
 
-def waiting_jobs(cap: int = 1000) -> dict[str, int]:
-    """Jobs that wait, by state; stops counting at *cap* of each."""
-    return {
-        state: Job.objects.filter(state=state).order_by("-created_at")[:cap].count()
-        for state in ("pending", "queued")
-    }
+def waiting_jobs() -> dict[str, int]:
+    """Jobs that wait, by state; stops counting at MOST_WAITING of each."""
+    with connection.cursor() as cursor:
+        cursor.execute(_WAITING, {"most": MOST_WAITING})
+        return dict(cursor.fetchall())
+
+
+_WAITING = """
+    SELECT state, (SELECT count(*) FROM (SELECT 1 FROM orchestrator_job j
+                                         WHERE j.state = w.state LIMIT %(most)s) jobs)
+    FROM (VALUES ('pending'), ('queued')) w(state)
+"""
 
 
 def newest_jobs(limit: int = 8) -> list[Job]:

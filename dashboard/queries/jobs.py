@@ -47,7 +47,7 @@ def slots(job: Job) -> list[tuple[int, str, str, UUID]]:
 
 
 def executions(job: Job, before: str) -> Slice[Execution]:
-    return newest(Execution.objects.filter(job=job).select_related("node"), before)
+    return newest(Execution.objects.filter(job=job).select_related("node", "job"), before)
 
 
 def evaluations(job: Job, limit: int = 20) -> list[Evaluation]:

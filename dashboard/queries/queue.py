@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import connection
-from django.db.models import F, Q, QuerySet
 
+from orchestrator import broker
 from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
 
-POCKETS = ("ready", "leased", "waiting", "blocked", "dead")
+POCKETS = tuple(pocket.value for pocket in broker.Pocket)
 COUNTED = 10_000
 LISTED = 50
 SEEN_WITHIN = timedelta(minutes=10)
@@ -58,11 +58,11 @@ _POCKETS = """
                CASE WHEN leased_want IS NOT NULL THEN 'leased'
                     WHEN dead_letter IS NOT NULL THEN 'dead'
                     WHEN blocked_on IS NOT NULL THEN 'blocked'
-                    WHEN not_before > clock_timestamp() THEN 'waiting'
+                    WHEN not_before IS NOT NULL THEN 'waiting'
                     ELSE 'ready' END AS pocket
         FROM orchestrator_brokerrow
         WHERE want > done OR leased_want IS NOT NULL OR dead_letter IS NOT NULL
-              OR blocked_on IS NOT NULL
+              OR blocked_on IS NOT NULL OR not_before IS NOT NULL
         LIMIT %s
     ) queue GROUP BY pocket, type
 """
@@ -70,31 +70,15 @@ _POCKETS = """
 _ARRIVING = """
     SELECT count(*), min(at) FROM (
         SELECT at FROM orchestrator_brokertrigger
-        WHERE not_before IS NULL OR not_before <= clock_timestamp() ORDER BY id LIMIT %s
+        WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())
+        ORDER BY not_before, id LIMIT %s
     ) arriving
 """
 
 
-def rows(pocket: str, now: datetime) -> list[BrokerRow]:
+def rows(pocket: str) -> list[BrokerRow]:
     """The first jobs of one pocket, those first that will be taken first."""
-    found: QuerySet[BrokerRow] = BrokerRow.objects.filter(_IN[pocket]).select_related("job")
-    if pocket in {"ready", "waiting"}:
-        due = Q(not_before__lte=now) if pocket == "ready" else Q(not_before__gt=now)
-        found = found.filter(due)
-    order = ("not_before",) if pocket == "waiting" else ("-priority", "ready_since", "job_id")
-    return list(found.order_by(*order)[:LISTED])
-
-
-_UNDECIDED = Q(
-    want__gt=F("done"), leased_want=None, dead_letter__isnull=True, blocked_on__isnull=True
-)
-_IN = {
-    "ready": _UNDECIDED,
-    "waiting": _UNDECIDED,
-    "leased": Q(leased_want__isnull=False),
-    "blocked": Q(blocked_on__isnull=False, leased_want=None),
-    "dead": Q(dead_letter__isnull=False, leased_want=None),
-}
+    return list(broker.pocket(broker.Pocket(pocket), LISTED))
 
 
 def workers(now: datetime) -> list[WorkerProcess]:

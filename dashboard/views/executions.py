@@ -31,7 +31,7 @@ class ExecutionPage(Page):
         return find.history(self.execution)
 
     @property
-    def title(self) -> str:  # type: ignore[override]
+    def title(self) -> str:
         return f"{self.execution.job.name} · slot {self.execution.slot}"
 
     def header(self) -> executions.Head:

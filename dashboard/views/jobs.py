@@ -58,7 +58,7 @@ class OneJob(Page):
         return found
 
     @property
-    def title(self) -> str:  # type: ignore[override]
+    def title(self) -> str:
         return self.job.name
 
     def header(self) -> jobs.JobHead:

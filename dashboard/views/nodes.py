@@ -9,10 +9,15 @@ from urllib.parse import urlencode
 from django.http import Http404
 
 from dashboard.presenters import executions, nodes
+from dashboard.presenters.words import counted
 from dashboard.queries import nodes as find
 from dashboard.rendering import Page
 from nodes.models import Node
 from orchestrator.models import Execution
+
+
+LARGEST = 10
+"""Executions that a node's page names as those that hold most of it."""
 
 
 class Nodes(Page):
@@ -52,16 +57,18 @@ class NodePage(Page):
         return find.held(self.node)
 
     @property
-    def title(self) -> str:  # type: ignore[override]
+    def title(self) -> str:
         return self.node.name
 
     def header(self) -> nodes.NodeHead:
         return nodes.head(self.node, self.held)
 
     def capacity(self) -> dict[str, Any]:
+        rest = len(self.held) - LARGEST
         return {
-            "bars": nodes.line(self.node).bars,
-            "holders": nodes.holders(self.node, self.held),
+            "bars": nodes.capacities(self.node),
+            "holders": nodes.holders(self.node, self.held[:LARGEST]),
+            "more": f"and {counted(rest, 'smaller one')}" if rest > 0 else "",
         }
 
     def facts(self) -> dict[str, Any]:

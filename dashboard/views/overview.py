@@ -42,7 +42,7 @@ class Overview(Page):
             cluster.waiting_jobs(),
             self.recent.minutes,
             (self.room.ready, self.room.known),
-            cap=1000,
+            cap=cluster.MOST_WAITING,
             sample=(self.recent.sample, cluster.RECENT),
         )
 

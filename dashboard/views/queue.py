@@ -42,7 +42,7 @@ class Queue(Page):
     def pocket(self) -> dict[str, Any]:
         if not self.pocket_name:
             return {"name": "", "rows": []}
-        rows = find.rows(self.pocket_name, self.now)
+        rows = find.rows(self.pocket_name)
         return {
             "name": self.pocket_name,
             "pocket": queue.pocket(self.pocket_name, find.Pocket(len(rows)), find.LISTED + 1),
@@ -69,7 +69,7 @@ class EvaluationPage(Page):
         return found
 
     @property
-    def title(self) -> str:  # type: ignore[override]
+    def title(self) -> str:
         return f"Evaluation {self.evaluation.pk}"
 
     def record(self) -> dict[str, Any]:
