@@ -206,7 +206,7 @@ def _submit(specs: Sequence[spec.JobSpec], actor: str, user: User | None) -> lis
         job.name: job
         for job in Job.objects.filter(name__in=[it.name for it in specs])
         .order_by("pk")
-        .select_for_update(of=("self",))
+        .select_for_update(of=("self",), no_key=True)
     }
     submitted = {it.job.name: it for it in _create(specs, existing, actor, user)}
     for it in specs:
@@ -286,7 +286,7 @@ def _version(job: Job, number: int, it: spec.JobSpec, actor: str, user: User | N
 
 
 def _lock(job_id: UUID) -> Job:
-    job = Job.objects.filter(pk=job_id).select_for_update(of=("self",)).first()
+    job = Job.objects.filter(pk=job_id).select_for_update(of=("self",), no_key=True).first()
     if job is None:
         raise NotFound(kind="job", name=str(job_id))
     return job

@@ -3,6 +3,9 @@
 Both change rows by condition, many in one statement; the trigger in the database checks each
 move, numbers it and writes the history.  Callers lock first, in the canonical order: executions
 by id, then nodes by id (`lock_executions`, `lock_nodes`).
+
+Locks are FOR NO KEY UPDATE: foreign keys are checked at commit, with a KEY SHARE lock on the job
+and the node of each new row, out of any order; against FOR UPDATE that deadlocks.
 """
 
 from __future__ import annotations
@@ -60,14 +63,14 @@ class Wish:
 
 def lock_executions(ids: Iterable[UUID]) -> dict[UUID, Execution]:
     """Lock these executions, in the order of their ids, until the transaction ends."""
-    rows = Execution.objects.filter(pk__in=set(ids)).order_by("pk").select_for_update(of=("self",))
-    return {row.pk: row for row in rows}
+    rows = Execution.objects.filter(pk__in=set(ids)).order_by("pk")
+    return {row.pk: row for row in rows.select_for_update(of=("self",), no_key=True)}
 
 
 def lock_nodes(ids: Iterable[UUID]) -> dict[UUID, Node]:
     """Lock these nodes, in the order of their ids, until the transaction ends."""
-    rows = Node.objects.filter(pk__in=set(ids)).order_by("pk").select_for_update(of=("self",))
-    return {row.pk: row for row in rows}
+    rows = Node.objects.filter(pk__in=set(ids)).order_by("pk")
+    return {row.pk: row for row in rows.select_for_update(of=("self",), no_key=True)}
 
 
 def observe(observations: Sequence[Observation]) -> int:

@@ -110,6 +110,7 @@ class Core:
                     attributes=machine.attributes,
                     order_rev=self.order_rev,
                     holds=holds,
+                    partial=len(by_liveness) > len(holds),
                     agent_version=machine.agent_version,
                 )
             )

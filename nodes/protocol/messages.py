@@ -135,7 +135,8 @@ class Hello(Struct, frozen=True, tag="hello", omit_defaults=True):
     """The first message on every link: who I am, what I offer, what I hold.
 
     ``instance`` is new with every start of the agent, ``run`` counts its starts, ``ledger`` names
-    the database of the state directory, ``boot`` the boot of the machine.
+    the database of the state directory, ``boot`` the boot of the machine.  When ``partial``, more
+    is held than ``holds`` names: what is not named may be held all the same.
     """
 
     version: int
@@ -147,6 +148,7 @@ class Hello(Struct, frozen=True, tag="hello", omit_defaults=True):
     attributes: Annotated[dict[str, str], Meta(max_length=256)]
     order_rev: Count = 0
     holds: tuple[Held, ...] = ()
+    partial: bool = False
     agent_version: str = ""
 
 

@@ -229,7 +229,7 @@ def _meet_conditions(request: HttpRequest, name: str) -> None:
     must, must_not = request.headers.get("If-Match"), request.headers.get("If-None-Match")
     if must is None and must_not is None:
         return
-    rows = Job.objects.filter(name=name).select_for_update(of=("self",))
+    rows = Job.objects.filter(name=name).select_for_update(of=("self",), no_key=True)
     rev = rows.values_list("rev", flat=True).first()
     tag = None if rev is None else etag(rev)
     if (must is None or matches(must, tag)) and (must_not is None or not matches(must_not, tag)):

@@ -112,7 +112,7 @@ def desired(node: UUID, hello: Hello, _epoch: int, /) -> DesiredSet:
     """
     held = {UUID(it.execution): it for it in hello.holds if _is_id(it.execution)}
     with transaction.atomic():
-        stops = _catch_up(node, held)
+        stops = _catch_up(node, held, partial=hello.partial)
     with transaction.atomic():
         # The node's row keeps plans out, so that the set and its revision belong together.
         row = Node.objects.select_for_update(no_key=True).get(pk=node)
@@ -147,7 +147,7 @@ _PROVES = {
 }
 
 
-def _catch_up(node: UUID, held: Mapping[UUID, Held]) -> list[Order]:
+def _catch_up(node: UUID, held: Mapping[UUID, Held], *, partial: bool) -> list[Order]:
     reserved = Execution.objects.filter(node_id=node, reserved=True).values_list("pk", flat=True)
     locked = lock_executions({*reserved, *held})
     moves: list[Observation] = []
@@ -160,6 +160,8 @@ def _catch_up(node: UUID, held: Mapping[UUID, Held]) -> list[Order]:
         holding = held.get(execution.pk)
         over = execution.observed in OBSERVED.terminal
         if holding is None:
+            if partial:
+                continue  # It may be held, and not be named.
             if over:
                 forgotten.append(execution.pk)
                 freed += execution.resources

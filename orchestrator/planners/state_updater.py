@@ -74,7 +74,11 @@ def apply(decisions: Sequence[Decision]) -> None:
 
 
 def _lock_jobs(ids: Iterable[UUID]) -> dict[UUID, Job]:
-    rows = Job.objects.filter(pk__in=set(ids)).order_by("pk").select_for_update(of=("self",))
+    rows = (
+        Job.objects.filter(pk__in=set(ids))
+        .order_by("pk")
+        .select_for_update(of=("self",), no_key=True)
+    )
     return {job.pk: job for job in rows}
 
 

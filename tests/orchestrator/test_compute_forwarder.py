@@ -1,5 +1,6 @@
 """What nodes must be told, read from the executions themselves."""
 
+import msgspec
 import pytest
 
 from nodes.models import Node
@@ -138,3 +139,12 @@ def test_orders_of_many_nodes_take_two_queries(django_assert_max_num_queries):
         rows.execution(job, node, slot=slot)
     with django_assert_max_num_queries(2):
         assert len(compute_forwarder.orders({node.pk: 0 for node in nodes})) == 20
+
+
+def test_a_node_that_holds_more_than_it_can_name_loses_nothing():
+    node, job = rows.node(), rows.job()
+    running = rows.execution(job, node, observed=Observed.RUNNING)
+    partial = msgspec.structs.replace(hello(), partial=True)
+    answer = compute_forwarder.desired(node.pk, partial, 1)
+    assert [order.want for order in answer.orders] == [Want.RUN]
+    assert state(running) == ("running", "running")

@@ -32,5 +32,8 @@ class Command(BaseCommand):
     def handle(self, *_arguments: Any, **options: Any) -> None:
         from daphne.cli import CommandLineInterface
 
+        from nodes import reasons
+
+        reasons.tell()
         binding = ("--bind", options["host"], "--port", str(options["port"]))
         CommandLineInterface().run([*FLAGS, *binding, "orchestrator.asgi:application"])
