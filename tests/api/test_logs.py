@@ -1,0 +1,196 @@
+"""Logs over the API: live from a real session, and what was kept when the node is away."""
+
+import asyncio
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import AsyncClient
+
+from nodes.protocol import codec
+from nodes.protocol.messages import LogChunk, LogEnd, Watch
+from orchestrator import tokens
+from orchestrator.models import Execution, ExecutionOutput
+from tests import rows
+from tests.nodes.links import hello, joined, play
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def reader():
+    """Read an address to its end; the text."""
+    root = User.objects.create_superuser("root")
+    secret = tokens.create(user=root, name="t", scopes=["read"], expires_in=None)
+
+    async def read(path):
+        answer = await AsyncClient().get(
+            f"/api/v1/{path}", headers={"Authorization": f"Bearer {secret}"}
+        )
+        assert answer.status_code == 200
+        assert answer["Content-Type"].startswith("text/plain")
+        return b"".join([piece async for piece in answer]).decode()
+
+    return read
+
+
+def running(node, **differing):
+    job = differing.pop("job", None) or rows.job(name="talks", count=3)
+    return rows.execution(job, node, observed="running", cpu=0, memory=0, **differing)
+
+
+async def send(link, watch, offset, data):
+    await link.put_bytes(codec.encode_chunk(LogChunk(link.epoch, watch.watch, offset, data)))
+
+
+async def end(link, watch, reason=""):
+    await link.say(LogEnd(link.epoch, watch.watch, reason))
+
+
+def test_a_log_comes_from_the_node(reader):
+    node, credential = joined()
+    execution = running(node)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        text = asyncio.create_task(
+            reader(f"executions/{execution.pk}/logs?follow=true&stream=stderr&offset=3")
+        )
+        watch = await link.hear(Watch)
+        assert (watch.execution, watch.stream, watch.offset, watch.follow) == (
+            str(execution.pk),
+            "stderr",
+            3,
+            True,
+        )
+        await send(link, watch, 3, b"one\n")
+        await send(link, watch, 7, b"two\n")
+        await end(link, watch)
+        assert await text == "one\ntwo\n"
+
+    play(scene)
+
+
+def test_missing_bytes_are_named_where_they_are_missing(reader):
+    node, credential = joined()
+    execution = running(node)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        text = asyncio.create_task(reader(f"executions/{execution.pk}/logs"))
+        watch = await link.hear(Watch)
+        await send(link, watch, 100, b"late")
+        await end(link, watch, "the rest cannot be read")
+        assert await text == (
+            "[muster: 100 bytes are not kept any longer]\nlate\n[muster: the rest cannot be read]\n"
+        )
+
+    play(scene)
+
+
+def test_a_tail_is_counted_from_the_end(reader):
+    node, credential = joined()
+    execution = running(node)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?tail=5"))
+        watch = await link.hear(Watch)
+        assert (watch.offset, watch.follow) == (-5, False)
+        await send(link, watch, 95, b"tail\n")
+        await end(link, watch)
+        assert await text == "tail\n"
+
+    play(scene)
+
+
+def test_who_follows_goes_on_where_the_link_broke(reader):
+    node, credential = joined()
+    execution = running(node)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?follow=true"))
+        watch = await link.hear(Watch)
+        await send(link, watch, 0, b"one\n")
+        await link.leave()
+        again = world.link(credential)
+        await again.greet(hello(instance="i2", run=2))
+        watch = await again.hear(Watch)
+        assert watch.offset == 4
+        await send(again, watch, 4, b"two\n")
+        await end(again, watch)
+        assert await text == "one\ntwo\n"
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("", "[muster: 92 bytes are on a node that is away]\nthe end\n"),
+        ("offset=50", "[muster: 42 bytes are on a node that is away]\nthe end\n"),
+        ("offset=96", "end\n"),
+        ("offset=200", ""),
+        ("tail=4", "end\n"),
+        ("follow=true&tail=4", "end\n"),
+        ("stream=stderr", ""),
+    ],
+)
+def test_what_was_kept_is_shown_when_the_node_is_away(reader, query, text):
+    node, _ = joined()
+    execution = rows.execution(rows.job(), node, observed="completed", cpu=0, memory=0)
+    ExecutionOutput.objects.create(execution=execution, stdout="the end\n", stdout_size=100)
+
+    async def scene(world):
+        assert await reader(f"executions/{execution.pk}/logs?{query}") == text
+
+    play(scene)
+
+
+def test_what_never_ran_says_so(reader):
+    node, _ = joined()
+    execution = rows.execution(rows.job(), node, observed="ask_for_bid_rejected", cpu=0, memory=0)
+
+    async def scene(world):
+        assert await reader(f"executions/{execution.pk}/logs?follow=true") == (
+            "[muster: it never ran]\n"
+        )
+
+    play(scene)
+
+
+def test_the_lines_of_a_job_are_marked_with_their_slots(reader):
+    node, credential = joined()
+    first = running(node, slot=0)
+    second = running(node, slot=1, job=first.job)
+    by_id = {str(first.pk): (b"a\nb", b"c\n"), str(second.pk): (b"x\n", b"y")}
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        text = asyncio.create_task(reader("jobs/talks/logs"))
+        for _ in by_id:
+            watch = await link.hear(Watch)
+            begin, rest = by_id[watch.execution]
+            await send(link, watch, 0, begin)
+            await send(link, watch, len(begin), rest)
+            await end(link, watch)
+        lines = (await text).splitlines()
+        assert [it for it in lines if it.startswith("0 |")] == ["0 | a", "0 | bc"]
+        assert [it for it in lines if it.startswith("1 |")] == ["1 | x", "1 | y"]
+
+    play(scene)
+
+
+def test_a_job_that_has_run_nothing_has_no_lines(reader):
+    rows.job(name="idle")
+
+    async def scene(world):
+        assert await reader("jobs/idle/logs") == ""
+
+    play(scene)
+    assert not Execution.objects.exists()
