@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -77,7 +78,17 @@ def var():
     made = Path(tempfile.mkdtemp(prefix="muster-up-"))
     made.chmod(0o755)
     yield made
+    end_tasks(made)
     shutil.rmtree(made, ignore_errors=True)
+
+
+def end_tasks(var: Path) -> None:
+    """Kill the tasks that outlived their agents, as they should, and who watches over them."""
+    for watcher in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(word.startswith(str(var)) for word in watcher.cmdline()):
+                for process in (*watcher.children(recursive=True), watcher):
+                    process.kill()
 
 
 @pytest.fixture
