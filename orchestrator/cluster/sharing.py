@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import os
 import pickle
 import select
 import socket
@@ -96,10 +97,14 @@ class Channel:
         return bool(struct.unpack("i", waiting)[0] == 0)
 
     def close(self) -> None:
-        """There is nothing to do: the kernel closes it with the last process."""
+        """There is nothing to do: the kernel keeps what was put for those who still read."""
 
     def join_thread(self) -> None:
         """There is no thread: what was put has been sent."""
+
+    def __del__(self) -> None:
+        self._in.close()
+        self._out.close()
 
     def _sent(self, data: bytes) -> bool:
         try:
@@ -132,8 +137,11 @@ class ProcessLock:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the lock
         self._among_threads = threading.RLock()
         self._depth = 0
+        self._pid = os.getpid()
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        if self._pid != os.getpid():  # What our parent held when it forked us is not ours.
+            self._among_threads, self._depth, self._pid = threading.RLock(), 0, os.getpid()
         self._among_threads.acquire()
         if self._depth == 0:
             fcntl.lockf(self._file, fcntl.LOCK_EX)
@@ -151,6 +159,9 @@ class ProcessLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+    def __del__(self) -> None:
+        self._file.close()
 
 
 class Flag:

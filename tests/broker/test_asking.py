@@ -104,7 +104,7 @@ class TestTogether:
         assert BrokerTrigger.objects.get().job_id == held.pk
 
     def test_asking_under_any_lock_takes_none(self, queue, at_once):
-        """A report holds its node and asks, while a plan holds the broker row and wants the node."""
+        """A report holds its node and asks; a plan holds the broker row and wants the node."""
         job, node = queue.job(), rows.node()
         lease = queue.one()
 

@@ -198,7 +198,7 @@ def _rows_read(cursor):
 @pytest.mark.django_db(transaction=True)
 class TestTogether:
     def test_no_wake_up_is_lost(self, queue, at_once):
-        """A node is freed while a plan blocks that has looked before: the job is woken all the same.
+        """A node is freed while a plan blocks that has looked before: the job is woken.
 
         The plan has found no changed node; the waker must not pass before it has blocked.
         """
@@ -285,4 +285,3 @@ class TestTogether:
         at_once([work(f"w{n}") for n in range(4)])
         assert sorted(served) == sorted(job.pk for job in jobs)
         assert not BrokerRow.objects.filter(blocked_on__isnull=False).exists()
-

@@ -1,0 +1,168 @@
+"""A worker: what it leases it evaluates, and what goes wrong with one job harms no other."""
+
+import threading
+
+import pytest
+from django.db import connection
+from django.db.models.functions import Now
+
+from orchestrator import broker, worker
+from orchestrator.broker.leasing import LEASE
+from orchestrator.lifecycle import Trigger
+from orchestrator.models import BrokerRow, Evaluation, Execution, Job, JobVersion, WorkerProcess
+from orchestrator.worker import Worker
+from orchestrator.worker.identity import Identity
+from tests import rows
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def evaluator():
+    it = Worker(Identity.mine())
+    yield it
+    it.pulse.end()
+
+
+def submitted(**differing):
+    job = rows.job(**differing)
+    broker.enqueue(job.pk, Trigger.JOB_SUBMIT)
+    return job
+
+
+def test_a_pull_evaluates_until_nothing_is_ready(evaluator):
+    rows.node(cpu=100_000, memory=64 * 2**40)
+    jobs = [submitted() for _ in range(30)]
+    assert evaluator.pull() >= 30
+    assert Execution.objects.filter(job__in=jobs).count() == 30
+    assert not BrokerRow.objects.filter(leased_want__isnull=False).exists()
+    assert evaluator.pull() == 0
+
+
+def test_plans_of_one_group_share_what_is_left(evaluator):
+    rows.node(cpu=250)
+    jobs = [submitted(priority=priority) for priority in (20, 30, 10)]
+    assert evaluator.pull() == 3
+    placed = Execution.objects.values_list("job__priority", flat=True)
+    assert sorted(placed) == [20, 30]
+    assert broker.stats().blocked == 1
+    assert BrokerRow.objects.get(blocked_on__isnull=False).job_id == jobs[2].pk
+
+
+def test_a_job_that_cannot_be_read_is_given_back_alone(evaluator):
+    rows.node()
+    healthy, poisoned = submitted(), submitted()
+    JobVersion.objects.filter(job=poisoned).update(spec={"nonsense": True})
+    evaluator.pull()
+    assert Execution.objects.get().job_id == healthy.pk
+    failed = Evaluation.objects.get(job=poisoned)
+    assert failed.state == "failed"
+    assert failed.error
+    assert broker.stats().waiting == 1
+
+
+@pytest.fixture
+def breakage():
+    """Rules of the database that a test adds, and that do not outlive it."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'this one breaks'; END $$"
+        )
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP FUNCTION broken CASCADE")
+
+
+def test_a_plan_that_cannot_be_written_is_given_back_alone(evaluator, breakage):
+    rows.node()
+    jobs = [submitted() for _ in range(4)]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TRIGGER broken BEFORE INSERT ON orchestrator_execution FOR EACH ROW"
+            f" WHEN (NEW.job_id = '{jobs[1].pk}') EXECUTE FUNCTION broken()"
+        )
+    evaluator.pull()
+    assert {e.job_id for e in Execution.objects.all()} == {
+        job.pk for job in jobs if job is not jobs[1]
+    }
+    assert "this one breaks" in Evaluation.objects.get(job=jobs[1]).error
+
+
+def test_a_job_of_a_type_nobody_decides_about_is_parked_not_lost(evaluator):
+    poisoned = submitted()
+    JobVersion.objects.filter(job=poisoned).update(spec={})
+    for _ in range(5):
+        BrokerRow.objects.update(not_before=None)
+        evaluator.pull()
+    assert broker.stats().dead == 1
+    assert [row.job_id for row in broker.pocket(broker.Pocket.DEAD)] == [poisoned.pk]
+
+
+def test_a_job_deleted_meanwhile_is_nobodys_business(evaluator):
+    submitted()
+    broker.fold()
+    Job.objects.all().delete()
+    assert evaluator.pull() == 0
+
+
+def test_a_lost_connection_costs_a_delivery_and_no_evaluation(evaluator, caplog):
+    rows.node()
+    job = submitted()
+    evaluator.pull(0)
+    leased = broker.lease(None, 1, evaluator.name)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (mine,) = cursor.fetchone()
+    _elsewhere(lambda: _terminate(mine))
+    assert evaluator.pull() == 0
+    assert "the database does not answer" in caplog.text
+    assert evaluator.pull() == 1
+    assert Execution.objects.get().job_id == job.pk
+    assert Evaluation.objects.get(pk=leased[0].evaluation).state == "failed"
+
+
+def _terminate(pid):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+def _elsewhere(what):
+    def run():
+        try:
+            what()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+
+
+class TestPulse:
+    def test_a_worker_says_that_it_lives_and_that_it_goes(self, evaluator, eventually):
+        evaluator.pulse.start()
+        assert eventually(lambda: WorkerProcess.objects.filter(seen_at__lte=Now()).exists())
+        row = WorkerProcess.objects.get()
+        assert (row.name, row.pid) == (evaluator.name, Identity.mine().pid)
+        evaluator.pulse.end()
+        assert not WorkerProcess.objects.exists()
+
+    def test_leases_are_renewed_while_work_goes_on(self, evaluator):
+        submitted()
+        leases = broker.lease(None, 1, evaluator.name, lease_seconds=5)
+        with evaluator.pulse.holding(leases):
+            evaluator.pulse._renewed_at -= LEASE / 3 + 1
+            evaluator.pulse._beat()
+        remaining = BrokerRow.objects.get().leased_until - Evaluation.objects.get().leased_at
+        assert remaining.total_seconds() > LEASE / 2
+
+    def test_the_dead_are_buried(self):
+        job = submitted()
+        mine = Identity.mine()
+        dead = Identity(mine.host, 2**22 - 1, 1, mine.space, "x").name
+        broker.lease(None, 1, dead)
+        WorkerProcess.objects.create(name=dead, host=mine.host, pid=2**22 - 1)
+        worker.bury()
+        assert not WorkerProcess.objects.exists()
+        assert broker.lease(None, 1, "w")[0].job == job.pk
