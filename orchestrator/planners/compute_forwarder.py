@@ -118,6 +118,7 @@ def desired(node: UUID, hello: Hello, _epoch: int, /) -> DesiredSet:
         row = Node.objects.select_for_update(no_key=True).get(pk=node)
         if row.approval != Approval.APPROVED:
             return DesiredSet(row.order_rev, tuple(stops))
+        broker.capacity_freed([node])  # It may hold what nothing else could.
         with connection.cursor() as cursor:
             cursor.execute(_DESIRED, [node, sorted(OBSERVED.terminal)])
             rows = [_Row(*found) for found in cursor.fetchall()]
