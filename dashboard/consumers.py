@@ -25,7 +25,7 @@ RECHECK = 60.0
 SIGNED_OUT = 4401
 
 
-class LiveConsumer(AsyncWebsocketConsumer):
+class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has no types
     """Sends ``hello``, ``changed`` and ``ping``, each with the cursor; takes nothing.
 
     Only for people who are signed in; closed with 4401 when their account is deactivated or

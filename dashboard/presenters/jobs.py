@@ -114,7 +114,9 @@ def sentence(job: Job) -> str:
     if job.state == "pending":
         return "Waits for its first evaluation."
     looks = slots_by_look(job.count, job.tally, job.state)
-    said = [f"{looks[look]:,} {look}" for look in ("running", "starting", "waiting") if looks[look]]
+    said = [
+        f"{looks[look]:,} {look}" for look in ("running", "starting", "waiting") if looks.get(look)
+    ]
     done = job.tally.get("completed", 0)
     if done:
         said.append(f"{done:,} of {job.count:,} completed")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from . import states
 from .words import duration, person
@@ -20,10 +20,13 @@ from .words import duration, person
 if TYPE_CHECKING:
     from orchestrator.models import Execution, ExecutionHistory
 
+T = TypeVar("T")
+
 LEFT = 92.0
 WIDTH = 1120.0
 LEAST = 74.0
 TAIL = 96.0
+RIGHT = 14.0
 
 LETTERS = {"endpoint": "E", "state-updater": "S", "compute-forwarder": "F"}
 NAMES = {
@@ -130,7 +133,7 @@ def lifeline(execution: Execution, rows: Sequence[ExecutionHistory], now: dateti
     marks = tuple(_marks(steps, xs))
     used = {mark.letter for mark in marks}
     return Lifeline(
-        width=WIDTH,
+        width=max(WIDTH, end + RIGHT),
         left=LEFT,
         end=end,
         desired=desired,
@@ -183,14 +186,19 @@ def _axis(
     stops = [*instants] if ended else [*instants, finish]
     gaps = [(b - a).total_seconds() for a, b in pairwise(stops)]
     weights = [math.log1p(max(gap, 0.0) * 1000) for gap in gaps]
-    room = WIDTH - LEFT - (TAIL if ended else 14) - LEAST * len(gaps)
+    room = WIDTH - LEFT - (TAIL if ended else RIGHT) - LEAST * len(gaps)
     total = sum(weights) or 1.0
     xs, x = {}, LEFT
-    for instant, weight in zip(stops, [*weights, 0.0], strict=True):
+    for instant, weight in zip(stops, [*weights, 0.0], strict=False):
         xs[instant] = round(x, 1)
         x += LEAST + max(room, 0.0) * weight / total
     end = xs[stops[-1]] + (TAIL if ended else 0.0) if stops else LEFT
     return xs, round(end, 1)
+
+
+def _followed(found: Sequence[T]) -> list[tuple[T, T | None]]:
+    """Each with the one after it, the last with None."""
+    return list(zip(found, [*found[1:], None], strict=False))
 
 
 def _spans(
@@ -202,7 +210,7 @@ def _spans(
     ended: bool,
 ) -> tuple[Span, ...]:
     found = []
-    for row, after in zip(rows, [*rows[1:], None], strict=True):
+    for row, after in _followed(rows):
         shown = (states.desired if row.lane == "desired" else states.observed)(row.after)
         x = xs[row.at]
         until = end if after is None else xs[after.at]
@@ -241,7 +249,7 @@ def _columns(
     ended: bool,
 ) -> list[Column]:
     found = []
-    for at, after in zip(instants, [*instants[1:], None], strict=True):
+    for at, after in _followed(instants):
         x, until = xs[at], end if after is None else xs[after]
         took = "" if after is None and ended else duration(((after or finish) - at).total_seconds())
         clock = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d}"
@@ -278,7 +286,7 @@ def _gap(begun: datetime, until: datetime, x: float, end: float) -> Gap:
 
 def _label(rows: Sequence[_Step], finish: datetime) -> str:
     said = []
-    for row, after in zip(rows, [*rows[1:], None], strict=True):
+    for row, after in _followed(rows):
         took = ((finish if after is None else after.at) - row.at).total_seconds()
         word = states.observed(row.after).word
         said.append(word if after is None else f"{word} for {duration(took)}")

@@ -15,7 +15,6 @@ from dashboard.rendering import Page
 from nodes.models import Node
 from orchestrator.models import Execution
 
-
 LARGEST = 10
 """Executions that a node's page names as those that hold most of it."""
 

@@ -81,9 +81,7 @@ def _running_job(nodes: list[Node]) -> Job:
             )
     failed = rows.execution(job, nodes[1], slot=20, observed=O.FAILED, cpu=900, memory=5 * GIB)
     _end(failed, exit_code=137, code="out-of-memory", message="killed: it used more than 5 GiB")
-    rows.execution(
-        job, nodes[2], slot=20, attempt=2, observed=O.RUNNING, cpu=900, memory=5 * GIB
-    )
+    rows.execution(job, nodes[2], slot=20, attempt=2, observed=O.RUNNING, cpu=900, memory=5 * GIB)
     rows.execution(job, nodes[5], slot=21, observed=O.LOST, cpu=900, memory=GIB)
     Execution.objects.filter(job=job, observed=O.COMPLETED).update(settled=True)
     _state(job, "running", "8 of 24 running, 9 completed, 2 starting",
@@ -239,9 +237,7 @@ def _end(execution: Execution, **how: Any) -> None:
 def _state(
     job: Job, state: str, reason: str, tally: dict[str, int], progress: dict[str, Any]
 ) -> None:
-    Job.objects.filter(pk=job.pk).update(
-        state=state, reason=reason, tally=tally, progress=progress
-    )
+    Job.objects.filter(pk=job.pk).update(state=state, reason=reason, tally=tally, progress=progress)
     job.refresh_from_db()
 
 

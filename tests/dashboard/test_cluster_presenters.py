@@ -1,0 +1,124 @@
+from datetime import timedelta
+
+from dashboard.presenters import nodes, overview, queue
+from dashboard.queries.cluster import Minute
+from dashboard.queries.queue import Pocket
+from nodes.models import NodeHeartbeat
+from orchestrator.models import Evaluation, WorkerProcess
+from tests.dashboard.made import NOON, at, broker_row, job, node
+
+
+def test_a_calm_cluster_needs_no_attention():
+    assert overview.attention([], [], []) == []
+
+
+def test_the_worst_comes_first_and_each_item_says_what_to_do():
+    train = job(name="train", reason="short of 2 cpu")
+    items = overview.attention(
+        [node(name="gpu", approval="pending"), node(name="edge", connection="lost")],
+        [broker_row(train, blocked_on={"impossible": False}),
+         broker_row(job(name="bad"), dead_letter="KeyError: 'x'", deliveries=5)],
+        [job(name="render", reason="slot 2 failed")],
+    )  # fmt: skip
+    assert [(item.subject, item.word) for item in items] == [
+        *(("bad", "dead letter"), ("render", "failed"), ("edge", "lost")),
+        *(("gpu", "awaits approval"), ("train", "blocked")),
+    ]
+    assert items[0].text == "Its evaluation failed 5 times: KeyError: 'x'"
+    assert [item.subject for item in items if item.approve] == ["gpu"]
+
+
+def test_the_tiles_count_and_say_of_what():
+    tiles = overview.tiles(
+        {"running": 4, "preparing": 1, "new": 2},
+        {"queued": 3, "pending": 1},
+        [Minute(0, 5, 4, 1), Minute(59, 2, 2, 2), Minute(60, 1, 1, 9)],
+        (2, 3),
+        cap=1000,
+        sample=(10, 4000),
+    )
+    assert [(tile.name, tile.value, tile.note) for tile in tiles] == [
+        ("Running", "4", "1 execution starting"),
+        ("Waiting", "4", "3 queued, 1 not evaluated yet"),
+        ("Failed", "3", "in the last hour"),
+        ("Nodes ready", "2 of 3", "1 take no new work"),
+    ]
+
+
+def test_a_bounded_sample_says_so():
+    tiles = overview.tiles({}, {}, [], (0, 0), cap=1000, sample=(4000, 4000))
+    assert tiles[2].note == "of the newest 4,000 executions"
+
+
+def test_waits_that_nobody_measured_are_left_out():
+    found = overview.waits({"submit": (0.03, 0.09), "run": (None, None)})
+    assert [(wait.text, wait.p50, wait.p95) for wait in found] == [
+        ("Submit to running", "30 ms", "90 ms")
+    ]
+
+
+def test_a_node_that_was_never_heard_of_says_so():
+    assert nodes.line(node()).heard is None
+
+
+def test_a_node_shows_what_it_runs_and_what_is_allocated():
+    it = node(allocated_cpu=3800, labels={"zone": "fra"})
+    it.heartbeat = NodeHeartbeat(node=it, seen_at=at(5), running=2)
+    line = nodes.line(it)
+    assert (line.running, line.heard, line.labels) == (2, at(5), (("zone", "fra"),))
+    assert [(bar.name, bar.percent, bar.hot) for bar in line.bars] == [
+        ("cpu", 95, True),
+        ("memory", 0, False),
+    ]
+
+
+def test_triggers_are_told_in_words():
+    assert queue.triggers({"node-join": 1, "execution-failed": 3}) == (
+        "a node joined and an execution failed (3 times)"
+    )
+    assert queue.triggers({"full-moon": 1}) == "full moon"
+    assert queue.triggers({}) == "nobody said why"
+
+
+def test_a_pocket_counts_with_a_bound_and_names_its_types():
+    full = queue.pocket("blocked", Pocket(10_000, NOON, {"batch": 9_000, "ops": 1_000}), 10_000)
+    assert (full.n, full.by_type, full.empty) == ("10,000+", "9,000 batch and 1,000 ops", False)
+    assert queue.pocket("ready", Pocket(), 10_000).empty
+
+
+def test_a_blocked_row_says_what_it_waits_for():
+    said = {"sentence": "short of 2 cpu", "need": {"cpu": 2000}}
+    assert queue.row(broker_row(job(), blocked_on=said), "blocked").detail == "short of 2 cpu"
+    assert queue.needs({"need": {"cpu": 2000, "memory": 2**30}}) == (
+        "waits for 2 cores, 1 GiB memory"
+    )
+
+
+def test_a_dead_letter_shows_its_error():
+    assert queue.row(broker_row(job(), dead_letter="KeyError"), "dead").detail == "KeyError"
+
+
+def test_an_evaluation_says_why_it_was_asked_for_and_what_came_of_it():
+    line = queue.line(
+        Evaluation(
+            pk=7, job=job(), state="complete", triggers={"job-submit": 1}, outcome="placed 3",
+            waited_since=NOON, leased_at=at(0.004), finished_at=at(0.011), token=1, priority=50,
+        )
+    )  # fmt: skip
+    assert (line.triggers, line.outcome) == ("The job was submitted", "placed 3")
+    assert (line.waited, line.took) == ("4 ms", "7 ms")
+
+
+def test_an_evaluation_that_broke_shows_the_last_line_of_its_error():
+    broken = Evaluation(
+        pk=8, job=job(), state="failed", error="Traceback\n  …\nKeyError: 'x'", leased_at=NOON,
+        token=1, priority=50,
+    )  # fmt: skip
+    assert queue.line(broken).outcome == "KeyError: 'x'"
+
+
+def test_a_worker_that_is_not_heard_of_is_silent():
+    it = WorkerProcess(name="w", pid=1, seen_at=NOON, evaluations=1200)
+    assert queue.worker(it, NOON + timedelta(seconds=5)).word == "alive"
+    assert queue.worker(it, NOON + timedelta(seconds=31)).word == "silent"
+    assert queue.worker(it, NOON).evaluations == "1,200"

@@ -1,0 +1,167 @@
+import dataclasses
+from uuid import UUID
+
+import pytest
+
+from dashboard.presenters import jobs, slots, specification, why
+from orchestrator.scheduling.world import Progress
+from tests.dashboard.made import at, broker_row, job
+
+
+@pytest.mark.parametrize(
+    ("differing", "said"),
+    [
+        ({"state": "pending"}, "Waits for its first evaluation."),
+        ({"state": "queued", "reason": "short of 2 cpu"}, "Short of 2 cpu."),
+        (
+            {"state": "running", "count": 5, "tally": {"running": 2, "completed": 1}},
+            "2 running, 2 waiting and 1 of 5 completed.",
+        ),
+        (
+            {"state": "completed", "count": 6, "ended_at": at(12)},
+            "All 6 slots completed after 12 s.",
+        ),
+        ({"state": "completed", "ended_at": at(1)}, "Its slot completed after 1.0 s."),
+        (
+            {"state": "stopped", "stop_reason": "wrong image", "ended_at": at(4)},
+            "Stopped after 4.0 s, because: wrong image.",
+        ),
+        (
+            {"state": "running", "stop_requested": True},
+            "Stop requested; waiting for its nodes to confirm.",
+        ),
+    ],
+)
+def test_a_job_says_how_it_is_in_one_sentence(differing, said):
+    assert jobs.sentence(job(**differing)) == said
+
+
+def test_slots_of_which_nothing_is_known_wait_while_the_job_lives():
+    found = jobs.slots_by_look(10, {"completed": 3, "running": 2, "new": 1, "failed": 4}, "running")
+    assert found == {"ok": 3, "running": 2, "starting": 0, "waiting": 5}
+
+
+def test_slots_of_a_failed_job_failed_or_were_given_up():
+    found = jobs.slots_by_look(6, {"completed": 2, "failed": 3}, "failed")
+    assert (found["ok"], found["failed"], found["stopped"]) == (2, 3, 1)
+
+
+def test_a_tally_of_words_that_nobody_knows_is_left_out():
+    assert jobs.by_look({"running": 2, "sleeping": 9}) == {"running": 2}
+
+
+def test_what_blocks_a_job_is_a_chip():
+    it = job(state="queued", reason="no room")
+    assert jobs.waits(it, None) == ""
+    assert jobs.waits(it, broker_row(it, blocked_on={"impossible": False})) == "capacity"
+    assert jobs.waits(it, broker_row(it, blocked_on={"impossible": True})) == "impossible"
+    assert jobs.waits(it, broker_row(it, dead_letter="KeyError")) == "dead letter"
+
+
+def test_a_live_job_can_be_stopped_and_an_ended_one_run_again():
+    live = jobs.head(job(state="running", tally={"running": 3}), None)
+    stopping = jobs.head(job(state="running", stop_requested=True), None)
+    ended = jobs.head(job(state="failed", ended_at=at(1)), None)
+    assert (live.stop, live.rerun) == (True, False)
+    assert (stopping.stop, stopping.stopping) == (False, True)
+    assert (ended.stop, ended.rerun) == (False, True)
+    assert live.effect == "Stops 3 executions that run now, and places nothing more."
+
+
+def test_the_grid_shows_what_lives_over_what_is_accounted_for():
+    progress = Progress(completed=((0, 1),), attempts={2: 1, 3: 3}, retry_at={2: at(60)})
+    live = [(4, "running", "running", UUID(int=9)), (5, "stopped", "running", UUID(int=8))]
+    grid = slots.grid(7, live, progress, state="running")
+    assert [cell.look for cell in grid.cells] == [
+        *("ok", "ok", "waiting", "failed", "running", "starting", "waiting")
+    ]
+    assert grid.cells[2].title == "slot 2: waiting after 1 failed attempt, again at 12:01:00 UTC"
+    assert grid.cells[4].execution == str(UUID(int=9))
+    assert grid.cells[5].title == "slot 5: stopping"
+
+
+def test_slots_of_an_ended_job_that_never_ran_are_not_waiting():
+    grid = slots.grid(2, [], Progress(completed=((0, 0),)), state="stopped")
+    assert [cell.title for cell in grid.cells] == ["slot 0: completed", "slot 1: not run"]
+
+
+def test_many_slots_share_cells_and_the_most_urgent_gives_the_look():
+    live = [(5, "stopped", "failed", UUID(int=1))]
+    grid = slots.grid(100_000, live, Progress(completed=((0, 49_999),)), state="running")
+    assert len(grid.cells) == slots.MOST_CELLS
+    assert grid.each == 250
+    assert grid.cells[0].look == "failed"
+    assert grid.cells[0].title == "slots 0 to 249: 1 failed, 249 completed"
+    assert {look: n for look, _, n in grid.legend}["waiting"] == 50_000
+
+
+def test_progress_beyond_the_count_is_ignored():
+    grid = slots.grid(2, [(9, "running", "running", UUID(int=1))], Progress(
+        completed=((0, 9),), attempts={7: 1}), state="running")  # fmt: skip
+    assert [cell.look for cell in grid.cells] == ["ok", "ok"]
+
+
+RECORD = {
+    "known": 4,
+    "ready": {"pass": 3, "only_blocker": 0},
+    "unready": {"draining": 1},
+    "driver": {"name": "process", "pass": 4, "only_blocker": 0},
+    "constraints": [{"text": "zone = fra", "pass": 2, "only_blocker": 1}],
+    "fit": {"cpu": {"pass": 1, "only_blocker": 2}, "gpu": {"pass": 4, "only_blocker": 0}},
+    "could_run_now": 0,
+    "large_enough": 4,
+    "need": {"cpu": 2000, "memory": 2**30, "disk": 0, "gpu": 0},
+    "nearest": [{"node": "n", "name": "c-01", "short": {"cpu": 500}, "refusals": []}],
+}
+
+
+def test_a_wait_for_capacity_is_a_funnel_with_numbers():
+    found = why.why("short of 500m cpu on the best of 2 nodes", RECORD)
+    assert (found.kind, found.look) == ("capacity", "blocked")
+    assert found.sentence == "Short of 500m cpu on the best of 2 nodes"
+    assert found.needs == "2 cores, 1 GiB memory"
+    assert [(step.text, step.passes, step.blocker) for step in found.steps] == [
+        ("take new work (1 draining)", 3, 0),
+        ("have the driver process", 4, 0),
+        ("satisfy zone = fra", 2, 1),
+        ("have the cores free (2 cores)", 1, 2),
+        ("pass every check", 0, 0),
+    ]
+    assert found.nearest[0].refusals == ("lacks 0.5 cores of cpu",)
+
+
+def test_impossible_and_full_are_never_confused():
+    record = {**RECORD, "large_enough": 0}
+    found = why.why("impossible: needs 99 gpu", record)
+    assert (found.kind, found.look) == ("impossible", "failed")
+    assert found.act == "Change what the job asks for, or add a node that has it."
+
+
+def test_an_empty_record_still_gives_a_sentence():
+    found = why.why("no node has joined yet", {})
+    assert (found.kind, found.steps, found.nearest) == ("capacity", (), ())
+    assert found.act == "An operator adds a node."
+
+
+def test_a_specification_reads_as_people_write_it():
+    spec = {
+        "task": {"resources": {"memory": 2**30, "cpu": "500m"}, "command": ["sh", "-c", "a\nb"]},
+        "timeouts": {"queue": None},
+        "count": 2,
+        "name": "etl",
+    }
+    lines = [f"{line.indent}{line.key} {line.value}".rstrip() for line in specification.lines(spec)]
+    assert lines == [
+        *("name: etl", "count: 2", "task:", "  command:", "    - sh", "    - -c", "    - |"),
+        *("       a", "       b", "  resources:", "    cpu: 500m", "    memory: 1 GiB"),
+    ]
+
+
+def test_changes_of_a_version_are_named_by_path():
+    before = {"count": 2, "task": {"command": ["a"], "env": {"X": "1"}}}
+    after = {"count": 3, "task": {"command": ["a", "b"]}}
+    assert [dataclasses.astuple(one) for one in specification.changes(before, after)] == [
+        ("count", "2", "3"),
+        ("task.command[1]", "", "b"),
+        ("task.env.X", "1", ""),
+    ]

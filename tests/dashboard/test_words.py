@@ -1,0 +1,119 @@
+import pytest
+
+from dashboard.presenters import bars, states, words
+from orchestrator.lifecycle import DESIRED, JOB, OBSERVED, EvaluationState
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-1, "0 ms"),
+        (0.34, "340 ms"),
+        (0.9999, "1.0 s"),
+        (4.24, "4.2 s"),
+        (59.9, "59 s"),
+        (185, "3 min 05 s"),
+        (7500, "2 h 05 min"),
+        (187_200, "2 d 4 h"),
+    ],
+)
+def test_a_duration_has_its_two_largest_units(seconds, said):
+    assert words.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value", "said"),
+    [
+        ("cpu", 1000, "1 core"),
+        ("cpu", 2500, "2.5 cores"),
+        ("memory", 512 * 2**20, "512 MiB"),
+        ("memory", 1536 * 2**20, "1.5 GiB"),
+        ("disk", 0, "0 B"),
+        ("gpu", 1, "1 GPU"),
+        ("gpu", 4, "4 GPUs"),
+    ],
+)
+def test_an_amount_has_its_unit(dimension, value, said):
+    assert words.amount(dimension, value) == said
+
+
+def test_a_part_and_its_whole_name_their_unit_once():
+    assert words.of("cpu", 5800, 16000) == "5.8 of 16 cores"
+    assert words.of("memory", 2**30, 64 * 2**30) == "1 of 64 GiB"
+    assert words.of("memory", 2**20, 64 * 2**30) == "1 MiB of 64 GiB"
+
+
+def test_a_bounded_count_says_that_it_is_bounded():
+    assert words.capped(9_999, 10_000) == "9,999"
+    assert words.capped(10_000, 10_000) == "10,000+"
+
+
+def test_people_are_called_by_their_names():
+    assert words.person("user:ana") == "ana"
+    assert words.person("housekeeping") == "housekeeping"
+
+
+def test_every_state_of_the_lifecycles_can_be_shown():
+    shown = [states.observed(state) for state in OBSERVED.states]
+    shown += [states.desired(state) for state in DESIRED.states]
+    shown += [states.job(state) for state in JOB.states]
+    shown += [states.evaluation(state) for state in EvaluationState]
+    assert {one.look for one in shown} <= set(states.ORDER)
+    assert all(one.word for one in shown)
+
+
+def test_an_execution_that_was_told_to_stop_is_stopping_until_it_confirms():
+    assert states.execution("stopped", "running").word == "stopping"
+    assert states.execution("stopped", "cancelled").word == "cancelled"
+    assert states.execution("running", "running").word == "running"
+
+
+@pytest.mark.parametrize(
+    ("differing", "word"),
+    [
+        ({}, "ready"),
+        ({"approval": "pending", "connection": "lost"}, "awaits approval"),
+        ({"approval": "rejected", "connection": "lost"}, "rejected"),
+        ({"connection": "disconnected", "draining": True}, "disconnected"),
+        ({"draining": True, "eligible": False}, "draining"),
+        ({"eligible": False}, "ineligible"),
+        ({"quarantined": "two of it"}, "quarantined"),
+    ],
+)
+def test_a_node_shows_what_an_operator_must_act_on_first(differing, word):
+    ordinary = {
+        "approval": "approved",
+        "connection": "connected",
+        "eligible": True,
+        "draining": False,
+        "quarantined": "",
+    }
+    assert states.node(**{**ordinary, **differing}).word == word
+
+
+def test_a_bar_keeps_small_parts_visible_and_fills_exactly():
+    bar = bars.bar({"ok": 9_990, "failed": 10, "running": 0})
+    assert [part.look for part in bar.parts] == ["ok", "failed"]
+    assert bar.parts[1].width == bars.LEAST
+    assert bar.parts[1].x + bar.parts[1].width == pytest.approx(100)
+    assert bar.label == "9,990 completed, 10 failed"
+
+
+def test_an_empty_bar_says_so():
+    assert bars.bar({}).label == "nothing yet"
+
+
+def test_capacity_is_hot_above_nine_tenths_and_never_wider_than_its_bar():
+    full = bars.capacity("cpu", 15_900, 16_000)
+    over = bars.capacity("cpu", 20_000, 16_000)
+    assert (full.percent, full.hot) == (99, True)
+    assert over.width == 100
+
+
+def test_capacity_of_nothing_is_no_division():
+    assert bars.capacity("gpu", 0, 0).percent == 0
+
+
+def test_a_sparkline_stands_on_its_zero():
+    spark = bars.spark([0, 5, 10], "x")
+    assert spark.points == "1.0,22.0 48.0,12.0 95.0,2.0"
