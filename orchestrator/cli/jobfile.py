@@ -211,6 +211,7 @@ class _Reader:
                 event.start_mark, _under(top.path, key), "occurs twice", "Keep one of them."
             )
         top.key = key
+        self.lines.setdefault(_under(top.path, key), event.start_mark.line + 1)
 
     def _plain(self, event: Any) -> Any:
         text = event.value
@@ -239,6 +240,8 @@ class _Reader:
             return bool(_NUMBER.fullmatch(text))
         if _OCTAL.fullmatch(text) or text.lower() in {"y", "n"}:
             return True
+        if _NUMBER.fullmatch(text):  # And not one that there is room for.
+            return True
         resolvers = yaml.SafeLoader.yaml_implicit_resolvers.get(text[0], [])
         return any(pattern.match(text) for _, pattern in resolvers)
 
@@ -252,7 +255,7 @@ class _Reader:
     def _store(self, value: Any, mark: Any) -> str:
         """Put *value* where it belongs, and give its path."""
         path = self._path()
-        self.lines[path] = mark.line + 1
+        self.lines.setdefault(path, mark.line + 1)
         if not self.stack:
             self.root = value
             return path

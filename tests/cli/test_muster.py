@@ -1,0 +1,461 @@
+"""The command line against a real server: what it prints, what is stored, and how it leaves."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+import yaml
+from django.db import connection
+from django.db.models.functions import Now
+
+from nodes.models import Node
+from orchestrator.models import ExecutionOutput, Job
+from tests import rows
+
+GOOD = """\
+name: from-yaml
+count: 2
+task:
+  command: [echo, "hello world"]
+"""
+BAD = """\
+name: From YAML
+count: -1
+contraints: []
+task:
+  comand: [echo]
+"""
+
+
+def end(state):
+    Job.objects.update(state=state, ended_at=Now(), reason="it ended")
+
+
+# --- submitting ------------------------------------------------------------------------------
+
+
+def test_a_job_file_is_submitted_and_said_so(muster):
+    done = muster("job", "run", muster.file(GOOD))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "from-yaml is a new job\n", "")
+    assert Job.objects.get().count == 2
+    again = muster("job", "run", "-", stdin=GOOD)
+    assert "unchanged" in again.stdout
+
+
+def test_json_is_a_job_file_too(muster):
+    text = json.dumps({"name": "from-json", "task": {"command": ["true"]}})
+    assert muster("job", "run", muster.file(text, "job.json")).returncode == 0
+    assert muster("job", "run", "-q", "-", stdin=text).stdout == "from-json\n"
+    assert json.loads(muster("job", "run", "-o", "json", "-", stdin=text).stdout)["version"] == 1
+
+
+def test_an_invalid_job_file_names_every_mistake_with_its_line_and_cure(muster):
+    done = muster("job", "run", muster.file(BAD))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert lines[0] == "muster: job.yaml has 5 mistakes; nothing was stored."
+    for place in (
+        "line 1, name",
+        "line 2, count",
+        "line 3, contraints",
+        "line 5, task.comand",
+        "line 4, task.command",
+    ):
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"  {place}: "))
+        assert lines[at + 1].startswith("      "), "a cure"
+    assert "Did you mean 'constraints'?" in done.stderr
+    assert not Job.objects.exists()
+
+
+def test_what_yaml_misreads_is_refused_before_anything_is_sent(muster):
+    done = muster("job", "run", muster.file("name: no\n"), MUSTER_SERVER="http://127.0.0.1:1")
+    assert done.returncode == 2
+    assert "line 1, name: 'no' means something else" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", ".", "a\nb"])
+def test_an_unreadable_file_is_one_sentence(muster, name):
+    done = muster("job", "run", name)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_closed_standard_input_is_one_sentence(muster):
+    command = " ".join([*muster.command("job", "run", "-"), "<&-"])
+    done = subprocess.run(
+        ["sh", "-c", command], env=muster.environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_validation_stores_nothing(muster):
+    good = muster("job", "validate", muster.file(GOOD))
+    assert (good.returncode, good.stdout) == (0, "job.yaml is a good job file.\n")
+    shown = yaml.safe_load(muster("job", "validate", "job.yaml", "-o", "yaml").stdout)
+    assert shown["task"]["resources"]["cpu"] == "100m"
+    assert muster("job", "validate", muster.file(BAD)).returncode == 2
+    assert not Job.objects.exists()
+
+
+# --- waiting ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("state", "code"), [("completed", 0), ("failed", 5), ("stopped", 5)])
+def test_the_end_of_a_job_is_the_exit_code_of_who_waits(muster, eventually, state, code):
+    waiting = muster.start("job", "run", "--wait", muster.file(GOOD), stderr=subprocess.PIPE)
+    eventually(Job.objects.exists)
+    end(state)
+    _, said = waiting.communicate(timeout=30)
+    assert waiting.returncode == code
+    assert f"{state}: it ended" in said.decode()
+
+
+def test_one_may_wait_until_it_runs(muster, eventually):
+    waiting = muster.start(
+        "job", "run", "--wait=running", muster.file(GOOD), stderr=subprocess.DEVNULL
+    )
+    eventually(Job.objects.exists)
+    Job.objects.update(state="running")
+    assert waiting.wait(30) == 0
+
+
+def test_waiting_has_an_end_and_the_job_goes_on(muster):
+    done = muster("job", "run", "--wait", "--timeout", "200ms", muster.file(GOOD))
+    assert done.returncode == 9
+    assert "it goes on" in done.stderr
+    assert "muster job show from-yaml" in done.stderr
+    assert not Job.objects.get().stop_requested
+
+
+def test_an_interruption_detaches_and_leaves_the_job_alone(muster, eventually):
+    waiting = muster.start(
+        "job", "run", "--wait", muster.file(GOOD), stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert waiting.stdout.readline()
+    assert waiting.stderr.readline()
+    waiting.send_signal(signal.SIGINT)
+    _, said = waiting.communicate(timeout=30)
+    assert waiting.returncode == 130
+    assert "the job goes on" in said.decode()
+    assert "Traceback" not in said.decode()
+    assert not Job.objects.get().stop_requested
+
+
+# --- looking ---------------------------------------------------------------------------------
+
+
+def test_jobs_are_listed_in_every_format(muster):
+    job = rows.job(name="seen", labels={"a": "b"})
+    table = muster("job", "list").stdout.splitlines()
+    assert table[0].split() == ["NAME", "STATE", "CREATED", "WHAT"]
+    assert table[1].startswith("seen  pending")
+    assert "\x1b" not in "".join(table)
+    assert len(muster("job", "list", "--no-headers").stdout.splitlines()) == 1
+    assert "LABELS" in muster("job", "list", "-o", "wide").stdout
+    assert muster("job", "list", "-q").stdout == "seen\n"
+    for form, read in (("json", json.loads), ("yaml", yaml.safe_load)):
+        (found,) = read(muster("job", "list", "-o", form).stdout)
+        assert found["id"] == str(job.pk)
+    assert muster("job", "list", "--state", "running", "-q").stdout == ""
+
+
+def test_a_job_is_shown_with_its_executions(muster):
+    execution = rows.execution(rows.job(name="shown"), rows.node(), observed="running")
+    text = muster("job", "show", "shown").stdout
+    assert '"true"' in text
+    assert str(execution.pk) in text
+    assert json.loads(muster("job", "show", "shown", "-o", "json").stdout)["spec"]["count"] == 1
+
+
+def test_an_execution_is_shown_with_its_history(muster):
+    execution = rows.execution(rows.job(), rows.node(), observed="completed")
+    text = muster("execution", "show", str(execution.pk)[:8]).stdout
+    assert "state-updater" in text
+    assert "completed" in text
+    listed = muster("execution", "list", "-q", "--job", execution.job.name).stdout
+    assert listed == f"{execution.pk}\n"
+    assert muster("execution", "list", "--job", "a", "--node", "b").returncode == 2
+
+
+def test_a_log_is_printed_as_it_is(muster):
+    execution = rows.execution(rows.job(name="told"), rows.node(), observed="completed")
+    ExecutionOutput.objects.create(
+        execution=execution,
+        stdout="\x1b[31mred\x1b[0m\n",
+        stdout_size=13,
+        stderr="oh",
+        stderr_size=2,
+    )
+    assert muster("execution", "logs", str(execution.pk)).stdout == "\x1b[31mred\x1b[0m\n"
+    assert muster("execution", "logs", str(execution.pk), "--stderr").stdout == "oh"
+    end("completed")
+    assert muster("job", "logs", "told", "-f").stdout == "0 | \x1b[31mred\x1b[0m\n"
+
+
+def on_a_terminal(muster, *words):
+    """Run with a terminal for standard output; all that it has shown, and the exit code."""
+    ours, theirs = pty.openpty()
+    process = muster.start(*words, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # The other end is closed.
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    return shown.decode(), process.wait(30)
+
+
+def test_a_terminal_gets_no_escapes_of_the_tasks(muster):
+    execution = rows.execution(rows.job(), rows.node(), observed="completed")
+    text = "a\x1b]52;c;ZXZpbA==\x07b\x1b[2J\x1b]8;;http://evil\x07c\x1b]8;;\x07\n"
+    ExecutionOutput.objects.create(execution=execution, stdout=text, stdout_size=len(text))
+    shown, code = on_a_terminal(muster, "execution", "logs", str(execution.pk))
+    assert (shown, code) == ("abc\r\n", 0)
+
+
+def test_a_terminal_follows_what_it_submits(muster, eventually):
+    def complete():
+        eventually(Job.objects.exists)
+        end("completed")
+        connection.close()
+
+    completing = threading.Thread(target=complete)
+    completing.start()
+    shown, code = on_a_terminal(muster, "job", "run", muster.file(GOOD))
+    completing.join()
+    assert code == 0
+    assert "completed: it ended" in shown
+    detached, code = on_a_terminal(muster, "job", "run", "--detach", "job.yaml")
+    assert code == 0
+    assert "unchanged" in detached
+
+
+def test_nodes_are_listed_judged_and_invited(muster):
+    rows.node(name="machine", approval="pending", connection="disconnected")
+    assert "waits for approval" in muster("node", "list").stdout
+    assert muster("node", "approve", "machine").stdout == "machine is disconnected\n"
+    assert "takes no new work" not in muster("node", "eligible", "machine", "--off").stdout
+    muster("node", "drain", "machine")
+    assert Node.objects.get().draining
+    muster("node", "drain", "machine", "--off")
+    muster("node", "reject", "machine")
+    node = Node.objects.get()
+    assert (node.approval, node.eligible, node.draining) == ("rejected", False, False)
+    token = muster("node", "token", "--uses", "3", "--label", "zone=a").stdout
+    assert token.startswith("jt_")
+    assert muster("node", "token", "--label", "zone").returncode == 2
+    assert "8" in muster("node", "show", "machine").stdout
+
+
+def test_the_cluster_is_on_one_screen(muster):
+    rows.job()
+    rows.node()
+    text = muster("status").stdout
+    assert "1 pending" in text
+    assert "1 of 1 connected" in text
+    assert json.loads(muster("status", "-o", "json").stdout)["jobs"]["pending"] == 1
+
+
+def test_the_queue_is_paused_with_a_reason(muster):
+    assert muster("queue", "pause").returncode == 2
+    assert muster("queue", "pause", "maintenance").returncode == 0
+    assert "paused by user:root: maintenance" in muster("queue", "show").stdout
+    assert muster("queue", "resume").returncode == 0
+    assert "goes on" in muster("queue", "show").stdout
+
+
+def test_events_are_shown_and_followed(muster):
+    muster("job", "run", muster.file(GOOD))
+    assert "user:root submits from-yaml" in muster("events").stdout
+    following = muster.start("events", "-f", stdout=subprocess.PIPE)
+    assert b"submits from-yaml" in following.stdout.readline()
+    muster("job", "stop", "from-yaml", "--reason", "enough")
+    assert b"stops from-yaml: enough" in following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    following.stdout.close()
+    assert following.wait(30) == 130
+
+
+def test_a_job_is_stopped_run_again_and_its_versions_listed(muster):
+    muster("job", "run", muster.file(GOOD))
+    assert "stopping: enough" in muster("job", "stop", "from-yaml", "--reason", "enough").stdout
+    assert "begins round 2" in muster("job", "rerun", "from-yaml").stdout
+    assert "hello world" in muster("job", "versions", "from-yaml").stdout
+
+
+# --- leaving ---------------------------------------------------------------------------------
+
+
+def test_what_is_not_there_is_6(muster):
+    for words in (("job", "show"), ("job", "stop"), ("execution", "show"), ("node", "approve")):
+        done = muster(*words, "nobody")
+        assert done.returncode == 6
+        assert "There is no" in done.stderr
+    assert muster("job", "show", "../../x?y#z").returncode == 6
+
+
+def test_what_may_be_two_things_is_7(muster):
+    for last in (1, 2):
+        Job.objects.create(id=uuid.UUID(int=0xABCD << 112 | last), name=f"j{last}", type="batch")
+    done = muster("job", "show", "abcd")
+    assert done.returncode == 7
+    assert "more characters" in done.stderr
+
+
+def test_who_may_not_is_8(muster):
+    for token in ("", "at_00000000_wrong"):
+        done = muster("job", "list", MUSTER_TOKEN=token)
+        assert done.returncode == 8
+        assert "token" in done.stderr
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://name.invalid:1"])
+def test_a_server_that_does_not_answer_is_1_with_the_cause_and_at_once(muster, address):
+    begun = time.monotonic()
+    done = muster("status", MUSTER_SERVER=address)
+    assert time.monotonic() - begun < 10
+    assert done.returncode == 1
+    assert f"{address} does not answer" in done.stderr
+
+
+class _Impostor(BaseHTTPRequestHandler):
+    answers = {
+        "html": (200, "text/html", b"<html><script>alert(1)</script> sign in</html>"),
+        "cut": (200, "application/json", b'{"items": ['),
+        "bad-gateway": (502, "text/html", b"<html>\x1b[2J502 Bad Gateway</html>"),
+        "cut-problem": (404, "application/problem+json", b"{"),
+        "list": (400, "application/problem+json", b"[1]"),
+    }
+
+    def do_GET(self):
+        status, kind, body = self.answers[self.path.split("/")[1]]
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("kind", _Impostor.answers)
+def test_what_answers_but_is_not_muster_is_1_and_nothing_of_it_is_shown(muster, kind):
+    impostor = HTTPServer(("127.0.0.1", 0), _Impostor)
+    threading.Thread(target=impostor.serve_forever, daemon=True).start()
+    try:
+        done = muster(
+            "job", "list", MUSTER_SERVER=f"http://127.0.0.1:{impostor.server_port}/{kind}"
+        )
+    finally:
+        impostor.shutdown()
+        impostor.server_close()
+    assert done.returncode == 1
+    assert "<" not in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+    assert "right address" in done.stderr
+
+
+def test_plain_http_on_a_port_that_expects_more_is_1(muster):
+    done = muster("job", "list", MUSTER_SERVER=muster.server.replace("http:", "https:"))
+    assert done.returncode == 1
+    assert "does not answer" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nonsense",),
+        ("job", "nonsense"),
+        ("job", "list", "--nonsense"),
+        ("job", "list", "-o", "xml"),
+        ("job", "list", "--state", "nonsense"),
+        ("job", "run"),
+        ("job", "run", "--timeout", "soon", "job.yaml"),
+        ("job", "show", "-name"),
+        ("--server", "ftp://x", "status"),
+        ("--token-file", "missing", "status"),
+    ],
+)
+def test_wrong_usage_is_2(muster, words):
+    done = muster(*words)
+    assert done.returncode == 2
+    assert done.stderr
+
+
+def test_a_name_may_begin_with_a_dash_after_two(muster):
+    assert muster("job", "show", "--", "-name").returncode == 6
+
+
+def test_who_reads_only_the_beginning_ends_it_well(muster):
+    for _ in range(50):
+        rows.job()
+    command = " ".join([*muster.command("job", "list", "-o", "json"), "| head -1"])
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env=muster.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[\n", "")
+
+
+def test_a_token_is_read_from_a_file_and_never_shown(muster):
+    file = muster.home / "secret"
+    file.write_text(muster.token + "\n")
+    file.chmod(0o600)
+    done = muster("--token-file", str(file), "job", "list", MUSTER_TOKEN="")
+    assert (done.returncode, done.stderr) == (0, "")
+    file.chmod(0o644)
+    done = muster("job", "list", MUSTER_TOKEN="", MUSTER_TOKEN_FILE=str(file))
+    assert done.returncode == 0
+    assert "chmod 600" in done.stderr
+    file.write_text("not a token at all")
+    done = muster("--token-file", str(file), "job", "list")
+    assert done.returncode == 2
+    assert "not a token at all" not in done.stderr
+
+
+def test_signing_in_keeps_address_and_token_for_later(muster):
+    wrong = muster("login", stdin="at_00000000_wrong")
+    assert wrong.returncode == 8
+    done = muster("login", muster.server, stdin=muster.token, MUSTER_TOKEN="", MUSTER_SERVER="")
+    assert done.returncode == 0
+    assert muster.token not in done.stdout + done.stderr
+    kept = muster.home / "muster" / "token"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert muster("job", "list", MUSTER_TOKEN="", MUSTER_SERVER="").returncode == 0
+    (muster.home / "muster" / "config.toml").write_text("server = 1")
+    assert muster("job", "list").returncode == 2
+
+
+def test_it_starts_without_what_it_does_not_need(muster):
+    loaded = subprocess.run(
+        [*muster.command()[:1], "-c", _LOADED],
+        env=muster.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert loaded.stdout.strip() == "[]"
+
+
+_LOADED = """
+import sys, orchestrator.cli.main
+print([name for name in ("django", "pydantic", "numpy", "yaml", "nodes") if name in sys.modules])
+"""
