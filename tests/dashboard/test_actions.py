@@ -1,0 +1,106 @@
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from nodes.models import Node
+from orchestrator.models import BrokerRow, ClusterSetting, Job
+from tests import rows
+
+pytestmark = pytest.mark.django_db
+
+ASKED = {"X-Requested-With": "muster"}
+
+
+def test_a_stop_asks_for_it_with_who_and_why(operator):
+    job = rows.job()
+    answer = operator.post(f"/jobs/{job.pk}/stop", {"reason": "wrong image"}, headers=ASKED)
+    job.refresh_from_db()
+    assert answer.json() == {"message": f"Stop of {job.name} requested."}
+    assert (job.stop_requested, job.stop_reason) == (True, "wrong image")
+
+
+def test_without_a_script_the_page_comes_back_with_the_sentence_on_it(operator):
+    job = rows.job()
+    answer = operator.post(
+        f"/jobs/{job.pk}/stop", {"reason": "x"}, headers={"referer": "http://localhost/jobs/"},
+        follow=True,
+    )  # fmt: skip
+    assert answer.redirect_chain == [("http://localhost/jobs/", 302)]
+    assert f"Stop of {job.name} requested." in answer.content.decode()
+
+
+def test_nobody_is_sent_to_another_site(operator):
+    answer = operator.post(
+        "/queue/pause", {"reason": "x"}, headers={"referer": "https://evil.example/"}
+    )
+    assert answer["Location"] == "/"
+
+
+def test_an_ended_job_runs_again(operator):
+    job = rows.job()
+    Job.objects.filter(pk=job.pk).update(state="completed")
+    assert operator.post(f"/jobs/{job.pk}/rerun", headers=ASKED).status_code == 200
+    job.refresh_from_db()
+    assert (job.state, job.round) == ("pending", 2)
+
+
+@pytest.mark.parametrize(
+    ("verb", "differing", "expected"),
+    [
+        ("approve", {"approval": "pending"}, {"approval": "approved"}),
+        ("reject", {"approval": "pending"}, {"approval": "rejected"}),
+        ("ineligible", {}, {"eligible": False}),
+        ("eligible", {"eligible": False}, {"eligible": True}),
+        ("drain", {}, {"draining": True}),
+        ("undrain", {"draining": True}, {"draining": False}),
+    ],
+)
+def test_a_node_does_as_it_is_told(operator, verb, differing, expected):
+    node = rows.node(**differing)
+    assert operator.post(f"/nodes/{node.pk}/{verb}", headers=ASKED).status_code == 200
+    assert Node.objects.values(*expected).get(pk=node.pk) == expected
+
+
+def test_scheduling_is_paused_and_resumed(operator):
+    operator.post("/queue/pause", {"reason": "db move"}, headers=ASKED)
+    setting = ClusterSetting.objects.get()
+    assert (setting.scheduling_paused, setting.paused_reason) == (True, "db move")
+    assert setting.paused_by == "user:ana"
+    operator.post("/queue/resume", headers=ASKED)
+    assert not ClusterSetting.objects.get().scheduling_paused
+
+
+def test_a_dead_letter_can_be_dropped(operator):
+    job = rows.job()
+    BrokerRow.objects.create(job=job, type="batch", want=1, dead_letter="KeyError", deliveries=5)
+    assert operator.post(f"/jobs/{job.pk}/drop", headers=ASKED).status_code == 200
+    assert BrokerRow.objects.filter(job=job, dead_letter__isnull=False).count() == 0
+
+
+def test_a_verb_that_refuses_answers_with_its_sentence(operator):
+    job = rows.job()
+    answer = operator.post(f"/jobs/{job.pk}/retry", headers=ASKED)
+    assert answer.status_code == 409
+    assert "there is no dead letter of this job" in answer.json()["message"]
+
+
+def test_a_job_is_evaluated_when_asked(operator):
+    job = rows.job()
+    answer = operator.post(f"/jobs/{job.pk}/evaluate", headers=ASKED)
+    assert answer.json() == {"message": f"{job.name} will be evaluated now."}
+
+
+def test_actions_need_a_post_a_token_a_person_and_a_permission(viewer, keeper):
+    job, node = rows.job(), rows.node(approval="pending")
+    strict = Client(enforce_csrf_checks=True, headers={"host": "localhost"})
+    strict.force_login(User.objects.create_superuser("eva"))
+    assert viewer.get(f"/jobs/{job.pk}/stop").status_code == 405
+    assert strict.post(f"/jobs/{job.pk}/stop", {"reason": "x"}).status_code == 403
+    assert Client().post(f"/jobs/{job.pk}/stop", headers=ASKED).status_code == 401
+    refused = viewer.post(f"/nodes/{node.pk}/approve", headers=ASKED)
+    assert refused.status_code == 403
+    assert refused.json() == {"message": "You lack the permission nodes.change_node."}
+    assert keeper.post(f"/nodes/{node.pk}/approve", headers=ASKED).status_code == 200
+    assert keeper.post(f"/jobs/{job.pk}/stop", headers=ASKED).status_code == 403
+    job.refresh_from_db()
+    assert not job.stop_requested

@@ -1,0 +1,223 @@
+import re
+
+import pytest
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from dashboard import rendering
+from orchestrator.models import ClusterSetting, Evaluation, Execution, Job, JobVersion
+from tests import rows
+
+pytestmark = pytest.mark.django_db
+
+MOST_QUERIES = 12
+NASTY = "<script>alert('x')</script>"
+
+
+def addresses(scene):
+    execution = Execution.objects.filter(observed="running").first()
+    ended = Execution.objects.filter(job=scene["running"], observed="completed").first()
+    return [
+        "/",
+        "/jobs/",
+        "/jobs/?state=failed",
+        "/jobs/?text=etl&state=completed",
+        *(f"/jobs/{scene[name].pk}/" for name in ("running", "failed", "blocked", "large")),
+        f"/jobs/{scene['running'].name}/definition/",
+        f"/executions/{execution.pk}/",
+        f"/executions/{ended.pk}/",
+        "/nodes/",
+        "/nodes/?text=edge",
+        f"/nodes/{scene['nodes'][0].pk}/",
+        "/nodes/edge-3/",
+        "/queue/",
+        *(f"/queue/?pocket={name}" for name in ("ready", "leased", "waiting", "blocked", "dead")),
+        f"/evaluations/{Evaluation.objects.filter(record__isnull=False).first().pk}/",
+        f"/evaluations/{Evaluation.objects.filter(record__isnull=True).first().pk}/",
+    ]
+
+
+def test_every_page_is_drawn_with_few_queries_and_no_inline_style(
+    scene, operator, django_assert_max_num_queries
+):
+    for address in addresses(scene):
+        with django_assert_max_num_queries(MOST_QUERIES):
+            answer = operator.get(address)
+        assert answer.status_code == 200, address
+        text = answer.content.decode()
+        assert not re.search(r"<[^>]+\sstyle=|<style|<script(?![^>]*\ssrc=)|\son\w+=", text), (
+            address
+        )
+
+
+def test_pages_of_an_empty_cluster_say_what_will_appear(operator):
+    for address, said in (
+        ("/", "All is well"),
+        ("/", "No node has joined yet"),
+        ("/jobs/", "No job has been submitted yet"),
+        ("/jobs/?text=nothing", "No job matches this filter"),
+        ("/nodes/", "No node has joined yet"),
+        ("/queue/", "No worker has been seen"),
+    ):
+        assert said in operator.get(address).content.decode(), address
+
+
+def test_nobody_looks_without_signing_in(scene, client):
+    for address in addresses(scene):
+        answer = client.get(address)
+        assert (answer.status_code, answer["Location"].split("?")[0]) == (302, "/accounts/login/")
+
+
+def test_a_region_asked_for_after_signing_out_says_so_in_a_word(client):
+    assert client.get("/jobs/?regions=table").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/jobs/nothing/",
+        "/jobs/00000000-0000-0000-0000-000000000000/",
+        "/executions/00000000-0000-0000-0000-000000000000/",
+        "/nodes/nothing/",
+        "/evaluations/999999/",
+        "/jobs/nothing/?regions=header",
+    ],
+)
+def test_what_is_not_there_is_a_404_with_a_sentence(operator, address):
+    answer = operator.get(address)
+    assert answer.status_code == 404
+    if "regions" not in address:
+        assert "There is no" in answer.content.decode()
+
+
+def test_a_job_is_found_by_its_name_too(scene, operator):
+    assert operator.get("/jobs/word-count/").context["page"].job == scene["running"]
+
+
+def test_what_users_wrote_is_text(operator):
+    job = rows.job(name="a-job")
+    Job.objects.filter(pk=job.pk).update(name=NASTY, reason=NASTY, state="queued")
+    JobVersion.objects.filter(job=job).update(spec={"name": NASTY, NASTY: [NASTY]}, actor=NASTY)
+    node = rows.node(name=f"n{NASTY}", labels={NASTY: NASTY}, attributes={NASTY: NASTY})
+    made = rows.execution(job, node, observed="running")
+    Execution.objects.filter(pk=made.pk).update(message=NASTY, hint=NASTY)
+    Evaluation.objects.create(
+        job=job, type="batch", priority=1, token=1, outcome=NASTY, triggers={NASTY: 1},
+        record={"known": 1, "nearest": [{"name": NASTY, "refusals": [NASTY]}],
+                "unready": {NASTY: 1}, "ready": {"pass": 0}},
+    )  # fmt: skip
+    for address in (
+        *("/", "/jobs/", f"/jobs/{job.pk}/", f"/jobs/{job.pk}/definition/"),
+        *(f"/executions/{made.pk}/", "/nodes/", f"/nodes/{node.pk}/", "/queue/"),
+        f"/evaluations/{Evaluation.objects.first().pk}/",
+    ):
+        text = operator.get(address).content.decode()
+        assert NASTY not in text, address
+        assert "&lt;script&gt;" in text, address
+
+
+def test_lists_go_on_where_the_page_before_ended(operator, monkeypatch):
+    for number in range(53):
+        rows.job(name=f"job.{number:02d}")
+    first = operator.get("/jobs/").content.decode()
+    older = re.search(r'rel="next" href="([^"]+)"', first)[1].replace("&amp;", "&")
+    rows.job(name="newcomer")
+    second = operator.get(older).content.decode()
+    names = [re.findall(r">(job\.\d\d|newcomer)</a>", text) for text in (first, second)]
+    assert [len(page) for page in names] == [50, 3]
+    assert sorted(names[0] + names[1]) == [f"job.{n:02d}" for n in range(53)]
+
+
+@pytest.mark.parametrize("before", ["x", "2026-01-01", "2026-01-01T00:00:00+00:00~x", "~"])
+def test_a_broken_place_in_a_list_is_its_beginning(scene, operator, before):
+    assert "word-count" in operator.get("/jobs/", {"before": before}).content.decode()
+
+
+def test_regions_come_alone_and_a_repeat_costs_nothing(scene, operator):
+    address = f"/jobs/{scene['running'].pk}/?regions=header,slots,nonsense"
+    first = operator.get(address)
+    text = first.content.decode()
+    assert re.findall(r'<template data-for="(\w+)">', text) == ["header", "slots"]
+    again = operator.get(address, headers={"If-None-Match": first["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_change_gives_a_region_another_tag(scene, operator):
+    address = "/jobs/?regions=table"
+    first = operator.get(address)
+    Job.objects.filter(pk=scene["blocked"].pk).update(reason="short of patience")
+    rendering.shelf = rendering.Shelf()
+    again = operator.get(address, headers={"If-None-Match": first["ETag"]})
+    assert again.status_code == 200
+    assert "Short of patience" in again.content.decode()
+
+
+def test_fifty_viewers_cost_what_one_does(scene, operator, viewer):
+    others = [operator, *(_copy(operator) for _ in range(3))]
+    address = "/?regions=tiles,attention,jobs"
+    operator.get(address)
+    for other in others:
+        with CaptureQueriesContext(_connection()) as queries:
+            assert other.get(address).status_code == 200
+        assert len(queries) <= 2  # The session and its user.
+
+
+def test_shared_regions_carry_each_viewers_own_token(scene):
+    one, other = (_signed_in(name) for name in ("eva", "tom"))
+    texts = [client.get("/nodes/?regions=table").content.decode() for client in (one, other)]
+    tokens = [re.search(r'csrfmiddlewaretoken" value="([^"]+)"', text)[1] for text in texts]
+    assert rendering.ANYBODY not in texts[0] + texts[1]
+    assert tokens[0] != tokens[1]
+
+
+def test_whoever_may_only_look_sees_why_the_buttons_are_dead(scene, viewer, keeper):
+    sight = viewer.get("/nodes/").content.decode()
+    assert 'disabled title="You lack the permission nodes.change_node"' in sight
+    assert "nodes.change_node" not in keeper.get("/nodes/").content.decode()
+
+
+def test_every_page_says_that_scheduling_is_paused(scene, operator):
+    ClusterSetting.objects.update_or_create(
+        pk=1,
+        defaults={
+            "scheduling_paused": True, "paused_by": "user:ben", "paused_reason": "db move",
+        },
+    )  # fmt: skip
+    for address in ("/", "/jobs/", "/nodes/", "/queue/"):
+        text = operator.get(address).content.decode()
+        assert "Scheduling is paused" in text
+        assert "by ben" in text
+        assert "db move" in text
+
+
+def test_the_theme_is_there_from_the_first_byte(operator):
+    operator.cookies["theme"] = "dark"
+    assert '<html lang="en" data-theme="dark">' in operator.get("/").content.decode()
+    operator.cookies["theme"] = '"><script>'
+    assert "data-theme" not in operator.get("/").content.decode().split("<head>")[0]
+
+
+def test_signing_in_has_a_page_of_its_own(client, db):
+    assert "Sign in" in client.get("/accounts/login/").content.decode()
+    wrong = client.post("/accounts/login/", {"username": "ana", "password": "no"})
+    assert "do not belong together" in wrong.content.decode()
+
+
+def _copy(client: Client) -> Client:
+    other = Client(headers={"host": "localhost"})
+    other.cookies = client.cookies
+    return other
+
+
+def _signed_in(name: str) -> Client:
+    from django.contrib.auth.models import User
+
+    client = Client(headers={"host": "localhost"})
+    client.force_login(User.objects.create_superuser(name))
+    return client
+
+
+def _connection():
+    from django.db import connection
+
+    return connection
