@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import signal
@@ -139,8 +140,9 @@ def _spies(cluster: Cluster, into: Path) -> list[subprocess.Popen[bytes]]:
         return []
     watched = {"web": cluster.parts["web"].pid}
     watched |= {f"worker-{n}": pid for n, pid in enumerate(cluster.workers(), 1)}
-    watched |= {name: cluster.parts[name].pid for name in cluster.parts if "agent" in name[:5]}
-    return [
+    watched |= {name: part.pid for name, part in cluster.parts.items() if "agent" in name}
+    watched |= {f"spawner-of-{name}": cluster.spawner(name) or 0 for name in cluster.agents}
+    spies = [
         subprocess.Popen(
             [
                 *(program, "record", "-f", "raw", "-r", "250", "-d", "3600", "--nonblocking"),
@@ -151,6 +153,9 @@ def _spies(cluster: Cluster, into: Path) -> list[subprocess.Popen[bytes]]:
         )
         for name, pid in watched.items()
     ]
+    for spy in spies:  # They may use the cores that what they watch may not.
+        psutil.Process(spy.pid).cpu_affinity(list(range(os.cpu_count() or 1)))
+    return spies
 
 
 def _hottest(raw: Path, most: int = 60) -> str:
