@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from django.db import connection
+from django.db import Error, connection
 
 from nodes.hints import address
 
@@ -57,6 +57,9 @@ class Chores(threading.Thread):
 def _do(chore: Chore) -> None:
     try:
         chore.what()
+    except Error as error:
+        log.warning("a chore waits until the database answers: %s", error)
+        connection.close_if_unusable_or_obsolete()
     except Exception:  # One chore that fails must not keep the others from being done.
         log.exception("a chore failed: %s", chore.what)
         connection.close_if_unusable_or_obsolete()

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, Error, InterfaceError, OperationalError, connection
 
 from orchestrator import broker, snapshot
 from orchestrator.cluster.sharing import stopping
@@ -115,23 +115,35 @@ class Worker:
             decisions.append(Decision(lease, world, plan))
         return decisions
 
-    def _commit(self, decisions: Sequence[Decision]) -> None:
-        """Write all plans at once or, if that fails, one by one."""
+    def _commit(self, decisions: Sequence[Decision], *, again: bool = True) -> None:
+        """Write all plans at once or, if that fails, one by one.
+
+        What the database refused for its own reasons (a lost connection, a deadlock) is tried
+        *again* once: if it had been committed after all, the fence says so.
+        """
         if not decisions:
             return
         try:
             apply(decisions)
-        except Exception as error:  # noqa: BLE001 - the guilty one is found and given back.
-            if len(decisions) == 1:
-                self._give_back(decisions[0].lease, error)
-                return
-            log.warning("a group of %d plans is written one by one: %s", len(decisions), error)
+        except Exception as error:  # noqa: BLE001 - the guilty one is found and given back
             connection.close_if_unusable_or_obsolete()
-            for decision in decisions:
-                self._commit([decision])
+            if len(decisions) > 1:
+                log.warning("a group of %d plans is written one by one: %s", len(decisions), error)
+                for decision in decisions:
+                    self._commit([decision])
+            elif again and isinstance(error, OperationalError | InterfaceError):
+                self._commit(decisions, again=False)
+            else:
+                self._give_back(decisions[0].lease, error)
 
     def _give_back(self, lease: broker.Lease, error: Exception) -> None:
-        log.warning("evaluation %d of job %s failed", lease.evaluation, lease.job, exc_info=error)
+        log.warning(
+            "evaluation %d of job %s failed: %s",
+            lease.evaluation,
+            lease.job,
+            error,
+            exc_info=None if isinstance(error, Error) else error,
+        )
         try:
             broker.nack(lease, f"{type(error).__name__}: {error}")
         except (DatabaseError, InterfaceError) as why:

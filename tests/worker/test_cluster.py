@@ -14,6 +14,7 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections
 
+from nodes import hints
 from orchestrator import broker, processes
 from orchestrator.environment import HOME
 from orchestrator.lifecycle import Trigger
@@ -142,6 +143,22 @@ def test_a_process_is_killed_in_the_middle_of_work(command, eventually, victim):
 
 def _living(family):
     return [it for it in family if it.is_running() and it.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_every_connection_is_cut_and_work_goes_on(command, eventually, busy):
+    jobs = ask(300 if busy else 1)
+    assert eventually(Evaluation.objects.exists)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert cursor.fetchone()[0] >= 4 + 2 * WORKERS
+    hints.close()
+    jobs += ask(5)
+    assert eventually(lambda: answered(jobs), within=30, say=command.log.read_text)
+    assert "reincarnated" not in command.log.read_text(), "nobody died of it"
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
