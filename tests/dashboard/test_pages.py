@@ -1,6 +1,8 @@
 import re
 
 import pytest
+from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -116,7 +118,7 @@ def test_what_users_wrote_is_text(operator):
         assert "&lt;script&gt;" in text, address
 
 
-def test_lists_go_on_where_the_page_before_ended(operator, monkeypatch):
+def test_lists_go_on_where_the_page_before_ended(operator):
     for number in range(53):
         rows.job(name=f"job.{number:02d}")
     first = operator.get("/jobs/").content.decode()
@@ -157,7 +159,7 @@ def test_fifty_viewers_cost_what_one_does(scene, operator, viewer):
     address = "/?regions=tiles,attention,jobs"
     operator.get(address)
     for other in others:
-        with CaptureQueriesContext(_connection()) as queries:
+        with CaptureQueriesContext(connection) as queries:
             assert other.get(address).status_code == 200
         assert len(queries) <= 2  # The session and its user.
 
@@ -210,14 +212,6 @@ def _copy(client: Client) -> Client:
 
 
 def _signed_in(name: str) -> Client:
-    from django.contrib.auth.models import User
-
     client = Client(headers={"host": "localhost"})
     client.force_login(User.objects.create_superuser(name))
     return client
-
-
-def _connection():
-    from django.db import connection
-
-    return connection

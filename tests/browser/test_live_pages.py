@@ -1,0 +1,249 @@
+"""Real pages in a real browser, served by a real Daphne, while the database changes beneath."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from playwright.sync_api import expect, sync_playwright
+
+from nodes import hints
+from nodes.models import Node
+from orchestrator.lifecycle import Observed
+from orchestrator.models import Job
+from tests import rows
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
+
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium, django_db_setup):
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        # Playwright runs a loop in this thread, where the tests talk to the database.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, django_db_setup):
+    """Where a Daphne of these tests' own serves the test database."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environ = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "orchestrator.settings",
+        "MUSTER_TEST_DATABASE": connection.settings_dict["NAME"],
+        "MUSTER_ROLE": "web",
+    }
+    with (tmp_path_factory.mktemp("web") / "web.log").open("wb") as log:
+        web = subprocess.Popen(
+            [sys.executable, "-m", "tests.browser.served", str(port)],
+            env=environ, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        _await(port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        web.terminate()
+        web.wait(10)
+
+
+@pytest.fixture
+def page(browser, address):
+    """A page of somebody who is signed in; fails if the browser had anything to complain of."""
+    user = User.objects.create_superuser("ana", password="muster-ana-1")
+    client = Client()
+    client.force_login(user)
+    context = browser.new_context(base_url=address)
+    name = settings.SESSION_COOKIE_NAME
+    context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": address}])
+    context.set_default_timeout(15_000)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.complaints = complaints
+    yield page
+    context.close()
+    assert [text for text in complaints if "Security Policy" in text or "Error" in text] == []
+
+
+@pytest.fixture
+def running():
+    """A job of two slots, one at work."""
+    job = rows.job(name="word-count", count=2)
+    execution = rows.execution(job, rows.node(name="c-01"), observed=Observed.RUNNING)
+    Job.objects.filter(pk=job.pk).update(state="running", tally={"running": 1})
+    return job, execution
+
+
+def pill(page, state):
+    expect(page.locator("#pill")).to_have_attribute("data-state", state, timeout=15_000)
+
+
+def test_what_changes_is_seen_without_a_reload(page, running):
+    job, execution = running
+    page.goto(f"/jobs/{job.pk}/")
+    pill(page, "live")
+    page.evaluate("window.stayed = true")
+    rows.move(execution, Observed.COMPLETED)
+    Job.objects.filter(pk=job.pk).update(tally={"completed": 1}, reason="1 of 2 completed")
+    hints.after_commit(hints.Hint.VIEW)
+    row = page.locator(f"#x-{execution.pk}")
+    expect(row.locator(".badge")).to_have_text("completed")
+    expect(page.locator(".head-sentence")).to_contain_text("1 of 2 completed")
+    assert page.evaluate("window.stayed") is True
+
+
+def test_what_somebody_is_doing_is_not_disturbed(page, running):
+    job, _ = running
+    page.goto(f"/jobs/{job.pk}/")
+    pill(page, "live")
+    page.locator(".head-acts summary").click()
+    reason = page.locator("[name=reason]")
+    expect(reason).to_be_focused()
+    reason.press_sequentially("because it")
+    Job.objects.filter(pk=job.pk).update(reason="something else")
+    hints.after_commit(hints.Hint.VIEW)
+    expect(page.locator(".head-sentence")).to_contain_text("Something else")
+    reason.press_sequentially(" loops")
+    expect(reason).to_have_value("because it loops")
+    reason.press("Enter")
+    expect(page.locator(".toast")).to_have_text("Stop of word-count requested.")
+    expect(page.locator(".head-sentence")).to_contain_text("because it loops")
+
+
+def test_without_a_socket_the_page_polls_says_so_and_comes_back(page, running):
+    job, _ = running
+    cut = {"now": False}
+
+    def route(ws):
+        if cut["now"]:
+            ws.close()
+            return
+        server = ws.connect_to_server()
+        cut["link"] = ws
+        server.on_message(ws.send)
+
+    page.route_web_socket(re.compile("/ws/live/"), route)
+    page.goto(f"/jobs/{job.pk}/")
+    pill(page, "live")
+    cut["now"] = True
+    cut["link"].close()
+    pill(page, "polling")
+    expect(page.locator("#pill")).to_have_text("polling 10 s")
+    Job.objects.filter(pk=job.pk).update(reason="seen by polling")
+    expect(page.locator(".head-sentence")).to_contain_text("Seen by polling", timeout=20_000)
+    cut["now"] = False
+    page.locator("#pill").click()
+    pill(page, "live")
+
+
+def test_who_cannot_reach_the_server_is_told_since_when(page, running):
+    page.clock.install()
+    page.goto("/")
+    pill(page, "live")
+    page.context.set_offline(True)
+    page.clock.fast_forward(60_000)
+    page.clock.run_for(3_000)
+    pill(page, "stale")
+    expect(page.locator("#pill")).to_contain_text("stale since")
+    page.complaints.clear()  # It complained of the network, and rightly.
+
+
+def test_who_signs_out_elsewhere_is_told(page, running):
+    page.goto("/")
+    pill(page, "live")
+    User.objects.update(is_active=False)
+    page.locator("#pill").click()
+    expect(page.locator("#pill")).to_have_text("signed out: reload to sign in")
+    page.complaints.clear()
+
+
+def test_a_filter_is_the_address_and_needs_no_reload(page):
+    for name in ("etl", "render"):
+        rows.job(name=name)
+    page.goto("/jobs/")
+    pill(page, "live")
+    page.keyboard.press("/")
+    page.keyboard.type("etl")
+    expect(page.locator("tbody th")).to_have_text(["etl"])
+    assert page.url.endswith("/jobs/?text=etl")
+    page.reload()
+    expect(page.locator("[name=text]")).to_have_value("etl")
+
+
+def test_keys_lead_to_the_sections_and_to_help(page):
+    page.goto("/")
+    page.keyboard.press("g")
+    page.keyboard.press("n")
+    page.wait_for_url("**/nodes/")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_a_node_is_approved_on_a_phone(browser, page):
+    node = rows.node(name="gpu-01", approval="pending")
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto("/")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.locator(".toast")).to_have_text("gpu-01 is approved.")
+    expect(page.get_by_role("button", name="Approve")).to_have_count(0)
+    assert Node.objects.get(pk=node.pk).approval == "approved"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_every_page_keeps_the_content_policy_in_both_themes(page, running):
+    job, execution = running
+    for path in (
+        *("/", "/jobs/", f"/jobs/{job.pk}/", f"/jobs/{job.pk}/definition/"),
+        *(f"/executions/{execution.pk}/", "/nodes/", "/nodes/c-01/", "/queue/?pocket=ready"),
+    ):
+        page.goto(path)
+        pill(page, "live")
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.locator("#theme").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    page.reload()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+
+
+def test_signing_in_leads_to_the_overview(browser, address):
+    User.objects.create_superuser("ana", password="muster-ana-1")
+    context = browser.new_context(base_url=address)
+    page = context.new_page()
+    page.goto("/")
+    page.get_by_label("Name").fill("ana")
+    page.get_by_label("Password").fill("muster-ana-1")
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{address}/")
+    pill(page, "live")
+    context.close()
+
+
+def _await(port, within=30.0):
+    """Return when something listens on *port*."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        with closing(socket.socket()) as attempt:
+            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                return
+    pytest.fail(f"nothing listens on port {port} after {within:g} s")
