@@ -34,8 +34,10 @@ class Hint(StrEnum):
     VIEW = "muster_view"
 
 
-#: The least time between two notifications of one channel by one process.
-PAUSE = 0.05
+#: The mean time between notifications of one channel by one process, in the long run, and how
+#: many may go out at once after a rest: a job at rest changes several times in a moment, and each
+#: change is awaited.
+PAUSE, BURST = 0.05, 10
 
 #: How long after a lost connection a listener first tries again, and at most.
 RETRY, LONGEST_RETRY = 0.1, 5.0
@@ -70,14 +72,18 @@ def close() -> None:
 
 
 class _Notifier:
-    """Sends the first hint at once and after that at most twenty a second on a channel."""
+    """Sends the first hints at once and after that at most twenty a second on a channel.
+
+    The generic cell rate algorithm: ``_rested_at`` is when a channel will have rested from all
+    that was sent on it.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._sends = threading.Lock()
         self._said: set[Hint] = set()
         self._sending: set[Hint] = set()
-        self._sent_at: dict[Hint, float] = {}
+        self._rested_at: dict[Hint, float] = {}
         self._thread: threading.Thread | None = None
         self._connection: psycopg.Connection[Any] | None = None
 
@@ -116,12 +122,14 @@ class _Notifier:
         with self._changed:
             while True:
                 now = time.monotonic()
-                waits = {hint: self._sent_at.get(hint, 0.0) + PAUSE - now for hint in self._said}
+                tired = (BURST - 1) * PAUSE
+                waits = {hint: self._rested_at.get(hint, 0.0) - tired - now for hint in self._said}
                 due = {hint for hint, wait in waits.items() if wait <= 0}
                 if due:
                     self._said -= due
                     self._sending |= due
-                    self._sent_at |= dict.fromkeys(due, now)
+                    for hint in due:
+                        self._rested_at[hint] = max(self._rested_at.get(hint, 0.0), now) + PAUSE
                     return due
                 self._changed.wait(min(waits.values(), default=None))
 
