@@ -270,8 +270,15 @@ class Cluster:
 
     def sentinel(self) -> int:
         """The guard of the q cluster: the child of the parent, and father of all the others."""
-        parent = psutil.Process(self.parts["worker"].pid)
-        return max(parent.children(), key=lambda child: len(child.children())).pid
+
+        def find() -> int | None:
+            with suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(self.parts["worker"].pid).children():
+                    if child.children():
+                        return child.pid
+            return None
+
+        return int(until(find, say="a sentinel"))
 
     def spawner(self, agent: str) -> int | None:
         """The process that forks the tasks of *agent*; None when there is none at the moment."""

@@ -49,7 +49,7 @@ def sentinel(cluster: Cluster) -> None:
 def pusher_or_monitor(cluster: Cluster) -> None:
     """The two of the q cluster that are no workers."""
     guard = psutil.Process(cluster.sentinel())
-    workers = set(cluster.workers())
+    workers = set(until(cluster.workers, within=SOON, say="workers"))
     for process in guard.children():
         if process.pid not in workers:
             kill(process.pid)
@@ -85,6 +85,40 @@ def database(cluster: Cluster) -> None:
     cluster.server.start()
 
 
+def supervisor(cluster: Cluster) -> None:
+    """What watches one task: the task ends with it, and its slot is tried again elsewhere."""
+    for name in cluster.agents:
+        pid = cluster.spawner(name)
+        children = psutil.Process(pid).children() if pid is not None else []
+        if children:
+            kill(random.choice(children).pid)
+            return
+
+
+def everything(cluster: Cluster) -> None:
+    """All that is ours at one blow, as when a machine's memory runs out; only tasks go on."""
+    process = cluster.server.process
+    assert process is not None
+    everybody = [member for part in cluster.parts.values() for member in part.family()]
+    spawners = {cluster.spawner(name) for name in cluster.agents}
+    below = {
+        child.pid
+        for pid in spawners
+        if pid is not None
+        for child in psutil.Process(pid).children(recursive=True)
+    }
+    process.kill()
+    for member in everybody:
+        if member.pid not in below:
+            kill(member.pid)
+    process.wait()
+    for part in cluster.parts.values():
+        part.kill()
+    cluster.server.start()
+    for part in cluster.parts.values():
+        part.start()
+
+
 def _until_workers_are_back(cluster: Cluster) -> None:
     until(cluster.workers, within=SOON, say="another worker")
 
@@ -116,5 +150,7 @@ VICTIMS: dict[str, Victim] = {
     "daphne": web,
     "an agent": agent,
     "a spawner": spawner,
+    "a supervisor": supervisor,
     "the database": database,
+    "everything": everything,
 }
