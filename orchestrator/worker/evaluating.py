@@ -31,12 +31,14 @@ class Worker:
     """One process that evaluates."""
 
     def __init__(self, identity: Identity) -> None:
-        self.name = identity.name
         self.evaluated = 0
+        self.pulse = Pulse(identity, lambda: self.evaluated)
         self._view = snapshot.ClusterView()
         self._size = 8
-        self._left_behind = False
-        self.pulse = Pulse(identity, lambda: self.evaluated)
+
+    @property
+    def name(self) -> str:
+        return self.pulse.identity.name
 
     def pull(self, seconds: float = PULL) -> int:
         """Evaluate what is ready until nothing is or *seconds* have gone; how many."""
@@ -49,9 +51,6 @@ class Worker:
         return self.evaluated - before
 
     def _pull(self, end: float) -> None:
-        if self._left_behind:
-            broker.give_back([self.name], "its plan could not be written")
-            self._left_behind = False
         while not stopping() and time.monotonic() < end:
             began = time.monotonic()
             leases = broker.lease(None, self._size, self.name)
@@ -63,9 +62,9 @@ class Worker:
             self._adapt(len(leases), time.monotonic() - began)
 
     def _leave_behind(self) -> None:
-        """What is leased is given back by the next pull, on a connection that works."""
+        """Go on under another name: what this one has leased, known or not, is given back."""
         connection.close()
-        self._left_behind = True
+        self.pulse.be(Identity.mine())
 
     def _adapt(self, leased: int, took: float) -> None:
         """Larger groups share queries and commits; slow ones keep priority from being exact."""

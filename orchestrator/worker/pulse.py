@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from django.db import Error, connection
@@ -32,11 +32,13 @@ class Pulse(threading.Thread):
 
     def __init__(self, identity: Identity, evaluated: Callable[[], int]) -> None:
         super().__init__(name="pulse", daemon=True)
-        self._identity = identity
+        self.identity = identity
         self._evaluated = evaluated
+        self._past: list[str] = []
         self._held: Sequence[broker.Lease] = ()
         self._renewed_at = 0.0
-        self._ends = threading.Event()
+        self._beats_now = threading.Event()
+        self._ends = False
 
     @contextmanager
     def holding(self, leases: Sequence[broker.Lease]) -> Iterator[None]:
@@ -48,26 +50,42 @@ class Pulse(threading.Thread):
         finally:
             self._held = ()
 
+    def be(self, identity: Identity) -> None:
+        """Be somebody else from now on; leases of who this was are given back in a moment."""
+        self._past.append(self.identity.name)
+        self.identity = identity
+        self._beats_now.set()
+
     def run(self) -> None:
         """Beat until ``end``."""
-        while True:
+        while not self._ends:
             try:
                 self._beat()
             except Error as error:
                 log.warning("the database does not hear this worker: %s", error)
                 connection.close()
-            if self._ends.wait(BEAT):
-                break
+            self._beats_now.wait(BEAT)
+            self._beats_now.clear()
         connection.close()
 
     def end(self) -> None:
         """Stop beating, and have the worker forgotten."""
-        self._ends.set()
+        self._ends = True
+        self._beats_now.set()
         if self.is_alive():
             self.join(BEAT)
-        WorkerProcess.objects.filter(pk=self._identity.name).delete()
+        connection.close()  # It may have been lost while there was nothing to do.
+        names = [self.identity.name, *self._past]
+        with suppress(Error):  # Then somebody else forgets it, later.
+            broker.give_back(names, "its worker ended")
+            WorkerProcess.objects.filter(pk__in=names).delete()
 
     def _beat(self) -> None:
+        past = tuple(self._past)
+        if past:
+            broker.give_back(past, "its worker lost the database")
+            WorkerProcess.objects.filter(pk__in=past).delete()
+            del self._past[: len(past)]
         with connection.cursor() as cursor:
             cursor.execute(
                 """
@@ -76,7 +94,7 @@ class Pulse(threading.Thread):
                 ON CONFLICT (name) DO UPDATE
                 SET seen_at = excluded.seen_at, evaluations = excluded.evaluations
                 """,
-                [self._identity.name, self._identity.host, self._identity.pid, self._evaluated()],
+                [self.identity.name, self.identity.host, self.identity.pid, self._evaluated()],
             )
         held = self._held
         if held and time.monotonic() - self._renewed_at > LEASE / 3:

@@ -106,18 +106,20 @@ def test_a_job_deleted_meanwhile_is_nobodys_business(evaluator):
     assert evaluator.pull() == 0
 
 
-def test_a_lost_connection_costs_a_delivery_and_no_evaluation(evaluator, caplog):
+def test_a_lost_connection_costs_a_delivery_and_no_evaluation(evaluator, caplog, eventually):
     rows.node()
-    job = submitted()
+    job, before = submitted(), evaluator.name
     evaluator.pull(0)
-    leased = broker.lease(None, 1, evaluator.name)
+    leased = broker.lease(None, 1, before)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (mine,) = cursor.fetchone()
     _elsewhere(lambda: _terminate(mine))
     assert evaluator.pull() == 0
     assert "the database does not answer" in caplog.text
-    assert evaluator.pull() == 1
+    assert evaluator.name != before
+    evaluator.pulse.start()
+    assert eventually(evaluator.pull) == 1
     assert Execution.objects.get().job_id == job.pk
     assert Evaluation.objects.get(pk=leased[0].evaluation).state == "failed"
 
