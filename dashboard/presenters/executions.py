@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from orchestrator.models import Execution, ExecutionHistory, ExecutionOutput
 
 SHOWN_OUTPUT = 64 * 1024
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[()][0-9A-Za-z]|[@-Z\\-_])")
+"""Colours and other orders to a terminal: a page is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +198,7 @@ def outputs(output: ExecutionOutput | None) -> list[Output]:
         ("stderr", output.stderr, output.stderr_size),
     )
     return [
-        Output(name, text[-SHOWN_OUTPUT:], _how_much(text, size))
+        Output(name, _ESCAPES.sub("", text)[-SHOWN_OUTPUT:], _how_much(text, size))
         for name, text, size in both
         if text
     ]

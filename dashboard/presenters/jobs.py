@@ -109,18 +109,26 @@ def sentence(job: Job) -> str:
     if job.state == "completed":
         all_of = "Its slot" if job.count == 1 else f"All {job.count:,} slots"
         return f"{all_of} completed{_after(job)}."
-    if job.reason:
-        return _full_stop(capitalised(job.reason))
-    if job.state == "pending":
+    if job.state == "pending" and not job.reason:
         return "Waits for its first evaluation."
+    facts = _facts(job)
+    if job.reason and (job.state == "failed" or not facts):
+        return _full_stop(capitalised(job.reason))
+    if job.reason:
+        return _full_stop(f"{capitalised(facts)}; {job.reason}")
+    return _full_stop(capitalised(facts)) if facts else "Nothing runs yet."
+
+
+def _facts(job: Job) -> str:
+    """How many slots run, start and have completed; "" while none has got that far."""
     looks = slots_by_look(job.count, job.tally, job.state)
-    said = [
-        f"{looks[look]:,} {look}" for look in ("running", "starting", "waiting") if looks.get(look)
-    ]
-    done = job.tally.get("completed", 0)
+    said = [f"{looks[look]:,} {look}" for look in ("running", "starting") if looks.get(look)]
+    done = looks["ok"]
     if done:
         said.append(f"{done:,} of {job.count:,} completed")
-    return _full_stop(capitalised(listed(said))) if said else "Nothing runs yet."
+    if said and not job.reason and looks.get("waiting"):
+        said.insert(-1 if done else len(said), f"{looks['waiting']:,} waiting")
+    return listed(said)
 
 
 def waits(job: Job, row: BrokerRow | None) -> str:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 LEFT = 92.0
 WIDTH = 1120.0
-LEAST = 74.0
+LEAST = 86.0
 TAIL = 96.0
 RIGHT = 14.0
 
@@ -63,7 +63,7 @@ class Span:
 
     @property
     def fits(self) -> bool:
-        return self.width >= 6.6 * len(self.word) + 8
+        return self.width >= 6.1 * len(self.word) + 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from nodes.protocol.resources import DIMENSIONS
 from . import states
 from .bars import Capacity, capacity
 from .states import Shown
-from .words import amount, capitalised, counted
+from .words import amount, capitalised, counted, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,8 +63,8 @@ class Holder:
     width: float
 
 
-def line(node: Node) -> NodeLine:
-    """One node for a list."""
+def line(node: Node, running: int) -> NodeLine:
+    """One node for a list, with the number of its *running* executions."""
     beat = getattr(node, "heartbeat", None)
     bars = tuple(bar for bar in capacities(node) if bar.name != "disk")
     return NodeLine(
@@ -76,7 +76,7 @@ def line(node: Node) -> NodeLine:
         eligible=node.eligible,
         draining=node.draining,
         bars=bars,
-        running=beat.running if beat else 0,
+        running=running,
         heard=beat.seen_at if beat else None,
         since=node.connection_since,
         labels=tuple(sorted((str(k), str(v)) for k, v in node.labels.items())),
@@ -90,8 +90,15 @@ def head(node: Node, held: Sequence[Execution]) -> NodeHead:
     shown = _shown(node)
     said = f"{capitalised(shown.word)}: {shown.mean}" if shown.mean else capitalised(shown.word)
     sentence = f"{said}. It holds {counted(len(held), 'execution')}."
-    facts = sorted((str(key), str(value)) for key, value in node.attributes.items())
-    return NodeHead(line(node), sentence, tuple(facts))
+    facts = sorted(
+        (str(key), _fact(str(key), str(value))) for key, value in node.attributes.items()
+    )
+    running = sum(execution.observed == "running" for execution in held)
+    return NodeHead(line(node, running), sentence, tuple(facts))
+
+
+def _fact(key: str, value: str) -> str:
+    return size(int(value)) if key in {"memory", "disk"} and value.isdecimal() else value
 
 
 def capacities(node: Node) -> tuple[Capacity, ...]:

@@ -105,20 +105,20 @@ def tiles(
     queued, pending = waiting.get("queued", 0), waiting.get("pending", 0)
     return [
         Tile(
-            "Running",
+            "Executions running",
             f"{looks.get('running', 0):,}",
-            f"{counted(looks.get('starting', 0), 'execution')} starting",
+            f"{looks.get('starting', 0):,} starting",
             "running",
             spark(started, "executions that started, by minute"),
         ),
         Tile(
-            "Waiting",
+            "Jobs waiting",
             capped(queued + pending, cap),
             f"{queued:,} queued, {pending:,} not evaluated yet",
             "waiting",
         ),
         Tile(
-            "Failed",
+            "Executions failed",
             f"{sum(failed):,}",
             bound,
             "failed" if any(failed) else "ok",

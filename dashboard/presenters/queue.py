@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import states
 from .states import Shown
-from .words import amount, capitalised, capped, counted, duration, listed, person
+from .words import amount, capitalised, capped, counted, duration, listed
 
 if TYPE_CHECKING:
     from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
@@ -103,7 +103,7 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Worker:
     name: str
-    pid: int
+    short: str
     look: str
     word: str
     seen: datetime
@@ -136,7 +136,7 @@ def row(found: BrokerRow, name: str) -> Row:
         triggers=triggers(found.triggers),
         since=found.ready_since,
         until={"leased": found.leased_until, "waiting": found.not_before}.get(name),
-        worker=found.worker if name == "leased" else "",
+        worker=process(found.worker) if name == "leased" else "",
         deliveries=found.deliveries,
         detail=_detail(found, name),
     )
@@ -157,7 +157,7 @@ def line(evaluation: Evaluation, *, job_name: str = "") -> Line:
         at=evaluation.leased_at,
         waited="" if waited is None else duration(waited),
         took="" if took is None else duration(took),
-        worker=person(evaluation.worker),
+        worker=process(evaluation.worker),
         delivery=evaluation.delivery,
         error=evaluation.error,
     )
@@ -177,7 +177,14 @@ def worker(found: WorkerProcess, now: datetime, late: float = 30.0) -> Worker:
     """A worker process, and whether it has been heard of lately."""
     silent = (now - found.seen_at).total_seconds() > late
     look, word = ("lost", "silent") if silent else ("ok", "alive")
-    return Worker(found.name, found.pid, look, word, found.seen_at, f"{found.evaluations:,}")
+    return Worker(
+        found.name, process(found.name), look, word, found.seen_at, f"{found.evaluations:,}"
+    )
+
+
+def process(name: str) -> str:
+    """The host and the process of a worker's name; what follows only makes the name unique."""
+    return ":".join(name.split(":")[:2])
 
 
 def _detail(found: BrokerRow, name: str) -> str:

@@ -46,8 +46,12 @@ def slots(job: Job) -> list[tuple[int, str, str, UUID]]:
     return list(values.order_by("slot", "created_at")[:MOST_SLOTS])
 
 
-def executions(job: Job, before: str) -> Slice[Execution]:
-    return newest(Execution.objects.filter(job=job).select_related("node", "job"), before)
+def executions(job: Job, before: str, slot: int | None = None) -> Slice[Execution]:
+    """Its executions, newest first: all, or those of one slot."""
+    rows = Execution.objects.filter(job=job).select_related("node", "job")
+    if slot is not None:
+        rows = rows.filter(slot=slot)
+    return newest(rows, before)
 
 
 def evaluations(job: Job, limit: int = 20) -> list[Evaluation]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 
 from nodes.models import Node
 from orchestrator.models import Event, Execution
@@ -33,6 +34,12 @@ def one(reference: str) -> Node | None:
         return rows.filter(pk=UUID(reference)).first()
     except ValueError:
         return rows.filter(name=reference).first()
+
+
+def running(nodes: Sequence[Node]) -> dict[UUID, int]:
+    """How many executions run on each of *nodes*; a node with none is left out."""
+    rows = Execution.objects.filter(node__in=nodes, reserved=True, observed="running")
+    return dict(rows.values_list("node").annotate(n=Count("*")))
 
 
 def executions(node: Node, before: str) -> Slice[Execution]:

@@ -87,11 +87,16 @@ class JobPage(OneJob):
         return why.why(self.job.reason or last.outcome, last.record)
 
     def executions(self) -> dict[str, Any]:
-        page = find.executions(self.job, self.request.GET.get("before", ""))
+        asked = self.request.GET.get("slot", "")
+        slot = int(asked) if asked.isdecimal() and len(asked) < 8 else None
+        page = find.executions(self.job, self.request.GET.get("before", ""), slot)
+        chosen = {} if slot is None else {"slot": slot}
         return {
             "lines": executions.lines(page.rows, self.now),
-            "older": urlencode({"before": page.older}) if page.older else "",
+            "older": urlencode(chosen | {"before": page.older}) if page.older else "",
+            "newest": urlencode(chosen),
             "first": page.first,
+            "slot": slot,
         }
 
     def evaluations(self) -> list[queue.Line]:

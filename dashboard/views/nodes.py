@@ -30,7 +30,8 @@ class Nodes(Page):
 
     def table(self) -> dict[str, Any]:
         found, after = find.page(self.text, self.request.GET.get("after", ""))
-        lines = [nodes.line(node) for node in found]
+        running = find.running(found)
+        lines = [nodes.line(node, running.get(node.pk, 0)) for node in found]
         return {
             "lines": lines,
             "pending": [line for line in lines if line.pending],

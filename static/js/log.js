@@ -1,4 +1,7 @@
 // A task's output as it is printed: the backlog, then the tail, for as long as the stream lasts.
+// Orders to a terminal, such as colours, and the beginning of one at the end of a piece.
+const ESCAPES = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[()][0-9A-Za-z]|[@-Z\\-_])/g;
+const UNFINISHED = /\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,200})?$/;
 const KEPT = 400_000, RETRY = 4000;
 
 export function openLogs(refresh) {
@@ -36,10 +39,12 @@ function view(box, refresh) {
     note.textContent = "● streaming";
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     const stop = () => reader.cancel().catch(() => {});
-    for (;;) {
+    for (let rest = ""; ;) {
       const { value, done } = await reader.read();
       if (done || !box.isConnected) { if (!done) stop(); return 200; }
-      append(value);
+      const text = rest + value;
+      rest = text.match(UNFINISHED)?.[0] ?? "";
+      append(text.slice(0, text.length - rest.length).replace(ESCAPES, ""));
     }
   };
 

@@ -38,9 +38,9 @@ def test_the_tiles_count_and_say_of_what():
         sample=(10, 4000),
     )
     assert [(tile.name, tile.value, tile.note) for tile in tiles] == [
-        ("Running", "4", "1 execution starting"),
-        ("Waiting", "4", "3 queued, 1 not evaluated yet"),
-        ("Failed", "3", "in the last hour"),
+        ("Executions running", "4", "1 starting"),
+        ("Jobs waiting", "4", "3 queued, 1 not evaluated yet"),
+        ("Executions failed", "3", "in the last hour"),
         ("Nodes ready", "2 of 3", "1 take no new work"),
     ]
 
@@ -58,13 +58,13 @@ def test_waits_that_nobody_measured_are_left_out():
 
 
 def test_a_node_that_was_never_heard_of_says_so():
-    assert nodes.line(node()).heard is None
+    assert nodes.line(node(), 0).heard is None
 
 
 def test_a_node_shows_what_it_runs_and_what_is_allocated():
     it = node(allocated_cpu=3800, labels={"zone": "fra"})
-    it.heartbeat = NodeHeartbeat(node=it, seen_at=at(5), running=2)
-    line = nodes.line(it)
+    it.heartbeat = NodeHeartbeat(node=it, seen_at=at(5))
+    line = nodes.line(it, 2)
     assert (line.running, line.heard, line.labels) == (2, at(5), (("zone", "fra"),))
     assert [(bar.name, bar.percent, bar.hot) for bar in line.bars] == [
         ("cpu", 95, True),

@@ -117,6 +117,12 @@ def test_a_failure_that_is_final_says_so():
     assert executions.head(bad, [bad], at(60)).sentence.endswith("It will not be retried.")
 
 
+def test_orders_to_a_terminal_are_left_out_of_the_output():
+    text = "a \x1b[1;31mred\x1b[0m word\x1b]0;title\x07, \x1b(B100 %"
+    found = executions.outputs(ExecutionOutput(stdout=text, stdout_size=len(text)))
+    assert found[0].text == "a red word, 100 %"
+
+
 def test_output_that_was_cut_says_how_much_there_was():
     found = executions.outputs(ExecutionOutput(stdout="tail", stdout_size=9000, stderr=""))
     assert [(one.name, one.note) for one in found] == [("stdout", "the last 4 of 9,000 bytes")]

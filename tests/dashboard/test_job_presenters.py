@@ -18,6 +18,11 @@ from tests.dashboard.made import at, broker_row, job
             "2 running, 2 waiting and 1 of 5 completed.",
         ),
         (
+            {"state": "running", "count": 20, "tally": {"running": 3}, "reason": "no room"},
+            "3 running; no room.",
+        ),
+        ({"state": "failed", "reason": "slot 0 failed", "ended_at": at(1)}, "Slot 0 failed."),
+        (
             {"state": "completed", "count": 6, "ended_at": at(12)},
             "All 6 slots completed after 12 s.",
         ),
