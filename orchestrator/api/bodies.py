@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from orchestrator.spec.reading import LARGEST
 
-from .problems import BAD_REQUEST, Problem, invalid_parameters
+from .problems import Problem, bad_request, invalid_parameters
 
 #: A batch of jobs may be larger than one job; Django refuses whatever is larger still.
 LARGEST_BATCH = 1024 * 1024
@@ -21,7 +21,7 @@ def json_bytes(request: HttpRequest, *, at_most: int = LARGEST) -> bytes:
     """The body, which is JSON by its own word, not compressed, and not too large; or nothing."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal():
-        raise BAD_REQUEST
+        raise bad_request()
     if int(length) > at_most:
         raise _too_large(at_most)
     body = request.body

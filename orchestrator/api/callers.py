@@ -12,7 +12,7 @@ from ninja.utils import check_csrf
 
 from orchestrator import tokens
 
-from .problems import UNAUTHENTICATED, Problem
+from .problems import Problem, unauthenticated
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Bearer(HttpBearer):
     def __call__(self, request: HttpRequest) -> Caller:
         found = _with_token(request) if "Authorization" in request.headers else _signed_in(request)
         if found is None:
-            raise UNAUTHENTICATED
+            raise unauthenticated()
         if found.rank < tokens.RANK[self.scope]:
             raise Problem(
                 403,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -71,31 +72,40 @@ def respond(request: HttpRequest, problem: Problem) -> HttpResponse:
     )
 
 
-UNAUTHENTICATED = Problem(
+# Made anew each time: an exception that is raised twice keeps growing its traceback.
+unauthenticated = partial(
+    Problem,
     401,
     "unauthenticated",
     "This needs a valid API token, or a signed-in session.",
     hint="Send `Authorization: Bearer at_…`; `manage.py token create` makes one.",
     headers={"WWW-Authenticate": 'Bearer realm="muster"'},
 )
-NO_SUCH_ADDRESS = Problem(
+no_such_address = partial(
+    Problem,
     404,
     "no-such-address",
     "There is nothing at this address.",
     hint="/api/v1/openapi.json lists every address.",
 )
-TOO_LARGE = Problem(
-    413, "too-large", "The request is larger than any request may be.", hint="Send less at once."
+too_large = partial(
+    Problem,
+    413,
+    "too-large",
+    "The request is larger than any request may be.",
+    hint="Send less at once.",
 )
-BAD_REQUEST = Problem(400, "bad-request", "The request cannot be understood.")
-BUSY = Problem(
+bad_request = partial(Problem, 400, "bad-request", "The request cannot be understood.")
+busy = partial(
+    Problem,
     503,
     "busy",
     "The database did not answer in time.",
     hint="Try again; with an Idempotency-Key nothing can happen twice.",
     headers={"Retry-After": "1"},
 )
-INTERNAL = Problem(
+internal = partial(
+    Problem,
     500,
     "internal",
     "Something went wrong here; it has been logged with the request's id.",
@@ -115,19 +125,19 @@ def _problem(error: Exception) -> Problem:
             return Problem(error.status, error.code, str(error), hint=error.hint)
         case ValidationError():
             return _invalid_parameters(error)
-    for kind, problem in _KNOWN:
+    for kind, make in _KNOWN:
         if isinstance(error, kind):
-            return problem
-    return INTERNAL
+            return make()
+    return internal()
 
 
-_KNOWN: tuple[tuple[type[Exception], Problem], ...] = (
-    (AuthenticationError, UNAUTHENTICATED),
-    (Http404, NO_SUCH_ADDRESS),
-    (RequestDataTooBig, TOO_LARGE),
-    (SuspiciousOperation, BAD_REQUEST),
-    (OperationalError, BUSY),
-    (DatabaseError, INTERNAL),
+_KNOWN: tuple[tuple[type[Exception], Callable[[], Problem]], ...] = (
+    (AuthenticationError, unauthenticated),
+    (Http404, no_such_address),
+    (RequestDataTooBig, too_large),
+    (SuspiciousOperation, bad_request),
+    (OperationalError, busy),
+    (DatabaseError, internal),
 )
 
 

@@ -18,6 +18,9 @@ from .failures import Code, Failure, Unreachable
 PAUSES = (0.1, 0.3, 1.0)
 """Between one attempt and the next."""
 
+CONNECT_WITHIN = 5.0
+"""Seconds; whoever speaks another protocol just stays silent."""
+
 _CODES: Mapping[int, Code] = {
     400: Code.USAGE,
     401: Code.DENIED,
@@ -43,7 +46,7 @@ class Client:
         self._http = httpx.Client(
             base_url=f"{server}/api/v1/",
             headers=headers,
-            timeout=timeout,
+            timeout=httpx.Timeout(timeout, connect=CONNECT_WITHIN),
             # Loading the authorities takes long, and plain HTTP asks none of them.
             verify=ssl.create_default_context() if server.startswith("https:") else False,
         )
@@ -84,7 +87,7 @@ class Client:
     @contextmanager
     def stream(self, path: str, **parameters: Any) -> Iterator[Iterator[bytes]]:
         """The bytes of a text as they come, for as long as they come."""
-        timeout = httpx.Timeout(30.0, read=None)
+        timeout = httpx.Timeout(30.0, connect=CONNECT_WITHIN, read=None)
         try:
             with self._http.stream(
                 "GET", path, params=_given(parameters), timeout=timeout

@@ -45,8 +45,21 @@ class JobFile:
         return None
 
 
+class Mistaken(Failure):
+    """A file with mistakes.  *rest* is the job apart from them, when there is any sense in it."""
+
+    def __init__(
+        self, name: str, mistakes: list[dict[str, str]], rest: JobFile | None = None
+    ) -> None:
+        number = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__(
+            f"{name} has {number}; nothing was stored.", code=Code.USAGE, errors=mistakes
+        )
+        self.name, self.rest = name, rest
+
+
 def read(name: str) -> JobFile:
-    """The job file *name*, `-` for standard input; raises Failure with every mistake in it."""
+    """The job file *name*, `-` for standard input; raises Mistaken with every mistake in it."""
     data = _bytes(name)
     shown = "standard input" if name == "-" else name
     if name.endswith(".json") or _is_json(data):
@@ -118,6 +131,7 @@ class _Reader:
         self.stack: list[_Open] = []
         self.root: Any = None
         self.documents = 0
+        self.is_whole = False
 
     def read(self) -> tuple[Any, dict[str, int]]:
         import yaml
@@ -125,6 +139,7 @@ class _Reader:
         try:
             for event in self._events():
                 self._take(event)
+            self.is_whole = isinstance(self.root, dict)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             self._mistake(mark, "", f"is not YAML: {error.problem or error.context}", "")
@@ -138,7 +153,8 @@ class _Reader:
         if not self.mistakes and not isinstance(self.root, dict):
             self.mistakes.append(_mistake(1, "", "must be an object", "Write name: … and task: …."))
         if self.mistakes:
-            raise mistaken(self.name, self.mistakes)
+            rest = JobFile(self.name, json.dumps(self.root).encode(), self.lines)
+            raise Mistaken(self.name, self.mistakes, rest if self.is_whole else None)
         return self.root, self.lines
 
     def _events(self) -> Iterator[Any]:
@@ -280,12 +296,6 @@ class _Reader:
         self.mistakes.append(_mistake(mark.line + 1 if mark else 1, path, message, hint))
         if len(self.mistakes) >= MOST_MISTAKES:
             raise _TooWrong
-
-
-def mistaken(name: str, mistakes: list[dict[str, str]]) -> Failure:
-    """The Failure that names every one of *mistakes* in the file *name*."""
-    number = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    return Failure(f"{name} has {number}; nothing was stored.", code=Code.USAGE, errors=mistakes)
 
 
 def _mistake(line: int, path: str, message: str, hint: str) -> dict[str, str]:

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Optional
 import typer
 
 from . import jobfile, sanitise
-from .client import segment
+from .client import Client, segment
 from .failures import Code, Failure
 from .following import Until, follow
-from .jobfile import JobFile, mistaken
+from .jobfile import JobFile, Mistaken
 from .logs import print_log
 from .options import (
     AsFormat,
@@ -87,8 +87,8 @@ def run(
     Ctrl-C while it is followed leaves the job alone.
     """
     longest = seconds(timeout)
-    job = jobfile.read(file)
     with client(context) as api:
+        job = _read(api, file)
         with _told_in_lines(job), _told_if_interrupted():
             done = api.submit(job.text)
         if quiet or form is not Format.TABLE:
@@ -111,9 +111,10 @@ def run(
 @app.command()
 def validate(context: typer.Context, file: File, form: AsFormat = Format.TABLE) -> None:
     """Say every mistake in a job file, or how it is understood; nothing is stored."""
-    job = jobfile.read(file)
-    with client(context) as api, _told_in_lines(job):
-        answer = api.post("jobs/validate", job.text)
+    with client(context) as api:
+        job = _read(api, file)
+        with _told_in_lines(job):
+            answer = api.post("jobs/validate", job.text)
     if form in (Format.TABLE, Format.WIDE):
         say(f"{sanitise.line(job.name)} is a good job file.")
     else:
@@ -227,6 +228,29 @@ def _show(api: Any, ref: str, form: Format) -> None:
             out.table(found, EXECUTIONS, name="id")
 
 
+def _read(api: Client, file: str) -> JobFile:
+    """The job file; when it has mistakes of its own, those that the server finds are said too."""
+    try:
+        return jobfile.read(file)
+    except Mistaken as mistaken:
+        if mistaken.rest is None:
+            raise
+        try:
+            api.post("jobs/validate", mistaken.rest.text)
+        except Failure as failure:
+            if failure.code is not Code.USAGE:
+                raise mistaken from None
+            named = {error["path"] for error in mistaken.errors}
+            more = [it for it in failure.errors if it.get("path") not in named]
+            found = [_in_line(mistaken.rest, error) for error in more]
+            raise Mistaken(mistaken.name, [*mistaken.errors, *found]) from None
+        raise
+
+
+def _in_line(job: JobFile, error: dict[str, str]) -> dict[str, str]:
+    return {**error, "line": str(job.line(error.get("path", "")) or "")}
+
+
 @contextmanager
 def _told_in_lines(job: JobFile) -> Iterator[None]:
     """Say the server's mistakes with the lines of the file."""
@@ -235,10 +259,7 @@ def _told_in_lines(job: JobFile) -> Iterator[None]:
     except Failure as failure:
         if failure.code is not Code.USAGE or not failure.errors:
             raise
-        lines = [(error, job.line(error.get("path", ""))) for error in failure.errors]
-        raise mistaken(
-            job.name, [{**error, "line": str(line) if line else ""} for error, line in lines]
-        ) from None
+        raise Mistaken(job.name, [_in_line(job, error) for error in failure.errors]) from None
 
 
 @contextmanager

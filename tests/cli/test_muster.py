@@ -81,6 +81,13 @@ def test_what_yaml_misreads_is_refused_before_anything_is_sent(muster):
     assert "line 1, name: 'no' means something else" in done.stderr
 
 
+def test_mistakes_of_yaml_and_of_the_job_are_named_together(muster):
+    done = muster("job", "run", muster.file("name: no\ncount: -1\ntask: {command: [a, 1:30]}\n"))
+    assert done.returncode == 2
+    told = [line.split(":")[0].strip() for line in done.stderr.splitlines()[1::2]]
+    assert told == ["line 1, name", "line 3, task.command.1", "line 2, count"]
+
+
 @pytest.mark.parametrize("name", ["missing.yaml", ".", "a\nb"])
 def test_an_unreadable_file_is_one_sentence(muster, name):
     done = muster("job", "run", name)

@@ -1,0 +1,49 @@
+"""What goes wrong on our side is a problem too, and gives nothing away."""
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.test import Client
+
+from orchestrator import tokens
+from orchestrator.models import Job
+from tests import rows
+
+
+@pytest.mark.django_db
+def test_a_mistake_of_ours_is_logged_and_not_shown(api, caplog):
+    rows.job(name="broken", state="running", progress={"retry_at": {"no number": "no instant"}})
+    answer = api.get("jobs/broken")
+    said = answer.json()
+    assert (answer.status_code, said["code"]) == (500, "internal")
+    assert "Traceback" not in answer.content.decode()
+    assert "no number" not in answer.content.decode()
+    (record,) = [it for it in caplog.records if it.name == "orchestrator.api.problems"]
+    assert record.exc_info
+    assert said["request_id"] == answer["X-Request-Id"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_does_not_answer_in_time_is_busy(eventually):
+    root = User.objects.create_superuser("root")
+    secret = tokens.create(user=root, name="t", scopes=["admin"], expires_in=None)
+    job = rows.job(name="held")
+    other = connection.copy()
+    try:
+        with transaction.atomic(), other.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT 1 FROM orchestrator_job WHERE id = %s FOR UPDATE", [job.pk])
+            with connection.cursor() as ours:
+                ours.execute("SET LOCAL lock_timeout = '50ms'")
+            answer = Client(raise_request_exception=False).post(
+                "/api/v1/jobs/held/stop",
+                {},
+                "application/json",
+                headers={"Authorization": f"Bearer {secret}"},
+            )
+            cursor.execute("ROLLBACK")
+    finally:
+        other.close()
+    assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+    assert answer["Retry-After"] == "1"
+    assert not Job.objects.get().stop_requested
