@@ -1,0 +1,26 @@
+"""Fields and constraints of what the orchestrator remembers.  The rules live elsewhere.
+
+Moves between states are checked by the triggers of ``orchestrator.triggers``, generated from the
+tables of ``orchestrator.lifecycle``.
+"""
+
+from .cluster import ApiToken, ClusterSetting, Event
+from .evaluations import BrokerRow, BrokerTrigger, Evaluation, WorkerProcess
+from .executions import Execution, ExecutionHistory, ExecutionOutput
+from .jobs import IdempotencyKey, Job, JobVersion
+
+__all__ = [
+    "ApiToken",
+    "BrokerRow",
+    "BrokerTrigger",
+    "ClusterSetting",
+    "Evaluation",
+    "Event",
+    "Execution",
+    "ExecutionHistory",
+    "ExecutionOutput",
+    "IdempotencyKey",
+    "Job",
+    "JobVersion",
+    "WorkerProcess",
+]

@@ -1,0 +1,165 @@
+"""Attempts to run slots of jobs on nodes, their history and their last output."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from nodes.models import CurrentXid, Node, Xid8Field, known
+from nodes.protocol.resources import Resources
+from orchestrator import triggers
+from orchestrator.lifecycle import DESIRED, OBSERVED, Desired, Observed
+
+from .evaluations import Evaluation
+from .jobs import Job
+
+TERMINAL = known(tuple(OBSERVED.terminal))
+
+
+class Execution(models.Model):
+    """One attempt of one slot of a job on one node; also the order to that node.
+
+    ``order_rev`` is the newest order about it, ``told_rev`` the newest that the node has taken.
+    ``reserved`` says that its resources are still counted on the node.  ``settled`` says that its
+    end has been accounted for in the job's progress, so decisions need not read it again.
+    ``by_*`` carry who makes a change into the trigger, which keeps them in the history and clears
+    them: between changes they are null.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    job = models.ForeignKey(
+        Job, on_delete=models.CASCADE, related_name="executions", db_index=False
+    )
+    node = models.ForeignKey(
+        Node, on_delete=models.PROTECT, related_name="executions", db_index=False
+    )
+    evaluation = models.ForeignKey(
+        Evaluation,
+        null=True,
+        on_delete=models.DO_NOTHING,
+        related_name="executions",
+        db_constraint=False,
+        db_index=False,
+    )
+    version = models.IntegerField()
+    round = models.IntegerField(default=1)
+    slot = models.IntegerField()
+    attempt = models.IntegerField(default=1)
+    desired = models.CharField(
+        max_length=16, choices=[(s.value, s.value) for s in Desired], default=DESIRED.initial.value
+    )
+    observed = models.CharField(
+        max_length=24,
+        choices=[(s.value, s.value) for s in Observed],
+        default=OBSERVED.initial.value,
+    )
+    rev = models.BigIntegerField(default=1, editable=False)
+    order_rev = models.BigIntegerField()
+    told_rev = models.BigIntegerField(default=0)
+    cpu = models.BigIntegerField(default=0)
+    memory = models.BigIntegerField(default=0)
+    disk = models.BigIntegerField(default=0)
+    gpu = models.BigIntegerField(default=0)
+    reserved = models.BooleanField(default=True)
+    settled = models.BooleanField(default=False)
+    created_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    exit_code = models.IntegerField(null=True, blank=True)
+    code = models.CharField(max_length=64, blank=True, default="")
+    message = models.TextField(blank=True, default="")
+    hint = models.TextField(blank=True, default="")
+    retryable = models.BooleanField(default=True)
+    ran = models.FloatField(null=True, blank=True)
+    by_writer = models.CharField(max_length=32, null=True, blank=True)
+    by_actor = models.CharField(max_length=150, null=True, blank=True)
+    by_reason = models.TextField(null=True, blank=True)
+
+    class Meta:
+        triggers = triggers.execution_triggers()
+        indexes = [
+            models.Index(fields=["job", "-created_at", "id"], name="execution_of_job"),
+            models.Index(fields=["job"], name="execution_unsettled", condition=Q(settled=False)),
+            models.Index(
+                fields=["node", "order_rev"],
+                name="execution_untold",
+                condition=Q(order_rev__gt=F("told_rev")),
+            ),
+            models.Index(fields=["node"], name="execution_reserved", condition=Q(reserved=True)),
+            models.Index(fields=["node", "-created_at", "id"], name="execution_of_node"),
+            models.Index(fields=["-created_at", "id"], name="execution_newest"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                name="desired_is_known", condition=Q(desired__in=known(DESIRED.states))
+            ),
+            models.CheckConstraint(
+                name="observed_is_known", condition=Q(observed__in=known(OBSERVED.states))
+            ),
+            models.CheckConstraint(
+                name="ended_iff_terminal",
+                condition=Q(observed__in=TERMINAL, ended_at__isnull=False)
+                | (~Q(observed__in=TERMINAL) & Q(ended_at__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="terminal_is_not_wanted",
+                condition=~Q(observed__in=TERMINAL) | Q(desired="stopped"),
+            ),
+            models.CheckConstraint(
+                name="live_executions_hold_their_resources",
+                condition=Q(observed__in=TERMINAL) | Q(reserved=True),
+            ),
+            models.UniqueConstraint(
+                name="one_wanted_execution_per_slot",
+                fields=["job", "slot"],
+                condition=Q(desired="running"),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def resources(self) -> Resources:
+        return Resources(self.cpu, self.memory, self.disk, self.gpu)
+
+
+class ExecutionHistory(models.Model):
+    """Every transition of every execution, written by the trigger alone.
+
+    ``rev`` is the revision of the execution after the change; a change of both lanes has two rows
+    of one revision.  The key ends in ``at`` so that the table can be partitioned by time.
+    """
+
+    pk = models.CompositePrimaryKey("execution_id", "rev", "lane", "at")
+    execution = models.ForeignKey(
+        Execution,
+        on_delete=models.DO_NOTHING,
+        related_name="history",
+        db_constraint=False,
+        db_index=False,
+    )
+    rev = models.BigIntegerField()
+    lane = models.CharField(max_length=8)
+    before = models.CharField(max_length=24)
+    after = models.CharField(max_length=24)
+    writer = models.CharField(max_length=32)
+    actor = models.CharField(max_length=150, default="")
+    reason = models.TextField(default="")
+    at = models.DateTimeField()
+    xid = Xid8Field(db_default=CurrentXid())
+
+
+class ExecutionOutput(models.Model):
+    """The last bytes a task printed, sent with its final report."""
+
+    execution = models.OneToOneField(
+        Execution, on_delete=models.CASCADE, primary_key=True, related_name="output"
+    )
+    stdout = models.TextField(default="")
+    stderr = models.TextField(default="")
+    stdout_size = models.BigIntegerField(default=0)
+    stderr_size = models.BigIntegerField(default=0)

@@ -1,0 +1,108 @@
+"""Jobs and their versions: what users want."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.contrib.auth.models import User
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from nodes.models import known
+from orchestrator import triggers
+from orchestrator.lifecycle import JOB, JobState, JobType
+
+JOB_ENDED = ["completed", "failed", "stopped"]
+
+
+class Job(models.Model):
+    """What the user wants.  ``version`` points to the current specification.
+
+    ``oldest_version`` is the first version whose executions still run the current task.
+    ``round`` counts reruns: executions of earlier rounds no longer matter.  ``progress`` is what
+    decisions need to know of executions that have ended and been accounted for, in a size that
+    does not grow with history; only the StateUpdater writes it.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=63, unique=True)
+    type = models.CharField(max_length=16, choices=[(t.value, t.value) for t in JobType])
+    priority = models.SmallIntegerField(default=50)
+    version = models.IntegerField(default=1)
+    oldest_version = models.IntegerField(default=1)
+    round = models.IntegerField(default=1)
+    state = models.CharField(
+        max_length=16, choices=[(s.value, s.value) for s in JobState], default=JOB.initial.value
+    )
+    reason = models.TextField(blank=True, default="")
+    stop_requested = models.BooleanField(default=False)
+    stop_reason = models.TextField(blank=True, default="")
+    count = models.IntegerField(default=1)
+    progress = models.JSONField(default=dict, blank=True)
+    tally = models.JSONField(default=dict, blank=True)
+    labels = models.JSONField(default=dict, blank=True)
+    rev = models.BigIntegerField(default=1, editable=False)
+    created_at = models.DateTimeField(db_default=Now())
+    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL)
+    round_at = models.DateTimeField(db_default=Now())
+    updated_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        triggers = triggers.job_triggers()
+        indexes = [
+            models.Index(fields=["-created_at", "id"], name="job_newest"),
+            models.Index(fields=["state", "-created_at", "id"], name="job_by_state"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                name="job_state_is_known", condition=Q(state__in=known(JOB.states))
+            ),
+            models.CheckConstraint(
+                name="job_priority_in_range", condition=Q(priority__gte=1, priority__lte=100)
+            ),
+            models.CheckConstraint(name="job_count_not_negative", condition=Q(count__gte=0)),
+            models.CheckConstraint(
+                name="job_ended_iff_terminal",
+                condition=Q(state__in=JOB_ENDED, ended_at__isnull=False)
+                | (~Q(state__in=JOB_ENDED) & Q(ended_at__isnull=True)),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class JobVersion(models.Model):
+    """One specification of a job, as parsed, and as it was submitted."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="versions")
+    number = models.IntegerField()
+    spec = models.JSONField()
+    digest = models.CharField(max_length=64)
+    created_at = models.DateTimeField(db_default=Now())
+    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL)
+    actor = models.CharField(max_length=150, default="")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["job", "number"], name="one_version_per_number")
+        ]
+
+    def __str__(self) -> str:
+        return f"version {self.number}"
+
+
+class IdempotencyKey(models.Model):
+    """The answer once given to a request, so that a repeat gets it again (kept 24 hours)."""
+
+    actor = models.CharField(max_length=150)
+    key = models.CharField(max_length=255)
+    request_digest = models.CharField(max_length=64)
+    status = models.SmallIntegerField()
+    answer = models.JSONField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["actor", "key"], name="one_answer_per_key")]
