@@ -121,7 +121,7 @@ def test_what_somebody_is_doing_is_not_disturbed(page, running):
     reason.press_sequentially("because it")
     Job.objects.filter(pk=job.pk).update(reason="something else")
     hints.after_commit(hints.Hint.VIEW)
-    expect(page.locator(".head-sentence")).to_contain_text("Something else")
+    expect(page.locator(".head-sentence")).to_contain_text("something else")
     reason.press_sequentially(" loops")
     expect(reason).to_have_value("because it loops")
     reason.press("Enter")
@@ -149,7 +149,7 @@ def test_without_a_socket_the_page_polls_says_so_and_comes_back(page, running):
     pill(page, "polling")
     expect(page.locator("#pill")).to_have_text("polling 10 s")
     Job.objects.filter(pk=job.pk).update(reason="seen by polling")
-    expect(page.locator(".head-sentence")).to_contain_text("Seen by polling", timeout=20_000)
+    expect(page.locator(".head-sentence")).to_contain_text("seen by polling", timeout=20_000)
     cut["now"] = False
     page.locator("#pill").click()
     pill(page, "live")
