@@ -99,7 +99,8 @@ def _row(one: Result) -> dict[str, Any]:
 
 # A job that is blocked although a changed node has room looks again a moment later, not at once:
 # the room may be of a node that it avoids.  A follow-up that is already due comes a moment later,
-# too, so that no mistake of a scheduler makes a hot loop.
+# too, so that no mistake of a scheduler makes a hot loop.  The retries of blocked jobs are spread
+# over seconds, but those of the same two seconds come together: a group costs little more than one.
 _ACK = """
     WITH acks AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(%(acks)s::jsonb) AS a(
@@ -126,8 +127,8 @@ _ACK = """
             blocked_class = CASE WHEN h.settles THEN h.class ELSE '' END,
             not_before = CASE
                 WHEN h.settles AND h.blocked IS NOT NULL
-                    THEN least(h.due, clock_timestamp()
-                                      + (54 + 12 * random()) * interval '1 second')
+                    THEN least(h.due, date_bin('2 seconds', clock_timestamp()
+                        + (55 + 12 * random()) * interval '1 second', 'epoch'))
                 WHEN h.settles THEN h.due
                 WHEN h.blocked IS NOT NULL AND NOT h.asked
                     THEN clock_timestamp() + interval '250 milliseconds'

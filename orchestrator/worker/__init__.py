@@ -10,7 +10,7 @@ from .evaluating import Worker
 from .identity import Identity
 from .pulse import forget
 
-__all__ = ["Worker", "begin", "bury", "end", "pull"]
+__all__ = ["Worker", "begin", "bury", "end", "forget", "pull"]
 
 _worker: Worker | None = None
 
@@ -21,6 +21,7 @@ def begin() -> None:
     connection.close()
     _worker = Worker(Identity.mine())
     bury()
+    forget()
     _worker.pulse.start()
 
 
@@ -39,7 +40,7 @@ def pull() -> None:
 
 
 def bury() -> None:
-    """Give back at once what dead workers of this machine had leased, and forget them."""
+    """Give back at once what dead workers of this machine had leased."""
     dead = [name for name in broker.leaseholders() if Identity.parse(name).is_dead()]
-    broker.give_back(dead)
-    forget()
+    if dead:
+        broker.give_back(dead)

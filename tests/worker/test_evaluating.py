@@ -166,5 +166,6 @@ class TestPulse:
         broker.lease(None, 1, dead)
         WorkerProcess.objects.create(name=dead, host=mine.host, pid=2**22 - 1)
         worker.bury()
+        worker.forget()
         assert not WorkerProcess.objects.exists()
         assert broker.lease(None, 1, "w")[0].job == job.pk

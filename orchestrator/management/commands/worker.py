@@ -29,5 +29,6 @@ class Command(BaseCommand):
                 Chore(housekeeping.tick, 1.0),
                 Chore(broker.sweep, 5.0),
                 Chore(worker.bury, 1.0, everywhere=True),
+                Chore(worker.forget, 10.0, everywhere=True),
             ),
         )
