@@ -133,7 +133,7 @@ def row(found: BrokerRow, name: str) -> Row:
         name=found.job.name,
         type=found.type,
         priority=found.priority,
-        triggers=triggers(found.triggers),
+        triggers=triggers(found.triggers) if found.triggers else "",
         since=found.ready_since,
         until={"leased": found.leased_until, "waiting": found.not_before}.get(name),
         worker=process(found.worker) if name == "leased" else "",

@@ -86,7 +86,7 @@ def workers(now: datetime) -> list[WorkerProcess]:
     return list(seen.order_by("name")[:LISTED])
 
 
-def evaluations(limit: int = LISTED) -> list[Evaluation]:
+def evaluations(limit: int = 25) -> list[Evaluation]:
     """The newest evaluations of all jobs."""
     return list(Evaluation.objects.select_related("job").order_by("-pk")[:limit])
 
