@@ -60,7 +60,7 @@ def line(job: Job, row: BrokerRow | None) -> JobLine:
         shown=states.job(job.state, blocked=blocked),
         type=job.type,
         version=job.version,
-        bar=bar(slots_by_look(job.count, job.tally, job.state), _SLOT_WORDS),
+        bar=bar(slots_of(job), _SLOT_WORDS),
         sentence=sentence(job),
         waits=waits(job, row),
         by=job.created_by.username if job.created_by else "",
@@ -77,7 +77,7 @@ def head(job: Job, row: BrokerRow | None) -> JobHead:
     figures = [("slots", f"{job.count:,}")]
     figures += [
         (_FIGURES.get(look, look), f"{n:,}")
-        for look, n in slots_by_look(job.count, job.tally, job.state).items()
+        for look, n in slots_of(job).items()
         if n and look != "stopped"
     ]
     spare = job.tally.get("failed", 0) + job.tally.get("lost", 0)
@@ -121,7 +121,7 @@ def sentence(job: Job) -> str:
 
 def _facts(job: Job) -> str:
     """How many slots run, start and have completed; "" while none has got that far."""
-    looks = slots_by_look(job.count, job.tally, job.state)
+    looks = slots_of(job)
     said = [f"{looks[look]:,} {look}" for look in ("running", "starting") if looks.get(look)]
     done = looks["ok"]
     if done:
@@ -142,8 +142,19 @@ def waits(job: Job, row: BrokerRow | None) -> str:
     return ""
 
 
-def slots_by_look(count: int, tally: Mapping[str, int], state: str) -> dict[str, int]:
-    """The slots of a job by look; those of which nothing is known wait, or were given up."""
+def slots_of(job: Job) -> dict[str, int]:
+    """The slots of *job* by look."""
+    tried = len(job.progress.get("attempts", ()))
+    return slots_by_look(job.count, job.tally, job.state, tried=tried)
+
+
+def slots_by_look(
+    count: int, tally: Mapping[str, int], state: str, *, tried: int = 0
+) -> dict[str, int]:
+    """Slots by look; those of which nothing is known wait, or were given up.
+
+    ``tried`` is how many slots have failed attempts behind them: the tally counts the attempts.
+    """
     looks = by_look(tally)
     found = {"ok": min(looks.get("ok", 0), count)}
     found |= {look: looks.get(look, 0) for look in ("running", "starting")}
@@ -152,7 +163,7 @@ def slots_by_look(count: int, tally: Mapping[str, int], state: str) -> dict[str,
     if state in _LIVE:
         return found | {"waiting": rest + asked}
     if state == "failed":
-        failed = min(rest, max(1, looks.get("failed", 0)))
+        failed = min(rest, max(1, tried))
         return found | {"failed": failed, "stopped": rest - failed}
     return found | {"stopped": rest}
 
