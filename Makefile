@@ -60,4 +60,6 @@ $(STAMP): requirements.lock requirements-dev.lock
 		echo "$(PYTHON) cannot make a virtual environment: install its venv package (Debian: python3-venv)." >&2; exit 1; }
 	@echo "Installing what Muster runs on into $(VENV) (once; a minute or two) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@printf '#!%s\nimport sys\nsys.path.insert(0, "%s")\nfrom orchestrator.cli.main import main\nsys.exit(main())\n' \
+		"$(CURDIR)/$(BIN)/python" "$(CURDIR)" > $(BIN)/muster && chmod +x $(BIN)/muster
 	@touch $(STAMP)

@@ -23,6 +23,7 @@ from .lifecycle import OBSERVED, TOLD, Observed, Trigger, Writer, path
 from .models import Execution, ExecutionOutput
 from .planners import compute_forwarder
 from .transitions import (
+    LockedExecution,
     Observation,
     Outcome,
     lock_executions,
@@ -71,8 +72,8 @@ def lose(nodes: Iterable[UUID], *, reason: str) -> int:
         observe(
             [
                 Observation(
-                    execution=e.pk,
-                    before=Observed(e.observed),
+                    execution=e.id,
+                    before=e.observed,
                     after=Observed.LOST,
                     writer=Writer.ENDPOINT,
                     actor="housekeeping",
@@ -82,7 +83,7 @@ def lose(nodes: Iterable[UUID], *, reason: str) -> int:
                 for e in lost
             ]
         )
-        broker.enqueue({e.job_id for e in lost}, Trigger.NODE_LOST)
+        broker.enqueue({e.job for e in lost}, Trigger.NODE_LOST)
         after_commit(Hint.VIEW)
         return len(lost)
 
@@ -100,10 +101,10 @@ def _named(frames: Iterable[Inbound]) -> set[UUID]:
     return {key for text in texts if (key := _id(text)) is not None}
 
 
-def _is_foreign(frame: Inbound, locked: Mapping[UUID, Execution]) -> bool:
+def _is_foreign(frame: Inbound, locked: Mapping[UUID, LockedExecution]) -> bool:
     """Whether a frame speaks of another node's execution: then none of it is believed."""
     named = (locked.get(key) for key in _named([frame]))
-    return any(execution is not None and execution.node_id != frame.node for execution in named)
+    return any(execution is not None and execution.node != frame.node for execution in named)
 
 
 def _record_foreign(frames: Sequence[Inbound]) -> None:
@@ -122,15 +123,15 @@ def _record_foreign(frames: Sequence[Inbound]) -> None:
 class _Batch:
     """The effects of accepted frames, worked out in memory over locked executions."""
 
-    def __init__(self, frames: Sequence[Inbound], locked: dict[UUID, Execution]) -> None:
+    def __init__(self, frames: Sequence[Inbound], locked: dict[UUID, LockedExecution]) -> None:
         self.frames = frames
         self.locked = locked
-        self.state = {key: Observed(e.observed) for key, e in self.locked.items()}
+        self.state = {key: e.observed for key, e in self.locked.items()}
         self.moves: list[Observation] = []
         self.told: dict[UUID, int] = {}
-        self.gone: list[Execution] = []
+        self.gone: list[LockedExecution] = []
         self.outputs: list[ExecutionOutput] = []
-        self.late: list[tuple[Execution, Report]] = []
+        self.late: list[tuple[LockedExecution, Report]] = []
 
     def write(self) -> None:
         names = dict(
@@ -145,7 +146,7 @@ class _Batch:
             lock_nodes(freed)
         observe(self.moves)
         told(self.told)
-        Execution.objects.filter(pk__in=[e.pk for e in self.gone]).update(reserved=False)
+        Execution.objects.filter(pk__in=[e.id for e in self.gone]).update(reserved=False)
         release(freed)
         ExecutionOutput.objects.bulk_create(self.outputs, ignore_conflicts=True)
         self._record()
@@ -156,15 +157,15 @@ class _Batch:
             execution = self._known(text)
             if execution is None:
                 continue
-            self.told[execution.pk] = max(self.told.get(execution.pk, 0), frame.order_rev)
-            for event in compute_forwarder.told(self.state[execution.pk], wanted):
+            self.told[execution.id] = max(self.told.get(execution.id, 0), frame.order_rev)
+            for event in compute_forwarder.told(self.state[execution.id], wanted):
                 self._move(execution, event, Writer.COMPUTE_FORWARDER, "", "the node has taken it")
 
     def _take(self, name: str, report: Report) -> None:
         execution = self._known(report.execution)
         if execution is None:
             return
-        events = path(self.state[execution.pk], report.happened)
+        events = path(self.state[execution.id], report.happened)
         if events is None:
             self._take_late(execution, report)
             return
@@ -182,7 +183,7 @@ class _Batch:
         if report.stdout or report.stderr:
             self.outputs.append(
                 ExecutionOutput(
-                    execution=execution,
+                    execution_id=execution.id,
                     stdout=report.stdout.replace("\0", "\ufffd"),
                     stderr=report.stderr.replace("\0", "\ufffd"),
                     stdout_size=report.stdout_size,
@@ -190,10 +191,10 @@ class _Batch:
                 )
             )
 
-    def _take_late(self, execution: Execution, report: Report) -> None:
-        over = self.state[execution.pk] in OBSERVED.terminal
+    def _take_late(self, execution: LockedExecution, report: Report) -> None:
+        over = self.state[execution.id] in OBSERVED.terminal
         ends = report.happened in (Happened.COMPLETE, Happened.FAIL, Happened.CANCEL)
-        if over and ends and execution.reserved and self.state[execution.pk] is Observed.LOST:
+        if over and ends and execution.reserved and self.state[execution.id] is Observed.LOST:
             execution.reserved = False
             self.gone.append(execution)
         if over:
@@ -201,18 +202,18 @@ class _Batch:
 
     def _move(
         self,
-        execution: Execution,
+        execution: LockedExecution,
         event: str,
         writer: Writer,
         actor: str,
         reason: str,
         outcome: Outcome | None = None,
     ) -> None:
-        before = self.state[execution.pk]
+        before = self.state[execution.id]
         after = OBSERVED.after(before, event)
         self.moves.append(
             Observation(
-                execution=execution.pk,
+                execution=execution.id,
                 before=before,
                 after=after,
                 writer=writer,
@@ -222,9 +223,9 @@ class _Batch:
                 outcome=outcome or Outcome(),
             )
         )
-        self.state[execution.pk] = after
+        self.state[execution.id] = after
 
-    def _known(self, text: str) -> Execution | None:
+    def _known(self, text: str) -> LockedExecution | None:
         key = _id(text)
         return self.locked.get(key) if key is not None else None
 
@@ -232,8 +233,8 @@ class _Batch:
         freed: dict[UUID, Resources] = {}
         ended = [self.locked[move.execution] for move in self.moves if move.releases]
         for execution in (*ended, *self.gone):
-            held = freed.get(execution.node_id, Resources())
-            freed[execution.node_id] = held + execution.resources
+            held = freed.get(execution.node, Resources())
+            freed[execution.node] = held + execution.resources
         return freed
 
     def _record(self) -> None:
@@ -242,9 +243,9 @@ class _Batch:
                 "execution",
                 "late-report",
                 f"a late report ({report.happened}) of an execution that is {execution.observed}",
-                job=execution.job_id,
-                execution=execution.pk,
-                node=execution.node_id,
+                job=execution.job,
+                execution=execution.id,
+                node=execution.node,
             )
             for execution, report in self.late[:100]
         )
@@ -252,8 +253,8 @@ class _Batch:
 
     def _ask_for_evaluations(self, freed: dict[UUID, Resources]) -> None:
         last = {move.execution: move.after for move in self.moves if move.after not in _QUIET}
-        bad = {self.locked[key].job_id for key, after in last.items() if after in _BAD}
-        rest = {self.locked[key].job_id for key in last} | {e.job_id for e in self.gone}
+        bad = {self.locked[key].job for key, after in last.items() if after in _BAD}
+        rest = {self.locked[key].job for key in last} | {e.job for e in self.gone}
         broker.enqueue(bad, Trigger.EXECUTION_FAILED)
         broker.enqueue(rest - bad, Trigger.EXECUTION_UPDATE)
         if freed:

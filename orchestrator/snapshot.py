@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import numpy as np
@@ -16,8 +16,8 @@ from nodes.protocol.resources import DIMENSIONS
 
 from . import stored
 from .lifecycle import Desired, JobState, Observed
-from .models import Execution, Job
 from .scheduling.world import Cluster, ExecutionView, Ints, JobView, World
+from .spec import JobSpec
 
 
 class Leased(Protocol):
@@ -90,23 +90,22 @@ class ClusterView:
 def worlds(leases: Sequence[Leased], cluster: Cluster) -> list[World | None]:
     """The world of each leased job, in the order of *leases*; None for a job that is gone.
 
-    Four queries at most, whatever the number of jobs; ended executions that are settled are not
+    Three queries at most, whatever the number of jobs; ended executions that are settled are not
     read, so the cost does not grow with history.
     """
     ids = [lease.job for lease in leases]
-    jobs = {job.pk: job for job in Job.objects.filter(pk__in=ids)}
-    specs = stored.specs((job.pk, job.version) for job in jobs.values())
+    jobs = {row.id: row for row in _jobs(ids)}
+    specs = stored.specs((row.id, row.version) for row in jobs.values())
     executions = _unsettled(ids)
-    now, algorithm = _instant()
     return [
         World(
-            job=_job_view(jobs[job], specs[job, jobs[job].version]),
+            job=_job_view(row, specs[job, row.version]),
             executions=tuple(executions.get(job, ())),
             cluster=cluster,
-            now=now,
-            algorithm=algorithm,
+            now=row.now,
+            algorithm=row.algorithm,
         )
-        if job in jobs
+        if (row := jobs.get(job)) is not None
         else None
         for job in ids
     ]
@@ -179,77 +178,84 @@ def _why_unready(row: Mapping[str, Any]) -> str:
     return next((reason for reason, holds in _UNREADY if holds(row)), "")
 
 
-def _job_view(job: Job, spec: Any) -> JobView:
+class _Job(NamedTuple):
+    """A row of a job, with the instant and the setting that all worlds of a group share."""
+
+    id: UUID
+    name: str
+    version: int
+    oldest_version: int
+    round: int
+    state: str
+    submitted_at: datetime
+    stop_requested: bool
+    stop_reason: str
+    progress: str
+    now: datetime
+    algorithm: str
+
+
+def _jobs(ids: Sequence[UUID]) -> list[_Job]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH shared AS MATERIALIZED (
+                SELECT clock_timestamp() AS now, algorithm FROM orchestrator_clustersetting
+                WHERE id = 1)
+            SELECT j.id, j.name, j.version, j.oldest_version, j.round, j.state, j.round_at,
+                   j.stop_requested, j.stop_reason, j.progress, shared.now, shared.algorithm
+            FROM orchestrator_job j CROSS JOIN shared WHERE j.id = ANY(%s)
+            """,
+            [list(ids)],
+        )
+        return [_Job(*row) for row in cursor.fetchall()]
+
+
+def _job_view(job: _Job, spec: JobSpec) -> JobView:
     return JobView(
-        id=str(job.pk),
+        id=str(job.id),
         name=job.name,
         spec=spec,
         version=job.version,
         oldest_version=job.oldest_version,
         round=job.round,
         state=JobState(job.state),
-        submitted_at=job.round_at,
+        submitted_at=job.submitted_at,
         stop_requested=job.stop_requested,
         stop_reason=job.stop_reason,
-        progress=stored.load_progress(job.progress),
+        progress=stored.load_progress(json.loads(job.progress)),
     )
-
-
-_FIELDS = (
-    "job_id",
-    "id",
-    "node_id",
-    "slot",
-    "attempt",
-    "version",
-    "round",
-    "desired",
-    "observed",
-    "created_at",
-    "started_at",
-    "ended_at",
-    "code",
-    "message",
-    "retryable",
-    "reserved",
-)
 
 
 def _unsettled(jobs: Sequence[UUID]) -> dict[UUID, list[ExecutionView]]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT job_id, id::text, node_id::text, slot, attempt, version, round, desired,
+                   observed, created_at, started_at, ended_at, code, message, retryable, reserved
+            FROM orchestrator_execution WHERE job_id = ANY(%s) AND NOT settled ORDER BY id
+            """,
+            [list(jobs)],
+        )
+        rows = cursor.fetchall()
     found: dict[UUID, list[ExecutionView]] = {}
-    rows = (
-        Execution.objects.filter(job_id__in=jobs, settled=False)
-        .order_by("pk")
-        .values_list(*_FIELDS)
-    )
     for job, execution, node, slot, attempt, version, round_, desired, observed, *rest in rows:
-        created_at, started_at, ended_at, code, message, retryable, reserved = rest
         found.setdefault(job, []).append(
             ExecutionView(
-                id=str(execution),
-                node=str(node),
-                slot=slot,
-                attempt=attempt,
-                version=version,
-                round=round_,
-                desired=Desired(desired),
-                observed=Observed(observed),
-                created_at=created_at,
-                started_at=started_at,
-                ended_at=ended_at,
-                code=code,
-                message=message,
-                retryable=retryable,
-                reserved=reserved,
+                execution,
+                node,
+                slot,
+                attempt,
+                version,
+                round_,
+                _DESIRED[desired],
+                _OBSERVED[observed],
+                *rest,
             )
         )
     return found
 
 
-def _instant() -> tuple[datetime, str]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT clock_timestamp(), algorithm FROM orchestrator_clustersetting WHERE id = 1"
-        )
-        now, algorithm = cursor.fetchone()
-    return now, algorithm
+#: Looked up thousands of times in one group; calling the enum costs ten times as much.
+_DESIRED = {str(state): state for state in Desired}
+_OBSERVED = {str(state): state for state in Observed}

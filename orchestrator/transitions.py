@@ -17,11 +17,9 @@ from uuid import UUID
 
 from django.db import connection
 
-from nodes.models import Node
 from nodes.protocol.resources import Resources
 
 from .lifecycle import Desired, Observed, Writer
-from .models import Execution
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +59,63 @@ class Wish:
     reason: str = ""
 
 
-def lock_executions(ids: Iterable[UUID]) -> dict[UUID, Execution]:
+@dataclass(slots=True)
+class LockedExecution:
+    """What moving an execution needs to know of it, true until the transaction ends."""
+
+    id: UUID
+    job: UUID
+    node: UUID
+    desired: Desired
+    observed: Observed
+    reserved: bool
+    resources: Resources
+
+
+@dataclass(slots=True)
+class LockedNode:
+    """What placing on a node needs to know of it, true until the transaction ends.
+
+    ``closed`` says why it takes no new work, and is empty when it does.
+    """
+
+    id: UUID
+    name: str
+    closed: str
+    order_rev: int
+    free: Resources
+
+
+def lock_executions(ids: Iterable[UUID]) -> dict[UUID, LockedExecution]:
     """Lock these executions, in the order of their ids, until the transaction ends."""
-    rows = Execution.objects.filter(pk__in=set(ids)).order_by("pk")
-    return {row.pk: row for row in rows.select_for_update(of=("self",), no_key=True)}
+    rows = _fetch(
+        "SELECT id, job_id, node_id, desired, observed, reserved, cpu, memory, disk, gpu"
+        " FROM orchestrator_execution WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
+        ids,
+    )
+    return {
+        key: LockedExecution(
+            key, job, node, Desired(desired), Observed(observed), reserved, Resources(*amounts)
+        )
+        for key, job, node, desired, observed, reserved, *amounts in rows
+    }
 
 
-def lock_nodes(ids: Iterable[UUID]) -> dict[UUID, Node]:
+def lock_nodes(ids: Iterable[UUID]) -> dict[UUID, LockedNode]:
     """Lock these nodes, in the order of their ids, until the transaction ends."""
-    rows = Node.objects.filter(pk__in=set(ids)).order_by("pk")
-    return {row.pk: row for row in rows.select_for_update(of=("self",), no_key=True)}
+    rows = _fetch(
+        "SELECT id, name, CASE WHEN approval <> 'approved' OR quarantined <> ''"
+        " THEN 'is not approved any longer' WHEN connection <> 'connected' THEN 'is ' || connection"
+        " WHEN draining OR NOT eligible THEN 'takes no new work any longer' ELSE '' END,"
+        " order_rev, capacity_cpu - allocated_cpu, capacity_memory - allocated_memory,"
+        " capacity_disk - allocated_disk, capacity_gpu - allocated_gpu"
+        " FROM nodes_node WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
+        ids,
+    )
+    return {
+        key: LockedNode(key, name, closed, order_rev, Resources(*free))
+        for key, name, closed, order_rev, *free in rows
+    }
 
 
 def observe(observations: Sequence[Observation]) -> int:
@@ -215,6 +260,15 @@ def _waves(observations: Sequence[Observation]) -> Iterable[list[Observation]]:
             waves.append([])
         waves[level].append(observation)
     return waves
+
+
+def _fetch(sql: str, ids: Iterable[UUID]) -> list[tuple[Any, ...]]:
+    wanted = list(set(ids))
+    if not wanted:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [wanted])
+        return list(cursor.fetchall())
 
 
 def _execute(sql: str, parameters: Sequence[Any]) -> int:

@@ -32,6 +32,7 @@ from orchestrator.lifecycle import (
 from orchestrator.models import Execution
 from orchestrator.spec import JobSpec
 from orchestrator.transitions import (
+    LockedExecution,
     Observation,
     Outcome,
     lock_executions,
@@ -156,22 +157,22 @@ def _catch_up(node: UUID, held: Mapping[UUID, Held], *, partial: bool) -> list[O
     forgotten: list[UUID] = []
     stops: list[Order] = []
     for execution in locked.values():
-        if execution.node_id != node:
+        if execution.node != node:
             continue
-        holding = held.get(execution.pk)
+        holding = held.get(execution.id)
         over = execution.observed in OBSERVED.terminal
         if holding is None:
             if partial:
                 continue  # It may be held, and not be named.
             if over:
-                forgotten.append(execution.pk)
+                forgotten.append(execution.id)
                 freed += execution.resources
             else:
                 gone = _moves_of_one_not_held(execution)
                 moves += gone
                 freed += execution.resources if gone else Resources()
         elif over and holding.state is not Holding.ENDED:
-            stops.append(Order(execution=str(execution.pk), want=Want.STOP, rev=0))
+            stops.append(Order(execution=str(execution.id), want=Want.STOP, rev=0))
         elif not over and holding.state in _PROVES:
             moves += _proven(execution, _PROVES[holding.state])
     if freed != Resources():
@@ -182,17 +183,17 @@ def _catch_up(node: UUID, held: Mapping[UUID, Held], *, partial: bool) -> list[O
     if freed != Resources():
         release({node: freed})
         broker.capacity_freed([node])
-    changed = {locked[move.execution].job_id for move in moves}
+    changed = {locked[move.execution].job for move in moves}
     if changed:
         broker.enqueue(changed, Trigger.EXECUTION_UPDATE)
     _record_strangers(node, [key for key in held if key not in locked])
     return stops
 
 
-def _moves_of_one_not_held(execution: Execution) -> list[Observation]:
+def _moves_of_one_not_held(execution: LockedExecution) -> list[Observation]:
     """A live execution that its node does not hold: never told, given back, or forgotten."""
-    observed = Observed(execution.observed)
-    is_wanted = execution.desired != Desired.STOPPED
+    observed = execution.observed
+    is_wanted = execution.desired is not Desired.STOPPED
     if observed in (Observed.NEW, Observed.ASK_FOR_BID) and is_wanted:
         return []  # It comes with the desired set.
     event, after, writer, reason = (
@@ -205,7 +206,7 @@ def _moves_of_one_not_held(execution: Execution) -> list[Observation]:
     assert OBSERVED.after(observed, event) is after
     return [
         Observation(
-            execution=execution.pk,
+            execution=execution.id,
             before=observed,
             after=after,
             writer=writer,
@@ -216,15 +217,15 @@ def _moves_of_one_not_held(execution: Execution) -> list[Observation]:
     ]
 
 
-def _proven(execution: Execution, happened: Happened) -> list[Observation]:
+def _proven(execution: LockedExecution, happened: Happened) -> list[Observation]:
     """What must have happened, since the node holds it in this state."""
     moves = []
-    state = Observed(execution.observed)
+    state = execution.observed
     for event in path(state, happened) or ():
         after = OBSERVED.after(state, event)
         moves.append(
             Observation(
-                execution=execution.pk,
+                execution=execution.id,
                 before=state,
                 after=after,
                 writer=Writer.COMPUTE_FORWARDER if event in TOLD.values() else Writer.ENDPOINT,

@@ -10,22 +10,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
 
 from nodes.hints import Hint, after_commit
-from nodes.models import Node
-from nodes.protocol.lifecycle import Approval, Connection
 from nodes.protocol.resources import Resources
 from orchestrator import broker, journal, stored
 from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed, Writer
-from orchestrator.models import Execution, Job
+from orchestrator.models import Execution
 from orchestrator.scheduling.feasibility import demand
 from orchestrator.scheduling.plan import Place, Plan
 from orchestrator.scheduling.world import World
-from orchestrator.transitions import Wish, desire, lock_executions, lock_nodes, reserve
+from orchestrator.transitions import (
+    LockedExecution,
+    LockedNode,
+    Wish,
+    desire,
+    lock_executions,
+    lock_nodes,
+    reserve,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class _Writing:
     """What of one decision is written; ``dropped`` are sentences about what is not."""
 
     decision: Decision
-    job: Job
+    job: _Job
     wishes: list[Wish] = field(default_factory=list)
     places: list[tuple[Place, int]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
@@ -73,16 +79,29 @@ def apply(decisions: Sequence[Decision]) -> None:
         after_commit(Hint.VIEW)
 
 
-def _lock_jobs(ids: Iterable[UUID]) -> dict[UUID, Job]:
-    rows = (
-        Job.objects.filter(pk__in=set(ids))
-        .order_by("pk")
-        .select_for_update(of=("self",), no_key=True)
-    )
-    return {job.pk: job for job in rows}
+class _Job(NamedTuple):
+    id: UUID
+    name: str
+    version: int
+    round: int
+    stop_requested: bool
+    state: str
+    reason: str
+    progress: str
+    tally: str
 
 
-def _is_current(job: Job, world: World) -> bool:
+def _lock_jobs(ids: Iterable[UUID]) -> dict[UUID, _Job]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, name, version, round, stop_requested, state, reason, progress, tally"
+            " FROM orchestrator_job WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
+            [list(set(ids))],
+        )
+        return {row[0]: _Job(*row) for row in cursor.fetchall()}
+
+
+def _is_current(job: _Job, world: World) -> bool:
     seen = world.job
     return (job.version, job.round, job.stop_requested) == (
         seen.version,
@@ -105,10 +124,10 @@ def _write_executions(writings: Sequence[_Writing]) -> None:
     ]
     executions = lock_executions(touched) if touched else {}
     nodes = lock_nodes(
-        {e.node_id for e in executions.values()}
+        {e.node for e in executions.values()}
         | {UUID(place.node) for w in writings for place in w.decision.plan.place}
     )
-    free = {key: node.capacity - node.allocated for key, node in nodes.items()}
+    free = {key: node.free for key, node in nodes.items()}
     order_rev = {key: node.order_rev for key, node in nodes.items()}
     taken: dict[UUID, Resources] = {}
     for writing in writings:
@@ -126,23 +145,16 @@ def _write_executions(writings: Sequence[_Writing]) -> None:
 
 
 def _choose_wishes(
-    writing: _Writing, executions: dict[UUID, Execution], order_rev: dict[UUID, int]
+    writing: _Writing, executions: dict[UUID, LockedExecution], order_rev: dict[UUID, int]
 ) -> None:
-    def wish(execution: Execution, after: Desired, reason: str) -> None:
-        order_rev[execution.node_id] += 1
-        writing.wishes.append(
-            Wish(
-                execution=execution.pk,
-                before=Desired(execution.desired),
-                after=after,
-                order_rev=order_rev[execution.node_id],
-                reason=reason,
-            )
-        )
+    def wish(execution: LockedExecution, after: Desired, reason: str) -> None:
+        order_rev[execution.node] += 1
+        rev = order_rev[execution.node]
+        writing.wishes.append(Wish(execution.id, execution.desired, after, rev, reason))
 
     for stop in writing.decision.plan.stop:
         execution = executions.get(UUID(stop.execution))
-        if execution is not None and execution.desired != Desired.STOPPED:
+        if execution is not None and execution.desired is not Desired.STOPPED:
             wish(execution, Desired.STOPPED, stop.reason)
     for approved in writing.decision.plan.approve:
         execution = executions.get(UUID(approved))
@@ -152,15 +164,15 @@ def _choose_wishes(
             wish(execution, Desired.RUNNING, "its bid is accepted")
 
 
-def _bids(execution: Execution) -> bool:
+def _bids(execution: LockedExecution) -> bool:
     return (
-        execution.desired == Desired.PENDING and execution.observed == Observed.ASK_FOR_BID_ACCEPTED
+        execution.desired is Desired.PENDING and execution.observed is Observed.ASK_FOR_BID_ACCEPTED
     )
 
 
 def _choose_places(
     writing: _Writing,
-    nodes: dict[UUID, Node],
+    nodes: dict[UUID, LockedNode],
     free: dict[UUID, Resources],
     order_rev: dict[UUID, int],
     taken: dict[UUID, Resources],
@@ -178,16 +190,12 @@ def _choose_places(
         writing.places.append((place, order_rev[node]))
 
 
-def _refusal(node: Node | None, free: Resources | None, need: Resources) -> str | None:
+def _refusal(node: LockedNode | None, free: Resources | None, need: Resources) -> str | None:
     """Why a placement that was good when it was decided is not any longer."""
     if node is None or free is None:
         return "its node is gone"
-    if node.approval != Approval.APPROVED or node.quarantined:
-        return f"{node.name} is not approved any longer"
-    if node.connection != Connection.CONNECTED:
-        return f"{node.name} is {node.connection}"
-    if not node.eligible or node.draining:
-        return f"{node.name} takes no new work any longer"
+    if node.closed:
+        return f"{node.name} {node.closed}"
     short = need.shortfalls(free)
     if short:
         return f"{node.name} filled first, short of " + ", ".join(
@@ -223,7 +231,7 @@ def _insert(placed: Sequence[tuple[_Writing, Place, int]]) -> None:
         return
     rows = [
         (
-            w.job.pk,
+            w.job.id,
             UUID(place.node),
             w.decision.lease.evaluation,
             w.job.version,
@@ -252,7 +260,7 @@ def _insert(placed: Sequence[tuple[_Writing, Place, int]]) -> None:
 
 def _write_jobs(writings: Sequence[_Writing]) -> None:
     changed = [
-        (w.job.pk, str(w.decision.plan.state), w.decision.plan.reason, progress, tally)
+        (w.job.id, str(w.decision.plan.state), w.decision.plan.reason, progress, tally)
         for w in writings
         if _differs(
             w,
@@ -286,7 +294,7 @@ def _write_jobs(writings: Sequence[_Writing]) -> None:
             f"{w.job.name} is {w.decision.plan.state}"
             + (f": {w.decision.plan.reason}" if w.decision.plan.reason else ""),
             actor="scheduler",
-            job=w.job.pk,
+            job=w.job.id,
             evaluation=w.decision.lease.evaluation,
         )
         for w in writings
@@ -296,7 +304,7 @@ def _write_jobs(writings: Sequence[_Writing]) -> None:
 
 def _differs(writing: _Writing, progress: dict[str, Any], tally: dict[str, int]) -> bool:
     job, plan = writing.job, writing.decision.plan
-    return (job.state, job.reason, job.progress, job.tally) != (
+    return (job.state, job.reason, json.loads(job.progress), json.loads(job.tally)) != (
         str(plan.state),
         plan.reason,
         progress,
