@@ -91,7 +91,11 @@ def stop(job_id: UUID, *, actor: str, reason: str = "") -> Job:
         journal.record(
             [
                 journal.fact(
-                    "job", "stop", f"{actor} stops {job.name}{said}", actor=actor, job=job.pk
+                    "job",
+                    "stop",
+                    f"{journal.who(actor)} stops {job.name}{said}",
+                    actor=actor,
+                    job=job.pk,
                 )
             ]
         )
@@ -105,9 +109,8 @@ def rerun(job_id: UUID, *, actor: str) -> Job:
         job = _lock(job_id)
         _renew(job, fresh=True)
         job.save(update_fields=_RENEWED)
-        journal.record(
-            [journal.fact("job", "rerun", f"{actor} reruns {job.name}", actor=actor, job=job.pk)]
-        )
+        sentence = f"{journal.who(actor)} reruns {job.name}"
+        journal.record([journal.fact("job", "rerun", sentence, actor=actor, job=job.pk)])
         broker.enqueue(job.pk, Trigger.JOB_RERUN)
         return job
 
@@ -118,7 +121,7 @@ def rerun(job_id: UUID, *, actor: str) -> Job:
 def approve_node(node_id: UUID, *, actor: str) -> Node:
     """Let the node take part; jobs that wait for capacity are looked at again."""
     return _change_node(
-        membership.approve(node_id, actor=actor), "approve", f"{actor} approves", actor
+        membership.approve(node_id, actor=actor), "approve", f"{journal.who(actor)} approves", actor
     )
 
 
@@ -126,8 +129,8 @@ def reject_node(node_id: UUID, *, actor: str) -> Node:
     """Give the node no work and no secrets; what runs on it is lost."""
     with transaction.atomic():
         node = membership.reject(node_id, actor=actor)
-        lose([node.pk], reason=f"its node was rejected by {actor}")
-        return _change_node(node, "reject", f"{actor} rejects", actor)
+        lose([node.pk], reason=f"its node was rejected by {journal.who(actor)}")
+        return _change_node(node, "reject", f"{journal.who(actor)} rejects", actor)
 
 
 def set_eligible(node_id: UUID, eligible: bool, *, actor: str, reason: str = "") -> Node:
@@ -135,14 +138,14 @@ def set_eligible(node_id: UUID, eligible: bool, *, actor: str, reason: str = "")
     node = membership.set_eligible(node_id, eligible, actor=actor)
     verb = "makes eligible" if eligible else "makes ineligible"
     said = f" ({reason})" if reason else ""
-    return _change_node(node, "eligible", f"{actor} {verb}{said}", actor)
+    return _change_node(node, "eligible", f"{journal.who(actor)} {verb}{said}", actor)
 
 
 def set_draining(node_id: UUID, draining: bool, *, actor: str) -> Node:
     """Whether the node is being emptied: it gets no new work; batch work on it may finish."""
     node = membership.set_draining(node_id, draining, actor=actor)
     verb = "drains" if draining else "ends the drain of"
-    return _change_node(node, "drain", f"{actor} {verb}", actor)
+    return _change_node(node, "drain", f"{journal.who(actor)} {verb}", actor)
 
 
 def _change_node(node: Node, what: str, sentence: str, actor: str) -> Node:
@@ -224,7 +227,9 @@ def _create(
     Job.objects.bulk_create([job for _, job in new])
     JobVersion.objects.bulk_create([_version(job, 1, it, actor, user) for it, job in new])
     journal.record(
-        journal.fact("job", "submit", f"{actor} submits {job.name}", actor=actor, job=job.pk)
+        journal.fact(
+            "job", "submit", f"{journal.who(actor)} submits {job.name}", actor=actor, job=job.pk
+        )
         for _, job in new
     )
     broker.enqueue([job.pk for _, job in new], Trigger.JOB_SUBMIT)
@@ -245,7 +250,7 @@ def _update(job: Job, new: spec.JobSpec, actor: str, user: User | None) -> Submi
     _renew(job, fresh=replaces or stopped)
     job.save(update_fields=[*_columns(new), "version", "oldest_version", *_RENEWED])
     JobVersion.objects.bulk_create([_version(job, job.version, new, actor, user)])
-    sentence = f"{actor} submits version {job.version} of {job.name}"
+    sentence = f"{journal.who(actor)} submits version {job.version} of {job.name}"
     journal.record([journal.fact("job", "update", sentence, actor=actor, job=job.pk)])
     broker.enqueue(job.pk, Trigger.JOB_UPDATE)
     return Submitted(job, job.version, created=False, changed=True)

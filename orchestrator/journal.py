@@ -54,6 +54,11 @@ def fact(
     )
 
 
+def who(actor: str) -> str:
+    """The name in ``user:ana``: how sentences speak of who acts."""
+    return actor.rpartition(":")[2]
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Events in the order of the feed, and where to go on."""

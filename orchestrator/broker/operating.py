@@ -23,7 +23,7 @@ def pause(reason: str, actor: str) -> None:
             scheduling_paused=True, paused_reason=reason, paused_by=actor, paused_at=Now()
         )
         said = f": {reason}" if reason else ""
-        _record("scheduling-paused", f"{actor} pauses scheduling{said}", actor)
+        _record("scheduling-paused", f"{journal.who(actor)} pauses scheduling{said}", actor)
 
 
 def resume(actor: str) -> None:
@@ -32,14 +32,14 @@ def resume(actor: str) -> None:
         ClusterSetting.objects.filter(pk=1).update(
             scheduling_paused=False, paused_reason="", paused_by="", paused_at=None
         )
-        _record("scheduling-resumed", f"{actor} resumes scheduling", actor)
+        _record("scheduling-resumed", f"{journal.who(actor)} resumes scheduling", actor)
         after_commit(Hint.WORK)
 
 
 def evaluate_now(job: UUID, actor: str) -> None:
     """Evaluate *job* as soon as may be, whatever it waits for."""
     with transaction.atomic():
-        _record("evaluate", f"{actor} asks for an evaluation", actor, job)
+        _record("evaluate", f"{journal.who(actor)} asks for an evaluation", actor, job)
         enqueue(job, Trigger.OPERATOR)
 
 
@@ -48,7 +48,12 @@ def retry_dead(job: UUID, actor: str) -> None:
     with transaction.atomic():
         if not BrokerRow.objects.filter(job=job, dead_letter__isnull=False).exists():
             raise Conflict(detail="there is no dead letter of this job; it may be tried already")
-        _record("dead-letter-retried", f"{actor} has the dead letter tried again", actor, job)
+        _record(
+            "dead-letter-retried",
+            f"{journal.who(actor)} has the dead letter tried again",
+            actor,
+            job,
+        )
         enqueue(job, Trigger.OPERATOR)
 
 
@@ -68,9 +73,9 @@ def drop_dead(job: UUID, actor: str) -> None:
         if dropped is None:
             raise Conflict(detail="there is no dead letter of this job; it may be tried already")
         Evaluation.objects.filter(pk=dropped[0]).update(
-            state="cancelled", outcome=f"dropped by {actor}"
+            state="cancelled", outcome=f"dropped by {journal.who(actor)}"
         )
-        _record("dead-letter-dropped", f"{actor} drops the dead letter", actor, job)
+        _record("dead-letter-dropped", f"{journal.who(actor)} drops the dead letter", actor, job)
 
 
 def _record(what: str, message: str, actor: str, job: UUID | None = None) -> None:
