@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +26,28 @@ from .models import ClusterSetting, Event
 def record(events: Iterable[Event]) -> None:
     """Append *events* to the journal in the caller's transaction, and hint that there is news."""
     rows = list(events)
-    if rows:
-        Event.objects.bulk_create(rows)
-        after_commit(Hint.VIEW)
+    if not rows:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO orchestrator_event
+                (topic, what, actor, message, job_id, execution_id, node_id, data)
+            SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::uuid[],
+                                 %s::uuid[], %s::uuid[], %s::jsonb[])
+            """,
+            [
+                [it.topic for it in rows],
+                [it.what for it in rows],
+                [it.actor for it in rows],
+                [it.message for it in rows],
+                [it.job_id for it in rows],
+                [it.execution_id for it in rows],
+                [it.node_id for it in rows],
+                [json.dumps(it.data, default=str) for it in rows],
+            ],
+        )
+    after_commit(Hint.VIEW)
 
 
 def fact(
