@@ -29,7 +29,7 @@ def cluster():
 def test_whoever_is_killed_every_job_completes_and_nothing_runs_twice(cluster, victim):
     jobs = JobSet(cluster, victim.replace(" ", "-"))
     jobs.submit(jobs=JOBS, count=SLOTS, seconds=(1.5, 4))
-    jobs.wait_until_running(JOBS * SLOTS // 2)
+    jobs.wait_until_running(JOBS * SLOTS * 9 // 10)
     VICTIMS[victim](cluster)
     audit_at_work(cluster)
     jobs.wait_until_completed(within=45)
