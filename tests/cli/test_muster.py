@@ -287,7 +287,7 @@ def test_the_queue_is_paused_with_a_reason(muster):
 
 def test_events_are_shown_and_followed(muster):
     muster("job", "run", muster.file(GOOD))
-    assert "user:root submits from-yaml" in muster("events").stdout
+    assert "root submits from-yaml" in muster("events").stdout
     following = muster.start("events", "-f", stdout=subprocess.PIPE)
     assert b"submits from-yaml" in following.stdout.readline()
     muster("job", "stop", "from-yaml", "--reason", "enough")
