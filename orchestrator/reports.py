@@ -134,9 +134,7 @@ class _Batch:
         self.late: list[tuple[LockedExecution, Report]] = []
 
     def write(self) -> None:
-        names = dict(
-            Node.objects.filter(pk__in={f.node for f in self.frames}).values_list("pk", "name")
-        )
+        names = _names({frame.node for frame in self.frames})
         for frame in self.frames:
             self._take_told(frame)
             for report in frame.reports:
@@ -157,9 +155,18 @@ class _Batch:
             execution = self._known(text)
             if execution is None:
                 continue
-            self.told[execution.id] = max(self.told.get(execution.id, 0), frame.order_rev)
-            for event in compute_forwarder.told(self.state[execution.id], wanted):
-                self._move(execution, event, Writer.COMPUTE_FORWARDER, "", "the node has taken it")
+            events = compute_forwarder.told(self.state[execution.id], wanted)
+            for event in events:
+                self._move(
+                    execution,
+                    event,
+                    Writer.COMPUTE_FORWARDER,
+                    "",
+                    "the node has taken it",
+                    told_rev=frame.order_rev,
+                )
+            if not events:
+                self.told[execution.id] = max(self.told.get(execution.id, 0), frame.order_rev)
 
     def _take(self, name: str, report: Report) -> None:
         execution = self._known(report.execution)
@@ -208,6 +215,8 @@ class _Batch:
         actor: str,
         reason: str,
         outcome: Outcome | None = None,
+        *,
+        told_rev: int = 0,
     ) -> None:
         before = self.state[execution.id]
         after = OBSERVED.after(before, event)
@@ -220,6 +229,7 @@ class _Batch:
                 actor=actor,
                 reason=reason,
                 releases=after in OBSERVED.terminal,
+                told_rev=told_rev,
                 outcome=outcome or Outcome(),
             )
         )
@@ -259,6 +269,17 @@ class _Batch:
         broker.enqueue(rest - bad, Trigger.EXECUTION_UPDATE)
         if freed:
             broker.capacity_freed(freed)
+
+
+_known_names: dict[UUID, str] = {}
+
+
+def _names(nodes: set[UUID]) -> Mapping[UUID, str]:
+    """The names of *nodes*, which never change; asked once for each."""
+    missing = nodes - _known_names.keys()
+    if missing:
+        _known_names.update(Node.objects.filter(pk__in=missing).values_list("pk", "name"))
+    return _known_names
 
 
 def _outcome(report: Report) -> Outcome:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from .models import JobVersion
 from .scheduling.world import Progress
-from .spec import JobSpec, parse
+from .spec import JobSpec
 
 Version = tuple[UUID, int]
 
@@ -21,7 +21,8 @@ _KEPT = 4096
 def specs(versions: Iterable[Version]) -> Mapping[Version, JobSpec]:
     """The specification of each (job, number); one query for those not seen lately.
 
-    A version never changes, so what is in memory is always true.
+    A version never changes, so what is in memory is always true.  It was checked as text when it
+    came in; here only its types are made again.
     """
     wanted = set(versions)
     missing = wanted - _specs.keys()
@@ -29,7 +30,7 @@ def specs(versions: Iterable[Version]) -> Mapping[Version, JobSpec]:
         rows = JobVersion.objects.filter(
             job_id__in={job for job, _ in missing}, number__in={number for _, number in missing}
         ).values_list("job_id", "number", "spec")
-        found = {(job, number): parse(spec) for job, number, spec in rows}
+        found = {(job, number): JobSpec.model_validate(spec) for job, number, spec in rows}
         while len(_specs) + len(found) > _KEPT and _specs:
             _specs.pop(next(iter(_specs)))
         _specs.update(found)

@@ -36,7 +36,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One move of the observed lane.  ``releases``: its resources are free again with it."""
+    """One move of the observed lane.
+
+    ``releases``: its resources are free again with it.  ``told_rev``: the node has taken the order
+    of that revision, which is why it moves.
+    """
 
     execution: UUID
     before: Observed
@@ -45,6 +49,7 @@ class Observation:
     actor: str = ""
     reason: str = ""
     releases: bool = False
+    told_rev: int = 0
     outcome: Outcome = Outcome()
 
 
@@ -135,12 +140,13 @@ def observe(observations: Sequence[Observation]) -> int:
                 code = CASE WHEN m.code = '' THEN e.code ELSE m.code END,
                 message = CASE WHEN m.message = '' THEN e.message ELSE m.message END,
                 hint = CASE WHEN m.hint = '' THEN e.hint ELSE m.hint END,
-                retryable = e.retryable AND m.retryable, ran = coalesce(m.ran, e.ran)
+                retryable = e.retryable AND m.retryable, ran = coalesce(m.ran, e.ran),
+                told_rev = greatest(e.told_rev, m.told_rev)
             FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
                         %s::bool[], %s::int[], %s::text[], %s::text[], %s::text[], %s::bool[],
-                        %s::float8[])
+                        %s::float8[], %s::bigint[])
                 AS m(id, before, after, writer, actor, reason, releases, exit_code, code,
-                     message, hint, retryable, ran)
+                     message, hint, retryable, ran, told_rev)
             WHERE e.id = m.id AND e.observed = m.before
             """,
             [
@@ -157,6 +163,7 @@ def observe(observations: Sequence[Observation]) -> int:
                 [o.outcome.hint for o in wave],
                 [o.outcome.retryable for o in wave],
                 [o.outcome.ran for o in wave],
+                [o.told_rev for o in wave],
             ],
         )
     return moved

@@ -47,6 +47,7 @@ class EvaluationBroker(ORM):  # type: ignore[misc] # django-q2 has no types
         super().__init__(list_key)
         self._listener: Listener | None = None
         self._pause = 0.0
+        self._looked_at_tasks = 0.0
 
     def info(self) -> str:
         return "evaluations"
@@ -71,14 +72,16 @@ class EvaluationBroker(ORM):  # type: ignore[misc] # django-q2 has no types
     def _next(self) -> list[tuple[object, str]] | None:
         if self._pause and self._wait(self._pause):
             self._pause = 0.0
-        tasks = self._tasks()
-        if tasks:
+        # Evaluations are looked for first, they are awaited; tasks at least every POLL seconds.
+        if time.monotonic() - self._looked_at_tasks > POLL and (tasks := self._tasks()):
             return tasks
         wants_pull, due_in = _look()
         if wants_pull:
             self._pause = min(max(PAUSE, 2 * self._pause), LONGEST_PAUSE)
             return [(TICKET, _ticket())]
         self._pause = 0.0
+        if tasks := self._tasks():
+            return tasks
         self._wait(POLL if due_in is None else min(POLL, due_in))
         return None
 
@@ -99,6 +102,7 @@ class EvaluationBroker(ORM):  # type: ignore[misc] # django-q2 has no types
 
     def _tasks(self) -> list[tuple[object, str]]:
         """Ordinary tasks that are due, locked until they are tried again."""
+        self._looked_at_tasks = time.monotonic()
         with connection.cursor() as cursor:
             cursor.execute(
                 """
