@@ -268,6 +268,9 @@ class Core:
         return self._apply(orders.items)
 
     def _apply(self, orders: list[Order] | tuple[Order, ...]) -> list[Effect]:
+        # Not only when the revision rises: a full set in several frames raises it with the first,
+        # and what a later one begins must be as durable.
+        self.changes.urgent = self.changes.urgent or bool(orders)
         effects: list[Effect] = []
         for order in orders:
             effects += _HANDLERS[order.want](self, order)

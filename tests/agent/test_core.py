@@ -205,6 +205,18 @@ def test_a_desired_set_in_several_frames_counts_when_it_is_whole():
     assert [frame.order_rev for frame in core.reports()] == [5]
 
 
+def test_what_a_later_frame_of_the_desired_set_begins_is_committed_first():
+    core = Node().core
+    core.closed()
+    core.opened(1.0)
+    core.receive(Welcome(2, "n", 5, (), HEARTBEAT, True, more=True), 1.0)
+    core.take_changes()  # A turn of its own, which has committed the revision.
+    run = Order("e", Want.RUN, 5, task=TRUE, resources=Resources(cpu=400))
+    [start] = core.receive(Desired(2, 5, (run,)), 1.0)
+    assert isinstance(start, Start)
+    assert core.changes.urgent
+
+
 def test_a_desired_set_is_acknowledged_also_when_it_brings_nothing_new():
     node = Node()
     node.order(Want.BID)
