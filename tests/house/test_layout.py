@@ -46,6 +46,18 @@ def contract(name: str) -> dict:
     return next(contract for contract in contracts if contract["id"] == name)
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_part_of_a_package_is_named_in_its_readme(package):
+    readme = (HOME / package / "README.md").read_text()
+    parts = {
+        path.stem
+        for path in (HOME / package).iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    parts -= {"__init__", "migrations", "management"}
+    assert {part for part in parts if part not in readme} == set()
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module)
 def test_a_module_is_a_noun_not_a_drawer(path):
     assert path.stem not in DRAWERS
