@@ -205,6 +205,15 @@ class EventAdmin(Look):
 @admin.register(ClusterSetting)
 class ClusterSettingAdmin(Look):
     list_display = ("algorithm", "scheduling_paused", "paused_reason", "paused_by", "paused_at")
+    actions = ("fill_nodes", "spread_over_nodes")
+
+    @admin.action(description="Place so that nodes fill up (bin-packing)", permissions=["act"])
+    def fill_nodes(self, request: HttpRequest, rows: QuerySet[ClusterSetting]) -> None:
+        each(request, rows, lambda _, me: endpoint.set_algorithm("binpack", actor=me), "Set")
+
+    @admin.action(description="Place so that work spreads over nodes", permissions=["act"])
+    def spread_over_nodes(self, request: HttpRequest, rows: QuerySet[ClusterSetting]) -> None:
+        each(request, rows, lambda _, me: endpoint.set_algorithm("spread", actor=me), "Set")
 
 
 # --- nodes -----------------------------------------------------------------------------------
@@ -216,7 +225,7 @@ admin.site.unregister([Node, JoinToken])
 class ActiveNodeAdmin(NodeAdmin):
     """The pages of nodes, with what operators do to them."""
 
-    actions = ("approve", "reject", "make_eligible", "make_ineligible")
+    actions = ("approve", "reject", "make_eligible", "make_ineligible", "release")
 
     def has_act_permission(self, request: HttpRequest) -> bool:
         return may_act(request, Node)
@@ -228,6 +237,10 @@ class ActiveNodeAdmin(NodeAdmin):
     @admin.action(description="Reject: what runs there is lost", permissions=["act"])
     def reject(self, request: HttpRequest, rows: QuerySet[Node]) -> None:
         each(request, rows, lambda it, me: endpoint.reject_node(it.pk, actor=me), "Rejected")
+
+    @admin.action(description="End its quarantine", permissions=["act"])
+    def release(self, request: HttpRequest, rows: QuerySet[Node]) -> None:
+        each(request, rows, lambda it, me: endpoint.release_node(it.pk, actor=me), "Released")
 
     @admin.action(description="Let it get new work", permissions=["act"])
     def make_eligible(self, request: HttpRequest, rows: QuerySet[Node]) -> None:

@@ -21,7 +21,7 @@ from nodes.models import Node
 from . import broker, journal, spec
 from .errors import Ambiguous, Conflict, NotFound
 from .lifecycle import ENDED, JOB, JobState, Trigger
-from .models import Execution, Job, JobVersion
+from .models import ClusterSetting, Execution, Job, JobVersion
 from .reports import lose, receive
 
 __all__ = [
@@ -33,7 +33,9 @@ __all__ = [
     "lose",
     "receive",
     "reject_node",
+    "release_node",
     "rerun",
+    "set_algorithm",
     "set_draining",
     "set_eligible",
     "stop",
@@ -149,6 +151,13 @@ def set_draining(node_id: UUID, draining: bool, *, actor: str) -> Node:
     return _change_node(node, "drain", f"{journal.who(actor)} {verb}", actor)
 
 
+def release_node(node_id: UUID, *, actor: str) -> Node:
+    """End the quarantine of a node that two agents seemed to be; it may connect again."""
+    node = membership.release(node_id, actor=actor)
+    sentence = f"{journal.who(actor)} ends the quarantine of"
+    return _change_node(node, "release", sentence, actor)
+
+
 def _change_node(node: Node, what: str, sentence: str, actor: str) -> Node:
     with transaction.atomic():
         journal.record(
@@ -156,6 +165,22 @@ def _change_node(node: Node, what: str, sentence: str, actor: str) -> Node:
         )
         broker.capacity_freed([node.pk])
     return node
+
+
+# --- the cluster -----------------------------------------------------------------------------
+
+
+def set_algorithm(algorithm: str, *, actor: str) -> None:
+    """Whether placement fills nodes (``binpack``) or spreads over them (``spread``).
+
+    It counts for what is placed from now on; raises Conflict for any other word.
+    """
+    if algorithm not in ("binpack", "spread"):
+        raise Conflict(detail=f"{algorithm!r} is no way to place: say binpack or spread")
+    with transaction.atomic():
+        ClusterSetting.objects.filter(pk=1).update(algorithm=algorithm)
+        sentence = f"{journal.who(actor)} sets placement to {algorithm}"
+        journal.record([journal.fact("cluster", "algorithm", sentence, actor=actor)])
 
 
 # --- finding ---------------------------------------------------------------------------------

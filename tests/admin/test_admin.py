@@ -11,6 +11,7 @@ from orchestrator.models import (
     ApiToken,
     BrokerRow,
     BrokerTrigger,
+    ClusterSetting,
     Event,
     Execution,
     ExecutionHistory,
@@ -191,3 +192,21 @@ def test_lists_do_not_count_everything(browser, django_assert_max_num_queries):
     assert counts
     assert all("LIMIT 10000" in sql for sql in counts)
     assert ExecutionHistory.objects.exists()
+
+
+def test_placement_is_chosen_for_the_whole_cluster(browser):
+    settings = ClusterSetting.objects.get(pk=1)
+    act(browser, ClusterSetting, "spread_over_nodes", settings)
+    settings.refresh_from_db()
+    assert settings.algorithm == "spread"
+    assert Event.objects.get(what="algorithm").message == "root sets placement to spread"
+    act(browser, ClusterSetting, "fill_nodes", settings)
+    settings.refresh_from_db()
+    assert settings.algorithm == "binpack"
+
+
+def test_the_quarantine_of_a_node_can_be_ended(browser):
+    node = rows.node(quarantined="two agents use its credential")
+    act(browser, Node, "release", node)
+    node.refresh_from_db()
+    assert node.quarantined == ""
