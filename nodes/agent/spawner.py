@@ -2,7 +2,13 @@
 
 The agent starts it as ``python -I -S spawner.py DIRECTORY FD``, FD being its first connection.
 It outlives the agent: a later one connects to ``spawner.sock``.  It ends when it supervises
-nothing and nobody is connected.  One message is one packet, fields separated by NUL:
+nothing and nobody is connected.
+
+A fork costs more than the task it is for, so a supervisor that has ended its task cleanly is used
+again: it says ``free``, and gets its next order by a link of its own.  A few wait for that, for a
+few seconds; closing the link dismisses one.  The spawner's death closes all links.
+
+One message is one packet, fields separated by NUL:
 
     start  id  timeout  grace  count  arguments…  NAME=value…      (see ``supervisor.Request``)
     stop   id
@@ -29,6 +35,7 @@ import select
 import signal
 import socket
 import sys
+import time
 
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 
@@ -45,6 +52,11 @@ _JOURNAL_BYTES = 8 << 20
 _BACKLOG = 10_000
 #: Requests taken before looking at the others: a flood of starts must not delay an exit.
 _AT_ONCE = 8
+#: Supervisors that wait for a task: so many at most, for so many seconds at most.
+_IDLE = 8
+_IDLE_FOR = 5.0
+#: Links take descriptors, which are few: supervisors beyond these serve one task each.
+_LINKS = 256
 _POLL_IN = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -55,7 +67,10 @@ class Spawner:
         self.connections: dict[int, Connection] = {}
         #: id -> [pid, ticks, supervisor pid], for tasks whose end nobody has told yet.
         self.live: dict[bytes, list[bytes]] = {}
-        self.supervisors: dict[int, bytes] = {}
+        self.supervisors: dict[int, Supervisor] = {}
+        #: Those without a task, in the order of their becoming idle.
+        self.idle: list[Supervisor] = []
+        self.links = 0
         self.retired = False
         self.started = 0
         self.poll = select.poll()
@@ -71,10 +86,10 @@ class Spawner:
             self.poll.register(descriptor, select.POLLIN)
         self.connect(socket.socket(fileno=first))
 
-    def serve(self) -> supervisor.Request | None:
-        """Return the request of a task to supervise, in a fork; None when all is done."""
+    def serve(self) -> supervisor.Post | None:
+        """Return what to supervise, in a fork; None when all is done."""
         while self.connections or self.live or self.supervisors:
-            for descriptor, event in self.poll.poll():
+            for descriptor, event in self.poll.poll(self.dismiss_idle()):
                 if descriptor == self.ear.fileno():
                     self.listen()
                 elif descriptor == self.wake:
@@ -85,8 +100,8 @@ class Spawner:
                 elif (connection := self.connections.get(descriptor)) is not None:
                     if event & select.POLLOUT:
                         self.flush(connection)
-                    if event & _POLL_IN and (request := self.obey(connection)):
-                        return request
+                    if event & _POLL_IN and (post := self.obey(connection)):
+                        return post
         return None
 
     def connect(self, link: socket.socket) -> None:
@@ -134,6 +149,9 @@ class Spawner:
             except BlockingIOError:
                 return
             kind, execution, *rest = packet.split(b"\0", 5)
+            if kind == b"free":
+                self.keep(int(execution))
+                continue
             if kind == b"started":
                 if execution in self.live:
                     self.live[execution][:2] = rest[:2]
@@ -157,14 +175,52 @@ class Spawner:
                 break
             if not pid:
                 break
-            if (execution := self.supervisors.pop(pid, None)) is not None:
-                bereft.append(execution)
-        if any(execution in self.live for execution in bereft):
+            if (dead := self.supervisors.pop(pid, None)) is not None:
+                self.dismiss(dead)
+                bereft.append(dead)
+        if any(self.is_busy(dead) for dead in bereft):
             self.listen()
-        if lost := [execution for execution in bereft if self.live.pop(execution, None)]:
+        if lost := [dead.execution for dead in bereft if self.is_busy(dead)]:
+            for execution in lost:
+                del self.live[execution]
             self.kill_strays()
             for execution in lost:
                 self.tell(b"lost\0" + execution)
+
+    def is_busy(self, one: Supervisor) -> bool:
+        """Whether it has not yet told how its task ended."""
+        entry = self.live.get(one.execution)
+        return entry is not None and int(entry[2]) == one.pid
+
+    def keep(self, pid: int) -> None:
+        """Let a supervisor wait for its next task, if it may be needed."""
+        one = self.supervisors.get(pid)
+        if one is None or one.link is None or self.is_busy(one):
+            return
+        if len(self.idle) >= _IDLE:
+            self.dismiss(one)
+            return
+        one.since = time.monotonic()
+        self.idle.append(one)
+
+    def dismiss_idle(self) -> float | None:
+        """Dismiss who has waited too long; return the milliseconds until somebody will have."""
+        if not self.idle:
+            return None
+        wanted = self.connections or self.live
+        now = time.monotonic()
+        while self.idle and not (wanted and now < self.idle[0].since + _IDLE_FOR):
+            self.dismiss(self.idle[0])
+        return (self.idle[0].since + _IDLE_FOR - now) * 1000 + 1 if self.idle else None
+
+    def dismiss(self, one: Supervisor) -> None:
+        """Give it no further task: it ends, at once or after the one that it has."""
+        if one.link is not None:
+            one.link.close()
+            one.link = None
+            self.links -= 1
+        if one in self.idle:
+            self.idle.remove(one)
 
     def kill_strays(self) -> None:
         """Kill what came to us because its supervisor died: its task, and all that task started."""
@@ -181,18 +237,17 @@ class Spawner:
                 with contextlib.suppress(OSError):
                     os.waitpid(pid, 0)
 
-    def obey(self, connection: Connection) -> supervisor.Request | None:
-        """Carry out what the agent asks; returns, in a fork, the request to supervise."""
+    def obey(self, connection: Connection) -> supervisor.Post | None:
+        """Carry out what the agent asks; returns, in a fork, what to supervise."""
         for _ in range(_AT_ONCE):
             if (packet := connection.receive()) is None:
                 return None
-            kind, *fields = packet.split(b"\0")
+            kind, *fields = packet.split(b"\0", 2)
             if kind == b"start":
-                if (request := self.start(packet.split(b"\0"))) is not None:
-                    return request
+                if (post := self.start(fields[0], packet)) is not None:
+                    return post
             elif kind == b"stop":
-                if (entry := self.live.get(fields[0])) is not None:
-                    os.kill(int(entry[2]), signal.SIGTERM)  # Our child, not reaped: safe.
+                self.stop(fields[0], packet)
             elif kind == b"sync":
                 for execution, entry in self.live.items():
                     self.send(connection, b"\0".join((b"live", execution, *entry)))
@@ -203,26 +258,75 @@ class Spawner:
                 self.disconnect(connection)
         return None
 
-    def start(self, fields: list[bytes]) -> supervisor.Request | None:
-        if fields[1] in self.live or self.retired:
+    def start(self, execution: bytes, packet: bytes) -> supervisor.Post | None:
+        if execution in self.live or self.retired:
             return None
         self.started += 1
         if self.started % 1000 == 0 and os.fstat(self.places.journal).st_size > _JOURNAL_BYTES:
             os.close(self.places.journal)
             self.places.journal = _new_journal()
+        if (pid := self.hand_over(execution, packet)) is not None:
+            self.live[execution] = [b"0", b"0", b"%d" % pid]
+            return None
+        link, link_end = self.new_link()
         try:
             pid = os.fork()
         except OSError as error:  # Too many processes, or too little memory: this one cannot.
-            failed = (b"failed", fields[1], b"%d" % (error.errno or 0), str(error).encode())
+            failed = (b"failed", execution, b"%d" % (error.errno or 0), str(error).encode())
             supervisor.record(self.places, *failed)
             self.tell(b"\0".join(failed))
+            for end in (link, link_end):
+                if end is not None:
+                    end.close()
             return None
         if pid == 0:
+            if link is not None:
+                link.close()
             self.abandon()
-            return supervisor.Request(fields)
-        self.supervisors[pid] = fields[1]
-        self.live[fields[1]] = [b"0", b"0", b"%d" % pid]
+            return supervisor.Post(supervisor.Request(packet), self.places, link_end)
+        if link_end is not None:
+            link_end.close()
+            self.links += 1
+        self.supervisors[pid] = Supervisor(pid, link, execution)
+        self.live[execution] = [b"0", b"0", b"%d" % pid]
         return None
+
+    def hand_over(self, execution: bytes, packet: bytes) -> int | None:
+        """Give the order to a supervisor that is idle, and return its pid; None without one."""
+        while self.idle:
+            one = self.idle.pop()
+            assert one.link is not None, "who has no link was dismissed"
+            try:
+                one.link.send(packet)
+            except OSError:  # It was killed just now.
+                self.dismiss(one)
+                continue
+            one.execution = execution
+            return one.pid
+        return None
+
+    def new_link(self) -> tuple[socket.socket | None, socket.socket | None]:
+        if self.links >= _LINKS:
+            return None, None
+        try:
+            link, link_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            return None, None
+        link.setblocking(False)
+        with contextlib.suppress(OSError):
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PACKET)
+        return link, link_end
+
+    def stop(self, execution: bytes, packet: bytes) -> None:
+        if (entry := self.live.get(execution)) is None:
+            return
+        one = self.supervisors[int(entry[2])]
+        if one.link is not None:
+            # Not by a signal: it may have ended that task already, and must not stop its next.
+            with contextlib.suppress(OSError):
+                one.link.send(packet)
+                return
+        os.kill(one.pid, signal.SIGTERM)  # Our child, not reaped: safe.
 
     def abandon(self) -> None:
         """In a fork: let go of what is the spawner's own."""
@@ -232,6 +336,9 @@ class Spawner:
             os.close(self.listener.fileno())
         for descriptor in self.connections:
             os.close(descriptor)
+        for other in self.supervisors.values():
+            if other.link is not None:
+                other.link.close()
 
     def retire(self) -> None:
         if self.listener is not None:
@@ -240,8 +347,18 @@ class Spawner:
             self.listener.close()
             self.listener = None
             os.unlink("spawner.sock")
+            for one in self.supervisors.values():
+                self.dismiss(one)
             os.close(self.lock)
             self.lock = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+
+class Supervisor:
+    """A child of ours, the link by which it gets further orders, and the last it was given."""
+
+    def __init__(self, pid: int, link: socket.socket | None, execution: bytes) -> None:
+        self.pid, self.link, self.execution = pid, link, execution
+        self.since = 0.0
 
 
 class Connection:
@@ -300,10 +417,10 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    request = spawner.serve()
-    if request is not None:
+    post = spawner.serve()
+    if post is not None:
         try:
-            supervisor.supervise(request, spawner.places)
+            supervisor.serve(post)
         finally:
             os._exit(0)
     if spawner.listener:

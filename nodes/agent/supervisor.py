@@ -1,4 +1,4 @@
-"""Runs one task to its end.  Standard library only; forked by the spawner, one for each task.
+"""Runs tasks to their end, one at a time.  Standard library only; forked by the spawner.
 
 It depends on nobody: agent and spawner may come and go.  What it learns it first appends to the
 journal, one ``write`` a record, and then tells the spawner, if there still is one.  Messages and
@@ -7,6 +7,13 @@ records are fields separated by NUL; their forms are a contract between versions
     started  id  pid  start-ticks  supervisor-pid
     exited   id  status  why  seconds  stdout-size  stderr-size  [stdout-tail  stderr-tail]
     failed   id  errno  message
+
+When a task has ended by itself and left nothing, its supervisor is as it was before.  Then it may
+serve another: it tells the spawner so, and waits at its link for ``start`` (see ``Request``).  By
+the same link comes ``stop  id``; TERM means the same, and that this task is the last.  At the
+link's end, after anything unusual and after many tasks it ends.
+
+    free     supervisor-pid     (said only, never recorded)
 
 A directory in ``work`` says that its task was started or may have been; the lock on it says that
 a supervisor lives.  Log segments are ``logs/<id>.<stream>.<offset of their first byte>``.
@@ -29,6 +36,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
 
+#: So many tasks, then a fresh fork: whatever might add up does not.
+TASKS = 200
 SEGMENT = 8 << 20
 SEGMENTS = 4
 TAIL = 8 * 1024
@@ -37,6 +46,7 @@ _DRAIN = 1.0
 #: What does not die of KILL at once is killed again, after this many seconds.
 _AGAIN = 10.0
 _PIPE = 1 << 20
+_PACKET = 1 << 20
 _F_SETPIPE_SZ = 1031
 _PR_SET_CHILD_SUBREAPER = 36
 _RESET = (
@@ -54,7 +64,10 @@ _stopped = False
 
 
 def on_signal(number: int, _frame: object) -> None:
-    """Note a TERM; that a CHLD came, the wake-up descriptor tells."""
+    """Note a TERM; that a CHLD came, the wake-up descriptor tells.
+
+    It is never taken back: whoever was told to stop serves no further task.
+    """
     global _stopped  # noqa: PLW0603
     if number == signal.SIGTERM:
         _stopped = True
@@ -67,6 +80,7 @@ class Places:
         self.news, self.journal = news, journal
         self.work = os.open("work", os.O_RDONLY | os.O_DIRECTORY)
         self.logs = os.open("logs", os.O_RDONLY | os.O_DIRECTORY)
+        self.home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
 
 
 class Request:
@@ -75,7 +89,8 @@ class Request:
     start  id  timeout-or-empty  grace  number-of-arguments  arguments…  NAME=value…
     """
 
-    def __init__(self, fields: list[bytes]) -> None:
+    def __init__(self, packet: bytes) -> None:
+        fields = packet.split(b"\0")
         self.id = fields[1]
         self.timeout = float(fields[2]) if fields[2] else None
         self.grace = float(fields[3])
@@ -85,13 +100,53 @@ class Request:
         self.env = {name: value for name, _, value in pairs}
 
 
-def supervise(request: Request, places: Places) -> None:
-    """Run the task, and return when it is over and told."""
-    wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+class Post:
+    """What a supervisor is forked with: its first task, and the link by which others come."""
+
+    def __init__(self, request: Request, places: Places, link: socket.socket | None) -> None:
+        self.request, self.places, self.link = request, places, link
+        self.wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+
+
+def serve(post: Post) -> None:
+    """Run the task, and those that come after it; return when there should be no further one."""
     # Blocked since before the fork: Python forgets signals that come while it forks.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    request: Request | None = post.request
+    for number in range(1, TASKS + 1):
+        if request is None or not _supervise(request, post):
+            return
+        if post.link is None or number == TASKS:
+            return
+        _say(post.places, b"free", b"%d" % os.getpid())
+        request = _next(post.link, post.wake)
+
+
+def _next(link: socket.socket, wake: int) -> Request | None:
+    """Wait for the next order; None when there will be none."""
+    poll = select.poll()
+    for descriptor in (link.fileno(), wake):
+        poll.register(descriptor, select.POLLIN)
+    while not _stopped:
+        for descriptor, event in poll.poll():
+            if descriptor == wake:
+                _read_all(wake)
+            elif event & select.POLLHUP:
+                # Without the spawner an order that nobody began counts as never carried out.
+                return None
+            elif not _stopped:
+                packet = link.recv(_PACKET)
+                if packet.startswith(b"start\0"):
+                    return Request(packet)
+                # Otherwise a stop, which came too late.
+    return None
+
+
+def _supervise(request: Request, post: Post) -> bool:
+    """Run the task until it is over and told; return whether all is as it was before."""
+    places = post.places
     name = request.id.decode()
     try:
         os.mkdir(name, 0o700, dir_fd=places.work)
@@ -110,7 +165,7 @@ def supervise(request: Request, places: Places) -> None:
         failed = (b"failed", request.id, b"%d" % (error.errno or 0), reason)
         record(places, *failed)
         _say(places, *failed)
-        return
+        return False
     os.close(out_end)
     os.close(err_end)
     me = os.getpid()
@@ -120,12 +175,15 @@ def supervise(request: Request, places: Places) -> None:
         err: Stream(places.logs, name + ".stderr."),
     }
     stdout, stderr = streams[out], streams[err]
-    why = _watch(request, pid, streams, wake, began)
+    why = _watch(request, pid, streams, post, began)
     ran = time.monotonic() - began
     _signal_group(pid, signal.SIGKILL)  # Before the pid is reaped: until then it is ours.
     _, status = os.waitpid(pid, 0)
     _end_orphans()
     _drain(streams)
+    clean = not streams and not why and not _stopped
+    for stream in (stdout, stderr):
+        stream.close()
     with contextlib.suppress(OSError):  # Usually empty; the agent removes what is not.
         os.rmdir(name, dir_fd=places.work)
     exited = (
@@ -138,7 +196,10 @@ def supervise(request: Request, places: Places) -> None:
         b"%d" % stderr.size,
     )
     record(places, *exited)
+    os.fchdir(places.home)
+    os.close(lock)
     _say(places, *exited, *(stream.tail.replace(b"\0", b"") for stream in (stdout, stderr)))
+    return clean
 
 
 class Stream:
@@ -156,10 +217,10 @@ class Stream:
             self._write(data)
         except OSError:
             # A full disk must not hurt the task: these bytes are missing, the offsets show it.
-            self._close()
+            self.close()
         self.size += len(data)
         if self._written >= SEGMENT:
-            self._close()
+            self.close()
 
     def _write(self, data: bytes) -> None:
         if self._file < 0:
@@ -175,7 +236,7 @@ class Stream:
             raise OSError(errno.ENOSPC, "short write")
         self._written += wrote
 
-    def _close(self) -> None:
+    def close(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file, self._written = -1, 0
@@ -216,12 +277,16 @@ def _find(program: bytes, path: bytes) -> bytes:
 
 
 def _watch(
-    request: Request, pid: int, streams: dict[int, Stream], wake: int, began: float
+    request: Request, pid: int, streams: dict[int, Stream], post: Post, began: float
 ) -> bytes:
     """Serve the task until its first process is over; return who ended it."""
     poll = select.poll()
+    wake, link = post.wake, -1
     for descriptor in (*streams, wake):
         poll.register(descriptor, select.POLLIN)
+    if post.link is not None:
+        link = post.link.fileno()
+        poll.register(link, select.POLLIN)
     why = b""
     kill_at: float | None = None
     end_at = None if request.timeout is None else began + request.timeout
@@ -243,11 +308,27 @@ def _watch(
         alarm = kill_at if kill_at is not None else end_at
         wait = None if alarm is None else max(0.0, alarm - now) * 1000 + 1
         for descriptor, _ in poll.poll(wait):
-            if descriptor != wake:
+            if descriptor == wake:
+                _read_all(wake)
+            elif descriptor == link:
+                _listen(link, request, poll)
+            else:
                 _read(descriptor, streams, poll)
-                continue
-            with contextlib.suppress(BlockingIOError):
-                os.read(wake, 512)
+
+
+def _listen(link: int, request: Request, poll: select.poll) -> None:
+    """Note a stop, unless it is meant for a former task."""
+    global _stopped  # noqa: PLW0603
+    packet = os.read(link, _PACKET)
+    if packet == b"stop\0" + request.id:
+        _stopped = True
+    elif not packet:  # The spawner is gone; the task does not need it.
+        poll.unregister(link)
+
+
+def _read_all(wake: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.read(wake, 512)
 
 
 def _read(descriptor: int, streams: dict[int, Stream], poll: select.poll) -> None:

@@ -17,6 +17,7 @@ from nodes.agent.drivers.process import ProcessDriver
 from nodes.agent.facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from nodes.agent.logs import LogFile
 from nodes.agent.records import Entry, Stage
+from nodes.agent.supervisor import TASKS
 from nodes.protocol.messages import TAIL, Task
 
 pytestmark = pytest.mark.processes
@@ -189,14 +190,14 @@ async def _not_started(one: Bench) -> None:
     script = one.state / "script"
     script.write_text("echo hello\n")
     script.chmod(0o755)
-    for command, word in (
-        ("no-such-program", "No such file"),
-        ("/no/such/program", "No such file"),
-        ("/etc/passwd", "Permission denied"),
-        (str(script), "Exec format error"),
+    for name, command, word in (
+        ("missing", "no-such-program", "No such file"),
+        ("nowhere", "/no/such/program", "No such file"),
+        ("data", "/etc/passwd", "Permission denied"),
+        ("script", str(script), "Exec format error"),
     ):
-        one.driver.start(entry("x" + word[:2] + command[-3:], command))
-        fact = await one.over("x" + word[:2] + command[-3:])
+        one.driver.start(entry(name, command))
+        fact = await one.over(name)
         assert isinstance(fact, NotStarted)
         assert word in fact.message
         assert fact.hint
@@ -237,6 +238,210 @@ async def _hundreds(one: Bench) -> None:
 
 def test_three_hundred_tasks_at_once_all_tell_their_own_exit_code(tmp_path: Path) -> None:
     _hundreds(tmp_path)
+
+
+# --- supervisors that serve again ----------------------------------------------------------------
+
+
+async def idle_after(one: Bench, execution: str) -> int:
+    """The pid of a supervisor that has run a task and now waits for another."""
+    await one.ran(entry(execution, "true"))
+    _, supervisor = handle_of(await one.started(execution))
+    # It goes home before it says that it is free, and sleeps only after that.
+    await soon(lambda: is_asleep(supervisor, one.state))
+    return supervisor
+
+
+def is_asleep(pid: int, directory: Path) -> bool:
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return stat.rsplit(")", 1)[1].split()[0] == "S" and Path(f"/proc/{pid}/cwd").samefile(directory)
+
+
+@with_bench
+async def _served_again(one: Bench) -> None:
+    first = await idle_after(one, "a")
+    for number in range(5):
+        assert await idle_after(one, f"e{number}") == first
+
+
+def test_a_supervisor_that_is_done_serves_the_next_task(tmp_path: Path) -> None:
+    _served_again(tmp_path)
+
+
+@with_bench
+async def _after_many(one: Bench) -> None:
+    first = await idle_after(one, "first")
+    for number in range(TASKS - 2):
+        await idle_after(one, f"e{number}")
+    await one.ran(entry("last", "true"))
+    assert handle_of(await one.started("last"))[1] == first
+    await soon(lambda: not alive(first))
+
+
+def test_a_supervisor_that_served_many_tasks_makes_room_for_a_fresh_one(tmp_path: Path) -> None:
+    _after_many(tmp_path)
+
+
+@with_bench
+async def _retired(one: Bench) -> None:
+    for command, rest in (
+        (("no-such-program",), {}),
+        (("sleep", "60"), {"timeout": 0.1}),
+    ):
+        supervisor = await idle_after(one, f"before-{command[0]}")
+        one.driver.start(entry(command[0], *command, **rest))
+        await one.over(command[0])
+        await soon(lambda pid=supervisor: not alive(pid))
+    supervisor = await idle_after(one, "before-stop")
+    one.driver.start(entry("stopped", "sleep", "60"))
+    one.driver.stop("stopped")
+    assert handle_of(await one.started("stopped"))[1] == supervisor
+    fact = await one.over("stopped")
+    assert isinstance(fact, Exited)
+    assert fact.why == "stopped"
+    await soon(lambda: not alive(supervisor))
+
+
+def test_a_supervisor_ends_after_anything_unusual(tmp_path: Path) -> None:
+    _retired(tmp_path)
+
+
+@with_bench
+async def _few_wait(one: Bench) -> None:
+    names = [f"e{number}" for number in range(30)]
+    for name in names:
+        one.driver.start(entry(name, "sleep", "0.5"))
+    supervisors = {handle_of(await one.started(name))[1] for name in names}
+    assert len(supervisors) == len(names), "each serves one task at a time"
+    for name in names:
+        await one.over(name)
+    await soon(lambda: len([pid for pid in supervisors if alive(pid)]) == 8)
+    await soon(lambda: not any(alive(pid) for pid in supervisors))
+
+
+def test_few_supervisors_wait_for_tasks_and_none_for_long(tmp_path: Path) -> None:
+    _few_wait(tmp_path)
+
+
+def test_idle_supervisors_end_with_the_spawner_that_nobody_needs(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as one:
+            supervisor = await idle_after(one, "a")
+        assert not alive(supervisor)
+
+    asyncio.run(scenario())
+
+
+@with_bench
+async def _idle_killed(one: Bench) -> None:
+    for number, name in enumerate((signal.SIGKILL, signal.SIGTERM)):
+        supervisor = await idle_after(one, f"a{number}")
+        os.kill(supervisor, name)
+        assert (await one.ran(shell(f"b{number}", "exit 3"))).status == 3
+        assert not alive(supervisor)
+    assert [fact for fact in one.facts if isinstance(fact, Vanished)] == []
+
+
+def test_killing_an_idle_supervisor_harms_nothing(tmp_path: Path) -> None:
+    _idle_killed(tmp_path)
+
+
+@with_bench
+async def _idle_bereft(one: Bench) -> None:
+    supervisor = await idle_after(one, "a")
+    os.kill(spawner_of(supervisor), signal.SIGKILL)
+    await soon(lambda: not alive(supervisor))
+    assert (await one.ran(entry("b", "true"))).status == 0
+
+
+def test_an_idle_supervisor_ends_when_the_spawner_is_killed(tmp_path: Path) -> None:
+    _idle_bereft(tmp_path)
+
+
+@with_bench
+async def _busy_bereft(one: Bench) -> None:
+    supervisor = await idle_after(one, "a")
+    fifo = one.state / "fifo"
+    os.mkfifo(fifo)
+    one.driver.start(shell("b", f"read x < {fifo}; exit 7"))
+    assert handle_of(await one.started("b"))[1] == supervisor
+    os.kill(spawner_of(supervisor), signal.SIGKILL)
+    assert (await one.ran(entry("c", "true"))).status == 0
+    await asyncio.to_thread(fifo.write_text, "go\n")
+    fact = await one.over("b")
+    assert isinstance(fact, Exited)
+    assert fact.status == 7
+    await soon(lambda: not alive(supervisor))
+
+
+def test_a_reused_supervisor_finishes_its_task_without_the_spawner_and_ends(tmp_path: Path) -> None:
+    _busy_bereft(tmp_path)
+
+
+@with_bench
+async def _reused_killed(one: Bench) -> None:
+    supervisor = await idle_after(one, "a")
+    one.driver.start(entry("b", "sleep", "60"))
+    pid, busy = handle_of(await one.started("b"))
+    assert busy == supervisor
+    one.driver.start(shell("c", "sleep 0.5; exit 3"))
+    await one.started("c")
+    os.kill(supervisor, signal.SIGKILL)
+    assert isinstance(await one.over("b"), Vanished)
+    assert not alive(pid)
+    fact = await one.over("c")
+    assert isinstance(fact, Exited)
+    assert fact.status == 3
+    assert [fact.execution for fact in one.facts if isinstance(fact, Vanished)] == ["b"]
+
+
+def test_a_reused_supervisor_that_is_killed_takes_only_its_own_task_along(tmp_path: Path) -> None:
+    _reused_killed(tmp_path)
+
+
+@with_bench
+async def _late_stop(one: Bench) -> None:
+    for number in range(20):
+        # The stop is sent when the task ends or has just ended, the start right behind it.
+        one.driver.start(entry(f"b{number}", "true"))
+        await one.started(f"b{number}")
+        one.driver.stop(f"b{number}")
+        await one.over(f"b{number}")
+        assert (await one.ran(shell(f"c{number}", "sleep 0.01; exit 3"))).status == 3
+
+
+def test_a_stop_that_comes_too_late_does_not_stop_the_next_task(tmp_path: Path) -> None:
+    _late_stop(tmp_path)
+
+
+@with_bench
+async def _no_leak(one: Bench) -> None:
+    supervisor = await idle_after(one, "a")
+    look = "env | sort | grep -v -e ^_= -e ^HOME= -e ^PWD=; umask; ls /proc/$PPID/fd | wc -l"
+    before = await one.ran(shell("before", look))
+    await soon(lambda: is_asleep(supervisor, one.state))
+    pids = one.state / "pids"
+    late = f"trap '' TERM HUP; echo $$ >> {pids}; while sleep 0.01; do echo late; done"
+    script = f"""
+        cd /; umask 077; export LEFT=over; echo out; echo err >&2
+        sh -c "{late}" & setsid sh -c "{late}" &
+        while [ $(wc -l < {pids}) -lt 2 ]; do sleep 0.01; done
+    """
+    pids.touch()
+    task = Task("process", ("sh", "-c", script), env={"MUSTER_SLOT": "7"})
+    await one.ran(entry("b", task=task))
+    await soon(lambda: is_asleep(supervisor, one.state))
+    assert not any(alive(int(line)) for line in pids.read_text().split())
+    after = await one.ran(shell("c", f"{look}; pwd >&2; ps -o pid= -s $$ | wc -l >&2"))
+    for name in ("before", "b", "c"):
+        assert handle_of(await one.started(name))[1] == supervisor
+    assert after.stdout == before.stdout
+    assert after.stderr.split()[0] == str(one.state / "work" / "c")
+    assert int(after.stderr.split()[1]) == 3, "the shell, ps and wc"
+
+
+def test_nothing_of_a_task_reaches_the_next_one_of_its_supervisor(tmp_path: Path) -> None:
+    _no_leak(tmp_path)
 
 
 # --- how tasks are ended -------------------------------------------------------------------------

@@ -90,8 +90,8 @@ def supervisor(cluster: Cluster) -> None:
     for name in cluster.agents:
         pid = cluster.spawner(name)
         children = psutil.Process(pid).children() if pid is not None else []
-        if children:
-            kill(random.choice(children).pid)
+        if busy := [child for child in children if _has_children(child)]:
+            kill(random.choice(busy).pid)
             return
 
 
@@ -121,6 +121,13 @@ def everything(cluster: Cluster) -> None:
 
 def _until_workers_are_back(cluster: Cluster) -> None:
     until(cluster.workers, within=SOON, say="another worker")
+
+
+def _has_children(process: psutil.Process) -> bool:
+    try:
+        return bool(process.children())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _alive(those: list[psutil.Process]) -> list[int]:
