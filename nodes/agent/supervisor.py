@@ -158,12 +158,13 @@ def _supervise(request: Request, post: Post) -> bool:
         began = time.monotonic()
         pid = _spawn(request, out_end, err_end)
     except OSError as error:
-        if error.errno != errno.EEXIST:
-            with contextlib.suppress(OSError):
-                os.rmdir(name, dir_fd=places.work)
         reason = (error.strerror or str(error)).encode()
         failed = (b"failed", request.id, b"%d" % (error.errno or 0), reason)
-        record(places, *failed)
+        # Somebody else's directory: what becomes of that task is not ours to record.
+        if error.errno != errno.EEXIST:
+            record(places, *failed)
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=places.work)
         _say(places, *failed)
         return False
     os.close(out_end)
@@ -184,8 +185,6 @@ def _supervise(request: Request, post: Post) -> bool:
     clean = not streams and not why and not _stopped
     for stream in (stdout, stderr):
         stream.close()
-    with contextlib.suppress(OSError):  # Usually empty; the agent removes what is not.
-        os.rmdir(name, dir_fd=places.work)
     exited = (
         b"exited",
         request.id,
@@ -195,7 +194,10 @@ def _supervise(request: Request, post: Post) -> bool:
         b"%d" % stdout.size,
         b"%d" % stderr.size,
     )
+    # In this order: who finds neither directory nor lock finds the record.
     record(places, *exited)
+    with contextlib.suppress(OSError):  # Usually empty; the agent removes what is not.
+        os.rmdir(name, dir_fd=places.work)
     os.fchdir(places.home)
     os.close(lock)
     _say(places, *exited, *(stream.tail.replace(b"\0", b"") for stream in (stdout, stderr)))

@@ -745,3 +745,11 @@ def test_idle_supervision_costs_no_processor_time(tmp_path: Path) -> None:
             await one.over("a")
 
     asyncio.run(scenario())
+
+
+@with_bench
+async def test_a_directory_that_nobody_supervises_is_never_started_in_again(one: Bench) -> None:
+    (one.state / "work" / "a").mkdir()
+    one.driver.start(entry("a", "true"))
+    fact = await one.over("a")
+    assert isinstance(fact, Vanished), fact

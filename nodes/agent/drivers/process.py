@@ -57,6 +57,8 @@ class ProcessDriver:
         self._rebooted = False
         self._unsent: deque[bytes] = deque()
         self._watched: dict[str, int] = {}
+        #: Found once with a directory that nobody has locked.
+        self._doubtful: set[str] = set()
         self._removals: set[asyncio.Future[None]] = set()
 
     def open(self, interrupted: Iterable[Entry]) -> list[Fact]:
@@ -215,7 +217,15 @@ class ProcessDriver:
     # --- what became of a task that the spawner does not know ------------------------------------
 
     def _account_for(self, execution: str) -> list[Fact]:
-        """The first of these that holds: it ended, it never began, it runs, nobody knows."""
+        """The first of these that holds: it ended, it never began, it runs, nobody knows.
+
+        The directory and its lock are looked at before the record: a task that ends is recorded
+        before it lets go of them, so one that ends meanwhile is found in one place or the other.
+        """
+        was_doubtful = execution in self._doubtful
+        self._doubtful.discard(execution)
+        exists = (self._work / execution).exists()
+        locked = exists and is_locked(self._work / execution)
         if (record := self._exits.find(execution)) is not None:
             kind, *fields = record
             if kind == b"failed":
@@ -227,13 +237,18 @@ class ProcessDriver:
         ):  # Then a missing directory proves nothing: it may never have been synced.
             del self._running[execution]
             return [Vanished(execution, "the machine was restarted while the task ran")]
-        if not (self._work / execution).exists():
+        if not exists:
             del self._running[execution]
             return [NeverStarted(execution)]
         handle = self._running[execution]
-        if is_locked(self._work / execution):
+        if locked:
             self._watch(execution)
             return [Started(execution, handle)]
+        if not was_doubtful:
+            # Its supervisor may have made the directory a moment ago, and lock it in the next.
+            self._doubtful.add(execution)
+            asyncio.get_running_loop().call_later(_LOCK_POLL, self._look_again, execution)
+            return []
         del self._running[execution]
         _kill_group(handle)
         return [Vanished(execution, "its supervisor was killed, and the task with it")]
