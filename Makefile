@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The stamp holds what is installed: a second run compares two files and goes on.
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
-	command -v $$python >/dev/null && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	command -v $$python >/dev/null && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 
 .PHONY: up test lint types bench chaos soak lock clean help
