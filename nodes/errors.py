@@ -1,6 +1,6 @@
 """What can be refused to a node or about one, as sentences.  Each error's docstring is its message.
 
-The same shape as the orchestrator's errors, so that an edge can answer both alike.
+The orchestrator's errors are of the same kind, so that an edge answers both alike.
 """
 
 from __future__ import annotations
@@ -8,8 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 
-class NodesError(Exception):
-    """Something went wrong with the nodes."""
+class MusterError(Exception):
+    """Something went wrong.
+
+    ``code`` is for programs, ``status`` for HTTP, ``hint`` the cure.  ``{name}`` in the first
+    paragraph of a docstring is filled from the keyword arguments.
+    """
 
     code = "internal"
     status = 500
@@ -18,6 +22,10 @@ class NodesError(Exception):
     def __init__(self, **facts: Any) -> None:
         self.facts = facts
         super().__init__((type(self).__doc__ or "").split("\n\n")[0].format(**facts))
+
+
+class NodesError(MusterError):
+    """Something went wrong with the nodes."""
 
 
 class UnknownNode(NodesError):

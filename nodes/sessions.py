@@ -214,8 +214,10 @@ class Sessions:
     async def _pump(self) -> None:
         """Tell every node its orders: after a hint, after a welcome, and every POLL seconds."""
         while True:
+            # Not wait_for: it forgets that it was cancelled when the wake-up comes just then.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL)
+                async with asyncio.timeout(POLL):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 await self._tell_those_that_differ()

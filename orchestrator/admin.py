@@ -23,11 +23,10 @@ from django.utils.safestring import SafeString
 
 from nodes import membership
 from nodes.admin import JoinTokenAdmin, NodeAdmin, ReadOnly
-from nodes.errors import NodesError
+from nodes.errors import MusterError
 from nodes.models import JoinToken, Node
 
 from . import broker, endpoint, tokens
-from .errors import OrchestratorError
 from .models import (
     ApiToken,
     BrokerRow,
@@ -89,7 +88,7 @@ def each(
         try:
             act(row, actor)
             acted += 1
-        except (OrchestratorError, NodesError) as error:
+        except MusterError as error:
             messages.error(request, f"{row}: {error}")
     if acted:
         messages.success(request, f"{done}: {acted}")

@@ -1,23 +1,16 @@
 """What can go wrong, as sentences.  The docstring of each error is its message.
 
-``{name}`` in a docstring is filled from the keyword arguments of the constructor.
+The shape is that of ``nodes.errors``: ``{name}`` in a docstring is filled from the keyword
+arguments of the constructor.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from nodes.errors import MusterError
 
 
-class OrchestratorError(Exception):
+class OrchestratorError(MusterError):
     """Something went wrong in the orchestrator."""
-
-    code = "internal"
-    status = 500
-    hint = ""
-
-    def __init__(self, **facts: Any) -> None:
-        self.facts = facts
-        super().__init__((type(self).__doc__ or "").split("\n\n")[0].format(**facts))
 
 
 class NotFound(OrchestratorError):

@@ -15,8 +15,8 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
 from dashboard.rendering import MAY
+from nodes.errors import MusterError
 from nodes.models import Node
-from orchestrator.errors import OrchestratorError
 from orchestrator.models import Job
 
 Verb = Callable[..., str]
@@ -35,7 +35,7 @@ def action(kind: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
                 return _answer(request, 403, f"You lack the permission {MAY[kind]}.")
             try:
                 return _answer(request, 200, verb(request, **where))
-            except OrchestratorError as error:
+            except MusterError as error:
                 said = f"{error} {error.hint}".strip()
                 return _answer(request, error.status if error.status < 500 else 409, said)
 

@@ -199,12 +199,15 @@ async def _until_looking_again(
     until = loop.time() + LOOK_AGAIN
     while loop.time() < until:
         try:
-            yield await asyncio.wait_for(waiting.get(), min(0.05, LOOK_AGAIN))
+            async with asyncio.timeout(min(0.05, LOOK_AGAIN)):
+                data = await waiting.get()
         except TimeoutError:
             if all(it.done() for it in readers.values()) and waiting.empty():
                 # Nothing will come of these any more; do not hurry if there were none at all.
                 await asyncio.sleep(0 if readers else LOOK_AGAIN)
                 return
+        else:
+            yield data
 
 
 async def _prefixed(

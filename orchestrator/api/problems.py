@@ -14,8 +14,8 @@ from django.db import DatabaseError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja.errors import AuthenticationError, ValidationError
 
-from nodes.errors import NodesError
-from orchestrator.errors import InvalidSpec, OrchestratorError
+from nodes.errors import MusterError
+from orchestrator.errors import InvalidSpec
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _problem(error: Exception) -> Problem:
             return Problem(
                 error.status, error.code, str(error), hint=error.hint, errors=error.errors
             )
-        case OrchestratorError() | NodesError() if error.status < 500:
+        case MusterError() if error.status < 500:
             return Problem(error.status, error.code, str(error), hint=error.hint)
         case ValidationError():
             return _invalid_parameters(error)

@@ -27,6 +27,7 @@ from nodes.protocol.messages import (
     Want,
 )
 from nodes.protocol.session import digest
+from nodes.sessions import Sessions
 from tests.nodes.links import Above, execution, hello, joined, look, play, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -497,3 +498,19 @@ def test_orders_that_cannot_be_read_for_one_node_reach_the_others():
         assert await links[1].hear(Orders)
 
     play(scene, above)
+
+
+@pytest.mark.parametrize("later", range(6))
+def test_sessions_close_also_when_they_are_woken_in_that_moment(later):
+    async def scene():
+        sessions = Sessions(Above().upward())
+        sessions.start()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        sessions.wake()
+        for _ in range(later):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            await sessions.close()
+
+    asyncio.run(scene())
