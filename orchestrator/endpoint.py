@@ -6,6 +6,7 @@ Each verb is one transaction: the change, the journal, and the evaluation it ask
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from django.db.models.functions import Now
 from nodes import membership
 from nodes.models import Node
 
-from . import broker, journal, spec
+from . import broker, journal, spec, stored
 from .errors import Ambiguous, Conflict, NotFound
 from .lifecycle import ENDED, JOB, JobState, Trigger
 from .models import ClusterSetting, Execution, Job, JobVersion
@@ -66,12 +67,10 @@ def submit_many(
     specs: Sequence[spec.JobSpec], *, actor: str, user: User | None = None
 ) -> list[Submitted]:
     """Submit all of *specs* or none, in one transaction; raises Conflict for a repeated name."""
-    names = [it.name for it in specs]
-    repeated = (
-        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-    )
+    times = Counter(it.name for it in specs)
+    repeated = sorted(name for name, n in times.items() if n > 1)
     if repeated:
-        raise Conflict(detail=f"these names are given twice: {', '.join(sorted(repeated))}")
+        raise Conflict(detail=f"these names are given twice: {', '.join(repeated)}")
     try:
         with transaction.atomic():
             return _submit(specs, actor, user)
@@ -308,7 +307,8 @@ def _update(job: Job, new: spec.JobSpec, actor: str, user: User | None) -> Submi
     current = JobVersion.objects.get(job=job, number=job.version)
     if current.digest == spec.digest(new) and not (job.stop_requested or job.state == "stopped"):
         return Submitted(job, job.version, created=False, changed=False)
-    replaces = spec.replaces(spec.parse(current.spec), new)
+    now = (job.pk, job.version)
+    replaces = spec.replaces(stored.specs([now])[now], new)
     stopped = job.stop_requested or job.state == JobState.STOPPED
     job.version += 1
     for name, value in _columns(new).items():

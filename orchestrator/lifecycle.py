@@ -27,6 +27,7 @@ __all__ = [
     "Writer",
     "path",
     "want",
+    "written_by",
 ]
 
 
@@ -245,6 +246,12 @@ TOLD: Mapping[Want, str] = {
     Want.RUN: "accept",
     Want.REJECT: "reject",
 }
+
+
+def written_by(event: str) -> Writer:
+    """Who writes *event* when it follows from what a node says or holds."""
+    return Writer.COMPUTE_FORWARDER if event in TOLD.values() else Writer.ENDPOINT
+
 
 _IMPLIED = ("ask", "bid", "accept", "start")
 

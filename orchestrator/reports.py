@@ -19,13 +19,15 @@ from nodes.protocol.resources import Resources
 from nodes.upward import Inbound, Verdict
 
 from . import broker, journal
-from .lifecycle import OBSERVED, TOLD, Observed, Trigger, Writer, path
+from .lifecycle import OBSERVED, Observed, Trigger, Writer, path, written_by
 from .models import Execution, ExecutionOutput
 from .planners import compute_forwarder
 from .transitions import (
     LockedExecution,
     Observation,
     Outcome,
+    execution_id,
+    give_up,
     lock_executions,
     lock_nodes,
     observe,
@@ -98,7 +100,7 @@ def _named(frames: Iterable[Inbound]) -> set[UUID]:
             *(report.execution for report in frame.reports),
         )
     )
-    return {key for text in texts if (key := _id(text)) is not None}
+    return {key for text in texts if (key := execution_id(text)) is not None}
 
 
 def _is_foreign(frame: Inbound, locked: Mapping[UUID, LockedExecution]) -> bool:
@@ -144,7 +146,7 @@ class _Batch:
             lock_nodes(freed)
         observe(self.moves)
         told(self.told)
-        Execution.objects.filter(pk__in=[e.id for e in self.gone]).update(reserved=False)
+        give_up([e.id for e in self.gone])
         release(freed)
         ExecutionOutput.objects.bulk_create(self.outputs, ignore_conflicts=True)
         self._record()
@@ -178,11 +180,10 @@ class _Batch:
             return
         for event in events:
             last = event == report.happened
-            implied = event in TOLD.values()
             self._move(
                 execution,
                 event,
-                Writer.COMPUTE_FORWARDER if implied else Writer.ENDPOINT,
+                written_by(event),
                 f"node:{name}",
                 report.message if last else "the node has gone on",
                 _outcome(report) if last else Outcome(),
@@ -236,7 +237,7 @@ class _Batch:
         self.state[execution.id] = after
 
     def _known(self, text: str) -> LockedExecution | None:
-        key = _id(text)
+        key = execution_id(text)
         return self.locked.get(key) if key is not None else None
 
     def _freed(self) -> dict[UUID, Resources]:
@@ -291,10 +292,3 @@ def _outcome(report: Report) -> Outcome:
         retryable=report.retryable,
         ran=report.ran,
     )
-
-
-def _id(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

@@ -204,6 +204,23 @@ def told(revisions: Mapping[UUID, int]) -> None:
         )
 
 
+def give_up(executions: Sequence[UUID]) -> None:
+    """Count the resources of ended executions on their nodes no longer; `release` them, too."""
+    if executions:
+        _execute(
+            "UPDATE orchestrator_execution SET reserved = false WHERE id = ANY(%s)",
+            [list(executions)],
+        )
+
+
+def execution_id(text: str) -> UUID | None:
+    """The id that a node writes as *text*, or None when it is none of ours."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
 def release(freed: Mapping[UUID, Resources]) -> None:
     """Give resources back to nodes that the caller has locked.
 

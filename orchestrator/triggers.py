@@ -10,7 +10,7 @@ import pgtrigger
 
 from nodes.triggers import array, refuse_illegal
 
-from .lifecycle import DESIRED, JOB, OBSERVED, WRITERS, Desired, Observed
+from .lifecycle import DESIRED, ENDED, JOB, OBSERVED, WRITERS, Desired, Observed
 
 HISTORY = "orchestrator_executionhistory"
 
@@ -44,7 +44,7 @@ def job_triggers() -> list[pgtrigger.Trigger]:
             + f"""
                 NEW.rev := OLD.rev + 1;
                 NEW.updated_at := clock_timestamp();
-                IF NEW.state = ANY ({array(["completed", "failed", "stopped"])}) THEN
+                IF NEW.state = ANY ({array(ENDED)}) THEN
                     NEW.ended_at := coalesce(OLD.ended_at, NEW.updated_at);
                 ELSE
                     NEW.ended_at := NULL;

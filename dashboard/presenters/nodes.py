@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from nodes.protocol.resources import DIMENSIONS
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from nodes.models import Node
     from orchestrator.models import Execution
-
-FRESH = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)

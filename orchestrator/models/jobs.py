@@ -11,9 +11,9 @@ from django.db.models.functions import Now
 
 from nodes.models import known
 from orchestrator import triggers
-from orchestrator.lifecycle import JOB, JobState, JobType
+from orchestrator.lifecycle import ENDED, JOB, JobState, JobType
 
-JOB_ENDED = ["completed", "failed", "stopped"]
+JOB_ENDED = known(tuple(ENDED))
 
 
 class Job(models.Model):

@@ -28,6 +28,7 @@ from orchestrator.lifecycle import (
     Writer,
     path,
     want,
+    written_by,
 )
 from orchestrator.models import Execution
 from orchestrator.spec import JobSpec
@@ -35,6 +36,8 @@ from orchestrator.transitions import (
     LockedExecution,
     Observation,
     Outcome,
+    execution_id,
+    give_up,
     lock_executions,
     lock_nodes,
     observe,
@@ -111,7 +114,7 @@ def desired(node: UUID, hello: Hello, _epoch: int, /) -> DesiredSet:
     What it holds of executions that are over here comes with STOP; what this database has never
     heard of is left alone, and written to the journal.
     """
-    held = {UUID(it.execution): it for it in hello.holds if _is_id(it.execution)}
+    held = {key: it for it in hello.holds if (key := execution_id(it.execution)) is not None}
     with transaction.atomic():
         stops = _catch_up(node, held, partial=hello.partial)
     with transaction.atomic():
@@ -178,8 +181,7 @@ def _catch_up(node: UUID, held: Mapping[UUID, Held], *, partial: bool) -> list[O
     if freed != Resources():
         lock_nodes([node])
     observe(moves)
-    if forgotten:
-        Execution.objects.filter(pk__in=forgotten).update(reserved=False)
+    give_up(forgotten)
     if freed != Resources():
         release({node: freed})
         broker.capacity_freed([node])
@@ -228,7 +230,7 @@ def _proven(execution: LockedExecution, happened: Happened) -> list[Observation]
                 execution=execution.id,
                 before=state,
                 after=after,
-                writer=Writer.COMPUTE_FORWARDER if event in TOLD.values() else Writer.ENDPOINT,
+                writer=written_by(event),
                 actor="node",
                 reason="the node holds it so",
             )
@@ -286,11 +288,3 @@ def _environment(row: _Row, spec: JobSpec) -> dict[str, str]:
         "MUSTER_NODE_ID": row.node,
     }
     return {name: str(value) for name, value in facts.items()}
-
-
-def _is_id(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True

@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from nodes.hints import Hint, after_commit
 from nodes.protocol.resources import Resources
 from orchestrator import broker, journal, stored
-from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed, Writer
+from orchestrator.lifecycle import ENDED, OBSERVED, Desired, Observed, Writer
 from orchestrator.models import Execution
 from orchestrator.scheduling.feasibility import demand
 from orchestrator.scheduling.plan import Place, Plan
@@ -314,7 +314,7 @@ def _differs(writing: _Writing, progress: dict[str, Any], tally: dict[str, int])
 
 def _result(writing: _Writing) -> broker.Result:
     plan, lease = writing.decision.plan, writing.decision.lease
-    ended = plan.state in (JobState.COMPLETED, JobState.FAILED, JobState.STOPPED)
+    ended = plan.state in ENDED
     outcome = plan.summary or ("nothing to do" if not ended else f"the job is {plan.state}")
     if writing.dropped:
         outcome += "; not any longer: " + "; ".join(writing.dropped[:5])
