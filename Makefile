@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	command -v $$python >/dev/null && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 
-.PHONY: up test lint types bench chaos soak lock clean help
+.PHONY: up test lint types bench interleave chaos soak lock clean help
 
 up: $(STAMP) ## a whole cluster on this machine, with a demo; Ctrl-C stops it (ARGS="--port 8001")
 	@exec $(BIN)/python manage.py up $(ARGS)
@@ -32,6 +32,9 @@ lint: $(STAMP) ## the quick half of the tests: imports, style, types
 
 bench: $(STAMP) ## the benchmark table, into benchmarks/results/ (ARGS="…")
 	$(BIN)/python -m benchmarks $(ARGS)
+
+interleave: $(STAMP) ## every pair of verbs, one held before each of its statements (VERBS=stop,plan limits it)
+	INTERLEAVE=all $(BIN)/pytest -n 2 tests/interleave $(ARGS)
 
 chaos: $(STAMP) ## kill random processes for five minutes (ARGS="--minutes 30 --seed 7")
 	$(BIN)/python -m tests.chaos.long --minutes 5 $(ARGS)

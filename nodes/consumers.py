@@ -18,7 +18,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from . import membership
 from .conversation import Conversation, Refusal
-from .errors import InvalidLabels, InvalidOffer, NodesError, Superseded
+from .errors import Fenced, InvalidLabels, InvalidOffer, NodesError, Superseded
 from .intake import PASSING
 from .models import Node
 from .protocol import codec
@@ -35,6 +35,7 @@ _CODES = {
     InvalidLabels: Close.MALFORMED,
     InvalidOffer: Close.MALFORMED,
     Superseded: Close.FENCED,
+    Fenced: Close.FENCED,
 }
 
 

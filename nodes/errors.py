@@ -96,6 +96,13 @@ class Superseded(NodesError):
     hint = "This is an older copy of the agent's state: stop it, or enrol it as a node of its own."
 
 
+class Fenced(NodesError):
+    """A newer session of this node exists."""
+
+    code, status = "fenced", 409
+    hint = "Nothing to do: the newer session speaks for the node."
+
+
 class Revoked(NodesError):
     """The credential was revoked, or the node was rejected."""
 

@@ -21,7 +21,7 @@ import structlog
 
 from . import hints, membership
 from .conversation import Conversation
-from .errors import Quarantined, Revoked
+from .errors import Fenced, Quarantined, Revoked
 from .hints import Hint
 from .intake import PASSING, Intake, Settled, with_connection
 from .membership.silence import EARS, listen
@@ -279,7 +279,11 @@ class Sessions:
                 conversation.hello_now(),
                 conversation.epoch,
             )
-            desired = _sendable(conversation.node, await self._run(self._rounds, ask))
+            try:
+                desired = _sendable(conversation.node, await self._run(self._rounds, ask))
+            except Fenced as error:
+                await self._end(conversation, Close.FENCED, str(error))
+                continue
             await self._safely(conversation, conversation.tell_again(desired))
 
     async def _beat(self) -> None:
@@ -293,7 +297,7 @@ class Sessions:
                 if (it := self._by_node.get(node)) is not None
             ]
             try:
-                outdated = await self._run(self._rounds, _beat, beats)
+                odd = await self._run(self._rounds, self._write_beats, beats)
             except PASSING as error:
                 log.warning("heartbeats wait", error=str(error))
                 self._heard |= heard
@@ -301,20 +305,25 @@ class Sessions:
             except Exception:
                 log.exception("heartbeats cannot be written")
                 continue
-            await self._end_outdated(beats, outdated)
+            await self._end_outdated(beats, odd)
             await self._end_stuck()
 
-    async def _end_outdated(
-        self, beats: Sequence[membership.Beat], outdated: membership.Outdated
-    ) -> None:
+    def _write_beats(self, beats: Sequence[membership.Beat]) -> membership.Odd:
+        listen(EARS)
+        odd = membership.beat(beats)
+        if odd.back:
+            self._upward.reconnect({it.node: it.epoch for it in beats if it.node in odd.back})
+        return odd
+
+    async def _end_outdated(self, beats: Sequence[membership.Beat], odd: membership.Odd) -> None:
         for beat in beats:
             conversation = self._by_node.get(beat.node)
             if conversation is None or conversation.epoch != beat.epoch:
                 continue
-            if beat.node in outdated.fenced:
+            if beat.node in odd.fenced:
                 sentence = "a newer session exists, or the node was rejected or revoked"
                 await self._end(conversation, Close.FENCED, sentence)
-            elif beat.node in outdated.given_up:
+            elif beat.node in odd.given_up:
                 sentence = "the node had been given up: say hello again"
                 await self._end(conversation, Close.SHUTTING_DOWN, sentence)
 
@@ -330,13 +339,6 @@ class Sessions:
         except Exception:
             log.exception("a session failed", node=str(conversation.node))
             await self._end(conversation, Close.SHUTTING_DOWN, "something went wrong here")
-
-
-def _beat(beats: Sequence[membership.Beat]) -> membership.Outdated:
-    listen(EARS)
-    if not beats:
-        return membership.Outdated(frozenset(), frozenset())
-    return membership.beat(beats)
 
 
 def _sendable(node: UUID, desired: DesiredSet) -> DesiredSet:

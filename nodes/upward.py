@@ -1,4 +1,4 @@
-"""What the nodes' end hands upwards, and the three functions it is given to do so.
+"""What the nodes' end hands upwards, and the functions it is given to do so.
 
 ``nodes`` imports nothing of the orchestrator.  The root hands an ``Upward`` to the consumer;
 everything that a node says, and everything that it must be told, passes through it in batches.
@@ -84,7 +84,13 @@ class Desired(Protocol):
         """The full desired set for a node that has just said *hello* and been given *epoch*.
 
         Also writes down what *hello* proves: an order whose revision the node knows was taken.
+        Raises Fenced, and writes nothing, when the node has a newer session.
         """
+
+
+class Reconnect(Protocol):
+    def __call__(self, sessions: Mapping[UUID, int], /) -> None:
+        """These sessions, each node with its epoch, are heard of again after a silence."""
 
 
 @dataclass(frozen=True)
@@ -94,3 +100,4 @@ class Upward:
     receive: Receive
     orders: PendingOrders
     desired: Desired
+    reconnect: Reconnect

@@ -28,7 +28,10 @@ from orchestrator.planners import compute_forwarder  # noqa: E402
 Application = Any
 
 UPWARD = Upward(
-    receive=endpoint.receive, orders=compute_forwarder.orders, desired=compute_forwarder.desired
+    receive=endpoint.receive,
+    orders=compute_forwarder.orders,
+    desired=compute_forwarder.desired,
+    reconnect=endpoint.reconnect,
 )
 """The one way up: what nodes say goes to the Endpoint, what they must be told comes from us."""
 

@@ -17,13 +17,14 @@ from django.db import IntegrityError, connection, models, transaction
 from django.db.models.functions import Now
 
 from nodes import membership
+from nodes.locks import Lock, lock_rows
 from nodes.models import Node
 
 from . import broker, journal, spec, stored
 from .errors import Ambiguous, Conflict, NotFound
 from .lifecycle import ENDED, JOB, JobState, Trigger
 from .models import ClusterSetting, Execution, Job, JobVersion
-from .reports import lose, receive
+from .reports import lock_whole_node, lose, lose_locked, lose_silent, receive, reconnect
 
 __all__ = [
     "Submitted",
@@ -32,7 +33,9 @@ __all__ = [
     "find_job",
     "find_node",
     "lose",
+    "lose_silent",
     "receive",
+    "reconnect",
     "reject_node",
     "release_node",
     "rerun",
@@ -122,47 +125,51 @@ def rerun(job_id: UUID, *, actor: str) -> Job:
 
 def approve_node(node_id: UUID, *, actor: str) -> Node:
     """Let the node take part; jobs that wait for capacity are looked at again."""
-    return _change_node(
-        membership.approve(node_id, actor=actor), "approve", f"{journal.who(actor)} approves", actor
-    )
+    with transaction.atomic():
+        node = membership.approve(node_id, actor=actor)
+        return _changed(node, "approve", f"{journal.who(actor)} approves", actor)
 
 
 def reject_node(node_id: UUID, *, actor: str) -> Node:
     """Give the node no work and no secrets; what runs on it is lost."""
     with transaction.atomic():
+        lock_rows(Lock.SESSIONS, [node_id], "epoch")  # Ended below; its lock comes first.
+        live = lock_whole_node(node_id)
+        lose_locked(live, reason=f"its node was rejected by {journal.who(actor)}")
         node = membership.reject(node_id, actor=actor)
-        lose([node.pk], reason=f"its node was rejected by {journal.who(actor)}")
-        return _change_node(node, "reject", f"{journal.who(actor)} rejects", actor)
+        return _changed(node, "reject", f"{journal.who(actor)} rejects", actor)
 
 
 def set_eligible(node_id: UUID, eligible: bool, *, actor: str, reason: str = "") -> Node:
     """Whether the node may get new work; what it has goes on."""
-    node = membership.set_eligible(node_id, eligible, actor=actor)
     verb = "makes eligible" if eligible else "makes ineligible"
     said = f" ({reason})" if reason else ""
-    return _change_node(node, "eligible", f"{journal.who(actor)} {verb}{said}", actor)
+    with transaction.atomic():
+        node = membership.set_eligible(node_id, eligible, actor=actor)
+        return _changed(node, "eligible", f"{journal.who(actor)} {verb}{said}", actor)
 
 
 def set_draining(node_id: UUID, draining: bool, *, actor: str) -> Node:
     """Whether the node is being emptied: it gets no new work; batch work on it may finish."""
-    node = membership.set_draining(node_id, draining, actor=actor)
     verb = "drains" if draining else "ends the drain of"
-    return _change_node(node, "drain", f"{journal.who(actor)} {verb}", actor)
+    with transaction.atomic():
+        node = membership.set_draining(node_id, draining, actor=actor)
+        return _changed(node, "drain", f"{journal.who(actor)} {verb}", actor)
 
 
 def release_node(node_id: UUID, *, actor: str) -> Node:
     """End the quarantine of a node that two agents seemed to be; it may connect again."""
-    node = membership.release(node_id, actor=actor)
-    sentence = f"{journal.who(actor)} ends the quarantine of"
-    return _change_node(node, "release", sentence, actor)
-
-
-def _change_node(node: Node, what: str, sentence: str, actor: str) -> Node:
     with transaction.atomic():
-        journal.record(
-            [journal.fact("node", what, f"{sentence} {node.name}", actor=actor, node=node.pk)]
-        )
-        broker.capacity_freed([node.pk])
+        node = membership.release(node_id, actor=actor)
+        sentence = f"{journal.who(actor)} ends the quarantine of"
+        return _changed(node, "release", sentence, actor)
+
+
+def _changed(node: Node, what: str, sentence: str, actor: str) -> Node:
+    journal.record(
+        [journal.fact("node", what, f"{sentence} {node.name}", actor=actor, node=node.pk)]
+    )
+    broker.capacity_freed([node.pk])
     return node
 
 
@@ -274,7 +281,7 @@ def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | No
                     id, name, type, priority, version, oldest_version, round, state, reason,
                     stop_requested, stop_reason, count, progress, tally, labels, rev, created_by_id)
                 SELECT id, name, type, priority, 1, 1, 1, %s, '', false, '', count, '{}', '{}',
-                       labels, 1, %s FROM given ORDER BY id
+                       labels, 1, %s FROM given ORDER BY name
                 RETURNING id, created_at, round_at, updated_at),
             version AS (
                 INSERT INTO orchestrator_jobversion
@@ -359,7 +366,6 @@ def _version(job: Job, number: int, it: spec.JobSpec, actor: str, user: User | N
 
 
 def _lock(job_id: UUID) -> Job:
-    job = Job.objects.filter(pk=job_id).select_for_update(of=("self",), no_key=True).first()
-    if job is None:
+    if not lock_rows(Lock.JOBS, [job_id], "id"):
         raise NotFound(kind="job", name=str(job_id))
-    return job
+    return Job.objects.get(pk=job_id)

@@ -12,12 +12,9 @@ from django.db.models.functions import Now
 from nodes import membership
 from nodes.hints import Hint, after_commit
 from nodes.models import Node
-from nodes.protocol.lifecycle import Connection
 
-from . import journal
-from .endpoint import lose
-from .lifecycle import OBSERVED
-from .models import Execution, IdempotencyKey
+from . import endpoint, journal
+from .models import IdempotencyKey
 
 #: How long the answer to a request is kept for its repeats.
 ANSWERS_KEPT = timedelta(hours=24)
@@ -31,28 +28,22 @@ def tick() -> None:
 
 def notice_silence() -> None:
     """Nodes not heard of are disconnected, then lost; what ran on a lost one is lost too."""
-    silence = membership.detect_silence()
-    if silence.disconnected or silence.lost:
+    with transaction.atomic():
+        silence = membership.detect_silence()
         _record(silence.disconnected, silence.lost)
-    # Asked of the rows, so that a crash between the two only delays it.
-    lost = Node.objects.filter(connection=Connection.LOST)
-    live = Execution.objects.filter(node__in=lost, reserved=True).exclude(
-        observed__in=OBSERVED.terminal
-    )
-    nodes = list(live.values_list("node_id", flat=True).distinct())
-    if nodes:
-        lose(nodes, reason="its node has been silent too long")
+    endpoint.lose_silent()
 
 
 def _record(disconnected: Sequence[UUID], lost: Sequence[UUID]) -> None:
-    with transaction.atomic():
-        names = dict(Node.objects.filter(pk__in=[*disconnected, *lost]).values_list("pk", "name"))
-        journal.record(
-            journal.fact("node", what, f"{names.get(node, node)} is {what}", node=node)
-            for what, nodes in (("disconnected", disconnected), ("lost", lost))
-            for node in nodes
-        )
-        after_commit(Hint.VIEW)
+    if not (disconnected or lost):
+        return
+    names = dict(Node.objects.filter(pk__in=[*disconnected, *lost]).values_list("pk", "name"))
+    journal.record(
+        journal.fact("node", what, f"{names.get(node, node)} is {what}", node=node)
+        for what, nodes in (("disconnected", disconnected), ("lost", lost))
+        for node in nodes
+    )
+    after_commit(Hint.VIEW)
 
 
 def forget_answers() -> None:

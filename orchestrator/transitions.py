@@ -1,11 +1,8 @@
 """The only code that moves executions between states: ``desire`` and ``observe``.
 
 Both change rows by condition, many in one statement; the trigger in the database checks each
-move, numbers it and writes the history.  Callers lock first, in the canonical order: executions
-by id, then nodes by id (`lock_executions`, `lock_nodes`).
-
-Locks are FOR NO KEY UPDATE: foreign keys are checked at commit, with a KEY SHARE lock on the job
-and the node of each new row, out of any order; against FOR UPDATE that deadlocks.
+move, numbers it and writes the history.  Callers lock first, in the order of ``nodes.locks``:
+executions, then nodes (`lock_executions`, `lock_nodes`).
 """
 
 from __future__ import annotations
@@ -17,6 +14,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from nodes.locks import Lock, lock_rows
 from nodes.protocol.resources import Resources
 
 from .lifecycle import Desired, Observed, Writer
@@ -93,10 +91,10 @@ class LockedNode:
 
 def lock_executions(ids: Iterable[UUID]) -> dict[UUID, LockedExecution]:
     """Lock these executions, in the order of their ids, until the transaction ends."""
-    rows = _fetch(
-        "SELECT id, job_id, node_id, desired, observed, reserved, cpu, memory, disk, gpu"
-        " FROM orchestrator_execution WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
+    rows = lock_rows(
+        Lock.EXECUTIONS,
         ids,
+        "id, job_id, node_id, desired, observed, reserved, cpu, memory, disk, gpu",
     )
     return {
         key: LockedExecution(
@@ -108,14 +106,14 @@ def lock_executions(ids: Iterable[UUID]) -> dict[UUID, LockedExecution]:
 
 def lock_nodes(ids: Iterable[UUID]) -> dict[UUID, LockedNode]:
     """Lock these nodes, in the order of their ids, until the transaction ends."""
-    rows = _fetch(
-        "SELECT id, name, CASE WHEN approval <> 'approved' OR quarantined <> ''"
+    rows = lock_rows(
+        Lock.NODES,
+        ids,
+        "id, name, CASE WHEN approval <> 'approved' OR quarantined <> ''"
         " THEN 'is not approved any longer' WHEN connection <> 'connected' THEN 'is ' || connection"
         " WHEN draining OR NOT eligible THEN 'takes no new work any longer' ELSE '' END,"
         " order_rev, capacity_cpu - allocated_cpu, capacity_memory - allocated_memory,"
-        " capacity_disk - allocated_disk, capacity_gpu - allocated_gpu"
-        " FROM nodes_node WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
-        ids,
+        " capacity_disk - allocated_disk, capacity_gpu - allocated_gpu",
     )
     return {
         key: LockedNode(key, name, closed, order_rev, Resources(*free))
@@ -284,15 +282,6 @@ def _waves(observations: Sequence[Observation]) -> Iterable[list[Observation]]:
             waves.append([])
         waves[level].append(observation)
     return waves
-
-
-def _fetch(sql: str, ids: Iterable[UUID]) -> list[tuple[Any, ...]]:
-    wanted = list(set(ids))
-    if not wanted:
-        return []
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [wanted])
-        return list(cursor.fetchall())
 
 
 def _execute(sql: str, parameters: Sequence[Any]) -> int:

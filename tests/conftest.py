@@ -1,10 +1,16 @@
 """What every test may ask for."""
 
+import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from threading import Thread
+from typing import Any
 
 import pytest
+from django.db import connection, connections
+
+pytest_plugins = ["tests.lock_order"]
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -29,6 +35,64 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
 
     yield
     hints.close()
+
+
+@pytest.fixture
+def cut_short() -> Callable[..., int]:
+    """Have a call fail before each of its statements in turn, until it gets through; how often.
+
+    After each failure the second function must say that nothing has changed.
+    """
+
+    def run(call: Callable[[], object], unchanged: Callable[[], bool]) -> int:
+        for at in itertools.count():
+            seen = itertools.count()
+
+            def cut(execute: Any, *statement: Any) -> Any:
+                if next(seen) == at:  # noqa: B023 - used within this round
+                    raise CutShort
+                return execute(*statement)
+
+            try:
+                with connection.execute_wrapper(cut):
+                    call()
+            except CutShort:
+                assert unchanged(), f"cut short before statement {at}, it left something behind"
+            else:
+                return at
+        raise AssertionError
+
+    return run
+
+
+class CutShort(Exception):
+    """The process died here."""
+
+
+@pytest.fixture
+def in_threads() -> Callable[..., list[BaseException]]:
+    """Call each function in a thread of its own, with its own connection; the errors raised."""
+
+    def run(*functions: Callable[[], object]) -> list[BaseException]:
+        errors: list[BaseException] = []
+
+        def one(function: Callable[[], object]) -> None:
+            try:
+                function()
+            except BaseException as error:  # noqa: BLE001 - the caller asks for it
+                errors.append(error)
+            finally:
+                connections.close_all()
+
+        threads = [Thread(target=one, args=(function,)) for function in functions]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive(), "a thread did not end within 30 s"
+        return errors
+
+    return run
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from nodes.models import Node, NodeHeartbeat, NodeSession
 from orchestrator import spec
 from orchestrator.lifecycle import OBSERVED, Desired, Observed, Writer, path
 from orchestrator.models import Execution, Job, JobVersion
-from orchestrator.transitions import Observation, Wish, desire, observe
+from orchestrator.transitions import Observation, Wish, desire, lock_executions, observe
 
 _numbers = itertools.count(1)
 
@@ -81,6 +81,7 @@ def execution(of: Job, on: Node, **differing: Any) -> Execution:
             **differing,
         }
     )
+    lock_executions([row.pk])  # First, where the caller has one transaction for all of it.
     Node.objects.filter(pk=on.pk).update(
         order_rev=row.order_rev,
         allocated_cpu=on.allocated_cpu + cpu,
@@ -120,6 +121,7 @@ def move(row: Execution, to: Observed) -> None:
 
 def wish(row: Execution, after: Desired) -> None:
     """Move the desired lane of *row*, as the node's next order."""
+    lock_executions([row.pk])
     on = Node.objects.get(pk=row.node_id)
     Node.objects.filter(pk=on.pk).update(order_rev=on.order_rev + 1)
     desire([Wish(row.pk, Desired(row.desired), after, on.order_rev + 1, "test")])

@@ -5,14 +5,14 @@
 """
 
 from .joining import authenticate, create_join_token, enrol, revoke, revoke_join_token, rotate
-from .presence import Beat, Greeting, Outdated, beat, fence, greet, leave
+from .presence import Beat, Greeting, Odd, beat, fence, greet, hold_session, leave, reconnect
 from .silence import Patience, Silence, detect_silence
 from .verbs import approve, reject, release, set_draining, set_eligible
 
 __all__ = [
     "Beat",
     "Greeting",
-    "Outdated",
+    "Odd",
     "Patience",
     "Silence",
     "approve",
@@ -23,7 +23,9 @@ __all__ = [
     "enrol",
     "fence",
     "greet",
+    "hold_session",
     "leave",
+    "reconnect",
     "reject",
     "release",
     "revoke",

@@ -1,19 +1,19 @@
 """The session row of a node: who may speak for it, and how far it has been heard.
 
-Locks are taken in this order, before everything else that a transaction locks: session rows (by
-node id), then whatever the orchestrator locks, then node rows.
+It is locked first in every transaction that writes what a session said; see ``nodes.locks``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 from django.db import connection, transaction
 
-from nodes.errors import InvalidOffer, Quarantined, Revoked, Superseded
+from nodes.errors import Fenced, InvalidOffer, Quarantined, Revoked, Superseded
+from nodes.locks import Lock, lock_rows
 from nodes.models import Node, NodeSession
 from nodes.protocol.lifecycle import CONNECTION, Approval, Connection
 from nodes.protocol.messages import Hello
@@ -49,15 +49,17 @@ class Beat:
 
 
 @dataclass(frozen=True)
-class Outdated:
-    """A session that was heard of and is no longer good, with the reason.
+class Odd:
+    """Of the sessions that were heard of, those that are not as they should be.
 
     ``fenced``: a newer one exists, or the node was rejected or revoked.  ``given_up``: the node
-    was lost meanwhile and must say hello again, so that what it holds is reconciled.
+    was lost meanwhile and must say hello again, so that what it holds is reconciled.  ``back``:
+    the node was thought disconnected; see ``reconnect``.
     """
 
     fenced: frozenset[UUID]
     given_up: frozenset[UUID]
+    back: frozenset[UUID]
 
 
 def greet(node_id: UUID, hello: Hello, holder: str) -> Greeting:
@@ -88,14 +90,39 @@ def greet(node_id: UUID, hello: Hello, holder: str) -> Greeting:
     return greeting
 
 
+def hold_session(node: UUID, epoch: int) -> None:
+    """Keep the session of *node* as it is until the transaction ends.
+
+    Call it first in a transaction that writes what this session said or asked for: raises Fenced
+    when there is a newer one.
+    """
+    if lock_rows(Lock.SESSIONS, [node], "epoch") != [(epoch,)]:
+        raise Fenced
+
+
 def leave(node_id: UUID, epoch: int) -> bool:
     """The link of this session is gone: the node is disconnected, if it has no newer one."""
     with transaction.atomic():
-        mine = NodeSession.objects.select_for_update().filter(node_id=node_id, epoch=epoch)
-        if not mine.exists():
+        try:
+            hold_session(node_id, epoch)
+        except Fenced:
             return False
         left = Node.objects.filter(pk=node_id, connection__in=_sources("silence"))
         return bool(left.update(connection=Connection.DISCONNECTED.value))
+
+
+def reconnect(sessions: Mapping[UUID, int]) -> list[Node]:
+    """These sessions, by node, are heard of again: their nodes are connected, where they were not.
+
+    Only a current epoch counts, and a node that was given up has to say hello first.  The nodes
+    that this changed; call it in the transaction that tells of them.
+    """
+    epochs = dict(lock_rows(Lock.SESSIONS, sessions, "node_id, epoch"))
+    current = [node for node, epoch in sessions.items() if epochs.get(node) == epoch]
+    locked = lock_rows(Lock.NODES, current, "id, connection")
+    back = [node for node, at in locked if at == Connection.DISCONNECTED]
+    Node.objects.filter(pk__in=back).update(connection=Connection.CONNECTED.value)
+    return list(Node.objects.filter(pk__in=back).order_by("pk"))
 
 
 def fence(batch: Sequence[Inbound]) -> list[Verdict]:
@@ -104,10 +131,8 @@ def fence(batch: Sequence[Inbound]) -> list[Verdict]:
     Call it first in the transaction that writes their effects: it holds the session rows until
     that commits, so neither a repeat nor a newer session can slip in between.
     """
-    rows = NodeSession.objects.filter(node_id__in={frame.node for frame in batch})
-    locked = (
-        rows.order_by("node_id").select_for_update().values_list("node_id", "epoch", "received")
-    )
+    nodes = {frame.node for frame in batch}
+    locked = lock_rows(Lock.SESSIONS, nodes, "node_id, epoch, received")
     sessions = {node: (epoch, received) for node, epoch, received in locked}
     received = {node: number for node, (_, number) in sessions.items()}
     verdicts = []
@@ -121,13 +146,9 @@ def fence(batch: Sequence[Inbound]) -> list[Verdict]:
     return verdicts
 
 
-def beat(beats: Sequence[Beat]) -> Outdated:
-    """Write that these sessions were heard of now: one statement, guarded by their epochs.
-
-    A node that was thought disconnected is connected again; one that was given up is not, it has
-    to say hello first.
-    """
-    with transaction.atomic(), connection.cursor() as cursor:
+def beat(beats: Sequence[Beat]) -> Odd:
+    """Write that these sessions were heard of now: one statement, guarded by their epochs."""
+    with connection.cursor() as cursor:
         cursor.execute(
             _BEAT,
             [
@@ -138,11 +159,10 @@ def beat(beats: Sequence[Beat]) -> Outdated:
             ],
         )
         odd = cursor.fetchall()
-        back = [node for node, is_current, at in odd if is_current and at == "disconnected"]
-        _reconnect(back)
     fenced = frozenset(node for node, is_current, _ in odd if not is_current)
-    given_up = frozenset(node for node, is_current, at in odd if is_current and at == "lost")
-    return Outdated(fenced=fenced, given_up=given_up)
+    at = {node: state for node, is_current, state in odd if is_current}
+    given_up = frozenset(node for node in at if at[node] == Connection.LOST)
+    return Odd(fenced, given_up, back=frozenset(at) - given_up)
 
 
 # --- greeting --------------------------------------------------------------------------------
@@ -257,12 +277,6 @@ def _advance(received: dict[UUID, int]) -> None:
         )
 
 
-def _reconnect(nodes: Iterable[UUID]) -> None:
-    rows = Node.objects.filter(pk__in=list(nodes), connection=Connection.DISCONNECTED.value)
-    locked = list(rows.order_by("pk").select_for_update(no_key=True).values_list("pk", flat=True))
-    Node.objects.filter(pk__in=locked).update(connection=Connection.CONNECTED.value)
-
-
 def _sources(event: str) -> list[str]:
     return [state.value for state in CONNECTION.sources(event)]
 
@@ -280,10 +294,13 @@ _BEAT = """
     ), current AS (
         SELECT said.* FROM said
         JOIN nodes_nodesession s ON s.node_id = said.node AND s.epoch = said.epoch
+    ), held AS MATERIALIZED (
+        SELECT node_id FROM nodes_nodeheartbeat WHERE node_id IN (SELECT node FROM current)
+        ORDER BY node_id FOR NO KEY UPDATE
     ), beaten AS (
         UPDATE nodes_nodeheartbeat h
         SET seen_at = clock_timestamp(), running = current.running, load = current.load
-        FROM current WHERE h.node_id = current.node
+        FROM current JOIN held ON held.node_id = current.node WHERE h.node_id = current.node
     )
     SELECT said.node, current.node IS NOT NULL, n.connection
     FROM said

@@ -14,6 +14,7 @@ from uuid import UUID
 import structlog
 from django.db import connection, transaction
 
+from nodes.locks import Lock, lock_rows
 from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
 
@@ -55,8 +56,7 @@ def detect_silence(patience: Patience = Patience()) -> Silence:
     """
     with transaction.atomic():
         listen(DETECTOR, patience.away)
-        disconnected = _mark(Connection.CONNECTED, Connection.DISCONNECTED, patience)
-        lost = _mark(Connection.DISCONNECTED, Connection.LOST, patience)
+        disconnected, lost = _mark(patience)
     for what, nodes in (("disconnected", disconnected), ("lost", lost)):
         for node in nodes:
             log.warning("node silent", node=str(node), now=what)
@@ -69,22 +69,40 @@ def listen(who: str, away: timedelta = Patience.away) -> None:
         cursor.execute(_LISTEN, [who, away.total_seconds()])
 
 
-def _mark(before: Connection, after: Connection, patience: Patience) -> tuple[UUID, ...]:
-    limit = patience.disconnected
-    if after is Connection.LOST:
-        limit += patience.lost
+def _mark(patience: Patience) -> tuple[tuple[UUID, ...], tuple[UUID, ...]]:
+    """Silent nodes go from connected to disconnected, and from there to lost; which did."""
+    locked = {node for (node,) in lock_rows(Lock.NODES, _silent(patience), "id")}
+    marked: list[tuple[UUID, ...]] = []
+    for before, after in _STEPS.items():
+        # Again, in a new snapshot: who said hello while this waited for the locks is not silent.
+        now = _silent(patience) if locked else {}
+        mine = sorted(node for node, at in now.items() if node in locked and at == before)
+        Node.objects.filter(pk__in=mine).update(connection=after.value)
+        marked.append(tuple(mine))
+    disconnected, lost = marked
+    return disconnected, lost
+
+
+_STEPS = {
+    Connection.CONNECTED: Connection.DISCONNECTED,
+    Connection.DISCONNECTED: Connection.LOST,
+}
+
+
+def _silent(patience: Patience) -> dict[UUID, str]:
+    """The nodes that have been silent for longer than their connection allows, with that."""
+    limits = (patience.disconnected, patience.disconnected + patience.lost)
     with connection.cursor() as cursor:
-        spans = (limit, patience.away, patience.deaf)
-        parameters = [before.value, *(span.total_seconds() for span in spans)]
-        cursor.execute(_SILENT + " ORDER BY n.id FOR NO KEY UPDATE OF n", parameters)
-        locked = {node for (node,) in cursor.fetchall()}
-        if not locked:
-            return ()
-        # Again, in a new snapshot: who said hello while this waited for the lock is not silent.
-        cursor.execute(_SILENT, parameters)
-        silent = locked & {node for (node,) in cursor.fetchall()}
-    Node.objects.filter(pk__in=silent, connection=before.value).update(connection=after.value)
-    return tuple(sorted(silent))
+        cursor.execute(
+            _SILENT,
+            [
+                [str(it) for it in _STEPS],
+                [limit.total_seconds() for limit in limits],
+                patience.away.total_seconds(),
+                patience.deaf.total_seconds(),
+            ],
+        )
+        return dict(cursor.fetchall())
 
 
 _LISTEN = """
@@ -97,14 +115,15 @@ _LISTEN = """
 """
 
 _SILENT = f"""
-    SELECT n.id
-    FROM nodes_node n JOIN nodes_nodeheartbeat h ON h.node_id = n.id
+    SELECT n.id, n.connection
+    FROM unnest(%s::text[], %s::float8[]) AS allowed(connection, seconds)
+    JOIN nodes_node n ON n.connection = allowed.connection
+    JOIN nodes_nodeheartbeat h ON h.node_id = n.id
     CROSS JOIN (
         SELECT max(since) AS since, max(at) FILTER (WHERE who = '{EARS}') AS heard
         FROM nodes_listening
     ) AS l
-    WHERE n.connection = %s
-        AND greatest(h.seen_at, l.since) + make_interval(secs => %s)
+    WHERE greatest(h.seen_at, l.since) + make_interval(secs => allowed.seconds)
             + CASE WHEN clock_timestamp() - l.heard > make_interval(secs => %s)
                 THEN make_interval(secs => %s) ELSE interval '0' END
             < clock_timestamp()

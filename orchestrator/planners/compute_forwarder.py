@@ -13,7 +13,8 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from nodes.models import Node
+from nodes import membership
+from nodes.locks import Lock, lock_rows
 from nodes.protocol.lifecycle import Approval
 from nodes.protocol.messages import Happened, Held, Hello, Holding, Order, Want
 from nodes.protocol.resources import Resources
@@ -108,26 +109,27 @@ def orders(nodes: Mapping[UUID, int], /) -> Sequence[NodeOrders]:
     return [NodeOrders(node, rev, tuple(listed)) for node, (rev, listed) in found.items()]
 
 
-def desired(node: UUID, hello: Hello, _epoch: int, /) -> DesiredSet:
+def desired(node: UUID, hello: Hello, epoch: int, /) -> DesiredSet:
     """Everything that *node* should hold, after catching up with what it says it holds.
 
     What it holds of executions that are over here comes with STOP; what this database has never
-    heard of is left alone, and written to the journal.
+    heard of is left alone, and written to the journal.  Raises Fenced, and changes nothing, when
+    the node has a newer session than *epoch*: what that one holds is not in this hello.
     """
     held = {key: it for it in hello.holds if (key := execution_id(it.execution)) is not None}
     with transaction.atomic():
+        membership.hold_session(node, epoch)
         stops = _catch_up(node, held, partial=hello.partial)
-    with transaction.atomic():
         # The node's row keeps plans out, so that the set and its revision belong together.
-        row = Node.objects.select_for_update(no_key=True).get(pk=node)
-        if row.approval != Approval.APPROVED:
-            return DesiredSet(row.order_rev, tuple(stops))
+        [(order_rev, approval)] = lock_rows(Lock.NODES, [node], "order_rev, approval")
+        if approval != Approval.APPROVED:
+            return DesiredSet(order_rev, tuple(stops))
         broker.capacity_freed([node])  # It may hold what nothing else could.
         with connection.cursor() as cursor:
             cursor.execute(_DESIRED, [node, sorted(OBSERVED.terminal)])
             rows = [_Row(*found) for found in cursor.fetchall()]
         made = [order for order in _orders(rows) if order is not None]
-        return DesiredSet(row.order_rev, (*made, *stops))
+        return DesiredSet(order_rev, (*made, *stops))
 
 
 def told(observed: Observed, wanted: Want) -> tuple[str, ...]:
@@ -185,9 +187,9 @@ def _catch_up(node: UUID, held: Mapping[UUID, Held], *, partial: bool) -> list[O
     if freed != Resources():
         release({node: freed})
         broker.capacity_freed([node])
-    changed = {locked[move.execution].job for move in moves}
-    if changed:
-        broker.enqueue(changed, Trigger.EXECUTION_UPDATE)
+    # Also of those that are over here: their job may wait for the node to come back.
+    changed = {locked[key].job for key in (*(move.execution for move in moves), *forgotten)}
+    broker.enqueue(changed, Trigger.EXECUTION_UPDATE)
     _record_strangers(node, [key for key in held if key not in locked])
     return stops
 

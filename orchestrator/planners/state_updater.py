@@ -1,14 +1,14 @@
 """The StateUpdater writes plans and acknowledges their evaluations, in one transaction.
 
-Locks are taken in the canonical order: broker rows (by job), jobs, executions, nodes, each by
-id.  What no longer fits is dropped from a plan, the rest is applied, and that job is evaluated
-again: what was decided may be old, what is written is true.
+Locks are taken in the order of ``nodes.locks``.  What no longer fits is dropped from a plan, the
+rest is applied, and that job is evaluated again: what was decided may be old, what is written is
+true.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,6 +16,7 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from nodes.hints import Hint, after_commit
+from nodes.locks import Lock, lock_rows
 from nodes.protocol.resources import Resources
 from orchestrator import broker, journal, stored
 from orchestrator.lifecycle import ENDED, OBSERVED, Desired, Observed, Writer
@@ -92,13 +93,8 @@ class _Job(NamedTuple):
 
 
 def _lock_jobs(ids: Iterable[UUID]) -> dict[UUID, _Job]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id, name, version, round, stop_requested, state, reason, progress, tally"
-            " FROM orchestrator_job WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
-            [list(set(ids))],
-        )
-        return {row[0]: _Job(*row) for row in cursor.fetchall()}
+    columns = "id, name, version, round, stop_requested, state, reason, progress, tally"
+    return {row[0]: _Job(*row) for row in lock_rows(Lock.JOBS, ids, columns)}
 
 
 def _is_current(job: _Job, world: World) -> bool:
@@ -114,17 +110,18 @@ def _is_current(job: _Job, world: World) -> bool:
 
 
 def _write_executions(writings: Sequence[_Writing]) -> None:
-    touched = [
+    touched = {
         UUID(execution)
         for w in writings
         for execution in (
             *(stop.execution for stop in w.decision.plan.stop),
             *w.decision.plan.approve,
         )
-    ]
-    executions = lock_executions(touched) if touched else {}
+    }
+    settled = {UUID(execution) for w in writings for execution in w.decision.plan.settle}
+    executions = lock_executions(touched | settled)
     nodes = lock_nodes(
-        {e.node for e in executions.values()}
+        {e.node for e in executions.values() if e.id in touched}
         | {UUID(place.node) for w in writings for place in w.decision.plan.place}
     )
     free = {key: node.free for key, node in nodes.items()}
@@ -136,7 +133,7 @@ def _write_executions(writings: Sequence[_Writing]) -> None:
     # Stops come first: a slot has one wanted execution at most.
     desire([wish for w in writings for wish in w.wishes if wish.after is Desired.STOPPED])
     desire([wish for w in writings for wish in w.wishes if wish.after is Desired.RUNNING])
-    _settle([UUID(e) for w in writings for e in w.decision.plan.settle])
+    _settle(settled)
     _insert([(w, place, rev) for w in writings for place, rev in w.places])
     moved = {key: rev for key, rev in order_rev.items() if rev != nodes[key].order_rev}
     reserve(taken, moved)
@@ -204,11 +201,10 @@ def _refusal(node: LockedNode | None, free: Resources | None, need: Resources) -
     return None
 
 
-def _settle(executions: Sequence[UUID]) -> None:
+def _settle(executions: Collection[UUID]) -> None:
     if executions:
-        Execution.objects.filter(pk__in=executions, observed__in=list(OBSERVED.terminal)).update(
-            settled=True
-        )
+        ended = Execution.objects.filter(pk__in=executions, observed__in=OBSERVED.terminal)
+        ended.update(settled=True)
 
 
 _INSERT = """

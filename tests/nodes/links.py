@@ -62,7 +62,12 @@ class Above:
         self.foreign = set()
 
     def upward(self):
-        return Upward(receive=self.receive, orders=self.orders, desired=self.desired)
+        return Upward(
+            receive=self.receive,
+            orders=self.orders,
+            desired=self.desired,
+            reconnect=membership.reconnect,
+        )
 
     def receive(self, batch):
         self.entered.release()

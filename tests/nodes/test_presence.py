@@ -273,9 +273,11 @@ def test_a_beat_brings_a_disconnected_node_back_and_tells_a_lost_one_to_say_hell
     greet(late), greet(lost)
     Node.objects.update(connection="disconnected")
     Node.objects.filter(pk=lost.pk).update(connection="lost")
-    outdated = membership.beat([Beat(late.pk, 1), Beat(lost.pk, 1)])
-    assert outdated.given_up == {lost.pk}
-    assert not outdated.fenced
+    odd = membership.beat([Beat(late.pk, 1), Beat(lost.pk, 1)])
+    assert odd.given_up == {lost.pk}
+    assert odd.back == {late.pk}
+    assert not odd.fenced
+    membership.reconnect({late.pk: 1, lost.pk: 1})
     assert Node.objects.get(pk=late.pk).connection == "connected"
     assert Node.objects.get(pk=lost.pk).connection == "lost"
     assert greet(lost).epoch == 2

@@ -3,11 +3,13 @@
 import msgspec
 import pytest
 
+from nodes import membership
+from nodes.errors import Fenced
 from nodes.models import Node
 from nodes.protocol.messages import Held, Hello, Holding, Want
 from nodes.protocol.resources import Resources
 from orchestrator.lifecycle import Desired, Observed
-from orchestrator.models import Event, Execution
+from orchestrator.models import BrokerTrigger, Event, Execution
 from orchestrator.planners import compute_forwarder
 from tests import rows
 
@@ -107,6 +109,23 @@ def test_a_lost_execution_that_the_node_no_longer_holds_gives_back_its_resources
     node.refresh_from_db()
     assert node.allocated_cpu == 0
     assert not Execution.objects.filter(reserved=True).exists()
+
+
+def test_a_hello_of_a_session_that_was_replaced_meanwhile_loses_nothing():
+    node, job = rows.node(), rows.job()
+    running = rows.execution(job, node, observed=Observed.RUNNING)
+    late = membership.greet(node.pk, hello(), "web-1").epoch
+    membership.greet(node.pk, hello((running.pk, Holding.RUNNING)), "web-2")
+    with pytest.raises(Fenced):
+        compute_forwarder.desired(node.pk, hello(), late)
+    assert state(running) == ("running", "running")
+
+
+def test_a_job_that_waits_for_a_lost_node_is_looked_at_when_the_node_is_back_without_it():
+    node, job = rows.node(), rows.job(on_lost="wait")
+    rows.execution(job, node, observed=Observed.LOST)
+    desired(node)
+    assert BrokerTrigger.objects.filter(job_id=job.pk).exists()
 
 
 def test_a_running_execution_that_its_node_has_forgotten_is_lost():

@@ -5,10 +5,12 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
-from orchestrator import housekeeping
+from nodes.models import Node
+from orchestrator import endpoint, housekeeping
 from orchestrator.lifecycle import Observed
-from orchestrator.models import BrokerTrigger, IdempotencyKey
+from orchestrator.models import BrokerTrigger, Event, IdempotencyKey
 from tests import rows
+from tests.interleave.holding import Held
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -22,6 +24,34 @@ def test_what_runs_on_a_lost_node_is_lost_even_if_nobody_wrote_it_at_once():
     healthy.refresh_from_db()
     assert (running.observed, healthy.observed) == ("lost", "running")
     assert BrokerTrigger.objects.get(job_id=job.pk).trigger == "node-lost"
+
+
+def test_a_node_that_says_hello_while_it_is_given_up_loses_nothing():
+    node = rows.node(connection="lost")
+    running = rows.execution(rows.job(), node, observed=Observed.RUNNING)
+    give_up = Held(endpoint.lose_silent, at=1)  # It has seen that the node is lost.
+    assert give_up.is_held()
+    Node.objects.filter(pk=node.pk).update(connection="connected")
+    give_up.finish()
+    running.refresh_from_db()
+    assert (give_up.error, running.observed) == (None, "running")
+
+
+def test_a_node_that_is_heard_of_again_wakes_what_waits_for_it():
+    node = rows.node(connection="disconnected")
+    endpoint.reconnect({node.pk: 1})
+    node.refresh_from_db()
+    assert node.connection == "connected"
+    assert BrokerTrigger.objects.filter(node_id=node.pk).exists()
+    assert Event.objects.get(node_id=node.pk).what == "connected"
+
+
+def test_a_session_that_was_replaced_does_not_bring_its_node_back():
+    node = rows.node(connection="disconnected")
+    endpoint.reconnect({node.pk: 0})
+    node.refresh_from_db()
+    assert node.connection == "disconnected"
+    assert not Event.objects.exists()
 
 
 def test_answers_are_kept_for_a_day():

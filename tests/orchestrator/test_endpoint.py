@@ -1,0 +1,69 @@
+"""The verbs of people: whole or not at all, and in any company."""
+
+import pytest
+
+from nodes.models import Node, NodeSession
+from orchestrator import broker, endpoint, snapshot
+from orchestrator.lifecycle import Observed, Trigger
+from orchestrator.models import BrokerTrigger, Event, Execution, Job
+from orchestrator.planners import state_updater
+from orchestrator.planners.state_updater import Decision
+from orchestrator.scheduling.registry import scheduler_for
+from tests import rows
+from tests.interleave.holding import Held
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+NODE_VERBS = {
+    "approve": lambda node: endpoint.approve_node(node, actor="user:a"),
+    "reject": lambda node: endpoint.reject_node(node, actor="user:a"),
+    "eligible": lambda node: endpoint.set_eligible(node, False, actor="user:a"),
+    "drain": lambda node: endpoint.set_draining(node, True, actor="user:a"),
+    "release": lambda node: endpoint.release_node(node, actor="user:a"),
+}
+
+
+def as_it_is(node):
+    return (
+        Node.objects.filter(pk=node.pk).values().get(),
+        NodeSession.objects.filter(pk=node.pk).values().get(),
+        Event.objects.count(),
+        BrokerTrigger.objects.count(),
+    )
+
+
+@pytest.mark.parametrize("verb", NODE_VERBS)
+def test_a_verb_about_a_node_that_is_cut_short_anywhere_changes_nothing(verb, cut_short):
+    quarantined = {"quarantined": "copied"} if verb == "release" else {}
+    pending = {"approval": "pending"} if verb == "approve" else {}
+    node = rows.node(**quarantined, **pending)
+    before = as_it_is(node)
+    cuts = cut_short(lambda: NODE_VERBS[verb](node.pk), lambda: as_it_is(node) == before)
+    assert cuts > 2
+    assert as_it_is(node) != before
+
+
+def test_what_a_plan_puts_on_a_node_while_it_is_rejected_is_lost_too():
+    node, job = rows.node(), rows.job(approval="none")
+    broker.enqueue(job.pk, Trigger.JOB_SUBMIT)
+    (lease,) = broker.lease(None, 1, "w")
+    (world,) = snapshot.worlds([lease], snapshot.ClusterView().refresh())
+    plan = scheduler_for("batch")(world)
+    reject = Held(lambda: endpoint.reject_node(node.pk, actor="user:a"), at=3)
+    assert reject.is_held()  # It has found nothing that runs there.
+    state_updater.apply([Decision(lease, world, plan)])
+    reject.finish()
+    assert reject.error is None
+    placed = Execution.objects.get()
+    assert (placed.node_id, placed.observed) == (node.pk, Observed.LOST)
+
+
+def test_batches_of_the_same_new_names_do_not_deadlock(in_threads):
+    for number in range(10):
+        names = [f"r{number}-{name}" for name in range(60)]
+
+        def submit(order):
+            endpoint.submit_many([rows.job_spec(name=name) for name in order], actor="user:a")
+
+        assert not in_threads(lambda: submit(names), lambda: submit(names[::-1]))  # noqa: B023
+    assert Job.objects.count() == 600
