@@ -102,7 +102,7 @@ async def _run(options: argparse.Namespace) -> None:
             enrolling.cancel()
             return
         identity = enrolling.result()
-        ledger = Ledger(options.state_dir / "ledger.db")
+        ledger = Ledger(options.state_dir / "ledger.db", asyncio.get_running_loop().time())
         runner = Runner(
             _machine(options, ledger),
             ledger,
@@ -130,7 +130,7 @@ def websocket_url(server: str) -> str:
 
 
 def _machine(options: argparse.Namespace, ledger: Ledger) -> Machine:
-    found = machine.detect(options.state_dir)
+    found = machine.detect(options.state_dir, ours=options.state_dir / "work")
     offered = Resources(
         *(
             amount if wanted is None else int(wanted)
