@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 from pydantic import Field
 
-from orchestrator import endpoint, spec
+from orchestrator import drivers, endpoint, spec
 from orchestrator.endpoint import Submitted
 from orchestrator.errors import InvalidSpec
 from orchestrator.lifecycle import OBSERVED, JobState, JobType
@@ -53,7 +53,8 @@ def submit(request: HttpRequest) -> HttpResponse:
         _meet_conditions(request, job_spec.name)
         who = caller(request)
         done = endpoint.submit(job_spec, actor=who.actor, user=who.user)
-        return (201 if done.created else 200), _submitted(done)
+        [warnings] = drivers.warnings([job_spec])
+        return (201 if done.created else 200), _submitted(done, warnings)
 
     return once(request, act)
 
@@ -96,15 +97,21 @@ def submit_batch(request: HttpRequest) -> HttpResponse:
     def act() -> tuple[int, dict[str, Any]]:
         who = caller(request)
         done = endpoint.submit_many(specs, actor=who.actor, user=who.user)
-        return 200, {"items": [_submitted(it) for it in done]}
+        pairs = zip(done, drivers.warnings(specs), strict=True)
+        return 200, {"items": [_submitted(it, warnings) for it, warnings in pairs]}
 
     return once(request, act)
 
 
 @router.post("/jobs/validate", auth=READ, response=schemas.Valid, openapi_extra=_JOB_FILE)
 def validate(request: HttpRequest) -> HttpResponse:
-    """Say what is wrong with a specification, or how it is understood; nothing is stored."""
-    return answer({"valid": True, "spec": spec.canonical(spec.parse_json(json_bytes(request)))})
+    """Say what is wrong with a specification, or how it is understood; nothing is stored.
+
+    A driver that no node has is no mistake, and named in `warnings`, here as in a submission.
+    """
+    job_spec = spec.parse_json(json_bytes(request))
+    [warnings] = drivers.warnings([job_spec])
+    return answer({"valid": True, "spec": spec.canonical(job_spec), "warnings": warnings})
 
 
 @router.get("/schemas/job", auth=None, tags=["schemas"])
@@ -270,7 +277,7 @@ def _parse_all(texts: list[msgspec.Raw]) -> list[spec.JobSpec]:
     return specs
 
 
-def _submitted(done: Submitted) -> dict[str, Any]:
+def _submitted(done: Submitted, warnings: list[dict[str, str]]) -> dict[str, Any]:
     name = done.job.name
     if done.created:
         sentence = f"{name} is a new job"
@@ -286,4 +293,5 @@ def _submitted(done: Submitted) -> dict[str, Any]:
         "created": done.created,
         "changed": done.changed,
         "sentence": sentence,
+        "warnings": warnings,
     }

@@ -135,7 +135,7 @@ def affinity(cluster: Cluster, question: Question) -> Floats:
         points = np.zeros(len(cluster.ids))
         for preference in question.affinities:
             met = np.ones(len(cluster.ids), dtype=np.bool_)
-            for requirement in selectors.parse(preference.match):
+            for requirement in selectors.read(preference.match):
                 met &= satisfying(cluster, requirement)
             points += preference.weight * met
         points /= sum(abs(preference.weight) for preference in question.affinities)
@@ -151,7 +151,7 @@ def _why_affinity(cluster: Cluster, question: Question, row: int) -> str:
     met = [
         preference.match
         for preference in question.affinities
-        if all(one.matches(cluster.labels[row]) for one in selectors.parse(preference.match))
+        if all(one.matches(cluster.labels[row]) for one in selectors.read(preference.match))
     ]
     return f"meets {len(met)} of {len(question.affinities)} preferences: {', '.join(met) or '-'}"
 
