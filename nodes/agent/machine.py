@@ -17,6 +17,8 @@ from . import __version__
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 _UNITS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+#: No message has room for a larger number.
+MOST = 2**53
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -67,7 +69,20 @@ def amount(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
     if match is None or match[2].lower() not in _UNITS:
         raise ValueError(f"{text!r} is not an amount; write bytes, or like 512MiB or 2GB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    return _offered(text, float(match[1]) * _UNITS[match[2].lower()])
+
+
+def count(text: str) -> int:
+    """The whole number that *text* says; raises ValueError with a sentence."""
+    if re.fullmatch(r"\d{1,19}", text, re.ASCII) is None:
+        raise ValueError(f"{text!r} is not an amount; write a whole number")
+    return _offered(text, int(text))
+
+
+def _offered(text: str, amount: float) -> int:
+    if amount > MOST:
+        raise ValueError(f"{text!r} is more than any node may offer, which is {MOST}")
+    return int(amount)
 
 
 def _size(directory: Path) -> int:

@@ -75,10 +75,28 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--name", default=env.get("name", socket.gethostname()), help="of this node (%(default)s)")
     add("--join-token-file", type=Path, default=env.get("join_token_file"), help="for enrolment")
     add("--label", action="append", metavar="KEY=VALUE", help="given at enrolment; repeatable")
-    add("--cpu", type=int, metavar="MILLICORES", default=env.get("cpu"), help="offer this much")
+    add(
+        "--cpu",
+        type=_said(machine.count),
+        metavar="MILLICORES",
+        default=env.get("cpu"),
+        help="offer this much",
+    )
     for option in ("--memory", "--disk"):
-        add(option, type=_amount, metavar="BYTES", default=env.get(option[2:]), help="or 512MiB")
-    add("--gpu", type=int, metavar="DEVICES", default=env.get("gpu"), help="offer this many")
+        add(
+            option,
+            type=_said(machine.amount),
+            metavar="BYTES",
+            default=env.get(option[2:]),
+            help="or 512MiB",
+        )
+    add(
+        "--gpu",
+        type=_said(machine.count),
+        metavar="DEVICES",
+        default=env.get("gpu"),
+        help="offer this many",
+    )
     add("--log-level", default=env.get("log_level", "info"), choices=["debug", "info", "warning"])
     add("--version", action="version", version=f"muster-agent {__version__}")
     options = parser.parse_args(arguments)
@@ -194,11 +212,16 @@ def _join_token(options: argparse.Namespace) -> str:
     )
 
 
-def _amount(text: str) -> int:
-    try:
-        return machine.amount(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _said(read: Callable[[str], int]) -> Callable[[str], int]:
+    """*read*, with its own sentence about what it cannot read."""
+
+    def said(text: str) -> int:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return said
 
 
 def _on_signal() -> asyncio.Future[None]:

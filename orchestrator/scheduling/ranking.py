@@ -17,6 +17,7 @@ import numpy.typing as npt
 from orchestrator.spec import Affinity, Spread, selectors
 
 from .feasibility import Demand, remember, satisfying
+from .wording import counted
 from .world import Cluster, Ints
 
 Floats = npt.NDArray[np.float64]
@@ -162,7 +163,7 @@ def _failed(_: Cluster, question: Question, rows: Ints) -> Floats:
 
 
 def _why_failed(_: Cluster, question: Question, row: int) -> str:
-    return f"this job has failed there {question.failures.get(row, 0)} times"
+    return f"this job has failed there {counted(question.failures.get(row, 0), 'time')}"
 
 
 @dataclass(slots=True)

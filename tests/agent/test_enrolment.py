@@ -153,6 +153,11 @@ def test_options_come_from_the_command_line_or_the_environment(monkeypatch, tmp_
     [
         (["--label", "zone"], "write it as key=value"),
         (["--memory", "much"], "is not an amount"),
+        (["--memory", "9" * 400], "is more than any node may offer"),
+        (["--disk", "9999999TiB"], "is more than any node may offer"),
+        (["--cpu", "-1"], "is not an amount; write a whole number"),
+        (["--cpu", "9" * 19], "is more than any node may offer"),
+        (["--gpu", "1.5"], "is not an amount; write a whole number"),
         (["--server", "x:8000"], "write it as http://"),
     ],
 )
