@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo
-from pydantic_core import InitErrorDetails
+from pydantic import BaseModel, ConfigDict, ValidationInfo
+from pydantic_core import PydanticCustomError
 
-from .fields import mistake
+from .fields import mistake, mistakes
 
 
 class DriverConfig(BaseModel):
@@ -31,15 +31,13 @@ def checked_config(config: dict[str, str], info: ValidationInfo) -> dict[str, st
     if kind is None:
         return config
     known = list(kind.model_fields)
-    unknown = [_unknown(key, known, kind.__doc__ or "") for key in config if key not in known]
-    if unknown:
-        raise ValidationError.from_exception_data("config", unknown)
+    if unknown := [key for key in config if key not in known]:
+        raise mistakes({key: _unknown(key, known, kind.__doc__ or "") for key in unknown})
     kind.model_validate(config)
     return config
 
 
-def _unknown(key: str, known: list[str], otherwise: str) -> InitErrorDetails:
+def _unknown(key: str, known: list[str], otherwise: str) -> PydanticCustomError:
     near = get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else f"Leave it out. {otherwise}"
-    wrong = mistake(f"is an unknown field {key!r}", hint)
-    return InitErrorDetails(type=wrong, loc=(key,), input={})
+    return mistake(f"is an unknown field {key!r}", hint)

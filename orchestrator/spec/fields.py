@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from orchestrator.lifecycle import JobType
 
@@ -24,14 +24,20 @@ def mistake(message: str, hint: str) -> PydanticCustomError:
     return PydanticCustomError("muster", "{sentence}", {"sentence": message, "hint": hint})
 
 
-def contradiction(
-    longer: str, seconds: float, shorter: str, limit: float, why: str
+def mistakes(found: Mapping[str, PydanticCustomError]) -> ValidationError:
+    """Several mistakes at once, each at its path below what is being checked."""
+    details = [InitErrorDetails(type=wrong, loc=(path,), input={}) for path, wrong in found.items()]
+    return ValidationError.from_exception_data("mistakes", details)
+
+
+def pointless(
+    field: str, seconds: float, other: str, limit: float, why: str
 ) -> PydanticCustomError:
-    """*longer* has no effect because of *shorter*: say both, and both cures."""
+    """The time that *field* says has no effect because of *other*, which is shorter."""
     long, short = quantities.duration(seconds), quantities.duration(limit)
     return mistake(
-        f"{longer} is {long}, but {shorter} is {short} and {why}",
-        f"Raise {shorter} to {long}, or lower {longer} to {short}.",
+        f"is {long}, but {other} is {short} and {why}",
+        f"Raise {other} to {long}, or lower {field} to {short}.",
     )
 
 

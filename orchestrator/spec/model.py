@@ -38,9 +38,10 @@ from .fields import (
     Variable,
     Wait,
     as_list,
-    contradiction,
     mistake,
+    mistakes,
     one_of,
+    pointless,
     some_program,
     some_weight,
 )
@@ -53,6 +54,7 @@ LARGEST_TASK = 64 * 1024
 LARGEST_SENT = MAX_FRAME - 4096
 #: How long a slot waits before it is tried again, unless somebody says otherwise.
 DELAY = 5.0
+_ENDS = "ends the job before"
 
 
 class Approval(StrEnum):
@@ -180,8 +182,9 @@ class Retry(_Part):
             return self
         if "max_delay" not in self.model_fields_set:
             return self.model_copy(update={"max_delay": self.delay})
-        raise contradiction(
-            "retry.delay", self.delay, "retry.max_delay", self.max_delay, "limits it"
+        most, why = self.max_delay, "limits it"
+        raise mistakes(
+            {"delay": pointless("retry.delay", self.delay, "retry.max_delay", most, why)}
         )
 
 
@@ -194,11 +197,16 @@ class Timeouts(_Part):
 
     @model_validator(mode="after")
     def _parts_are_within_the_whole(self) -> Self:
-        for name, limit in (("execution", self.execution), ("queue", self.queue)):
-            if limit is not None and self.total is not None and limit > self.total:
-                raise contradiction(
-                    f"timeouts.{name}", limit, "timeouts.total", self.total, "ends the job before"
-                )
+        limits, total = {"execution": self.execution, "queue": self.queue}, self.total
+        if total is None:
+            return self
+        wrong = {
+            name: pointless(f"timeouts.{name}", limit, "timeouts.total", total, _ENDS)
+            for name, limit in limits.items()
+            if limit is not None and limit > total
+        }
+        if wrong:
+            raise mistakes(wrong)
         return self
 
 
@@ -250,9 +258,8 @@ class JobSpec(_Part):
         retry, total = self.retry, self.timeouts.total
         # The default delay is nothing that somebody has asked for.
         if total is not None and retry.attempts > 1 and retry.delay > max(total, DELAY):
-            raise contradiction(
-                "retry.delay", retry.delay, "timeouts.total", total, "ends the job before"
-            )
+            wrong = pointless("retry.delay", retry.delay, "timeouts.total", total, _ENDS)
+            raise mistakes({"retry.delay": wrong})
         return self
 
     @cached_property

@@ -104,8 +104,13 @@ def test_all_mistakes_are_told_at_once():
             "name": "A b",
             "contraints": [],
             "count": -1,
-            "task": {"comand": [], "resources": {"cpu": "1,5", "memory": 0}},
+            "task": {
+                "comand": [],
+                "config": {"user": "a", "group": "b"},
+                "resources": {"cpu": "1,5", "memory": 0},
+            },
             "retry": {"attempts": 0, "on": ["cancelled"]},
+            "timeouts": {"execution": 3, "queue": 2, "total": 1},
         }
     )
     assert set(found) == {
@@ -114,10 +119,14 @@ def test_all_mistakes_are_told_at_once():
         "count",
         "task.command",
         "task.comand",
+        "task.config.user",
+        "task.config.group",
         "task.resources.cpu",
         "task.resources.memory",
         "retry.attempts",
         "retry.on.0",
+        "timeouts.execution",
+        "timeouts.queue",
     }
 
 
@@ -300,27 +309,27 @@ def test_a_name_is_short_and_plain(name):
         (job(retry={"backoff": "random"}), "retry.backoff", None, None),
         (
             job(retry={"delay": "10m", "max_delay": "1s"}),
-            "retry",
-            "retry.delay is 10m, but retry.max_delay is 1s and limits it",
+            "retry.delay",
+            "is 10m, but retry.max_delay is 1s and limits it",
             "Raise retry.max_delay to 10m, or lower retry.delay to 1s.",
         ),
         (
             job(timeouts={"execution": "1h", "total": "1m"}),
-            "timeouts",
-            "timeouts.execution is 1h, but timeouts.total is 1m and ends the job before",
+            "timeouts.execution",
+            "is 1h, but timeouts.total is 1m and ends the job before",
             "Raise timeouts.total to 1h, or lower timeouts.execution to 1m.",
         ),
         (job(timeouts={"queue": "1h", "total": "1h1s"}, count="x"), "count", None, None),
         (
             job(timeouts={"queue": "2h", "total": "1h30m"}),
-            "timeouts",
-            "timeouts.queue is 2h, but timeouts.total is 1h30m and ends the job before",
+            "timeouts.queue",
+            "is 2h, but timeouts.total is 1h30m and ends the job before",
             None,
         ),
         (
             job(retry={"delay": "5m"}, timeouts={"total": "1m"}),
-            "",
-            "retry.delay is 5m, but timeouts.total is 1m and ends the job before",
+            "retry.delay",
+            "is 5m, but timeouts.total is 1m and ends the job before",
             None,
         ),
         (job(timeouts={"execution": 0}), "timeouts.execution", "0 must be at least 1s", None),
