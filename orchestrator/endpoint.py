@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from nodes import membership
 from nodes.locks import Lock, lock_rows
 from nodes.models import Node
 
-from . import broker, journal, spec, stored
+from . import broker, drivers, journal, spec, stored
 from .errors import Ambiguous, Conflict, NotFound
 from .lifecycle import ENDED, JOB, JobState, Trigger
 from .models import ClusterSetting, Execution, Job, JobVersion
@@ -53,12 +53,16 @@ M = TypeVar("M", bound=models.Model)
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What came of a submission.  When not ``changed``, the same specification was there."""
+    """What came of a submission.  When not ``changed``, the same specification was there.
+
+    ``warnings`` are what is odd about it and no mistake, each with path, message and hint.
+    """
 
     job: Job
     version: int
     created: bool
     changed: bool
+    warnings: Sequence[dict[str, str]] = ()
 
 
 def submit(job_spec: spec.JobSpec, *, actor: str, user: User | None = None) -> Submitted:
@@ -247,7 +251,8 @@ def _submit(specs: Sequence[spec.JobSpec], actor: str, user: User | None) -> lis
     for it in specs:
         if it.name in existing:
             submitted[it.name] = _update(existing[it.name], it, actor, user)
-    return [submitted[it.name] for it in specs]
+    odd = drivers.warnings(specs)
+    return [replace(submitted[it.name], warnings=odd[at]) for at, it in enumerate(specs)]
 
 
 def _create(

@@ -28,13 +28,13 @@ class Ambiguous(OrchestratorError):
 
 
 class InvalidSpec(OrchestratorError):
-    """The job specification has {count} mistake(s)."""
+    """The job specification has {count}."""
 
     code, status = "invalid-spec", 400
     hint = "Correct every path named in errors; nothing was stored."
 
     def __init__(self, errors: list[dict[str, str]]) -> None:
-        super().__init__(count=len(errors))
+        super().__init__(count="1 mistake" if len(errors) == 1 else f"{len(errors)} mistakes")
         self.errors = errors
 
 

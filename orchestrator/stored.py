@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Set
 from datetime import datetime
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 from uuid import UUID
 
+from . import spec
 from .models import JobVersion
 from .scheduling.world import Progress
 from .spec import JobSpec
 
 Version = tuple[UUID, int]
 
-_specs: dict[Version, JobSpec] = {}
-_KEPT = 4096
 
+class SpecCache:
+    """The specifications that were asked for last, *most* of them; any thread may ask.
 
-def specs(versions: Iterable[Version]) -> Mapping[Version, JobSpec]:
-    """The specification of each (job, number); one query for those not seen lately.
-
-    A version never changes, so what is in memory is always true.  It was checked as text when it
-    came in; here only its types are made again.
+    A version never changes, so what is in memory is always true.
     """
-    wanted = set(versions)
-    missing = wanted - _specs.keys()
-    if missing:
-        rows = JobVersion.objects.filter(
-            job_id__in={job for job, _ in missing}, number__in={number for _, number in missing}
-        ).values_list("job_id", "number", "spec")
-        found = {(job, number): JobSpec.model_validate(spec) for job, number, spec in rows}
-        while len(_specs) + len(found) > _KEPT and _specs:
-            _specs.pop(next(iter(_specs)))
-        _specs.update(found)
-        return {key: _specs.get(key) or found[key] for key in wanted}
-    return {key: _specs[key] for key in wanted}
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[Version, JobSpec] = OrderedDict()
+        self._lock = Lock()
+
+    def specs(self, versions: Iterable[Version]) -> Mapping[Version, JobSpec]:
+        """The specification of each (job, number); one query for those that are not kept."""
+        wanted = set(versions)
+        with self._lock:
+            found = {key: self._kept[key] for key in wanted if key in self._kept}
+        if missing := wanted - found.keys():
+            found |= _read(missing)
+        with self._lock:
+            for key, it in found.items():
+                self._kept[key] = it
+                self._kept.move_to_end(key)
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return found
+
+
+#: The specification of each (job, number), from the memory that this process shares.
+specs = SpecCache(most=4096).specs
+
+
+def _read(versions: Set[Version]) -> dict[Version, JobSpec]:
+    jobs, numbers = zip(*versions, strict=True)
+    rows = JobVersion.objects.filter(job_id__in=jobs, number__in=numbers)
+    return {
+        (job, number): spec.load(stored)
+        for job, number, stored in rows.values_list("job_id", "number", "spec")
+        if (job, number) in versions
+    }
 
 
 def dump_progress(progress: Progress) -> dict[str, Any]:

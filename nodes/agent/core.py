@@ -82,7 +82,7 @@ class Core:
         self.order_rev = saved.order_rev
         self.entries: dict[str, Entry] = {}
         self.used = Resources()
-        self.outbox = Outbox(saved.reports)
+        self.outbox = Outbox(saved.reports, saved.numbered)
         self.changes = Changes()
         self._recall = recall
         self._session: _Session | None = None

@@ -17,7 +17,8 @@ from .records import Changes, Entry, Saved
 
 #: The shape of the tables; a ledger of another shape is refused rather than misread.
 SHAPE = 1
-#: Executions that are over are remembered this long, and this many of them at most.
+#: Executions that are over are remembered this long, and this many of them at most.  It is the
+#: agent's own time, which passes while one runs: whoever sets the clock makes nobody forget.
 TOMBSTONE_AGE = 14 * 86400.0
 TOMBSTONES = 200_000
 
@@ -41,9 +42,12 @@ class LedgerUnusable(Exception):
 
 
 class Ledger:
-    """One state directory's ledger.  Opening it counts a run of the agent."""
+    """One state directory's ledger.  Opening it counts a run of the agent.
 
-    def __init__(self, path: Path) -> None:
+    ``now`` is always of the same clock, one that is never set.
+    """
+
+    def __init__(self, path: Path, now: float) -> None:
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -53,6 +57,8 @@ class Ledger:
                 self._remember("shape", SHAPE)
                 self._remember("id", str(uuid.uuid4()))
                 self._set("run", int(self._get("run", 0)) + 1)
+                if self._get("lived", "") == "":  # Ages were once told by the wall clock.
+                    self._db.execute("UPDATE tombstone SET at = 0")
         except sqlite3.DatabaseError as error:
             raise LedgerUnusable(f"{path}: {error}") from error
         if (shape := self._get("shape", 0)) != SHAPE:
@@ -60,6 +66,7 @@ class Ledger:
             raise LedgerUnusable(f"{path} has shape {shape}, this agent reads shape {SHAPE}")
         self.id = str(self._get("id", ""))
         self.run = int(self._get("run", 0))
+        self._lived_before, self._opened_at = float(self._get("lived", 0.0)), now
 
     def saved(self) -> Saved:
         """Everything the core starts from."""
@@ -69,6 +76,7 @@ class Ledger:
             order_rev=int(self._get("order_rev", 0)),
             entries=tuple(_entry(body) for (body,) in executions),
             reports=tuple((number, _report(body)) for number, body in reports),
+            numbered=int(self._get("numbered", 0)),
         )
 
     def recall(self, execution: str) -> tuple[bool, Report | None]:
@@ -81,7 +89,8 @@ class Ledger:
         put = [(name, _encode(entry)) for name, entry in changes.entries.items() if entry]
         drop = [(name,) for name, entry in changes.entries.items() if entry is None]
         new = [(n, _encode(report)) for n, report in changes.reports if n > changes.acked]
-        graves = [(name, now, _encode(final)) for name, final in changes.tombstones.items()]
+        at = self._lived(now)
+        graves = [(name, at, _encode(final)) for name, final in changes.tombstones.items()]
         with self._transaction():
             if put:
                 self._db.executemany("INSERT OR REPLACE INTO execution VALUES (?, ?)", put)
@@ -91,6 +100,8 @@ class Ledger:
                 self._db.execute("DELETE FROM report WHERE number <= ?", (changes.acked,))
             if new:
                 self._db.executemany("INSERT INTO report VALUES (?, ?)", new)
+            if changes.reports:
+                self._set("numbered", changes.reports[-1][0])
             if graves:
                 self._db.executemany(
                     "INSERT OR REPLACE INTO tombstone (id, at, final) VALUES (?, ?, ?)", graves
@@ -100,20 +111,27 @@ class Ledger:
 
     def prune(self, now: float) -> None:
         """Forget executions that have been over for so long that nobody will ask again."""
-        self._db.execute(
-            "DELETE FROM tombstone WHERE at < ? "
-            "OR number <= (SELECT coalesce(max(number), 0) FROM tombstone) - ?",
-            (now - TOMBSTONE_AGE, TOMBSTONES),
-        )
+        lived = self._lived(now)
+        with self._transaction():
+            self._set("lived", lived)
+            self._db.execute(
+                "DELETE FROM tombstone WHERE at < ? "
+                "OR number <= (SELECT coalesce(max(number), 0) FROM tombstone) - ?",
+                (lived - TOMBSTONE_AGE, TOMBSTONES),
+            )
 
     def close(self) -> None:
         self._db.close()
 
-    def _get(self, name: str, default: int | str) -> int | str:
+    def _lived(self, now: float) -> float:
+        """How many seconds agents have run on this ledger, all runs together."""
+        return self._lived_before + now - self._opened_at
+
+    def _get(self, name: str, default: int | str | float) -> int | str | float:
         row = self._db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
         return default if row is None else row[0]
 
-    def _set(self, name: str, value: int | str) -> None:
+    def _set(self, name: str, value: int | str | float) -> None:
         self._db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
 
     def _remember(self, name: str, value: int | str) -> None:

@@ -17,6 +17,8 @@ from . import __version__
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 _UNITS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+#: No message has room for a larger number.
+MOST = 2**53
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -25,18 +27,23 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def detect(directory: Path) -> Resources:
-    """What may be offered: the machine's own amounts, or less where we are confined."""
+def detect(directory: Path, *, ours: Path) -> Resources:
+    """What may be offered: the machine's own amounts, or less where we are confined.
+
+    Of the disk that holds *directory* what is free is offered, and what the files in *ours* take:
+    those are of executions, whose needs the orchestrator counts.
+    """
     cores = float(len(os.sched_getaffinity(0)))
     if (quota := _cpu_quota()) is not None:
         cores = min(cores, quota)
     memory = psutil.virtual_memory().total
     if (limit := _memory_limit()) is not None:
         memory = min(memory, limit)
+    disk = shutil.disk_usage(directory)
     return Resources(
         cpu=int(cores * 1000),
         memory=memory,
-        disk=shutil.disk_usage(directory).free,
+        disk=min(disk.total, disk.free + _size(ours)),
         gpu=_gpus(),
     )
 
@@ -62,7 +69,36 @@ def amount(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text, re.IGNORECASE)
     if match is None or match[2].lower() not in _UNITS:
         raise ValueError(f"{text!r} is not an amount; write bytes, or like 512MiB or 2GB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    return _offered(text, float(match[1]) * _UNITS[match[2].lower()])
+
+
+def count(text: str) -> int:
+    """The whole number that *text* says; raises ValueError with a sentence."""
+    if re.fullmatch(r"\d{1,19}", text, re.ASCII) is None:
+        raise ValueError(f"{text!r} is not an amount; write a whole number")
+    return _offered(text, int(text))
+
+
+def _offered(text: str, amount: float) -> int:
+    if amount > MOST:
+        raise ValueError(f"{text!r} is more than any node may offer, which is {MOST}")
+    return int(amount)
+
+
+def _size(directory: Path) -> int:
+    """What the files below *directory* take on the disk.  Any of them may vanish meanwhile.
+
+    The walk keeps its own stack: tasks may have nested directories however deep.
+    """
+    size, left = 0, [str(directory)]
+    while left:
+        with contextlib.suppress(OSError), os.scandir(left.pop()) as found:
+            for entry in found:
+                with contextlib.suppress(OSError):
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+    return size
 
 
 def _cpu_quota() -> float | None:

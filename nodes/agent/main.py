@@ -75,10 +75,28 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--name", default=env.get("name", socket.gethostname()), help="of this node (%(default)s)")
     add("--join-token-file", type=Path, default=env.get("join_token_file"), help="for enrolment")
     add("--label", action="append", metavar="KEY=VALUE", help="given at enrolment; repeatable")
-    add("--cpu", type=int, metavar="MILLICORES", default=env.get("cpu"), help="offer this much")
+    add(
+        "--cpu",
+        type=_said(machine.count),
+        metavar="MILLICORES",
+        default=env.get("cpu"),
+        help="offer this much",
+    )
     for option in ("--memory", "--disk"):
-        add(option, type=_amount, metavar="BYTES", default=env.get(option[2:]), help="or 512MiB")
-    add("--gpu", type=int, metavar="DEVICES", default=env.get("gpu"), help="offer this many")
+        add(
+            option,
+            type=_said(machine.amount),
+            metavar="BYTES",
+            default=env.get(option[2:]),
+            help="or 512MiB",
+        )
+    add(
+        "--gpu",
+        type=_said(machine.count),
+        metavar="DEVICES",
+        default=env.get("gpu"),
+        help="offer this many",
+    )
     add("--log-level", default=env.get("log_level", "info"), choices=["debug", "info", "warning"])
     add("--version", action="version", version=f"muster-agent {__version__}")
     options = parser.parse_args(arguments)
@@ -102,7 +120,7 @@ async def _run(options: argparse.Namespace) -> None:
             enrolling.cancel()
             return
         identity = enrolling.result()
-        ledger = Ledger(options.state_dir / "ledger.db")
+        ledger = Ledger(options.state_dir / "ledger.db", asyncio.get_running_loop().time())
         runner = Runner(
             _machine(options, ledger),
             ledger,
@@ -130,7 +148,7 @@ def websocket_url(server: str) -> str:
 
 
 def _machine(options: argparse.Namespace, ledger: Ledger) -> Machine:
-    found = machine.detect(options.state_dir)
+    found = machine.detect(options.state_dir, ours=options.state_dir / "work")
     offered = Resources(
         *(
             amount if wanted is None else int(wanted)
@@ -194,11 +212,16 @@ def _join_token(options: argparse.Namespace) -> str:
     )
 
 
-def _amount(text: str) -> int:
-    try:
-        return machine.amount(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _said(read: Callable[[str], int]) -> Callable[[str], int]:
+    """*read*, with its own sentence about what it cannot read."""
+
+    def said(text: str) -> int:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return said
 
 
 def _on_signal() -> asyncio.Future[None]:

@@ -20,10 +20,11 @@ class Outbox:
     epoch, and at most WINDOW frames are under way.
     """
 
-    def __init__(self, saved: Iterable[tuple[int, Report]] = ()) -> None:
+    def __init__(self, saved: Iterable[tuple[int, Report]] = (), numbered: int = 0) -> None:
+        """*saved* are reports of a former run, *numbered* is the last number it gave."""
         self._unsent = deque(saved)
         self._under_way: deque[tuple[int, tuple[tuple[int, Report], ...]]] = deque()
-        self._number = self._unsent[-1][0] if self._unsent else 0
+        self._number = max([numbered, *(number for number, _ in self._unsent)])
         self._seq = 0
         self._told_rev: int | None = None
 

@@ -72,7 +72,7 @@ def _verdict(entry: Entry, fact: Exited) -> tuple[Happened, str, str, str]:
     if fact.why == "stopped":
         return Happened.CANCEL, "stopped", f"stopped on request; the task {how}", ""
     if fact.why == "timeout":
-        limit = f"{entry.timeout:g} s" if entry.timeout is not None else "time"
+        limit = f"{entry.timeout:.10g} s" if entry.timeout is not None else "time"
         return (
             Happened.FAIL,
             "timeout",

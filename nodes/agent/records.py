@@ -91,11 +91,12 @@ class Changes:
 
 @dataclass(frozen=True)
 class Saved:
-    """What the ledger holds when the agent starts."""
+    """What the ledger holds when the agent starts; ``numbered`` is the last number of a report."""
 
     order_rev: int = 0
     entries: tuple[Entry, ...] = ()
     reports: tuple[tuple[int, Report], ...] = ()
+    numbered: int = 0
 
 
 @dataclass(frozen=True)

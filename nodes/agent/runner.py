@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -202,7 +201,7 @@ class Runner:
 
     def _save(self) -> None:
         if self.core.changes:
-            self._ledger.commit(self.core.take_changes(), time.time())
+            self._ledger.commit(self.core.take_changes(), self._loop.time())
 
     def _save_later(self) -> None:
         self._later = None
@@ -222,7 +221,7 @@ class Runner:
     def _tidy(self) -> None:
         self._tidying = self._loop.call_later(_TIDY, self._tidy)
         self._save()
-        self._ledger.prune(time.time())
+        self._ledger.prune(self._loop.time())
         for driver in self._drivers.values():
             driver.tidy()
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 else:
     import supervisor
 
-VERSION = b"1"
+VERSION = b"2"
 _PACKET = 1 << 20
 _JOURNAL_BYTES = 8 << 20
 #: Packets kept for an agent that does not read; then it is cut off, and finds all in the journal.

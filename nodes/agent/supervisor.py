@@ -45,6 +45,8 @@ TAIL = 8 * 1024
 _DRAIN = 1.0
 #: What does not die of KILL at once is killed again, after this many seconds.
 _AGAIN = 10.0
+#: poll takes milliseconds in 31 bits: a longer wait is several, each of so many seconds at most.
+_LONGEST_WAIT = 86400.0
 _PIPE = 1 << 20
 _PACKET = 1 << 20
 _F_SETPIPE_SZ = 1031
@@ -308,7 +310,8 @@ def _watch(
         if _is_over(pid):
             return why
         alarm = kill_at if kill_at is not None else end_at
-        wait = None if alarm is None else max(0.0, alarm - now) * 1000 + 1
+        left = None if alarm is None else min(max(0.0, alarm - now), _LONGEST_WAIT)
+        wait = None if left is None else left * 1000 + 1
         for descriptor, _ in poll.poll(wait):
             if descriptor == wake:
                 _read_all(wake)

@@ -105,7 +105,7 @@ class Report(Struct, frozen=True, omit_defaults=True):
 
     execution: Name
     happened: Happened
-    exit_code: int | None = None
+    exit_code: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None = None
     code: Annotated[str, Meta(max_length=64)] = ""
     message: Text = ""
     hint: Text = ""
@@ -167,7 +167,7 @@ class Heartbeat(Struct, frozen=True, tag="heartbeat", omit_defaults=True):
     epoch: Count
     order_rev: Count
     digest: str
-    running: Count = 0
+    running: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     load: float = 0.0
 
 

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 from pydantic import Field
 
-from orchestrator import endpoint, spec
+from orchestrator import drivers, endpoint, spec
 from orchestrator.endpoint import Submitted
 from orchestrator.errors import InvalidSpec
 from orchestrator.lifecycle import OBSERVED, JobState, JobType
@@ -103,8 +103,13 @@ def submit_batch(request: HttpRequest) -> HttpResponse:
 
 @router.post("/jobs/validate", auth=READ, response=schemas.Valid, openapi_extra=_JOB_FILE)
 def validate(request: HttpRequest) -> HttpResponse:
-    """Say what is wrong with a specification, or how it is understood; nothing is stored."""
-    return answer({"valid": True, "spec": spec.canonical(spec.parse_json(json_bytes(request)))})
+    """Say what is wrong with a specification, or how it is understood; nothing is stored.
+
+    A driver that no node has is no mistake, and named in `warnings`, here as in a submission.
+    """
+    job_spec = spec.parse_json(json_bytes(request))
+    [warnings] = drivers.warnings([job_spec])
+    return answer({"valid": True, "spec": spec.canonical(job_spec), "warnings": warnings})
 
 
 @router.get("/schemas/job", auth=None, tags=["schemas"])
@@ -286,4 +291,5 @@ def _submitted(done: Submitted) -> dict[str, Any]:
         "created": done.created,
         "changed": done.changed,
         "sentence": sentence,
+        "warnings": done.warnings,
     }

@@ -28,6 +28,14 @@ class Resources(_Shape):
     gpu: int
 
 
+class SpecWarning(_Shape):
+    """What is odd about a specification and no mistake; `path` is empty for all of it."""
+
+    path: str
+    message: str
+    hint: str
+
+
 class Submitted(_Shape):
     """What came of a submission.  When not `changed`, the same specification was there."""
 
@@ -38,6 +46,7 @@ class Submitted(_Shape):
     created: bool
     changed: bool
     sentence: str
+    warnings: list[SpecWarning]
 
 
 class SubmittedMany(_Shape):
@@ -49,6 +58,7 @@ class Valid(_Shape):
 
     valid: bool
     spec: dict[str, Any]
+    warnings: list[SpecWarning]
 
 
 class Job(_Shape):

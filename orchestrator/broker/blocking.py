@@ -260,4 +260,4 @@ def _note_again(nodes: Sequence[UUID]) -> None:
 
 @lru_cache(maxsize=1024)
 def _requirements(where: tuple[str, ...]) -> tuple[selectors.Requirement, ...]:
-    return tuple(one for text in where for one in selectors.parse(text))
+    return tuple(one for text in where for one in selectors.read(text))

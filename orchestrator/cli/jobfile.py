@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .failures import Code, Failure
+from .output import counted
 
 LARGEST = 1024 * 1024
 DEEPEST = 32
@@ -51,7 +52,7 @@ class Mistaken(Failure):
     def __init__(
         self, name: str, mistakes: list[dict[str, str]], rest: JobFile | None = None
     ) -> None:
-        number = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        number = counted(len(mistakes), "mistake")
         super().__init__(
             f"{name} has {number}; nothing was stored.", code=Code.USAGE, errors=mistakes
         )
@@ -75,8 +76,9 @@ def _bytes(name: str) -> bytes:
                 raise _unreadable("standard input", "it is closed")
             data = sys.stdin.buffer.read(LARGEST + 1)
         else:
-            # Opening a pipe would wait for whoever writes to it.
-            if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 - the name may be anything
+            mode = os.stat(name).st_mode  # noqa: PTH116 - the name may be anything
+            # A pipe is what the shell makes of `<(command)`; a device may have no end.
+            if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
                 raise _unreadable(name, "it is not a file; use - to read standard input")
             with open(name, "rb") as file:  # noqa: PTH123
                 data = file.read(LARGEST + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, Optional
 
@@ -28,7 +28,18 @@ from .options import (
     output,
     seconds,
 )
-from .output import Column, Format, ago, labels, repeated, say, size, tell
+from .output import (
+    Column,
+    Format,
+    ago,
+    counted,
+    labels,
+    repeated,
+    say,
+    size,
+    tell,
+    tell_places,
+)
 
 app = typer.Typer(help="Submit, follow, list, show and stop jobs.", no_args_is_help=True)
 
@@ -95,6 +106,7 @@ def run(
             output(form, no_headers=False, quiet=quiet).one(done, [("job", done["name"])])
         else:
             say(sanitise.line(done["sentence"]))
+        _warn(job, done)
         if detach or (wait is None and not sys.stdout.isatty()):
             return
         # By its id: the name could be another job's by then.
@@ -115,6 +127,7 @@ def validate(context: typer.Context, file: File, form: AsFormat = Format.TABLE) 
         job = _read(api, file)
         with _told_in_lines(job):
             answer = api.post("jobs/validate", job.text)
+    _warn(job, answer)
     if form in (Format.TABLE, Format.WIDE):
         say(f"{sanitise.line(job.name)} is a good job file.")
     else:
@@ -207,7 +220,10 @@ def _show(api: Any, ref: str, form: Format) -> None:
             ("name", job["name"]),
             ("state", f"{job['state']} ({job['sentence']})"),
             ("id", job["id"]),
-            ("type", f"{job['type']}, {job['count']} slots, priority {job['priority']}"),
+            (
+                "type",
+                f"{job['type']}, {counted(job['count'], 'slot')}, priority {job['priority']}",
+            ),
             ("version", f"{job['version']}, round {job['round']}"),
             ("command", " ".join(json.dumps(part) for part in task.get("command", []))),
             (
@@ -245,6 +261,13 @@ def _read(api: Client, file: str) -> JobFile:
             found = [_in_line(mistaken.rest, error) for error in more]
             raise Mistaken(mistaken.name, [*mistaken.errors, *found]) from None
         raise
+
+
+def _warn(job: JobFile, answer: Mapping[str, Any]) -> None:
+    """Say what the server thinks odd about a job that it takes."""
+    if found := answer.get("warnings"):
+        tell(f"muster: {sanitise.line(job.name)} is a job, with {counted(len(found), 'warning')}.")
+        tell_places([_in_line(job, one) for one in found])
 
 
 def _in_line(job: JobFile, error: dict[str, str]) -> dict[str, str]:

@@ -12,8 +12,9 @@ import typer
 
 from . import cluster, executions, jobs, nodes, sanitise
 from .failures import Code, Failure
+from .following import Until
 from .options import Call
-from .output import tell
+from .output import tell, tell_places
 
 WATCH_EVERY = "2"
 _OPTIONAL = {"--wait": "--wait=completed", "-w": f"--watch={WATCH_EVERY}"}
@@ -82,21 +83,17 @@ def _with_defaults(arguments: Sequence[str]) -> list[str]:
     end = given.index("--") if "--" in given else len(given)
     for at in range(end):
         following = given[at + 1] if at + 1 < end else ""
-        takes_number = following.replace(".", "", 1).isdecimal() and given[at] != "--wait"
-        if not takes_number:
+        if given[at] == "--wait":
+            has_value = following in set(Until)
+        else:
+            has_value = following.replace(".", "", 1).isdecimal()
+        if not has_value:
             given[at] = _OPTIONAL.get(given[at], given[at])
     return given
 
 
 def _explain(failure: Failure) -> None:
     tell(f"muster: {sanitise.line(failure.sentence)}")
-    for error in failure.errors:
-        where = [f"line {error['line']}"] if error.get("line") else []
-        where += [sanitise.line(error["path"])] if error.get("path") else []
-        place = ", ".join(where)
-        message = sanitise.line(error.get("message", ""))
-        tell(f"  {place}: {message}" if place else f"  {message}")
-        if error.get("hint"):
-            tell(f"      {sanitise.line(error['hint'])}")
+    tell_places(failure.errors)
     if failure.hint:
         tell(f"  {sanitise.line(failure.hint)}")

@@ -20,7 +20,9 @@ NoHeaders = Annotated[bool, typer.Option("--no-headers", help="no line of titles
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="only names or ids")]
 Watching = Annotated[
     Optional[float],  # noqa: UP045 - typer reads it at run time
-    typer.Option("-w", "--watch", metavar="SECONDS", min=0.1, help="show it again and again"),
+    typer.Option(
+        "-w", "--watch", metavar="SECONDS", min=0.1, max=86400, help="show it again and again"
+    ),
 ]
 Most = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="how many at most")]
 Reason = Annotated[str, typer.Option("--reason", help="why, for whoever looks later")]

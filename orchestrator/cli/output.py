@@ -114,6 +114,18 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def tell_places(found: Sequence[Mapping[str, str]]) -> None:
+    """Say each thing that was found in a file: where, what, and the cure."""
+    for one in found:
+        where = [f"line {one['line']}"] if one.get("line") else []
+        where += [sanitise.line(one["path"])] if one.get("path") else []
+        place = ", ".join(where)
+        message = sanitise.line(one.get("message", ""))
+        tell(f"  {place}: {message}" if place else f"  {message}")
+        if one.get("hint"):
+            tell(f"      {sanitise.line(one['hint'])}")
+
+
 def repeated(show: Callable[[], None], every: float | None) -> None:
     """Show once, or again and again until somebody interrupts."""
     while True:
@@ -136,6 +148,11 @@ def ago(instant: str | None) -> str:
         return instant or ""
     seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(instant)).total_seconds()  # noqa: TID251, UP017 - an edge, and 3.11 reads both
     return f"{span(seconds)} ago"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 slot``, ``2 slots``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def span(seconds: float) -> str:

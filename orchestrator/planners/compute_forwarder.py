@@ -272,7 +272,7 @@ def _order(row: _Row, spec: JobSpec) -> Order | None:
         execution=str(row.execution),
         want=wanted,
         rev=row.rev,
-        task=spec.protocol_task(_environment(row, spec)) if begins else None,
+        task=spec.task.as_message(_environment(row, spec)) if begins else None,
         resources=Resources(row.cpu, row.memory, row.disk, row.gpu) if begins else Resources(),
         timeout=spec.timeouts.execution if begins else None,
         grace=spec.grace,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from orchestrator.spec import Affinity, Spread, selectors
 
 from .feasibility import Demand, remember, satisfying
+from .wording import counted
 from .world import Cluster, Ints
 
 Floats = npt.NDArray[np.float64]
@@ -135,7 +136,7 @@ def affinity(cluster: Cluster, question: Question) -> Floats:
         points = np.zeros(len(cluster.ids))
         for preference in question.affinities:
             met = np.ones(len(cluster.ids), dtype=np.bool_)
-            for requirement in selectors.parse(preference.match):
+            for requirement in selectors.read(preference.match):
                 met &= satisfying(cluster, requirement)
             points += preference.weight * met
         points /= sum(abs(preference.weight) for preference in question.affinities)
@@ -151,7 +152,7 @@ def _why_affinity(cluster: Cluster, question: Question, row: int) -> str:
     met = [
         preference.match
         for preference in question.affinities
-        if all(one.matches(cluster.labels[row]) for one in selectors.parse(preference.match))
+        if all(one.matches(cluster.labels[row]) for one in selectors.read(preference.match))
     ]
     return f"meets {len(met)} of {len(question.affinities)} preferences: {', '.join(met) or '-'}"
 
@@ -162,7 +163,7 @@ def _failed(_: Cluster, question: Question, rows: Ints) -> Floats:
 
 
 def _why_failed(_: Cluster, question: Question, row: int) -> str:
-    return f"this job has failed there {question.failures.get(row, 0)} times"
+    return f"this job has failed there {counted(question.failures.get(row, 0), 'time')}"
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from orchestrator.lifecycle import ENDED, Desired, JobState, Observed
-from orchestrator.spec import Approval
+from orchestrator.spec import Approval, quantities
 
 from .accounting import Account, account
 from .decided import Decided, Ending, Placement
@@ -25,6 +25,7 @@ from .ranking import Question, totals
 from .reconcile import Diff, finished, reconcile
 from .record import blocked, record
 from .standing import followups, reason, summary
+from .wording import counted
 from .world import TERMINAL, ExecutionView, Progress, World
 
 _ACTIVE = frozenset({Observed.PREPARING, Observed.RUNNING, Observed.PUBLISHING})
@@ -55,7 +56,8 @@ def has_ended(world: World, booked: Account) -> Ending | None:
         return Ending(JobState.FAILED, progress.failed, "the job failed")
     total = job.spec.timeouts.total
     if total is not None and job.submitted_at + timedelta(seconds=total) <= world.now:
-        sentence = f"it took longer than the {total:g} s the job may take in total"
+        limit = quantities.duration(total)
+        sentence = f"it took longer than the {limit} the job may take in total"
         return Ending(JobState.FAILED, sentence, "the job took too long")
     return None
 
@@ -68,9 +70,9 @@ def waited_too_long(decided: Decided) -> Ending | None:
     if since + timedelta(seconds=limit) > decided.world.now:
         return None
     why = decided.placement.blocked.sentence if decided.placement.blocked else "no node takes it"
-    waited = f"found no place within {limit:g} s" if limit else "found no place at once"
-    slots = decided.placement.unplaced
-    sentence = f"{slots} of {decided.world.job.spec.count} slots {waited}: {why}"
+    within = f"within {quantities.duration(limit)}" if limit else "at once"
+    slots = f"{decided.placement.unplaced} of {counted(decided.world.job.spec.count, 'slot')}"
+    sentence = f"{slots} found no place {within}: {why}"
     return Ending(JobState.FAILED, sentence, "the job found no place in time")
 
 

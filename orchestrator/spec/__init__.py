@@ -1,9 +1,11 @@
 """What a user may ask for: the job specification, parsed once, at the edge.
 
 ``parse`` and ``parse_json`` give a JobSpec or raise InvalidSpec with every mistake at once, each
-with its path, a sentence and the cure.  Beyond them nobody checks a specification again.
+with its path, a sentence and the cure.  Beyond them nobody checks a specification again:
+``load`` reads what is stored as it is.
 """
 
+from .drivers import DRIVERS
 from .model import (
     Affinity,
     Approval,
@@ -17,9 +19,11 @@ from .model import (
     TaskSpec,
     Timeouts,
 )
-from .reading import canonical, digest, json_schema, parse, parse_json, replaces
+from .reading import json_schema, parse, parse_json
+from .storage import canonical, digest, load, replaces
 
 __all__ = [
+    "DRIVERS",
     "Affinity",
     "Approval",
     "Backoff",
@@ -34,6 +38,7 @@ __all__ = [
     "canonical",
     "digest",
     "json_schema",
+    "load",
     "parse",
     "parse_json",
     "replaces",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,24 +13,48 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    WithJsonSchema,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from nodes.protocol.messages import Task
+from nodes.protocol import codec
+from nodes.protocol.messages import MAX_FRAME, Task
 from nodes.protocol.resources import Resources
 from orchestrator.lifecycle import JobType
 
-from . import quantities, selectors
+from . import drivers, selectors
+from .fields import (
+    LONGEST_ARGUMENT,
+    Argument,
+    Cpu,
+    Delay,
+    Disk,
+    Grace,
+    JobTypeWord,
+    LabelKey,
+    Limit,
+    Memory,
+    Name,
+    Selector,
+    Variable,
+    Wait,
+    as_list,
+    mistake,
+    mistakes,
+    one_of,
+    pointless,
+    some_program,
+    some_weight,
+)
 
 MOST_COUNT = 100_000
-LONGEST_ARGUMENT = 16 * 1024
-#: Command, environment and configuration together: an order must fit one frame.
+#: Command, environment and configuration together, in bytes.
 LARGEST_TASK = 64 * 1024
-YEAR = 366 * 86400.0
-_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+#: The same as JSON, which may be six times as much: an order must fit one frame, in which this is
+#: left for its ids, its amounts and the variables that Muster adds.
+LARGEST_SENT = MAX_FRAME - 4096
+#: How long a slot waits before it is tried again, unless somebody says otherwise.
+DELAY = 5.0
+_ENDS = "ends the job before"
 
 
 class Approval(StrEnum):
@@ -55,131 +78,6 @@ class OnLost(StrEnum):
     WAIT = "wait"
 
 
-def mistake(message: str, hint: str) -> PydanticCustomError:
-    """A mistake as pydantic reports it; braces of the user's text are only text."""
-    return PydanticCustomError("muster", "{sentence}", {"sentence": message, "hint": hint})
-
-
-def _list(value: object) -> object:
-    if not isinstance(value, list | tuple):
-        raise mistake("must be a list", "Write a list, for example [a, b].")
-    return tuple(value)
-
-
-def _word(*words: str) -> Callable[[object], object]:
-    def check(value: object) -> object:
-        if not isinstance(value, str) or value not in words:
-            raise mistake(f"must be one of {', '.join(words)}", f"Write {' or '.join(words)}.")
-        return value
-
-    return check
-
-
-def _quantity(
-    read: Callable[[object], float], at_least: float, at_most: float, least: str, most: str, eg: str
-) -> Callable[[object], float]:
-    def check(value: object) -> float:
-        try:
-            amount = read(value)
-        except ValueError as error:
-            raise mistake(str(error), f"Write for example {eg}.") from None
-        if not at_least <= amount <= at_most:
-            bound = f"at least {least}" if amount < at_least else f"at most {most}"
-            raise mistake(f"must be {bound}", f"Use {least} to {most}.")
-        return amount
-
-    return check
-
-
-def _duration(at_least: float, at_most: float, least: str, most: str) -> Callable[[object], float]:
-    return _quantity(quantities.seconds, at_least, at_most, least, most, "30s, 10m or 1h30m")
-
-
-def _bytes(at_least: int, least: str) -> Callable[[object], float]:
-    return _quantity(quantities.byte_count, at_least, 2**50, least, "1PiB", "64MiB or 2GB")
-
-
-_cpu = _quantity(quantities.millicores, 1, 10**9, "1m", "1000000", "500m, 0.5 or 2")
-_AS_CPU = WithJsonSchema({"type": ["string", "number"], "examples": ["500m", 0.5, 2]})
-_AS_BYTES = WithJsonSchema({"type": ["string", "integer"], "examples": ["64MiB", "2GB", 1048576]})
-_AS_TIME = WithJsonSchema({"type": ["string", "number"], "examples": ["30s", "1h30m", 90]})
-
-Cpu = Annotated[int, BeforeValidator(_cpu), _AS_CPU]
-Memory = Annotated[int, BeforeValidator(_bytes(2**20, "1MiB")), _AS_BYTES]
-Disk = Annotated[int, BeforeValidator(_bytes(0, "0")), _AS_BYTES]
-Delay = Annotated[float, BeforeValidator(_duration(1, 7 * 86400, "1s", "7d")), _AS_TIME]
-Limit = Annotated[float, BeforeValidator(_duration(1, YEAR, "1s", "366d")), _AS_TIME]
-Wait = Annotated[float, BeforeValidator(_duration(0, YEAR, "0s", "366d")), _AS_TIME]
-Grace = Annotated[float, BeforeValidator(_duration(0, 3600, "0s", "1h")), _AS_TIME]
-
-
-def _selector(text: str) -> str:
-    """The canonical text of a selector, so that equal ones are equal."""
-    try:
-        return ", ".join(str(requirement) for requirement in selectors.parse(text))
-    except selectors.BadSelector as error:
-        raise mistake(str(error), error.hint) from None
-
-
-def _label_key(text: str) -> str:
-    if not selectors.is_key(text):
-        raise mistake(
-            "is not the name of a label",
-            "Use up to 128 ASCII letters, digits, '.', '_', '/' and '-', beginning and ending "
-            "with a letter or digit.",
-        )
-    return text
-
-
-def _name(text: str) -> str:
-    if _NAME.fullmatch(text) is None:
-        raise mistake(
-            "is not a name",
-            "Use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or "
-            "digit.",
-        )
-    return text
-
-
-def _variable(text: str) -> str:
-    if _VARIABLE.fullmatch(text) is None:
-        raise mistake("is not a variable's name", "Use letters, digits and '_', no digit first.")
-    if text.startswith(("LD_", "DYLD_")):
-        raise mistake("would change how programs are loaded", "Leave it out.")
-    if text.startswith("MUSTER_"):
-        raise mistake("is set by Muster itself", "Use another name.")
-    return text
-
-
-def _some_program(command: tuple[str, ...]) -> tuple[str, ...]:
-    if command and not command[0].strip():
-        raise mistake("begins with an empty text", "Name the program to run.")
-    return command
-
-
-def _some_weight(weight: int) -> int:
-    if weight == 0:
-        raise mistake("says nothing", "Use a weight from -100 to 100 other than 0.")
-    return weight
-
-
-def _released(kind: JobType) -> JobType:
-    if kind is not JobType.BATCH:
-        raise mistake("comes later; this release runs batch jobs", "Write type: batch.")
-    return kind
-
-
-Selector = Annotated[str, AfterValidator(_selector)]
-LabelKey = Annotated[str, AfterValidator(_label_key)]
-Argument = Annotated[str, Field(max_length=LONGEST_ARGUMENT)]
-JobTypeWord = Annotated[
-    JobType,
-    Field(strict=False),
-    AfterValidator(_released),
-    BeforeValidator(_word(*JobType)),
-]
-
-
 class _Part(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True, extra="forbid", strict=True, ignored_types=(cached_property,)
@@ -198,22 +96,24 @@ class Needs(_Part):
 class TaskSpec(_Part):
     """What an execution runs, by which driver."""
 
-    driver: Annotated[str, Field(max_length=63), AfterValidator(_name)] = "process"
+    driver: Name = "process"
     command: Annotated[
         tuple[Argument, ...],
-        AfterValidator(_some_program),
-        BeforeValidator(_list, json_schema_input_type=list[Argument]),
+        AfterValidator(some_program),
+        BeforeValidator(as_list, json_schema_input_type=list[Argument]),
         Field(min_length=1, max_length=256),
     ]
     env: Annotated[
         dict[
-            Annotated[str, AfterValidator(_variable)],
+            Variable,
             Annotated[str, Field(max_length=LONGEST_ARGUMENT)],
         ],
         Field(max_length=256),
     ] = {}
     config: Annotated[
-        dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=64)
+        dict[LabelKey, Annotated[str, Field(max_length=4096)]],
+        Field(max_length=64),
+        AfterValidator(drivers.checked_config),
     ] = {}
     resources: Needs = Needs()
 
@@ -226,14 +126,27 @@ class TaskSpec(_Part):
                 f"is {size} bytes of command, env and config, and may have {LARGEST_TASK}",
                 "Put long scripts and data into files that the task reads.",
             )
+        sent = codec.size(self.as_message())
+        if sent > LARGEST_SENT:
+            raise mistake(
+                f"takes {sent} bytes of command, env and config when it is sent to a node, and "
+                f"may take {LARGEST_SENT}",
+                "A control character takes six bytes there, a quote two: put such data into "
+                "files that the task reads.",
+            )
         return self
+
+    def as_message(self, extra_env: Mapping[str, str] | None = None) -> Task:
+        """The task as it is sent to a node; *extra_env* goes over the user's variables."""
+        env = {**self.env, **(extra_env or {})}
+        return Task(self.driver, self.command, env, dict(self.config))
 
 
 class Affinity(_Part):
     """A preference: nodes that match gain (or, below zero, lose) points."""
 
     match: Selector
-    weight: Annotated[int, Field(ge=-100, le=100), AfterValidator(_some_weight)] = 50
+    weight: Annotated[int, Field(ge=-100, le=100), AfterValidator(some_weight)] = 50
 
 
 class Spread(_Part):
@@ -241,10 +154,6 @@ class Spread(_Part):
 
     over: LabelKey
     weight: Annotated[int, Field(ge=1, le=100)] = 50
-
-
-def _words(kind: type[StrEnum]) -> Any:
-    return BeforeValidator(_word(*kind))
 
 
 def _sorted_once(words: tuple[RetryOn, ...]) -> tuple[RetryOn, ...]:
@@ -255,15 +164,28 @@ class Retry(_Part):
     """How often and when a slot is tried again.  ``attempts`` counts the first one too."""
 
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
-    backoff: Annotated[Backoff, Field(strict=False), _words(Backoff)] = Backoff.EXPONENTIAL
-    delay: Delay = 5.0
+    backoff: Annotated[Backoff, Field(strict=False), BeforeValidator(one_of(*Backoff))] = (
+        Backoff.EXPONENTIAL
+    )
+    delay: Delay = DELAY
     max_delay: Delay = 300.0
     on: Annotated[
-        tuple[Annotated[RetryOn, Field(strict=False), _words(RetryOn)], ...],
+        tuple[Annotated[RetryOn, Field(strict=False), BeforeValidator(one_of(*RetryOn))], ...],
         AfterValidator(_sorted_once),
-        BeforeValidator(_list, json_schema_input_type=list[RetryOn]),
+        BeforeValidator(as_list, json_schema_input_type=list[RetryOn]),
         Field(max_length=2),
     ] = (RetryOn.FAILED, RetryOn.LOST)
+
+    @model_validator(mode="after")
+    def _delay_is_within_its_limit(self) -> Self:
+        if self.delay <= self.max_delay:
+            return self
+        if "max_delay" not in self.model_fields_set:
+            return self.model_copy(update={"max_delay": self.delay})
+        most, why = self.max_delay, "limits it"
+        raise mistakes(
+            {"delay": pointless("retry.delay", self.delay, "retry.max_delay", most, why)}
+        )
 
 
 class Timeouts(_Part):
@@ -273,15 +195,31 @@ class Timeouts(_Part):
     queue: Wait | None = None
     total: Limit | None = None
 
+    @model_validator(mode="after")
+    def _parts_are_within_the_whole(self) -> Self:
+        limits, total = {"execution": self.execution, "queue": self.queue}, self.total
+        if total is None:
+            return self
+        wrong = {
+            name: pointless(f"timeouts.{name}", limit, "timeouts.total", total, _ENDS)
+            for name, limit in limits.items()
+            if limit is not None and limit > total
+        }
+        if wrong:
+            raise mistakes(wrong)
+        return self
+
 
 class JobSpec(_Part):
     """What the user wants, checked."""
 
-    name: Annotated[str, AfterValidator(_name), Field(max_length=63)]
+    name: Name
     type: JobTypeWord = JobType.BATCH
     count: Annotated[int, Field(ge=0, le=MOST_COUNT)] = 1
     priority: Annotated[int, Field(ge=1, le=100)] = 50
-    approval: Annotated[Approval, Field(strict=False), _words(Approval)] = Approval.BID
+    approval: Annotated[Approval, Field(strict=False), BeforeValidator(one_of(*Approval))] = (
+        Approval.BID
+    )
     ask: Annotated[int, Field(ge=1, le=10)] = 1
     labels: Annotated[
         dict[LabelKey, Annotated[str, Field(max_length=selectors.LONGEST_VALUE)]],
@@ -290,22 +228,24 @@ class JobSpec(_Part):
     task: TaskSpec
     constraints: Annotated[
         tuple[Selector, ...],
-        BeforeValidator(_list, json_schema_input_type=list[str]),
+        BeforeValidator(as_list, json_schema_input_type=list[str]),
         Field(max_length=64),
     ] = ()
     affinities: Annotated[
         tuple[Affinity, ...],
-        BeforeValidator(_list, json_schema_input_type=list[Affinity]),
+        BeforeValidator(as_list, json_schema_input_type=list[Affinity]),
         Field(max_length=32),
     ] = ()
     spread: Annotated[
         tuple[Spread, ...],
-        BeforeValidator(_list, json_schema_input_type=list[Spread]),
+        BeforeValidator(as_list, json_schema_input_type=list[Spread]),
         Field(max_length=8),
     ] = ()
     retry: Retry = Retry()
     timeouts: Timeouts = Timeouts()
-    on_lost: Annotated[OnLost, Field(strict=False), _words(OnLost)] = OnLost.REPLACE
+    on_lost: Annotated[OnLost, Field(strict=False), BeforeValidator(one_of(*OnLost))] = (
+        OnLost.REPLACE
+    )
     grace: Grace = 10.0
 
     @model_validator(mode="after")
@@ -315,6 +255,11 @@ class JobSpec(_Part):
                 f"ask is {self.ask}, but approval none asks nobody",
                 "Write approval: bid or ask: 1.",
             )
+        retry, total = self.retry, self.timeouts.total
+        # The default delay is nothing that somebody has asked for.
+        if total is not None and retry.attempts > 1 and retry.delay > max(total, DELAY):
+            wrong = pointless("retry.delay", retry.delay, "timeouts.total", total, _ENDS)
+            raise mistakes({"retry.delay": wrong})
         return self
 
     @cached_property
@@ -326,10 +271,5 @@ class JobSpec(_Part):
     @cached_property
     def requirements(self) -> tuple[selectors.Requirement, ...]:
         """The constraints, read."""
-        parts = (selectors.parse(text) for text in self.constraints)
+        parts = (selectors.read(text) for text in self.constraints)
         return tuple(dict.fromkeys(one for part in parts for one in part))
-
-    def protocol_task(self, extra_env: Mapping[str, str] | None = None) -> Task:
-        """The task as it is sent to a node; *extra_env* goes over the user's variables."""
-        task = self.task
-        return Task(task.driver, task.command, {**task.env, **(extra_env or {})}, dict(task.config))

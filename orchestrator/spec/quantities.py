@@ -67,6 +67,16 @@ def seconds(value: object) -> float:
     return float(_whole(amount * 1000, "must be whole milliseconds")) / 1000
 
 
+def duration(seconds: float) -> str:
+    """The text that is read as *seconds*: ``10m``, ``1h30m``, ``250ms``."""
+    left, parts = Decimal(round(seconds * 1000)) / 1000, []
+    for unit, size in reversed(SECONDS.items()):
+        number, left = divmod(left, size)
+        if number:
+            parts.append(f"{number}{unit}")
+    return "".join(parts) or "0s"
+
+
 def _number(value: object, what: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"is not {what}")

@@ -1,8 +1,7 @@
-"""From text to a JobSpec, with every mistake named at once; and back to a normal form."""
+"""From text to a JobSpec, with every mistake named at once."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -42,27 +41,6 @@ def parse_json(text: bytes) -> JobSpec:
     except _Mistakes as mistakes:
         raise InvalidSpec(mistakes.errors) from None
     return _parse(data, twice)
-
-
-def canonical(spec: JobSpec) -> dict[str, Any]:
-    """The whole specification, defaults included, as JSON values that parse back to it."""
-    data = spec.model_dump(mode="json")
-    data["task"]["resources"]["cpu"] = f"{spec.task.resources.cpu}m"
-    return data
-
-
-def digest(spec: JobSpec) -> str:
-    """Equal for equal specifications, however they were written."""
-    text = json.dumps(canonical(spec), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def replaces(old: JobSpec, new: JobSpec) -> bool:
-    """Whether executions of *old* must be replaced to run *new*.
-
-    Count, priority, labels, retries, timeouts and preferences apply to what already runs.
-    """
-    return (old.type, old.task, old.requirements) != (new.type, new.task, new.requirements)
 
 
 def json_schema() -> dict[str, Any]:

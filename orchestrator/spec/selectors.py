@@ -8,7 +8,7 @@ As in Kubernetes, ``!=`` and ``notin`` also hold where the label is missing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -74,13 +74,29 @@ class Requirement:
 
 
 def parse(text: str) -> tuple[Requirement, ...]:
-    """The requirements that *text* joins; raises BadSelector."""
+    """The requirements that *text*, as a user wrote it, joins; raises BadSelector."""
     if len(text) > LONGEST:
         raise BadSelector(f"is longer than {LONGEST} characters", "Split it into several.")
     if not text.strip():
         raise BadSelector("is empty", "Name a label, for example 'arch = amd64', or leave it out.")
+    found = read(text)
+    for requirement in found:
+        _judge(requirement)
+    return found
+
+
+def read(text: str) -> tuple[Requirement, ...]:
+    """The requirements in a *text* that was parsed before it was stored.
+
+    It is not judged anew: its normal form may be longer, and the limits may have changed since.
+    """
     found = tuple(_requirement(part.strip()) for part in _split(text))
     return tuple(dict.fromkeys(found))
+
+
+def canonical(requirements: Iterable[Requirement]) -> str:
+    """The one text for these requirements, so that equal ones are equal."""
+    return ", ".join(map(str, requirements))
 
 
 def is_key(text: str) -> bool:
@@ -89,7 +105,6 @@ def is_key(text: str) -> bool:
 
 def _requirement(text: str) -> Requirement:
     if match := _REGEX.fullmatch(text):
-        _check_pattern(match[2])
         return Requirement(match[1], "=~", (match[2],))
     if match := _SET.fullmatch(text):
         return Requirement(match[1], match[2], _values(match[3]))
@@ -109,15 +124,6 @@ def _comparison(key: str, operator: str, quoted: str | None) -> Requirement:
         raise BadSelector(f"has no value after {operator!r}", f"Write '{key} {operator} value'.")
     value = _unquoted(quoted)
     operator = {"==": "=", "version==": "version="}.get(operator, operator)
-    if operator in _ORDER and _NUMBER.fullmatch(value) is None:
-        raise BadSelector(
-            f"compares with {value!r}, which is not a number",
-            f"Use a number, or '{key} version{operator} {value}' to compare versions.",
-        )
-    if operator.startswith("version") and _version(value) is None:
-        raise BadSelector(
-            f"compares with {value!r}, which is not a version", "Write 1.2 or v1.2.3."
-        )
     return Requirement(key, operator, (value,))
 
 
@@ -125,8 +131,6 @@ def _values(text: str) -> tuple[str, ...]:
     parts = [part.strip() for part in _split(text)] if text.strip() else []
     if not parts or not all(re.fullmatch(_VALUE, part) for part in parts):
         raise BadSelector("has an empty or malformed list of values", "Write 'key in (a, b)'.")
-    if len(parts) > MOST_VALUES:
-        raise BadSelector(f"lists more than {MOST_VALUES} values", "Label the nodes by group.")
     return tuple(sorted({_unquoted(part) for part in parts}))
 
 
@@ -156,6 +160,24 @@ def _quoted(value: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9._/:+@-]+", value, re.ASCII):
         return value
     return f"'{value}'" if '"' in value else f'"{value}"'
+
+
+def _judge(one: Requirement) -> None:
+    """Refuse what could never hold, and what would take too long to match."""
+    if one.operator == "=~":
+        _check_pattern(one.values[0])
+    if len(one.values) > MOST_VALUES:
+        raise BadSelector(f"lists more than {MOST_VALUES} values", "Label the nodes by group.")
+    if one.operator in _ORDER and _number(one.values[0]) is None:
+        raise BadSelector(
+            f"compares with {one.values[0]!r}, which is not a number",
+            f"Use a number, or '{one.key} version{one.operator} {one.values[0]}' to compare "
+            "versions.",
+        )
+    if one.operator.startswith("version") and _version(one.values[0]) is None:
+        raise BadSelector(
+            f"compares with {one.values[0]!r}, which is not a version", "Write 1.2 or v1.2.3."
+        )
 
 
 def _check_pattern(pattern: str) -> None:

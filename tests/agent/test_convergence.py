@@ -138,7 +138,7 @@ class Agent(RuleBasedStateMachine):
     # --- the agent, as its runner drives it ------------------------------------------------------
 
     def boot(self) -> None:
-        self.ledger = Ledger(Path(self.directory.name) / "ledger.db")
+        self.ledger = Ledger(Path(self.directory.name) / "ledger.db", self.now)
         machine = Machine("i", self.ledger.run, self.ledger.id, "b", CAPACITY, {}, {"process"})
         self.core = Core(machine, self.ledger.saved(), self.ledger.recall)
         self.linked = False

@@ -265,6 +265,13 @@ def test_how_a_task_ended_is_said_in_words():
         assert (final.happened, final.code, final.message, final.exit_code) == expected
 
 
+def test_a_limit_of_a_month_is_said_in_plain_digits():
+    node = Node()
+    node.order(Want.RUN, timeout=30 * 86400.0)
+    node.core.observe(Exited("e", -15, why="timeout"))
+    assert node.listen()[-1].message.startswith("ran longer than the 2592000 s it was allowed")
+
+
 def test_a_fact_told_twice_is_reported_once():
     node = Node()
     node.order(Want.RUN)

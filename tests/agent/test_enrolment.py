@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -108,9 +110,33 @@ def test_what_is_no_amount_is_refused(text):
 
 
 def test_the_machine_offers_something_of_everything_but_gpus(tmp_path):
-    found = detect(tmp_path)
+    found = detect(tmp_path, ours=tmp_path / "work")
     assert min(found.cpu, found.memory, found.disk) > 0
     assert attributes(found)["driver.process"] == "true"
+
+
+def test_the_disk_that_executions_use_is_offered_again_after_a_restart(tmp_path):
+    work, size = tmp_path / "work", 256 << 20
+    (work / "e" / "deep").mkdir(parents=True)
+    with (work / "e" / "deep" / "file").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+    # Others may write to the same disk meanwhile, but hardly as much.
+    gained = detect(tmp_path, ours=work).disk - detect(tmp_path, ours=tmp_path / "none").disk
+    assert abs(gained - size) < size / 2
+
+
+def test_directories_may_be_nested_however_deep(tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    inside = os.open(work, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=inside)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=inside)
+        os.close(inside)
+        inside = deeper
+    os.close(inside)
+    assert detect(tmp_path, ours=work).disk > 0
+    subprocess.run(["rm", "-rf", work], check=True)  # Python's own way cannot remove it.
 
 
 def test_options_come_from_the_command_line_or_the_environment(monkeypatch, tmp_path):
@@ -127,6 +153,11 @@ def test_options_come_from_the_command_line_or_the_environment(monkeypatch, tmp_
     [
         (["--label", "zone"], "write it as key=value"),
         (["--memory", "much"], "is not an amount"),
+        (["--memory", "9" * 400], "is more than any node may offer"),
+        (["--disk", "9999999TiB"], "is more than any node may offer"),
+        (["--cpu", "-1"], "is not an amount; write a whole number"),
+        (["--cpu", "9" * 19], "is more than any node may offer"),
+        (["--gpu", "1.5"], "is not an amount; write a whole number"),
         (["--server", "x:8000"], "write it as http://"),
     ],
 )

@@ -508,6 +508,29 @@ def test_a_task_that_runs_too_long_is_ended(tmp_path: Path) -> None:
 
 
 @with_bench
+async def _no_limit_is_too_long(one: Bench) -> None:
+    for number, seconds in enumerate((30 * 86400.0, 366 * 86400.0, 1e300)):
+        fact = await one.ran(shell(f"a{number}", "exit 3", timeout=seconds, grace=seconds))
+        assert (fact.status, fact.why) == (3, "")
+        one.driver.start(shell(f"b{number}", UNTIL_TERM, timeout=seconds, grace=seconds))
+        log = LogFile(one.state / "logs", f"b{number}", "stdout")
+        await soon(log.size)
+        log.close()
+        one.driver.stop(f"b{number}")
+        stopped = await one.over(f"b{number}")
+        assert isinstance(stopped, Exited), stopped
+        assert (stopped.status, stopped.why) == (4, "stopped")
+
+
+#: Answers TERM after a moment in which its grace runs.
+UNTIL_TERM = "trap 'sleep 0.05; exit 4' TERM; echo up; sleep 60 & wait"
+
+
+def test_no_timeout_and_no_grace_is_too_long_to_be_waited_for(tmp_path: Path) -> None:
+    _no_limit_is_too_long(tmp_path)
+
+
+@with_bench
 async def _nothing_outlives(one: Bench) -> None:
     pids = one.state / "pids"
     escape = f"echo $$ >> {pids}; exec sleep 60"

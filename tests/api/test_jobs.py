@@ -299,3 +299,48 @@ def test_an_execution_is_shown_with_its_history(api):
 def test_answers_are_json_for_everybody(api):
     assert json.loads(api.post("jobs", spec(labels={"a": "<b>é</b>"})).content)
     assert api.get("jobs/a-job").json()["labels"] == {"a": "<b>é</b>"}
+
+
+# --- warnings --------------------------------------------------------------------------------
+
+
+def with_driver(driver):
+    return {**spec(), "name": f"for-{driver}", "task": {"driver": driver, "command": ["true"]}}
+
+
+def test_a_driver_that_no_node_has_is_warned_of_and_the_job_is_taken(api):
+    rows.node(attributes={"driver.docker": "true", "driver.docker.version": "27", "arch": "arm64"})
+    rows.node(labels={"driver.wasm": "true"})
+    rows.node(approval="rejected", attributes={"driver.dokcer": "true"})
+    rows.node(attributes={"driver.dokcer": "true"}, labels={"driver.dokcer": "false"})
+    for path, code in (("jobs/validate", 200), ("jobs", 201)):
+        answer = api.post(path, with_driver("dokcer"))
+        assert answer.status_code == code
+        assert answer.json()["warnings"] == [
+            {
+                "path": "task.driver",
+                "message": "no node of the cluster has the driver 'dokcer'; the job waits for one",
+                "hint": "Did you mean 'docker'?",
+            }
+        ]
+
+
+def test_a_driver_that_resembles_none_is_warned_of_with_those_that_there_are(api):
+    empty = api.post("jobs/validate", with_driver("qemu")).json()["warnings"]
+    assert [it["hint"] for it in empty] == ["No node has any yet."]
+    rows.node(labels={"driver.wasm": "true"})
+    [warning] = api.post("jobs/validate", with_driver("qemu")).json()["warnings"]
+    assert warning["hint"] == "The nodes have: process, wasm."
+
+
+def test_each_job_of_a_batch_has_its_own_warnings(api):
+    rows.node()
+    jobs = [with_driver("process"), with_driver("proces")]
+    items = api.post("jobs/batch", {"jobs": jobs}).json()["items"]
+    assert [len(it["warnings"]) for it in items] == [0, 1]
+
+
+def test_a_repeated_submission_is_answered_with_the_same_warnings(api):
+    answers = [api.post("jobs", with_driver("qemu"), Idempotency_Key="k") for _ in range(2)]
+    assert answers[0].json() == answers[1].json()
+    assert answers[1].json()["warnings"]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+from contextlib import suppress
 
 import pytest
 
@@ -175,12 +177,54 @@ def test_what_cannot_be_read_is_said_in_one_sentence(read, data, says):
     assert failed.value.code == Code.USAGE
 
 
-def test_missing_files_directories_and_pipes_are_no_job_files(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    for name, says in (("missing", "No such file"), (".", "not a file"), ("pipe", "not a file")):
-        with pytest.raises(Failure, match=says) as failed:
-            jobfile.read(str(tmp_path / name))
-        assert failed.value.code == Code.USAGE
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("missing", "No such file"), (".", "not a file"), ("/dev/zero", "not a file")],
+)
+def test_missing_files_directories_and_devices_are_no_job_files(tmp_path, name, says):
+    with pytest.raises(Failure, match=says) as failed:
+        jobfile.read(str(tmp_path / name))
+    assert failed.value.code == Code.USAGE
+
+
+@pytest.fixture
+def piped(tmp_path):
+    """Read what somebody writes to a pipe: one that has a name, or one of the shell's."""
+
+    def read(data, named):
+        reading, writing = os.pipe()
+        name = f"/dev/fd/{reading}"
+        if named:
+            os.close(writing)
+            name = str(tmp_path / "pipe")
+            os.mkfifo(name)
+
+        def write():
+            # Who has read enough closes the pipe.
+            with suppress(BrokenPipeError), open(name if named else writing, "wb") as pipe:  # noqa: PTH123
+                pipe.write(data)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            return jobfile.read(name)
+        finally:
+            os.close(reading)
+            writer.join(10)
+
+    return read
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_a_command_writes_into_a_pipe_is_a_job_file(piped, named):
+    text = "name: piped\n" + "# a comment\n" * 10_000
+    assert json.loads(piped(text.encode(), named).text) == {"name": "piped"}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_pipe_is_read_no_further_than_a_file(piped, named):
+    with pytest.raises(Failure, match="larger than"):
+        piped(b"#" * (jobfile.LARGEST + 2**20), named)
 
 
 def test_a_name_with_a_zero_byte_is_no_file():

@@ -42,6 +42,7 @@ def end(state):
 
 
 def test_a_job_file_is_submitted_and_said_so(muster):
+    rows.node()
     done = muster("job", "run", muster.file(GOOD))
     assert (done.returncode, done.stdout, done.stderr) == (0, "from-yaml is a new job\n", "")
     assert Job.objects.get().count == 2
@@ -113,6 +114,22 @@ def test_validation_stores_nothing(muster):
     assert not Job.objects.exists()
 
 
+MISSPELT = GOOD.replace("task:\n", "task:\n  driver: proces\n")
+
+
+@pytest.mark.parametrize("verb", ["validate", "run"])
+def test_a_driver_that_no_node_has_is_warned_of_with_its_line(muster, verb):
+    rows.node()
+    done = muster("job", verb, muster.file(MISSPELT))
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "muster: job.yaml is a job, with 1 warning.",
+        "  line 4, task.driver: no node of the cluster has the driver 'proces'; the job waits "
+        "for one",
+        "      Did you mean 'process'?",
+    ]
+
+
 # --- waiting ---------------------------------------------------------------------------------
 
 
@@ -126,10 +143,9 @@ def test_the_end_of_a_job_is_the_exit_code_of_who_waits(muster, eventually, stat
     assert f"{state}: it ended" in said.decode()
 
 
-def test_one_may_wait_until_it_runs(muster, eventually):
-    waiting = muster.start(
-        "job", "run", "--wait=running", muster.file(GOOD), stderr=subprocess.DEVNULL
-    )
+@pytest.mark.parametrize("wait", [["--wait=running"], ["--wait", "running"]])
+def test_one_may_wait_until_it_runs(muster, eventually, wait):
+    waiting = muster.start("job", "run", *wait, muster.file(GOOD), stderr=subprocess.DEVNULL)
     eventually(Job.objects.exists)
     Job.objects.update(state="running")
     assert waiting.wait(30) == 0

@@ -6,11 +6,14 @@ import pytest
 from nodes import membership
 from nodes.errors import Fenced
 from nodes.models import Node
-from nodes.protocol.messages import Held, Hello, Holding, Want
+from nodes.protocol import codec
+from nodes.protocol.messages import Held, Hello, Holding, Orders, Want
 from nodes.protocol.resources import Resources
+from orchestrator.errors import InvalidSpec
 from orchestrator.lifecycle import Desired, Observed
 from orchestrator.models import BrokerTrigger, Event, Execution
 from orchestrator.planners import compute_forwarder
+from orchestrator.spec.model import LARGEST_SENT, MOST_COUNT
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -65,6 +68,26 @@ def test_an_order_carries_the_task_and_who_it_is():
         "MUSTER_ATTEMPT": "1",
         "MUSTER_NODE_ID": str(node.pk),
     }
+
+
+def largest_task():
+    """The largest that a job may ask for: control characters, of which each takes six bytes."""
+    rest = codec.size(rows.job_spec(task={"command": ["x", "", "", ""]}).task.as_message())
+    room = (LARGEST_SENT - rest) // 6
+    words = ["\x01" * (room // 3), "\x01" * (room // 3), "\x01" * (room - 2 * (room // 3))]
+    return {"command": ["x", *words]}
+
+
+def test_an_order_of_the_largest_task_fits_a_frame():
+    node, task = rows.node(name="n" * 63), largest_task()
+    job = rows.job(name="j" * 63, count=MOST_COUNT, task=task)
+    with pytest.raises(InvalidSpec, match="1 mistake"):
+        rows.job_spec(task={"command": [*task["command"], "x"]})
+    rows.execution(job, node, slot=MOST_COUNT - 1)
+    Execution.objects.update(attempt=2**31 - 1)
+    [told] = compute_forwarder.orders({node.pk: 0})
+    frame = codec.encode(Orders(2**53, 2**53, 2**53, told.orders))
+    assert codec.decode_from_server(frame).items == told.orders
 
 
 def test_an_unapproved_node_is_told_nothing():

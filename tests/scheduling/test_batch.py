@@ -413,15 +413,38 @@ def test_a_job_that_takes_too_long_in_total_fails():
     runs = execution("running", 0)
     plan = schedule(world(runs, timeouts={"total": "60s"}, state=JobState.RUNNING))
     assert plan.state is JobState.FAILED
-    assert plan.reason == "it took longer than the 60 s the job may take in total"
+    assert plan.reason == "it took longer than the 1m the job may take in total"
     assert stopped(plan) == {runs.id: "the job took too long"}
+
+
+def test_the_longest_times_that_a_job_may_say_are_on_the_calendar():
+    longest = {"execution": "366d", "queue": "366d", "total": "366d"}
+    retry = {"attempts": 100, "delay": "7d", "max_delay": "7d", "backoff": "exponential"}
+    failed, runs = execution("failed", 0, attempt=99), execution("running", 1, started_at=NOW)
+    plan = schedule(
+        world(
+            failed,
+            runs,
+            count=4,
+            timeouts=longest,
+            retry=retry,
+            grace="1h",
+            nodes=[node("n1", cpu=150)],
+        )
+    )
+    assert {it.trigger: it.at - NOW for it in plan.followups} == {
+        Trigger.RETRY: seconds(7 * 86400),
+        Trigger.EXECUTION_TIMEOUT: seconds(366 * 86400 + 3600 + 30),
+        Trigger.JOB_TIMEOUT: seconds(366 * 86400 - 60),
+        Trigger.QUEUE_TIMEOUT: seconds(366 * 86400),
+    }
 
 
 def test_unplaced_work_fails_at_once_with_a_queue_timeout_of_zero():
     plan = schedule(world(timeouts={"queue": 0}, resources={"cpu": 8}))
     assert plan.state is JobState.FAILED
     assert plan.reason == (
-        "1 of 1 slots found no place at once: "
+        "1 of 1 slot found no place at once: "
         "impossible: needs 8 cpu, the largest of 4 nodes has 4 cpu"
     )
 

@@ -67,7 +67,7 @@ def worlds(draw):
         "timeouts": {
             "execution": draw(st.sampled_from([None, 60])),
             "queue": draw(st.sampled_from([None, 0, 60])),
-            "total": draw(st.sampled_from([None, 30, 600])),
+            "total": draw(st.sampled_from([None, 60, 600])),
         },
         "resources": {"cpu": draw(st.sampled_from(["100m", 1, 3, 50]))},
     }

@@ -27,6 +27,10 @@ def task(**fields):
     return job(task={"command": ["true"], **fields})
 
 
+#: 64 values that take less than 1024 characters, and more with a space after each comma.
+LONG = [f"value-{i:03d}-abcd" for i in range(64)]
+
+
 def needs(**resources):
     return task(resources=resources)
 
@@ -100,8 +104,13 @@ def test_all_mistakes_are_told_at_once():
             "name": "A b",
             "contraints": [],
             "count": -1,
-            "task": {"comand": [], "resources": {"cpu": "1,5", "memory": 0}},
+            "task": {
+                "comand": [],
+                "config": {"user": "a", "group": "b"},
+                "resources": {"cpu": "1,5", "memory": 0},
+            },
             "retry": {"attempts": 0, "on": ["cancelled"]},
+            "timeouts": {"execution": 3, "queue": 2, "total": 1},
         }
     )
     assert set(found) == {
@@ -110,10 +119,14 @@ def test_all_mistakes_are_told_at_once():
         "count",
         "task.command",
         "task.comand",
+        "task.config.user",
+        "task.config.group",
         "task.resources.cpu",
         "task.resources.memory",
         "retry.attempts",
         "retry.on.0",
+        "timeouts.execution",
+        "timeouts.queue",
     }
 
 
@@ -190,6 +203,34 @@ def test_a_name_is_short_and_plain(name):
             "is 80000 bytes of command, env and config, and may have 65536",
             None,
         ),
+        (
+            task(command=["x", *["\x01" * 16000] * 3, "x" * 16000]),
+            "task",
+            "takes 304048 bytes of command, env and config when it is sent to a node, and may "
+            "take 258048",
+            "A control character takes six bytes there, a quote two: put such data into files "
+            "that the task reads.",
+        ),
+        (
+            task(
+                env={
+                    "A": '\x01"' * 8000,
+                    "B": "\x01" * 16000,
+                    "C": "\x01" * 16000,
+                    "D": "\x01" * 16000,
+                }
+            ),
+            "task",
+            None,
+            None,
+        ),
+        (
+            task(config={"user": "nobody"}),
+            "task.config.user",
+            "is an unknown field 'user'",
+            "Leave it out. The driver process takes no config: a task runs as the user that the "
+            "agent runs as.",
+        ),
         (task(driver="../x"), "task.driver", '"../x" is not a name', None),
         (task(driver=""), "task.driver", '"" is not a name', None),
         (task(env={"A=B": "x"}), "task.env.A=B", "is not a variable's name", None),
@@ -238,6 +279,18 @@ def test_a_name_is_short_and_plain(name):
         ),
         (job(constraints="arch = amd64"), "constraints", '"arch = amd64" must be a list', None),
         (job(constraints=["a"] * 65), "constraints", "has more than 64 entries", None),
+        (
+            job(constraints=["ssd", "zone in (" + ",".join(LONG) + ")"]),
+            "constraints.1",
+            None,
+            "Split it into several, or label the nodes by group.",
+        ),
+        (
+            job(affinities=[{"match": "zone in(" + ",".join(LONG) + ")"}]),
+            "affinities.0.match",
+            None,
+            None,
+        ),
         (job(affinities=[{"match": "a", "weight": 0}]), "affinities.0.weight", None, None),
         (job(affinities=[{"match": "a", "weight": 101}]), "affinities.0.weight", None, None),
         (job(affinities=[{"match": "a", "weight": -101}]), "affinities.0.weight", None, None),
@@ -254,6 +307,31 @@ def test_a_name_is_short_and_plain(name):
         (job(retry={"on": "failed"}), "retry.on", '"failed" must be a list', None),
         (job(retry={"on": ["cancelled"]}), "retry.on.0", None, "Write failed or lost."),
         (job(retry={"backoff": "random"}), "retry.backoff", None, None),
+        (
+            job(retry={"delay": "10m", "max_delay": "1s"}),
+            "retry.delay",
+            "is 10m, but retry.max_delay is 1s and limits it",
+            "Raise retry.max_delay to 10m, or lower retry.delay to 1s.",
+        ),
+        (
+            job(timeouts={"execution": "1h", "total": "1m"}),
+            "timeouts.execution",
+            "is 1h, but timeouts.total is 1m and ends the job before",
+            "Raise timeouts.total to 1h, or lower timeouts.execution to 1m.",
+        ),
+        (job(timeouts={"queue": "1h", "total": "1h1s"}, count="x"), "count", None, None),
+        (
+            job(timeouts={"queue": "2h", "total": "1h30m"}),
+            "timeouts.queue",
+            "is 2h, but timeouts.total is 1h30m and ends the job before",
+            None,
+        ),
+        (
+            job(retry={"delay": "5m"}, timeouts={"total": "1m"}),
+            "retry.delay",
+            "is 5m, but timeouts.total is 1m and ends the job before",
+            None,
+        ),
         (job(timeouts={"execution": 0}), "timeouts.execution", "0 must be at least 1s", None),
         (job(timeouts={"execution": "10y"}), "timeouts.execution", None, None),
         (job(timeouts={"execution": "1m1m"}), "timeouts.execution", None, None),
@@ -274,6 +352,28 @@ def test_each_bad_field_is_named_with_its_cure(data, path, message, hint):
     assert path is None or at == path
     assert message is None or said == message
     assert hint is None or cure == hint
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"timeouts": {"total": "1s"}},
+        {"timeouts": {"execution": "1h", "queue": "1h", "total": "1h"}},
+        {"timeouts": {"total": "1m"}, "retry": {"delay": "10m", "attempts": 1}},
+        {"retry": {"delay": "7d"}},
+    ],
+)
+def test_what_is_no_contradiction_is_taken(fields):
+    spec.parse(job(**fields))
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [(1, "The job specification has 1 mistake."), (2, "The job specification has 2 mistakes.")],
+)
+def test_mistakes_are_counted_in_english(number, sentence):
+    with pytest.raises(InvalidSpec, match=f"^{sentence}$"):
+        spec.parse(job(**{f"x{i}": i for i in range(number)}))
 
 
 def test_values_of_the_environment_are_not_repeated():

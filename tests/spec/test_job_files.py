@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.protocol.messages import Task
+from nodes.protocol import codec
+from nodes.protocol.messages import MAX_FRAME, Task
 from nodes.protocol.resources import Resources
 from orchestrator import spec
 from orchestrator.errors import InvalidSpec
 from orchestrator.lifecycle import JobType
+from orchestrator.spec import quantities
 
 MINIMAL = {"name": "count-words", "task": {"command": ["wc", "-w", "a.txt"]}}
 
@@ -38,13 +40,13 @@ def test_the_smallest_job_file_has_sane_defaults():
     assert it.retry.on == (spec.RetryOn.FAILED, spec.RetryOn.LOST)
     assert (it.timeouts.execution, it.timeouts.queue, it.timeouts.total) == (None, None, None)
     assert (it.on_lost, it.grace) == (spec.OnLost.REPLACE, 10.0)
-    assert it.protocol_task() == Task("process", ("wc", "-w", "a.txt"))
+    assert it.task.as_message() == Task("process", ("wc", "-w", "a.txt"))
 
 
 def test_a_task_is_sent_with_the_variables_of_its_execution():
-    it = parsed(task={"command": ["x"], "env": {"A": "1"}, "config": {"user": "nobody"}})
-    assert it.protocol_task({"MUSTER_SLOT": "3"}) == Task(
-        "process", ("x",), {"A": "1", "MUSTER_SLOT": "3"}, {"user": "nobody"}
+    task = {"driver": "docker", "command": ["x"], "env": {"A": "1"}, "config": {"user": "nobody"}}
+    assert parsed(task=task).task.as_message({"MUSTER_SLOT": "3"}) == Task(
+        "docker", ("x",), {"A": "1", "MUSTER_SLOT": "3"}, {"user": "nobody"}
     )
 
 
@@ -101,7 +103,7 @@ FULL = {
     "ask": 3,
     "labels": {"team": '"><img onerror=x>', "example.org/owner": ""},
     "task": {
-        "driver": "process",
+        "driver": "docker",
         "command": ["sh", "-c", "echo {braces} ü 💡"],
         "env": {"PATH_TO": "/x", "_A1": ""},
         "config": {"network": "none"},
@@ -124,6 +126,73 @@ def test_the_normal_form_is_json_and_parses_back_to_the_same(data):
     assert spec.parse(stored) == it
     assert spec.canonical(spec.parse(stored)) == stored
     assert spec.parse_json(json.dumps(data).encode()) == it
+
+
+@pytest.mark.parametrize("data", [MINIMAL, FULL])
+def test_what_was_stored_is_the_same_job_again(data):
+    it = spec.parse(data)
+    stored = json.loads(json.dumps(spec.canonical(it)))
+    assert spec.load(stored) == it
+    assert spec.canonical(spec.load(stored)) == stored
+
+
+def test_what_was_stored_under_other_rules_is_read_as_it_is():
+    """Whatever an earlier release accepted, this one runs."""
+    long = "zone in (" + ", ".join(f"value-{i:03d}-abcd" for i in range(80)) + ")"
+    stored = {
+        "name": "A name of old",
+        "priority": 1000,
+        "task": {"driver": "process", "command": ["x" * 2**17], "config": {"user": "nobody"}},
+        "constraints": [long, "cores >= many"],
+        "affinities": [{"match": long, "weight": 0}],
+        "retry": {"delay": 600.0, "max_delay": 1.0, "on": ["lost"]},
+        "timeouts": {"execution": 3600.0, "total": 60.0},
+        "forgotten": True,
+    }
+    it = spec.load(stored)
+    assert (it.name, it.priority, it.retry.on) == ("A name of old", 1000, (spec.RetryOn.LOST,))
+    assert (it.task.config, it.task.resources.cpu) == ({"user": "nobody"}, 100)
+    assert [len(one.values) for one in it.requirements] == [80, 1]
+    assert not any(one.holds("8") for one in it.requirements)
+    assert spec.replaces(it, parsed())
+
+
+_values = st.text("abc-._", min_size=1, max_size=12)
+_selectors = st.one_of(
+    st.builds("a{}{}".format, st.sampled_from(["=", "==", "!=", " version>="]), _values),
+    st.builds("{} in({})".format, _values, st.lists(_values, max_size=70).map(",".join)),
+    st.builds("a={!r}".format, _values),
+)
+
+
+@given(st.lists(st.lists(_selectors, max_size=20).map(",".join), max_size=4))
+def test_a_constraint_that_is_accepted_can_be_submitted_again_as_it_was_stored(texts):
+    data = {**MINIMAL, "constraints": texts, "affinities": [{"match": text} for text in texts]}
+    if not mistakes(spec.parse, data):
+        it = spec.parse(data)
+        assert spec.parse(spec.canonical(it)) == it == spec.load(spec.canonical(it))
+
+
+@pytest.mark.parametrize("text", ["\x01", '"', "\\", "\n", "\x7f", "é", "💡", "a"])
+def test_a_job_that_is_accepted_fits_a_frame_whatever_its_texts_are(text):
+    for size in (16_000, 10_000, 5_000):
+        task = {"command": ["echo", *[text * (size // len(text.encode()))] * 4]}
+        if mistakes(spec.parse, {**MINIMAL, "task": task}):
+            continue
+        assert codec.size(parsed(task=task).task.as_message()) <= MAX_FRAME - 4096
+        return
+    pytest.fail("even the small one is refused")
+
+
+def test_a_long_delay_without_a_limit_is_its_own_limit():
+    assert parsed(retry={"delay": "10m"}).retry.max_delay == 600
+    assert parsed(retry={"delay": "10m", "max_delay": "1h"}).retry.max_delay == 3600
+
+
+@given(st.integers(0, 400 * 86_400_000))
+def test_a_duration_that_is_said_is_read_as_the_same(milliseconds):
+    seconds = milliseconds / 1000
+    assert quantities.seconds(quantities.duration(seconds)) == seconds
 
 
 def test_equal_jobs_have_equal_digests_however_they_are_written():

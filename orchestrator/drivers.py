@@ -1,0 +1,56 @@
+"""Which drivers the nodes of the cluster have, and what is said of a job that asks for another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+
+from django.db import connection
+
+from .spec import DRIVERS, JobSpec
+
+
+def warnings(specs: Sequence[JobSpec]) -> list[list[dict[str, str]]]:
+    """What is odd about each of *specs* and yet no mistake, as path, message and hint.
+
+    A driver that no node has: a node that has it may still join, so the job is taken, and waits.
+    """
+    offered = _offered({it.task.driver for it in specs})
+    return [
+        [] if offered is None or it.task.driver in offered else [_absent(it.task.driver, offered)]
+        for it in specs
+    ]
+
+
+def _absent(driver: str, offered: Collection[str]) -> dict[str, str]:
+    near = get_close_matches(driver, {*offered, *DRIVERS} - {driver}, n=1)
+    have = f"The nodes have: {', '.join(sorted(offered))}." if offered else "No node has any yet."
+    return {
+        "path": "task.driver",
+        "message": f"no node of the cluster has the driver {driver!r}; the job waits for one",
+        "hint": f"Did you mean {near[0]!r}?" if near else have,
+    }
+
+
+def _offered(wanted: Collection[str]) -> set[str] | None:
+    """The drivers of all nodes; None when they include those *wanted*, which is quicker to see."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT EXISTS (
+                SELECT FROM unnest(%s::text[]) AS wanted(name) WHERE NOT EXISTS (
+                    SELECT FROM nodes_node n WHERE n.approval <> 'rejected'
+                    AND (n.attributes || n.labels) ->> ('driver.' || wanted.name) = 'true'))
+            """,
+            [list(wanted)],
+        )
+        if not cursor.fetchone()[0]:
+            return None
+        cursor.execute(
+            """
+            SELECT DISTINCT substr(one.key, length('driver.') + 1)
+            FROM nodes_node n, jsonb_each_text(n.attributes || n.labels) AS one
+            WHERE n.approval <> 'rejected' AND one.key LIKE 'driver.%' AND one.value = 'true'
+            """
+        )
+        return {name for (name,) in cursor.fetchall()}
