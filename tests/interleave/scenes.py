@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from nodes.models import Node, NodeHeartbeat
-from orchestrator import broker, endpoint, snapshot, stored
+from orchestrator import broker, endpoint, snapshot
 from orchestrator.broker.leasing import MOST_DELIVERIES
 from orchestrator.lifecycle import Observed, Trigger
 from orchestrator.models import BrokerRow, ClusterSetting, Execution, Job
@@ -192,7 +192,7 @@ SCENES: dict[str, Callable[[], Scene]] = {
 
 
 def clear() -> None:
-    """Empty every table of ours, and what is kept in memory of them."""
+    """Empty every table of ours."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SET session_replication_role = replica; "
@@ -205,7 +205,6 @@ def clear() -> None:
             + "; SET session_replication_role = DEFAULT"
         )
     ClusterSetting.objects.update(scheduling_paused=False)
-    stored._specs.clear()
 
 
 #: What there is after two verbs, without what each run has of its own (ids, times), and without
