@@ -18,7 +18,7 @@ from orchestrator import broker
 from tests.invariants import violations
 
 from .holding import Held
-from .scenes import SCENES, Scene, state
+from .scenes import SCENES, state
 from .verbs import VERBS
 
 
@@ -102,11 +102,6 @@ class Pair:
             )
 
 
-def all_pairs() -> Iterator[Pair]:
-    """Every scene with every two verbs, in both roles."""
-    return (Pair(scene, first, second) for scene in SCENES for first in VERBS for second in VERBS)
-
-
 def _ending(errors: list[str]) -> Ending:
     broker.fold()  # What was passed over, because somebody held it, is taken now.
     return Ending(state(), tuple(sorted(errors)))
@@ -116,6 +111,3 @@ def _said(error: Exception) -> str:
     """A refusal by its name; anything else with what it says."""
     name = type(error).__name__
     return name if isinstance(error, MusterError) else f"{name}: {error}"
-
-
-__all__ = ["Pair", "Scene", "all_pairs"]
