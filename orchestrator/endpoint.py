@@ -21,7 +21,7 @@ from nodes.locks import Lock, lock_rows
 from nodes.models import Node
 
 from . import broker, drivers, journal, spec, stored
-from .errors import Ambiguous, Conflict, NotFound
+from .errors import AlreadyThere, Ambiguous, Conflict, NotFound
 from .lifecycle import ENDED, JOB, JobState, Trigger
 from .models import ClusterSetting, Execution, Job, JobVersion
 from .reports import lock_whole_node, lose, lose_locked, lose_silent, receive, reconnect
@@ -65,26 +65,36 @@ class Submitted:
     warnings: Sequence[dict[str, str]] = ()
 
 
-def submit(job_spec: spec.JobSpec, *, actor: str, user: User | None = None) -> Submitted:
+def submit(
+    job_spec: spec.JobSpec, *, actor: str, user: User | None = None, create_only: bool = False
+) -> Submitted:
     """Make *job_spec* what its job should be: a new job, a new version, or no change at all."""
-    return submit_many([job_spec], actor=actor, user=user)[0]
+    return submit_many([job_spec], actor=actor, user=user, create_only=create_only)[0]
 
 
 def submit_many(
-    specs: Sequence[spec.JobSpec], *, actor: str, user: User | None = None
+    specs: Sequence[spec.JobSpec],
+    *,
+    actor: str,
+    user: User | None = None,
+    create_only: bool = False,
 ) -> list[Submitted]:
-    """Submit all of *specs* or none, in one transaction; raises Conflict for a repeated name."""
+    """Submit all of *specs* or none, in one transaction; raises Conflict for a repeated name.
+
+    With *create_only* it raises AlreadyThere when one of the jobs exists, also when somebody else
+    creates it at this moment.
+    """
     times = Counter(it.name for it in specs)
     repeated = sorted(name for name, n in times.items() if n > 1)
     if repeated:
         raise Conflict(detail=f"these names are given twice: {', '.join(repeated)}")
     try:
         with transaction.atomic():
-            return _submit(specs, actor, user)
+            return _submit(specs, actor, user, create_only=create_only)
     except IntegrityError:
         # Somebody submitted the same new name at the same time: now it is there.
         with transaction.atomic():
-            return _submit(specs, actor, user)
+            return _submit(specs, actor, user, create_only=create_only)
 
 
 def stop(job_id: UUID, *, actor: str, reason: str = "") -> Job:
@@ -240,13 +250,17 @@ _RENEWED = [
 ]
 
 
-def _submit(specs: Sequence[spec.JobSpec], actor: str, user: User | None) -> list[Submitted]:
+def _submit(
+    specs: Sequence[spec.JobSpec], actor: str, user: User | None, *, create_only: bool
+) -> list[Submitted]:
     existing = {
         job.name: job
         for job in Job.objects.filter(name__in=[it.name for it in specs])
         .order_by("pk")
         .select_for_update(of=("self",), no_key=True)
     }
+    if existing and create_only:
+        raise AlreadyThere(name=min(existing))
     submitted = {it.job.name: it for it in _create(specs, existing, actor, user)}
     for it in specs:
         if it.name in existing:

@@ -27,6 +27,13 @@ class Ambiguous(OrchestratorError):
     hint = "Give more characters of the id."
 
 
+class AlreadyThere(OrchestratorError):
+    """There is a job {name} already."""
+
+    code, status = "precondition-failed", 412
+    hint = "Choose another name, or update the job that is there."
+
+
 class InvalidSpec(OrchestratorError):
     """The job specification has {count}."""
 

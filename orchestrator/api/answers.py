@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.cache import get_conditional_response
+
+from .problems import Problem
 
 _encoder = msgspec.json.Encoder()
 
@@ -21,28 +26,40 @@ def answer(data: Any, status: int = 200, **headers: str) -> HttpResponse:
     )
 
 
-def tagged(request: HttpRequest, tag: str, data: Any) -> HttpResponse:
-    """*data* with its entity tag, or only that the caller has it already."""
-    if tag in _tags(request.headers.get("If-None-Match", "")):
-        return HttpResponseNotModified(headers={"ETag": tag})
-    return answer(data, ETag=tag)
+def tagged(answer: HttpResponse, intent: str = "") -> HttpResponse:
+    """*answer* with an entity tag of every byte of it, after the *intent* that it shows."""
+    shown = hashlib.sha256(answer.content).hexdigest()[:24]
+    answer["ETag"] = f'"{intent}.{shown}"'
+    return answer
 
 
-def etag(rev: int) -> str:
-    return f'"rev-{rev}"'
+def as_cached(request: HttpRequest, answer: HttpResponseBase) -> HttpResponseBase:
+    """*answer*, or only that the caller has it already; raises Problem when it had to match."""
+    answer.headers.setdefault("Cache-Control", "private, no-cache")
+    if request.method != "GET" or answer.status_code != 200 or answer.streaming:
+        return answer
+    assert isinstance(answer, HttpResponse)
+    tag = answer["ETag"] if "ETag" in answer else tagged(answer)["ETag"]
+    found = get_conditional_response(request, etag=tag, response=answer)
+    assert found is not None
+    if found.status_code == 412:
+        raise Problem(
+            412,
+            "precondition-failed",
+            "It is not what If-Match says.",
+            hint="Leave If-Match out to read it as it is now.",
+        )
+    return found
 
 
-def matches(condition: str, tag: str | None) -> bool:
-    """Whether an If-Match *condition* holds; *tag* None stands for what does not exist."""
-    if condition.strip() == "*":
-        return tag is not None
-    return tag in _tags(condition)
+def head_of(answer: HttpResponseBase) -> HttpResponse:
+    """What HEAD gets where GET gets *answer*; a stream is not begun."""
+    head = HttpResponse(status=answer.status_code, headers=dict(answer.items()))
+    if isinstance(answer, HttpResponse) and answer.content:
+        head["Content-Length"] = str(len(answer.content))
+    return head
 
 
 def short(key: UUID) -> str:
     """Enough of an id for people to tell things apart."""
     return key.hex[:8]
-
-
-def _tags(condition: str) -> set[str]:
-    return {part.strip().removeprefix("W/") for part in condition.split(",")}

@@ -15,7 +15,8 @@ from django.urls import URLPattern, URLResolver, re_path
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 
-from . import evaluations, events, executions, jobs, logs, nodes, problems, queue, status
+from . import evaluations, events, executions, jobs, logs, nodes, problems, queue, repeats, status
+from .answers import as_cached, head_of
 from .problems import Problem
 
 View = Callable[..., HttpResponseBase]
@@ -38,20 +39,27 @@ def _no_such_address(_request: HttpRequest) -> HttpResponse:
 
 
 def _framed(view: View) -> View:
-    """*view* with a request id, and with every failure answered as a problem."""
+    """*view* with a request id, with HEAD, and with every failure answered as a problem."""
 
     @wraps(view)
     def framed(request: HttpRequest, *parts: Any, **named: Any) -> HttpResponseBase:
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         request.request_id = request_id  # type: ignore[attr-defined]
+        asked_as = request.method
+        if asked_as == "HEAD":
+            request.method = "GET"  # Whatever can be read can be asked for its head.
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 answer = view(request, *parts, **named)
+                if isinstance(answer, HttpResponseNotAllowed):
+                    raise _not_allowed(asked_as, answer)
+                answer = as_cached(request, answer)
             except Exception as error:  # noqa: BLE001 - the outermost: the caller gets an answer
-                answer = problems.answer(request, error)
-        if isinstance(answer, HttpResponseNotAllowed):
-            answer = problems.respond(request, _not_allowed(request, answer))
+                answer = as_cached(request, problems.answer(request, error))
+        request.method = asked_as
+        if asked_as == "HEAD":
+            answer = head_of(answer)
         answer["X-Request-Id"] = request_id
         return answer
 
@@ -59,12 +67,12 @@ def _framed(view: View) -> View:
     return framed
 
 
-def _not_allowed(request: HttpRequest, answer: HttpResponseNotAllowed) -> Problem:
-    allowed = answer["Allow"]
+def _not_allowed(method: str | None, answer: HttpResponseNotAllowed) -> Problem:
+    allowed = answer["Allow"].replace("GET", "GET, HEAD")
     return Problem(
         405,
         "method-not-allowed",
-        f"{(request.method or '')[:20]} cannot be used here; {allowed} can.",
+        f"{(method or '')[:20]} cannot be used here; {allowed} can.",
         headers={"Allow": allowed},
     )
 
@@ -82,6 +90,7 @@ api = _Api(
 )
 for error in (Exception, Http404, HttpError, ValidationError):  # Over the handlers of ninja.
     api.add_exception_handler(error, _problem)
+api.add_decorator(repeats.once)  # Before the routers: it is around every view of theirs.
 for router in (
     *(jobs.router, executions.router, logs.router, nodes.router, evaluations.router),
     *(queue.router, events.router, status.router),

@@ -17,12 +17,12 @@ from orchestrator.lifecycle import OBSERVED, JobState, JobType
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
 
 from . import references, schemas, shapes
-from .answers import answer, etag, matches, tagged
+from .answers import answer, tagged
 from .bodies import LARGEST_BATCH, json_bytes, read
 from .callers import READ, SUBMIT, caller
+from .conditions import creates_only, honours, intent, require_seen
 from .listing import Paging, newest_first, page, place_in_time, words
-from .problems import Problem, invalid_parameters
-from .repeats import once
+from .problems import invalid_parameters
 
 MOST_AT_ONCE = 500
 _JOB_FILE = {
@@ -41,21 +41,19 @@ router = Router(tags=["jobs"])
     response={200: schemas.Submitted, 201: schemas.Submitted},
     openapi_extra=_JOB_FILE,
 )
+@honours("If-Match", "If-None-Match")
 def submit(request: HttpRequest) -> HttpResponse:
     """Make the job what this specification says: 201 for a new job, otherwise 200.
 
     The same specification again changes nothing, and the answer says so.  `If-None-Match: *`
     creates only, `If-Match` updates only what the caller has seen; 412 otherwise.
     """
-    job_spec = spec.parse_json(json_bytes(request))
-
-    def act() -> tuple[int, dict[str, Any]]:
-        _meet_conditions(request, job_spec.name)
-        who = caller(request)
-        done = endpoint.submit(job_spec, actor=who.actor, user=who.user)
-        return (201 if done.created else 200), _submitted(done)
-
-    return once(request, act)
+    job_spec, who = spec.parse_json(json_bytes(request)), caller(request)
+    require_seen(request, Job.objects.filter(name=job_spec.name), job_spec.name)
+    done = endpoint.submit(
+        job_spec, actor=who.actor, user=who.user, create_only=creates_only(request)
+    )
+    return answer(_submitted(done), 201 if done.created else 200)
 
 
 class Batch(msgspec.Struct, forbid_unknown_fields=True):
@@ -89,16 +87,18 @@ class Batch(msgspec.Struct, forbid_unknown_fields=True):
         }
     },
 )
+@honours("If-None-Match")
 def submit_batch(request: HttpRequest) -> HttpResponse:
-    """Submit all of these jobs, or, when one of them has a mistake, none."""
+    """Submit all of these jobs, or, when one of them has a mistake, none.
+
+    `If-None-Match: *` creates only: 412 when one of them is there.
+    """
     specs = _parse_all(read(request, Batch, at_most=LARGEST_BATCH).jobs)
-
-    def act() -> tuple[int, dict[str, Any]]:
-        who = caller(request)
-        done = endpoint.submit_many(specs, actor=who.actor, user=who.user)
-        return 200, {"items": [_submitted(it) for it in done]}
-
-    return once(request, act)
+    who = caller(request)
+    done = endpoint.submit_many(
+        specs, actor=who.actor, user=who.user, create_only=creates_only(request)
+    )
+    return answer({"items": [_submitted(it) for it in done]})
 
 
 @router.post("/jobs/validate", auth=READ, response=schemas.Valid, openapi_extra=_JOB_FILE)
@@ -140,11 +140,11 @@ def list_jobs(request: HttpRequest, paging: Query[Jobs]) -> HttpResponse:
 
 
 @router.get("/jobs/{ref}", auth=READ, response=schemas.JobInFull)
-def show_job(request: HttpRequest, ref: str) -> HttpResponse:
+def show_job(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 - ninja's first
     """One job, by name, id or the beginning of an id, with its current specification."""
     job = references.job(ref)
     current = JobVersion.objects.filter(job=job, number=job.version).values_list("spec", flat=True)
-    return tagged(request, etag(job.rev), {**shapes.job(job), "spec": current.first()})
+    return tagged(answer({**shapes.job(job), "spec": current.first()}), intent(job))
 
 
 @router.get("/jobs/{ref}/versions", auth=READ, response=schemas.page_of(schemas.Version))
@@ -202,50 +202,36 @@ class Why(msgspec.Struct, forbid_unknown_fields=True):
     response=schemas.Job,
     openapi_extra=schemas.body(reason={"type": "string", "maxLength": 500}),
 )
+@honours("If-Match")
 def stop(request: HttpRequest, ref: str) -> HttpResponse:
     """Ask that nothing of the job runs any longer; to stop what has ended changes nothing."""
-    reason = read(request, Why).reason
-    done = endpoint.stop(references.job(ref).pk, actor=caller(request).actor, reason=reason)
-    return answer(_as_stored(done))
+    reason, job = read(request, Why).reason, _seen(request, ref)
+    return _as_stored(endpoint.stop(job.pk, actor=caller(request).actor, reason=reason))
 
 
 @router.post("/jobs/{ref}/rerun", auth=SUBMIT, response=schemas.Job)
+@honours("If-Match")
 def rerun(request: HttpRequest, ref: str) -> HttpResponse:
     """Run every slot of the job again."""
     read(request, Nothing)
-
-    def act() -> tuple[int, dict[str, Any]]:
-        done = endpoint.rerun(references.job(ref).pk, actor=caller(request).actor)
-        return 200, _as_stored(done)
-
-    return once(request, act)
+    return _as_stored(endpoint.rerun(_seen(request, ref).pk, actor=caller(request).actor))
 
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a request that has nothing to say."""
 
 
-def _as_stored(changed: Job) -> dict[str, Any]:
+def _seen(request: HttpRequest, ref: str) -> Job:
+    """The job, which is as the caller has seen it if that is asked for."""
+    job = references.job(ref)
+    require_seen(request, Job.objects.filter(pk=job.pk), job.name)
+    return job
+
+
+def _as_stored(changed: Job) -> HttpResponse:
     """Read again: the database has raised its revision."""
-    return shapes.job(Job.objects.get(pk=changed.pk))
-
-
-def _meet_conditions(request: HttpRequest, name: str) -> None:
-    must, must_not = request.headers.get("If-Match"), request.headers.get("If-None-Match")
-    if must is None and must_not is None:
-        return
-    rows = Job.objects.filter(name=name).select_for_update(of=("self",), no_key=True)
-    rev = rows.values_list("rev", flat=True).first()
-    tag = None if rev is None else etag(rev)
-    if (must is None or matches(must, tag)) and (must_not is None or not matches(must_not, tag)):
-        return
-    raise Problem(
-        412,
-        "precondition-failed",
-        f"The job {name} is at revision {rev}." if rev else f"There is no job {name}.",
-        hint="Read it again, and decide again.",
-        current_rev=rev,
-    )
+    job = Job.objects.get(pk=changed.pk)
+    return tagged(answer(shapes.job(job)), intent(job))
 
 
 def _parse_all(texts: list[msgspec.Raw]) -> list[spec.JobSpec]:

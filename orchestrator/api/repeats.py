@@ -1,47 +1,69 @@
-"""Idempotency keys: a request that is sent again gets the answer that it was given before."""
+"""Idempotency keys: a request that is sent again gets the answer that it was given before.
+
+Every view that changes something goes through `once`.  An answer that says ``no-store`` holds a
+secret: it is kept for its repeat too, but sealed, so that who reads the database cannot use it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import msgspec
+from cryptography.fernet import Fernet, InvalidToken
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
+from django.utils.crypto import salted_hmac
 
 from orchestrator.models import IdempotencyKey
 
 from .answers import answer
-from .callers import caller
+from .callers import Caller
+from .conditions import refuse_others
 from .problems import Problem, invalid_parameters
 
 LONGEST = 255
 
-Answer = tuple[int, dict[str, Any]]
+View = Callable[..., HttpResponse]
 
 
-def once(request: HttpRequest, act: Callable[[], Answer]) -> HttpResponse:
-    """Do *act* in one transaction, and not again for the same Idempotency-Key.
+def once(view: View) -> View:
+    """Call *view* in one transaction, and not again for the same Idempotency-Key.
 
     Who repeats a request while the first is being answered waits for it.  An error stores
-    nothing, so that a corrected request may use the same key.
+    nothing, so that a corrected request may use the same key.  What only reads is left alone.
     """
-    key = request.headers.get("Idempotency-Key")
-    with transaction.atomic():
-        if key is None:
-            status, data = act()
-            return answer(data, status)
-        _check(key)
-        actor, digest = caller(request).actor[:150], _digest(request)
-        mine = _claim(actor, key, digest)
-        if mine is None:
-            return _repeat(actor, key, digest)
-        status, data = act()
-        IdempotencyKey.objects.filter(pk=mine).update(
-            status=status, answer=msgspec.to_builtins(data)
-        )
-        return answer(data, status)
+
+    @wraps(view)
+    def done_once(request: HttpRequest, *parts: Any, **named: Any) -> HttpResponse:
+        if request.method == "GET":
+            return view(request, *parts, **named)
+        refuse_others(request, view)
+        key = request.headers.get("Idempotency-Key")
+        with transaction.atomic():
+            if key is None:
+                return view(request, *parts, **named)
+            _check(key)
+            actor, digest = _actor(request), _digest(request)
+            mine = _claim(actor, key, digest)
+            if mine is None:
+                return _repeat(actor, key, digest)
+            made = view(request, *parts, **named)
+            IdempotencyKey.objects.filter(pk=mine).update(
+                status=made.status_code, answer=_kept(made, actor, key)
+            )
+            return made
+
+    return done_once
+
+
+def _actor(request: HttpRequest) -> str:
+    """Whose key it is; a node that joins is nobody yet, and its token is part of the request."""
+    caller: Caller | None = getattr(request, "auth", None)
+    return "" if caller is None else caller.actor[:150]
 
 
 def _check(key: str) -> None:
@@ -76,9 +98,44 @@ def _repeat(actor: str, key: str, digest: str) -> HttpResponse:
             "This Idempotency-Key was used for another request.",
             hint="Make a new key for every new request; repeat one only with the same body.",
         )
-    return answer(stored.answer, stored.status, Idempotency_Replayed="true")
+    headers = {"Idempotency_Replayed": "true"}
+    sealed = stored.answer.get(_SEALED)
+    if sealed is None:
+        return answer(stored.answer, stored.status, **headers)
+    opened = _open(sealed, actor, key)
+    return answer(msgspec.Raw(opened), stored.status, Cache_Control="no-store", **headers)
 
 
 def _digest(request: HttpRequest) -> str:
     said = f"{request.method} {request.path}\n".encode()
     return hashlib.sha256(said + request.body).hexdigest()
+
+
+# --- secrets ---------------------------------------------------------------------------------
+
+_SEALED = "sealed"
+
+
+def _kept(made: HttpResponse, actor: str, key: str) -> Any:
+    """What is stored of *made*: its JSON, or a box with it if no cache may store it either."""
+    if "no-store" in made.get("Cache-Control", ""):
+        return {_SEALED: _box(actor, key).encrypt(made.content).decode()}
+    return msgspec.json.decode(made.content)
+
+
+def _open(sealed: str, actor: str, key: str) -> bytes:
+    try:
+        return _box(actor, key).decrypt(sealed)
+    except InvalidToken:
+        raise Problem(
+            409,
+            "answer-lost",
+            "This was done, and its answer cannot be read any more: the secret key is another.",
+            hint="Send the request again with a new Idempotency-Key.",
+        ) from None
+
+
+def _box(actor: str, key: str) -> Fernet:
+    """What seals one answer: its key is made of the server's secret key, which no row holds."""
+    made_of = salted_hmac("muster.answers", f"{actor}\n{key}", algorithm="sha256")
+    return Fernet(urlsafe_b64encode(made_of.digest()))

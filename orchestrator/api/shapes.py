@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.utils import timezone
-
 from nodes.models import Node, NodeHeartbeat
 from nodes.protocol.resources import Resources
 from orchestrator.models import (
@@ -27,7 +25,7 @@ def job(row: Job) -> dict[str, Any]:
         "name": row.name,
         "type": row.type,
         "state": row.state,
-        "sentence": wording.job(row, timezone.now()),
+        "sentence": wording.job(row),
         "reason": row.reason,
         "priority": row.priority,
         "count": row.count,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-
 from nodes.models import Node
 from orchestrator.lifecycle import MEANING, JobState, Observed
 from orchestrator.models import Execution, Job
@@ -24,8 +22,11 @@ _COUNTED = (
 )
 
 
-def job(row: Job, now: datetime) -> str:
-    """``3 of 5 running, 1 retrying in 40 s``."""
+def job(row: Job) -> str:
+    """``3 of 5 running, 1 to be tried again at 2026-03-01 12:00:40 UTC``.
+
+    Instants, no spans: the sentence is as true when it is read as when it was made.
+    """
     if row.stop_requested and row.state not in _ENDED:
         return "stopping" + (f": {row.stop_reason}" if row.stop_reason else "")
     if row.state == JobState.PENDING:
@@ -34,7 +35,7 @@ def job(row: Job, now: datetime) -> str:
         return row.reason or _done(row)
     counts = [(word, sum(row.tally.get(state, 0) for state in of)) for word, of in _COUNTED]
     said = [f"{number} of {row.count} {word}" for word, number in counts if number]
-    said += _retrying(row, now)
+    said += _retrying(row)
     return ", ".join(said) or row.reason or "begins"
 
 
@@ -45,11 +46,12 @@ def _done(row: Job) -> str:
     return f"{row.tally.get(Observed.COMPLETED, 0)} of {row.count} completed"
 
 
-def _retrying(row: Job, now: datetime) -> list[str]:
-    waiting = [at for at in load_progress(row.progress).retry_at.values() if at > now]
+def _retrying(row: Job) -> list[str]:
+    retry_at = load_progress(row.progress).retry_at
+    waiting = [at for slot, at in retry_at.items() if slot < row.count]
     if not waiting:
         return []
-    return [f"{len(waiting)} retrying in {span(min(waiting) - now)}"]
+    return [f"{len(waiting)} to be tried again at {min(waiting):%Y-%m-%d %H:%M:%S} UTC"]
 
 
 def execution(row: Execution) -> str:
@@ -71,12 +73,3 @@ def node(row: Node) -> str:
         (not row.eligible, "takes no new work"),
     )
     return next((sentence for holds, sentence in reasons if holds), "takes work")
-
-
-def span(length: timedelta) -> str:
-    """``40 s``, ``12 min``, ``3 h``, ``2 d``: one unit is enough to wait by."""
-    seconds = max(0, round(length.total_seconds()))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"

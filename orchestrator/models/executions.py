@@ -91,6 +91,11 @@ class Execution(models.Model):
             models.Index(fields=["node"], name="execution_reserved", condition=Q(reserved=True)),
             models.Index(fields=["node", "-created_at", "id"], name="execution_of_node"),
             models.Index(fields=["-created_at", "id"], name="execution_newest"),
+            models.Index(
+                fields=["evaluation"],
+                name="execution_of_evaluation",
+                condition=Q(evaluation__isnull=False),
+            ),
         ]
         constraints = [
             models.CheckConstraint(

@@ -54,6 +54,7 @@ class Job(models.Model):
         indexes = [
             models.Index(fields=["-created_at", "id"], name="job_newest"),
             models.Index(fields=["state", "-created_at", "id"], name="job_by_state"),
+            models.Index(fields=["-ended_at"], name="job_failed", condition=Q(state="failed")),
         ]
         constraints = [
             models.CheckConstraint(
@@ -105,4 +106,5 @@ class IdempotencyKey(models.Model):
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
+        indexes = [models.Index(fields=["created_at"], name="answer_by_age")]
         constraints = [models.UniqueConstraint(fields=["actor", "key"], name="one_answer_per_key")]

@@ -24,6 +24,9 @@ class Api:
     def get(self, path: str, **headers: str) -> HttpResponse:
         return self.client.get(f"/api/v1/{path}", headers=self._with(headers))
 
+    def head(self, path: str, **headers: str) -> HttpResponse:
+        return self.client.head(f"/api/v1/{path}", headers=self._with(headers))
+
     def post(self, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str):
         content = raw if raw is not None else (b"" if body is None else json.dumps(body).encode())
         kind = headers.pop("Content_Type", "application/json")

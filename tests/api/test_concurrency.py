@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from threading import Event as Flag
 
 import pytest
 from django.contrib.auth.models import User
@@ -72,3 +73,41 @@ def test_different_versions_are_all_kept_in_some_order(at_once):
     assert {answer.status_code for answer in answers} == {200, 201}
     assert sorted(answer.json()["version"] for answer in answers) == list(range(1, AT_ONCE + 1))
     assert Job.objects.get().version == AT_ONCE
+
+
+class Held:
+    """Holds a thread before a statement of its own, until it is let go."""
+
+    def __init__(self, before):
+        self.before, self.reached, self.go = before, Flag(), Flag()
+
+    def __call__(self, execute, sql, params, many, context):
+        if self.before in sql:
+            self.reached.set()
+            assert self.go.wait(10)
+        return execute(sql, params, many, context)
+
+
+def test_of_two_who_create_only_one_creates():
+    root = User.objects.create_superuser("root")
+    secret = tokens.create(user=root, name="t", scopes=["submit"], expires_in=None)
+    headers = {"Authorization": f"Bearer {secret}", "If-None-Match": "*"}
+    held = Held("INSERT INTO orchestrator_job")
+
+    def late():
+        try:
+            with connection.execute_wrapper(held):
+                client = Client(raise_request_exception=False)
+                return client.post("/api/v1/jobs", spec(2), "application/json", headers=headers)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(late)
+        assert held.reached.wait(10)
+        first = Client().post("/api/v1/jobs", spec(1), "application/json", headers=headers)
+        held.go.set()
+        second = answer.result(10)
+    assert (first.status_code, second.status_code) == (201, 412)
+    assert second.json()["code"] == "precondition-failed"
+    assert list(Job.objects.values_list("version", "count")) == [(1, 1)]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from orchestrator.models import Event, Execution, IdempotencyKey, Job, JobVersion
+from orchestrator.models import Event, Execution, Job, JobVersion
 from tests import rows
 
 pytestmark = pytest.mark.django_db
@@ -64,25 +64,6 @@ def test_what_is_not_there_is_not_found(api, ref):
     assert answer["Content-Type"] == "application/problem+json"
 
 
-def test_an_unchanged_job_is_not_sent_again(api):
-    rows.job(name="tagged")
-    tag = api.get("jobs/tagged")["ETag"]
-    again = api.get("jobs/tagged", If_None_Match=tag)
-    assert (again.status_code, again.content, again["ETag"]) == (304, b"", tag)
-
-
-def test_conditions_are_met_or_nothing_happens(api):
-    assert api.post("jobs", spec(), If_Match='"rev-1"').status_code == 412
-    assert api.post("jobs", spec(), If_None_Match="*").status_code == 201
-    assert api.post("jobs", spec(count=2), If_None_Match="*").status_code == 412
-    tag = api.get("jobs/a-job")["ETag"]
-    assert api.post("jobs", spec(count=3), If_Match=tag).status_code == 200
-    stale = api.post("jobs", spec(count=4), If_Match=tag)
-    assert stale.status_code == 412
-    assert stale.json()["current_rev"] == Job.objects.get().rev
-    assert Job.objects.get().count == 3
-
-
 def test_a_stopped_job_may_be_stopped_again(api):
     rows.job(name="long")
     first = api.post("jobs/long/stop", {"reason": "enough"})
@@ -141,42 +122,6 @@ def test_a_name_occurs_once_in_a_batch(api):
     answer = api.post("jobs/batch", {"jobs": [spec("twice"), spec("twice")]})
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
     assert not Job.objects.exists()
-
-
-def test_a_repeat_with_its_key_gets_the_same_answer(api):
-    first = api.post("jobs", spec(), Idempotency_Key="k1")
-    again = api.post("jobs", spec(), Idempotency_Key="k1")
-    assert (first.status_code, again.status_code) == (201, 201)
-    assert first.json() == again.json()
-    assert again["Idempotency-Replayed"] == "true"
-    assert Event.objects.filter(what="submit").count() == 1
-
-
-def test_a_key_is_not_for_two_requests(api):
-    api.post("jobs", spec(), Idempotency_Key="k1")
-    other = api.post("jobs", spec("other"), Idempotency_Key="k1")
-    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
-    elsewhere = api.post("jobs/a-job/rerun", Idempotency_Key="k1")
-    assert elsewhere.status_code == 422
-    assert Job.objects.get().round == 1
-
-
-def test_a_refused_request_does_not_use_its_key_up(api):
-    assert api.post("jobs", spec(count=-1), Idempotency_Key="k1").status_code == 400
-    assert api.post("jobs", spec(), Idempotency_Key="k1").status_code == 201
-
-
-@pytest.mark.parametrize("key", ["", "x" * 256, "tab\there", "é"])
-def test_a_key_is_plain_text(api, key):
-    assert api.post("jobs", spec(), Idempotency_Key=key).status_code == 400
-    assert not IdempotencyKey.objects.exists()
-
-
-def test_a_rerun_repeated_with_its_key_happens_once(api):
-    rows.job(name="again")
-    for _ in range(3):
-        api.post("jobs/again/rerun", Idempotency_Key="k1")
-    assert Job.objects.get().round == 2
 
 
 def test_lists_are_filtered_by_what_is_allowed(api):

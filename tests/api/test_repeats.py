@@ -1,0 +1,152 @@
+"""A request that is sent again with its Idempotency-Key is done once, whatever it asks for."""
+
+import re
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from nodes.models import JoinToken, Node
+from orchestrator import housekeeping, tokens
+from orchestrator.models import Event, IdempotencyKey, Job
+from tests import rows
+from tests.api.conftest import Api, spec
+
+pytestmark = pytest.mark.django_db
+
+#: A good request to every address that takes one.
+VERBS = {
+    "jobs": spec("new"),
+    "jobs/batch": {"jobs": [spec("new")]},
+    "jobs/validate": spec(),
+    "jobs/{ref}/stop": {"reason": "enough"},
+    "jobs/{ref}/rerun": None,
+    "nodes/{ref}/approve": None,
+    "nodes/{ref}/reject": None,
+    "nodes/{ref}/eligible": {"eligible": False},
+    "nodes/{ref}/drain": {"drain": True},
+    "nodes/join-tokens": {"uses": 3},
+    "nodes/enrol": {"token": "{token}", "name": "newcomer"},
+    "queue/pause": {"reason": "repairs"},
+    "queue/resume": None,
+}
+
+
+@pytest.fixture
+def asked(api):
+    """Post to one of the addresses, all of which have something to work on."""
+    rows.job(name="shown")
+    rows.node(name="machine")
+    token = api.post("nodes/join-tokens", {}).json()["token"]
+
+    def post(path, **headers):
+        body = VERBS[path]
+        if path == "nodes/enrol":
+            body = {**body, "token": token}
+        named = path.format(ref="shown" if path.startswith("jobs") else "machine")
+        return api.post(named, body, **headers)
+
+    return post
+
+
+def test_the_table_has_every_address_that_changes_something(api):
+    document = api.get("openapi.json").json()
+    changing = {
+        path.removeprefix("/api/v1/")
+        for path, methods in document["paths"].items()
+        if set(methods) - {"get"}
+    }
+    assert changing == VERBS.keys()
+
+
+@pytest.mark.parametrize("path", VERBS)
+def test_a_repeat_changes_nothing_and_gets_the_first_answer(asked, path):
+    first = asked(path, Idempotency_Key="k1")
+    assert first.status_code in {200, 201}, first.content
+    assert "Idempotency-Replayed" not in first
+    events, tokens, nodes = Event.objects.count(), JoinToken.objects.count(), Node.objects.count()
+    again = asked(path, Idempotency_Key="k1")
+    assert (again.status_code, again.json()) == (first.status_code, first.json())
+    assert again["Idempotency-Replayed"] == "true"
+    assert again["Cache-Control"] == first["Cache-Control"]
+    assert (Event.objects.count(), JoinToken.objects.count()) == (events, tokens)
+    assert Node.objects.count() == nodes
+
+
+@pytest.mark.parametrize("path", ["nodes/join-tokens", "nodes/enrol"])
+def test_a_secret_does_not_lie_in_the_table(asked, path):
+    said = asked(path, Idempotency_Key="k1").json()
+    secret = said.get("token") or said["credential"]
+    kept = str(IdempotencyKey.objects.values().get())
+    assert secret not in kept
+    assert not re.search(r"\b[jna]t_", kept)
+
+
+def test_an_answer_that_another_key_of_the_server_sealed_is_not_made_up(asked, settings):
+    asked("nodes/join-tokens", Idempotency_Key="k1")
+    settings.SECRET_KEY = "another"
+    again = asked("nodes/join-tokens", Idempotency_Key="k1")
+    assert (again.status_code, again.json()["code"]) == (409, "answer-lost")
+    assert again.json()["hint"]
+
+
+def test_nobody_gets_the_answer_of_somebody_else(api, django_user_model):
+    other = django_user_model.objects.create_superuser("other")
+    secret = tokens.create(user=other, name="t", scopes=["admin"], expires_in=None)
+    mine = api.post("nodes/join-tokens", {}, Idempotency_Key="k1").json()["token"]
+    theirs = Api(secret).post("nodes/join-tokens", {}, Idempotency_Key="k1")
+    assert theirs.json()["token"] != mine
+    assert "Idempotency-Replayed" not in theirs
+
+
+def test_who_only_reads_needs_no_key(api):
+    assert api.get("jobs", Idempotency_Key="k1").status_code == 200
+    assert not IdempotencyKey.objects.exists()
+
+
+def test_a_repeat_with_its_key_gets_the_same_answer(api):
+    first = api.post("jobs", spec(), Idempotency_Key="k1")
+    again = api.post("jobs", spec(), Idempotency_Key="k1")
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.json() == again.json()
+    assert again["Idempotency-Replayed"] == "true"
+    assert Event.objects.filter(what="submit").count() == 1
+
+
+def test_a_key_is_not_for_two_requests(api):
+    api.post("jobs", spec(), Idempotency_Key="k1")
+    other = api.post("jobs", spec("other"), Idempotency_Key="k1")
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+    elsewhere = api.post("jobs/a-job/rerun", Idempotency_Key="k1")
+    assert elsewhere.status_code == 422
+    assert Job.objects.get().round == 1
+
+
+def test_a_refused_request_does_not_use_its_key_up(api):
+    assert api.post("jobs", spec(count=-1), Idempotency_Key="k1").status_code == 400
+    assert api.post("jobs", spec(), Idempotency_Key="k1").status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "tab\there", "é"])
+def test_a_key_is_plain_text(api, key):
+    assert api.post("jobs", spec(), Idempotency_Key=key).status_code == 400
+    assert not IdempotencyKey.objects.exists()
+
+
+def test_a_rerun_repeated_with_its_key_happens_once(api):
+    rows.job(name="again")
+    for _ in range(3):
+        api.post("jobs/again/rerun", Idempotency_Key="k1")
+    assert Job.objects.get().round == 2
+
+
+def test_forgetting_old_answers_reads_only_the_old_ones():
+    indexes = {index.name: index.fields for index in IdempotencyKey._meta.indexes}
+    assert indexes == {"answer_by_age": ["created_at"]}
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+    with CaptureQueriesContext(connection) as asked:
+        housekeeping.forget_answers()
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {asked[0]['sql']}")
+        assert "answer_by_age" in str(cursor.fetchall())
