@@ -51,6 +51,13 @@ class Conflict(OrchestratorError):
     code, status = "conflict", 409
 
 
+class InvalidCursor(Conflict):
+    """{cursor!r} is not a cursor of this feed."""
+
+    code, status = "invalid-cursor", 400
+    hint = "Take the cursor of the last answer as it is, or none to begin anew."
+
+
 class Refused(OrchestratorError):
     """{detail}."""
 

@@ -19,7 +19,7 @@ from django.db import connection
 
 from nodes.hints import Hint, after_commit
 
-from .errors import Conflict
+from .errors import Conflict, InvalidCursor
 from .models import ClusterSetting, Event
 
 
@@ -126,9 +126,9 @@ def _parse(cursor: str, epoch: str) -> tuple[int, int]:
         theirs, xid, last = text.split(":")
         position = int(xid), int(last)
     except (binascii.Error, UnicodeDecodeError, ValueError):
-        raise Conflict(detail=f"{cursor[:80]!r} is not a cursor of this feed") from None
+        raise InvalidCursor(cursor=cursor[:80]) from None
     if theirs != epoch:
         raise Conflict(detail="the cursor is of an earlier life of this cluster; start again")
     if not 0 <= position[0] < 2**63 or not 0 <= position[1] < 2**63:
-        raise Conflict(detail=f"{cursor[:80]!r} is not a cursor of this feed")
+        raise InvalidCursor(cursor=cursor[:80])
     return position

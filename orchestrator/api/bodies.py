@@ -9,6 +9,7 @@ from django.http import HttpRequest
 
 from orchestrator.spec.reading import LARGEST
 
+from . import mistakes
 from .problems import Problem, bad_request, invalid_parameters
 
 #: A batch of jobs may be larger than one job; Django refuses whatever is larger still.
@@ -20,7 +21,7 @@ T = TypeVar("T")
 def json_bytes(request: HttpRequest, *, at_most: int = LARGEST) -> bytes:
     """The body, which is JSON by its own word, not compressed, and not too large; or nothing."""
     length = request.META.get("CONTENT_LENGTH") or "0"
-    if not length.isdecimal():
+    if not (length.isascii() and length.isdecimal()) or len(length) > 20:
         raise bad_request()
     if int(length) > at_most:
         raise _too_large(at_most)
@@ -42,17 +43,17 @@ def json_bytes(request: HttpRequest, *, at_most: int = LARGEST) -> bytes:
 
 def read(request: HttpRequest, kind: type[T], *, at_most: int = LARGEST) -> T:
     """The body as a *kind*; one that has only defaults may be left out."""
-    body = json_bytes(request, at_most=at_most)
+    body = json_bytes(request, at_most=at_most) or b"{}"
     try:
-        return msgspec.json.decode(body or b"{}", type=kind)
+        made = msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `")
-        path = where.rstrip("`").removeprefix("$").removeprefix(".")
-        raise invalid_parameters(
-            [{"path": path, "message": message, "hint": "/api/v1/openapi.json says what it is."}]
-        ) from None
+        raise invalid_parameters([mistakes.in_body(error, body, kind)]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(400, "invalid-json", f"The body is not JSON: {error}") from None
+        said = mistakes.undecodable(error, body)
+        raise Problem(400, "invalid-json", said, hint="Correct the text there.") from None
+    if twice := mistakes.repeated(body):
+        raise invalid_parameters(twice)
+    return made
 
 
 def _too_large(at_most: int) -> Problem:

@@ -22,6 +22,7 @@ from .bodies import LARGEST_BATCH, json_bytes, read
 from .callers import READ, SUBMIT, caller
 from .conditions import creates_only, honours, intent, require_seen
 from .listing import Paging, newest_first, page, place_in_time, words
+from .mistakes import mistake
 from .problems import invalid_parameters
 
 MOST_AT_ONCE = 500
@@ -133,7 +134,8 @@ def list_jobs(request: HttpRequest, paging: Query[Jobs]) -> HttpResponse:
     if types := words(paging.type, JobType, "type"):
         rows = rows.filter(type__in=types)
     if "\0" in paging.name:
-        raise invalid_parameters([{"path": "name", "message": "is no name", "hint": ""}])
+        said = "contains the unsupported character U+0000"
+        raise invalid_parameters([mistake("name", said, "Remove it.")])
     if paging.name:
         rows = rows.filter(name__startswith=paging.name)
     return page(request, paging, lambda after: newest_first(rows, after), place_in_time, shapes.job)
@@ -237,13 +239,7 @@ def _as_stored(changed: Job) -> HttpResponse:
 def _parse_all(texts: list[msgspec.Raw]) -> list[spec.JobSpec]:
     if not 1 <= len(texts) <= MOST_AT_ONCE:
         raise invalid_parameters(
-            [
-                {
-                    "path": "jobs",
-                    "message": f"has {len(texts)} entries",
-                    "hint": f"Send 1 to {MOST_AT_ONCE} at once.",
-                }
-            ]
+            [mistake("jobs", f"has {len(texts)} entries", f"Send 1 to {MOST_AT_ONCE} at once.")]
         )
     specs: list[spec.JobSpec] = []
     errors: list[dict[str, str]] = []

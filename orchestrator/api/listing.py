@@ -16,6 +16,7 @@ from ninja import Schema
 from pydantic import Field
 
 from .answers import answer
+from .mistakes import mistake
 from .problems import Problem, invalid_parameters
 
 MOST = 500
@@ -33,17 +34,10 @@ def words(text: str, known: Iterable[str], name: str) -> list[str]:
     if not text:
         return []
     given, allowed = text.split(","), list(known)
-    unknown = [word[:40] for word in given if word not in allowed]
+    unknown = [repr(word[:40]) for word in dict.fromkeys(given) if word not in allowed]
     if unknown:
-        raise invalid_parameters(
-            [
-                {
-                    "path": name,
-                    "message": f"{', '.join(unknown)!r} is none of {', '.join(allowed)}",
-                    "hint": "Separate several with commas.",
-                }
-            ]
-        )
+        message = f"{', '.join(unknown)} is none of {', '.join(allowed)}"
+        raise invalid_parameters([mistake(name, message, "Separate several with commas.")])
     return given
 
 
@@ -83,20 +77,19 @@ def page(
 
 
 def only(request: HttpRequest, allowed: Schema) -> None:
-    """Refuse what *allowed* does not have: a misspelt filter must not show everything."""
-    unknown = sorted(set(request.GET) - set(type(allowed).model_fields))
-    if unknown:
-        known = ", ".join(type(allowed).model_fields)
-        raise invalid_parameters(
-            [
-                {
-                    "path": name[:80],
-                    "message": "is an unknown parameter",
-                    "hint": f"Known: {known}.",
-                }
-                for name in unknown[:20]
-            ]
-        )
+    """Refuse what *allowed* does not have, and what is given twice: neither may go unheard."""
+    fields = type(allowed).model_fields
+    found = [
+        mistake(name[:80], "is an unknown parameter", f"Known: {', '.join(fields)}.")
+        for name in sorted(set(request.GET) - set(fields))[:20]
+    ]
+    found += [
+        mistake(name, "is given twice", "Give it once; several words are separated by commas.")
+        for name in fields
+        if len(request.GET.getlist(name)) > 1
+    ]
+    if found:
+        raise invalid_parameters(found)
 
 
 def _salt(request: HttpRequest, paging: Paging) -> str:

@@ -23,6 +23,8 @@ from orchestrator.models import Execution, ExecutionOutput, Job
 from . import references
 from .callers import READ
 from .listing import only
+from .mistakes import mistake
+from .problems import invalid_parameters
 
 #: How often to look whether a task has started, a node is back, or a job has new executions.
 LOOK_AGAIN = 0.5
@@ -60,6 +62,8 @@ def read_execution(
 ) -> StreamingHttpResponse:
     """What one execution has printed; missing bytes are named in a line that begins [muster."""
     only(request, reading)
+    if reading.tail is not None and "offset" in request.GET:
+        raise invalid_parameters([mistake("tail", "cannot be combined with offset", "Give one.")])
     row = references.execution(ref)
     return _plain(_of_execution(row.pk, reading, reading.offset))
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import msgspec
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.db import DatabaseError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja.errors import AuthenticationError, ValidationError
 
 from nodes.errors import MusterError
 from orchestrator.errors import InvalidSpec
+
+from . import mistakes
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class Problem(Exception):
 
 def answer(request: HttpRequest, error: Exception) -> HttpResponse:
     """What *request* is told about *error*."""
-    problem = _problem(error)
+    problem = _problem(request, error)
     if problem.status >= 500:
         logger.error("%s %s failed", request.method, request.path[:200], exc_info=error)
     return respond(request, problem)
@@ -113,7 +115,7 @@ internal = partial(
 )
 
 
-def _problem(error: Exception) -> Problem:
+def _problem(request: HttpRequest, error: Exception) -> Problem:
     match error:
         case Problem():
             return error
@@ -124,7 +126,8 @@ def _problem(error: Exception) -> Problem:
         case MusterError() if error.status < 500:
             return Problem(error.status, error.code, str(error), hint=error.hint)
         case ValidationError():
-            return _invalid_parameters(error)
+            given = {name: value for name, value in request.GET.items() if isinstance(value, str)}
+            return invalid_parameters([mistakes.in_parameter(it, given) for it in error.errors])
     for kind, make in _KNOWN:
         if isinstance(error, kind):
             return make()
@@ -137,21 +140,9 @@ _KNOWN: tuple[tuple[type[Exception], Callable[[], Problem]], ...] = (
     (RequestDataTooBig, too_large),
     (SuspiciousOperation, bad_request),
     (OperationalError, busy),
+    (InterfaceError, busy),
     (DatabaseError, internal),
 )
-
-
-def _invalid_parameters(error: ValidationError) -> Problem:
-    return invalid_parameters(
-        [
-            {
-                "path": ".".join(str(part) for part in detail["loc"][1:]),
-                "message": detail["msg"],
-                "hint": "/api/v1/openapi.json says what it may be.",
-            }
-            for detail in error.errors
-        ]
-    )
 
 
 def invalid_parameters(errors: Mistakes) -> Problem:

@@ -23,6 +23,7 @@ from orchestrator.models import IdempotencyKey
 from .answers import answer
 from .callers import Caller
 from .conditions import refuse_others
+from .mistakes import mistake
 from .problems import Problem, invalid_parameters
 
 LONGEST = 255
@@ -69,9 +70,7 @@ def _actor(request: HttpRequest) -> str:
 def _check(key: str) -> None:
     if not 1 <= len(key) <= LONGEST or not key.isascii() or not key.isprintable():
         hint = f"Use 1 to {LONGEST} printable ASCII characters; a UUID is good."
-        raise invalid_parameters(
-            [{"path": "Idempotency-Key", "message": "is not a key", "hint": hint}]
-        )
+        raise invalid_parameters([mistake("Idempotency-Key", "is not a key", hint)])
 
 
 def _claim(actor: str, key: str, digest: str) -> int | None:

@@ -2,10 +2,11 @@
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, transaction
-from django.test import Client
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.test import Client, RequestFactory
 
 from orchestrator import tokens
+from orchestrator.api import problems
 from orchestrator.models import Job
 from tests import rows
 
@@ -21,6 +22,12 @@ def test_a_mistake_of_ours_is_logged_and_not_shown(api, caplog):
     (record,) = [it for it in caplog.records if it.name == "orchestrator.api.problems"]
     assert record.exc_info
     assert said["request_id"] == answer["X-Request-Id"]
+
+
+@pytest.mark.parametrize("error", [InterfaceError("connection already closed"), OperationalError()])
+def test_a_connection_that_is_gone_is_busy(error):
+    answer = problems.answer(RequestFactory().get("/api/v1/jobs"), error)
+    assert (answer.status_code, answer["Retry-After"]) == (503, "1")
 
 
 @pytest.mark.django_db(transaction=True)
