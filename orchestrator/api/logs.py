@@ -89,14 +89,18 @@ def _plain(text: AsyncIterator[bytes]) -> StreamingHttpResponse:
 
 async def _of_execution(key: UUID, reading: Reading, offset: int) -> AsyncIterator[bytes]:
     """The bytes from *offset*, or the last ones, on; every gap is stated where it is."""
+    if reading.tail == 0 and not reading.follow:
+        return
     row = await _ask(lambda: Execution.objects.get(pk=key))
+    at = _begin(reading, offset, row.observed)
     while reading.follow and row.observed in _BEFORE:
         await asyncio.sleep(LOOK_AGAIN)
         row = await _ask(lambda: Execution.objects.get(pk=key))
-    begin = -reading.tail if reading.tail is not None else offset
-    lines, at, away = _Lines(), begin, 0.0
+    lines, away = _Lines(), 0.0
     while True:
         try:
+            if at is None:
+                at = await _end(row, reading)
             async for start, data in _live(row, reading, at, lines):
                 if at >= 0 and start > at:
                     yield lines.note(f"{start - at} bytes are not kept any longer")
@@ -114,7 +118,26 @@ async def _of_execution(key: UUID, reading: Reading, offset: int) -> AsyncIterat
                 break
             away += LOOK_AGAIN
             await asyncio.sleep(LOOK_AGAIN)
-    yield await _kept(row, reading, at, lines)
+    if at is not None:
+        yield await _kept(row, reading, at, lines)
+
+
+def _begin(reading: Reading, offset: int, observed: str) -> int | None:
+    """The first byte, or so many from the end, below zero; None is the end as its node knows it."""
+    if reading.tail == 0:
+        return 0 if observed in _BEFORE else None
+    return offset if reading.tail is None else -reading.tail
+
+
+async def _end(row: Execution, reading: Reading) -> int:
+    """How much has been printed by now, by the place of the last byte; raises NotConnected."""
+    end = 0
+    last = sessions.current().watch(str(row.pk), row.node_id, reading.stream, -1, follow=False)
+    async with aclosing(last):  # type: ignore[type-var]  # An async generator.
+        async for piece in last:
+            if not isinstance(piece, LogEnd):
+                end = piece.offset + len(piece.data)
+    return end
 
 
 async def _live(
@@ -172,9 +195,16 @@ class _Lines:
 
 # --- all executions of a job -----------------------------------------------------------------
 
+Reader = Callable[[UUID, Reading, int], AsyncIterator[bytes]]
 
-async def _of_job(key: UUID, reading: Reading) -> AsyncIterator[bytes]:
-    """The lines of all, as they come; those of one execution stay in their order."""
+
+async def _of_job(
+    key: UUID, reading: Reading, *, read: Reader = _of_execution
+) -> AsyncIterator[bytes]:
+    """The lines of all, as they come; those of one execution stay in their order.
+
+    Raises what one of them raises: who reads would take the rest for the whole.
+    """
     waiting: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
     readers: dict[UUID, asyncio.Task[None]] = {}
     try:
@@ -182,18 +212,22 @@ async def _of_job(key: UUID, reading: Reading) -> AsyncIterator[bytes]:
             has_ended, found = await _ask(lambda: _executions(key))
             for execution, slot in found:
                 if execution not in readers and len(readers) < MOST_MERGED:
-                    text = _of_execution(execution, reading, 0)
-                    reader = _prefixed(text, f"{slot} | ".encode(), waiting)
-                    readers[execution] = asyncio.create_task(reader)
+                    text = read(execution, reading, 0)
+                    lines = _prefixed(text, f"{slot} | ".encode(), waiting)
+                    readers[execution] = asyncio.create_task(lines)
             async for line in _until_looking_again(waiting, readers):
                 yield line
-            if all(it.done() for it in readers.values()) and (has_ended or not reading.follow):
+            ended = [it for it in readers.values() if it.done()]
+            for reader in ended:
+                reader.result()
+            if len(ended) == len(readers) and (has_ended or not reading.follow):
                 break
         if len(found) > MOST_MERGED:
             yield f"[muster: only the first {MOST_MERGED} executions are shown]\n".encode()
     finally:
         for task in readers.values():
             task.cancel()
+        await asyncio.gather(*readers.values(), return_exceptions=True)
 
 
 async def _until_looking_again(

@@ -9,6 +9,7 @@ from django.test import AsyncClient
 from nodes.protocol import codec
 from nodes.protocol.messages import LogChunk, LogEnd, Watch
 from orchestrator import tokens
+from orchestrator.api import logs
 from orchestrator.models import Execution, ExecutionOutput
 from tests import rows
 from tests.nodes.links import hello, joined, play
@@ -106,6 +107,49 @@ def test_a_tail_is_counted_from_the_end(reader):
     play(scene)
 
 
+def test_a_tail_of_nothing_is_nothing_and_asks_no_node(reader):
+    node, credential = joined()
+    execution = running(node)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        assert await reader(f"executions/{execution.pk}/logs?tail=0") == ""
+
+    play(scene)
+
+
+@pytest.mark.parametrize(("printed", "end_at"), [(b"", 0), (b"x", 1), (b"t", 100)])
+def test_who_follows_from_the_end_sees_what_is_printed_from_then_on(reader, printed, end_at):
+    node, credential = joined()
+    execution = running(node)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?tail=0&follow=true"))
+        watch = await link.hear(Watch)
+        assert (watch.offset, watch.follow) == (-1, False)
+        if printed:
+            await send(link, watch, end_at - 1, printed)
+        await end(link, watch)
+        watch = await link.hear(Watch)
+        assert (watch.offset, watch.follow) == (end_at, True)
+        await send(link, watch, end_at, b"new\n")
+        await end(link, watch)
+        assert await text == "new\n"
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("tail", "observed", "begin"),
+    [(None, "running", 7), (5, "running", -5), (0, "running", None), (0, "preparing", 0)],
+)
+def test_a_log_begins_where_it_is_asked_for(tail, observed, begin):
+    assert logs._begin(logs.Reading(tail=tail, follow=True), 7, observed) == begin
+
+
 def test_who_follows_goes_on_where_the_link_broke(reader):
     node, credential = joined()
     execution = running(node)
@@ -136,6 +180,8 @@ def test_who_follows_goes_on_where_the_link_broke(reader):
         ("offset=96", "end\n"),
         ("offset=200", ""),
         ("tail=4", "end\n"),
+        ("tail=0", ""),
+        ("follow=true&tail=0", ""),
         ("follow=true&tail=4", "end\n"),
         ("stream=stderr", ""),
     ],
@@ -194,3 +240,21 @@ def test_a_job_that_has_run_nothing_has_no_lines(reader):
 
     play(scene)
     assert not Execution.objects.exists()
+
+
+def test_a_log_that_cannot_be_read_breaks_the_whole_off():
+    """A reader that fails is not one that has ended: who reads would take it for the whole."""
+    node, _ = joined()
+    execution = running(node)
+
+    async def broken(_key, _reading, _offset):
+        yield b"begun\n"
+        raise OSError("the log is gone")
+
+    async def scene(world):
+        lines = logs._of_job(execution.job_id, logs.Reading(), read=broken)
+        assert await anext(lines) == b"0 | begun\n"
+        with pytest.raises(OSError, match="the log is gone"):
+            await anext(lines)
+
+    play(scene)
