@@ -94,6 +94,16 @@ def test_a_batch_is_submitted_as_one(api, django_assert_max_num_queries):
     assert Job.objects.count() == 200
 
 
+def test_a_batch_is_listed_in_its_order_the_newest_first(api):
+    names = [f"job-{n}" for n in (3, 1, 2, 5, 4, 7, 6)]
+    api.post("jobs/batch", {"jobs": [spec(name) for name in names]})
+    whole = [it["name"] for it in api.get("jobs").json()["items"]]
+    assert whole == names[::-1]
+    first = api.get("jobs?limit=4").json()
+    rest = api.get(f"jobs?cursor={first['next_cursor']}").json()["items"]
+    assert [it["name"] for it in [*first["items"], *rest]] == whole
+
+
 def test_one_mistake_in_a_batch_stores_nothing(api):
     answer = api.post("jobs/batch", {"jobs": [spec("good"), spec("bad", count=-1), {}]})
     assert answer.status_code == 400
@@ -171,9 +181,7 @@ def test_pages_lead_through_everything_once(api):
         page = api.get(f"jobs?limit=3&cursor={cursor}").json()
         seen += [it["name"] for it in page["items"]]
         cursor = page["next_cursor"]
-    assert seen == [f"job-{n}" for n in reversed(range(7))] or sorted(seen) == sorted(
-        f"job-{n}" for n in range(7)
-    )
+    assert sorted(seen) == [f"job-{n}" for n in range(7)]
     assert len(seen) == len(set(seen)) == 7
 
 
