@@ -1,13 +1,36 @@
-"""What stands between Django's middleware and our views."""
+"""Around all our views: whom we answer to, and in how many threads."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
-from django.http import HttpRequest, HttpResponseBase
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import sync_only_middleware
 
+from orchestrator.api import problems
+
+logger = logging.getLogger(__name__)
+
 Answer = Callable[[HttpRequest], HttpResponseBase]
+
+
+@sync_only_middleware
+def known_hosts(get_response: Answer) -> Answer:
+    """Refuse a request for a host that is not ours, naming the host and the setting that adds it.
+
+    Django's own refusal is a bare page and a traceback, and names a setting that is not ours.
+    """
+
+    def refuse_unknown(request: HttpRequest) -> HttpResponseBase:
+        try:
+            request.get_host()
+        except DisallowedHost:
+            return _unknown_host(request)
+        return get_response(request)
+
+    return refuse_unknown
 
 
 @sync_only_middleware
@@ -18,3 +41,13 @@ def one_thread_hop(get_response: Answer) -> Answer:
     hops a request.  With a sync one at the end the whole chain runs in one thread, after one hop.
     """
     return get_response
+
+
+def _unknown_host(request: HttpRequest) -> HttpResponse:
+    detail = f"Muster does not answer to the host {request.META.get('HTTP_HOST', '')[:253]!r}."
+    hint = "If it should, add the host to MUSTER_HOSTS in the environment of the web process."
+    logger.warning("%s %s", detail, hint)
+    if request.path.startswith("/api/"):
+        problem = problems.Problem(400, "unknown-host", detail, hint=hint)
+        return problems.respond(request, problem)
+    return HttpResponse(f"{detail}\n{hint}\n", status=400, content_type="text/plain; charset=utf-8")

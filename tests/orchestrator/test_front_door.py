@@ -53,9 +53,26 @@ def test_pages_may_load_only_what_is_ours():
     assert "unsafe" not in policy
 
 
-@pytest.mark.django_db
-def test_a_host_we_do_not_answer_to_is_refused():
-    assert Client().get("/accounts/login/", headers={"host": "evil.example"}).status_code == 400
+@pytest.mark.parametrize("host", ["evil.example", "<b>evil", "a..b", "evil.example:1x"])
+def test_a_page_for_a_host_we_do_not_answer_to_says_how_we_would(host, caplog):
+    answer = Client().get("/accounts/login/", headers={"host": host})
+    assert answer.status_code == 400
+    assert answer["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer["X-Content-Type-Options"] == "nosniff"
+    (record,) = [it for it in caplog.records if it.name == "orchestrator.middleware"]
+    assert not any(it.exc_info for it in caplog.records)
+    for said in (answer.content.decode(), record.getMessage()):
+        assert repr(host) in said
+        assert "MUSTER_HOSTS" in said
+
+
+def test_the_api_for_a_host_we_do_not_answer_to_is_a_problem():
+    answer = Client().get("/api/v1/jobs", headers={"host": "evil.example"})
+    assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
+    said = answer.json()
+    assert said["code"] == "unknown-host"
+    assert "'evil.example'" in said["detail"]
+    assert "MUSTER_HOSTS" in said["hint"]
 
 
 @pytest.mark.django_db
