@@ -8,6 +8,7 @@ look.  A page that was rendered at cursor *n* is as new as everything told up to
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ PAUSE = 0.25
 
 LINGER = 60.0
 """Seconds for which hints are still listened to when the last socket has gone."""
+
+_CURSOR = re.compile(r"([0-9a-z]{1,32})\.([0-9]{1,18})")
 
 Listener = Callable[[], None]
 Subscribe = Callable[[Callable[[], None]], Callable[[], None]]
@@ -37,8 +40,8 @@ class Cursor:
     @classmethod
     def parse(cls, text: str) -> Cursor | None:
         """The cursor that *text* spells, or None."""
-        process, dot, number = text.partition(".")
-        return cls(process, int(number)) if dot and number.isdecimal() else None
+        found = _CURSOR.fullmatch(text)
+        return cls(found[1], int(found[2])) if found else None
 
 
 class Feed:

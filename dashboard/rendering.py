@@ -8,6 +8,7 @@ at the same cursor, so that fifty viewers cost what one does.
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -17,7 +18,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from django.contrib.auth.mixins import LoginRequiredMixin
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import render
 from django.template.loader import render_to_string
@@ -41,6 +42,8 @@ MAY = {
 }
 """Which permission an action of each kind needs."""
 
+_NUMBER = re.compile("[0-9]{1,9}")
+
 OLD = 1.0
 """Seconds for which a rendering serves those who did not hear of a change."""
 
@@ -52,10 +55,13 @@ class Page(LoginRequiredMixin, View):
     section: ClassVar[str]
     regions: ClassVar[tuple[str, ...]]
 
-    def get(self, request: HttpRequest, **_where: Any) -> HttpResponse:
+    def get(self, request: HttpRequest, **where: Any) -> HttpResponse:
+        if any("\0" in str(text) for text in (*where.values(), *request.GET.values())):
+            raise Http404("There is nothing with the character U+0000 in its name.")
         asked = request.GET.get("regions")
         if asked is not None:
-            return self._some(request, [name for name in asked.split(",") if name in self.known])
+            wanted = set(asked.split(","))
+            return self._some(request, [name for name in self.known if name in wanted])
         cursor = live.feed.cursor  # Before anything is read: later changes will be told.
         return render(request, f"{self.folder}/page.html", {"page": self, "cursor": cursor})
 
@@ -64,6 +70,11 @@ class Page(LoginRequiredMixin, View):
         if "regions" in self.request.GET and not self.request.user.is_authenticated:
             return HttpResponse("signed out", status=401, content_type="text/plain")
         return super().handle_no_permission()
+
+    def number(self, name: str) -> int | None:
+        """The number that the address gives as *name*; None for none, or for what is too large."""
+        text = self.request.GET.get(name, "")
+        return int(text) if _NUMBER.fullmatch(text) else None
 
     @cached_property
     def known(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from .views.queue import EvaluationPage, Queue
 
 app_name = "dashboard"
 
-_ID = r"(?P<pk>[0-9a-f-]{36})"
+_ID = r"(?P<pk>[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})"
 
 urlpatterns = [
     path("", Overview.as_view(), name="overview"),

@@ -83,15 +83,14 @@ def line(node: Node, running: int) -> NodeLine:
     )
 
 
-def head(node: Node, held: Sequence[Execution]) -> NodeHead:
-    """What stands above everything else on a node's page."""
+def head(node: Node, holds: int, running: int) -> NodeHead:
+    """What stands above everything else on the page of a node that *holds* so many executions."""
     shown = _shown(node)
     said = f"{capitalised(shown.word)}: {shown.mean}" if shown.mean else capitalised(shown.word)
-    sentence = f"{said}. It holds {counted(len(held), 'execution')}."
+    sentence = f"{said}. It holds {counted(holds, 'execution')}."
     facts = sorted(
         (str(key), _fact(str(key), str(value))) for key, value in node.attributes.items()
     )
-    running = sum(execution.observed == "running" for execution in held)
     return NodeHead(line(node, running), sentence, tuple(facts))
 
 

@@ -174,9 +174,9 @@ def troubled_rows(late: datetime) -> list[BrokerRow]:
 
 
 def failed_jobs(since: datetime) -> list[Job]:
-    """Jobs that failed after *since*, among the newest."""
-    newest = Job.objects.filter(state="failed").order_by("-created_at", "pk")[:ATTENTION]
-    return [job for job in newest if job.ended_at and job.ended_at > since]
+    """Jobs that failed after *since*, those first that failed last."""
+    failed = Job.objects.filter(state="failed", ended_at__gt=since)
+    return list(failed.order_by("-ended_at")[:ATTENTION])
 
 
 def waiting_jobs() -> dict[str, int]:

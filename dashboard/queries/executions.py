@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from orchestrator.models import Execution, ExecutionHistory, ExecutionOutput
+from orchestrator.models import Evaluation, Execution, ExecutionHistory, ExecutionOutput
 
 MOST_TRANSITIONS = 100
 MOST_ATTEMPTS = 50
+MOST_PLACED = 50
 
 
 def one(pk: UUID) -> Execution | None:
@@ -28,5 +29,15 @@ def output(execution: Execution) -> ExecutionOutput | None:
 def attempts(execution: Execution) -> list[Execution]:
     """The attempts of the same slot, in order: those before it and those after it."""
     rows = Execution.objects.filter(job_id=execution.job_id, round=execution.round)
-    rows = rows.filter(slot=execution.slot).only("pk", "attempt", "desired", "observed")
-    return sorted(rows.order_by("-created_at")[:MOST_ATTEMPTS], key=lambda e: (e.attempt, e.pk))
+    rows = rows.filter(slot=execution.slot).only(
+        "pk", "attempt", "desired", "observed", "created_at"
+    )
+    newest = rows.order_by("-created_at", "pk")[:MOST_ATTEMPTS]
+    return sorted(newest, key=lambda it: (it.attempt, it.created_at, it.pk))
+
+
+def placed_by(evaluation: Evaluation) -> tuple[list[Execution], bool]:
+    """What *evaluation* decided to run, by slot, and whether there is more of it."""
+    rows = Execution.objects.filter(evaluation=evaluation).select_related("job", "node")
+    found = list(rows.order_by("slot", "pk")[: MOST_PLACED + 1])
+    return found[:MOST_PLACED], len(found) > MOST_PLACED

@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from orchestrator.models import Evaluation, Event, Execution, Job, JobVersion
 
 from .paging import Slice, newest
+from .references import with_id
 
 SEARCHED = 10_000
 """A text is looked for in this many of the newest jobs; an exact name is found among all."""
@@ -20,7 +21,7 @@ STATES = ("pending", "queued", "running", "completed", "failed", "stopped")
 def page(state: str, text: str, before: str) -> Slice[Job]:
     """Jobs, newest first, in *state* and with *text* in their names, where these are given."""
     rows: QuerySet[Job] = Job.objects.select_related("broker_row", "created_by")
-    if state in STATES:
+    if state:
         rows = rows.filter(state=state)
     if text:
         window = Job.objects.order_by("-created_at", "pk").values("pk")[:SEARCHED]
@@ -31,12 +32,9 @@ def page(state: str, text: str, before: str) -> Slice[Job]:
 
 
 def one(reference: str) -> Job | None:
-    """The job with this id or this name."""
+    """The job with this id, or else with this name."""
     rows = Job.objects.select_related("broker_row", "created_by")
-    try:
-        return rows.filter(pk=UUID(reference)).first()
-    except ValueError:
-        return rows.filter(name=reference).first()
+    return with_id(rows, reference) or rows.filter(name=reference).first()
 
 
 def slots(job: Job) -> list[tuple[int, str, str, UUID]]:
@@ -56,6 +54,15 @@ def executions(job: Job, before: str, slot: int | None = None) -> Slice[Executio
 
 def evaluations(job: Job, limit: int = 20) -> list[Evaluation]:
     return list(Evaluation.objects.filter(job=job).order_by("-pk")[:limit])
+
+
+def version(job: Job, number: int) -> JobVersion | None:
+    return JobVersion.objects.filter(job=job, number=number).select_related("created_by").first()
+
+
+def version_before(version: JobVersion) -> JobVersion | None:
+    older = JobVersion.objects.filter(job_id=version.job_id, number__lt=version.number)
+    return older.order_by("-number").first()
 
 
 def versions(job: Job, limit: int = 30) -> list[JobVersion]:

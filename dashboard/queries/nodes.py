@@ -11,6 +11,7 @@ from nodes.models import Node
 from orchestrator.models import Event, Execution
 
 from .paging import Slice, newest
+from .references import with_id
 
 MOST = 500
 """Nodes of one page, in the order of their names."""
@@ -28,12 +29,9 @@ def page(text: str, after: str) -> tuple[list[Node], str]:
 
 
 def one(reference: str) -> Node | None:
-    """The node with this id or this name."""
+    """The node with this id, or else with this name."""
     rows = Node.objects.select_related("heartbeat", "session")
-    try:
-        return rows.filter(pk=UUID(reference)).first()
-    except ValueError:
-        return rows.filter(name=reference).first()
+    return with_id(rows, reference) or rows.filter(name=reference).first()
 
 
 def running(nodes: Sequence[Node]) -> dict[UUID, int]:
@@ -42,12 +40,17 @@ def running(nodes: Sequence[Node]) -> dict[UUID, int]:
     return dict(rows.values_list("node").annotate(n=Count("*")))
 
 
+def holds(node: Node) -> int:
+    """How many executions have resources counted on *node*."""
+    return Execution.objects.filter(node=node, reserved=True).count()
+
+
 def executions(node: Node, before: str) -> Slice[Execution]:
     return newest(Execution.objects.filter(node=node).select_related("job", "node"), before)
 
 
-def held(node: Node, limit: int = 200) -> list[Execution]:
-    """Executions whose resources are counted on *node*."""
+def held(node: Node, limit: int) -> list[Execution]:
+    """Executions whose resources are counted on *node*, the largest first."""
     rows = Execution.objects.filter(node=node, reserved=True).select_related("job")
     return list(rows.order_by("-memory", "-cpu", "pk")[:limit])
 

@@ -22,6 +22,13 @@ from orchestrator.models import Job
 Verb = Callable[..., str]
 
 
+class NeedsReason(MusterError):
+    """A reason is needed: every page will show it."""
+
+    code, status = "needs-reason", 400
+    hint = "Say why."
+
+
 def action(kind: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
     """A verb as a view: POST only, signed in, permitted; its sentence is the answer."""
 
@@ -33,6 +40,10 @@ def action(kind: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
                 return _answer(request, 401, "You are signed out: sign in and try again.")
             if not request.user.has_perm(MAY[kind]):
                 return _answer(request, 403, f"You lack the permission {MAY[kind]}.")
+            for name, text in request.POST.items():
+                if "\0" in text:
+                    said = f"{name[:80]} contains the unsupported character U+0000: remove it."
+                    return _answer(request, 400, said)
             try:
                 return _answer(request, 200, verb(request, **where))
             except MusterError as error:
@@ -88,7 +99,9 @@ def node(request: HttpRequest, pk: UUID, verb: str) -> str:
 def pause(request: HttpRequest) -> str:
     from orchestrator import broker
 
-    broker.pause(_reason(request), _actor(request))
+    if not (reason := _reason(request)):
+        raise NeedsReason
+    broker.pause(reason, _actor(request))
     return "Scheduling is paused. What runs goes on; nothing new is decided."
 
 

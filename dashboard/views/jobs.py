@@ -87,8 +87,7 @@ class JobPage(OneJob):
         return why.why(self.job.reason or last.outcome, last.record)
 
     def executions(self) -> dict[str, Any]:
-        asked = self.request.GET.get("slot", "")
-        slot = int(asked) if asked.isdecimal() and len(asked) < 8 else None
+        slot = self.number("slot")
         page = find.executions(self.job, self.request.GET.get("before", ""), slot)
         chosen = {} if slot is None else {"slot": slot}
         return {
@@ -112,9 +111,10 @@ class Definition(OneJob):
 
     def versions(self) -> dict[str, Any]:
         found = find.versions(self.job)
-        wanted = self.request.GET.get("version", "")
-        chosen = next((v for v in found if str(v.number) == wanted), found[0] if found else None)
-        older = next((v for v in found if chosen and v.number < chosen.number), None)
+        wanted = self.number("version")
+        chosen = find.version(self.job, wanted) if wanted is not None else None
+        chosen = chosen or (found[0] if found else None)
+        older = find.version_before(chosen) if chosen else None
         return {
             "all": found,
             "chosen": chosen,

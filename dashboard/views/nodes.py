@@ -54,26 +54,35 @@ class NodePage(Page):
 
     @cached_property
     def held(self) -> list[Execution]:
-        return find.held(self.node)
+        return find.held(self.node, LARGEST)
+
+    @cached_property
+    def holds(self) -> int:
+        return find.holds(self.node)
+
+    @cached_property
+    def summary(self) -> nodes.NodeHead:
+        running = find.running([self.node]).get(self.node.pk, 0)
+        return nodes.head(self.node, self.holds, running)
 
     @property
     def title(self) -> str:
         return self.node.name
 
     def header(self) -> nodes.NodeHead:
-        return nodes.head(self.node, self.held)
+        return self.summary
 
     def capacity(self) -> dict[str, Any]:
-        rest = len(self.held) - LARGEST
+        rest = self.holds - len(self.held)
         return {
             "bars": nodes.capacities(self.node),
-            "holders": nodes.holders(self.node, self.held[:LARGEST]),
+            "holders": nodes.holders(self.node, self.held),
             "more": f"and {counted(rest, 'smaller one')}" if rest > 0 else "",
         }
 
     def facts(self) -> dict[str, Any]:
         session = getattr(self.node, "session", None)
-        return {"head": nodes.head(self.node, self.held), "node": self.node, "session": session}
+        return {"head": self.summary, "node": self.node, "session": session}
 
     def executions(self) -> dict[str, Any]:
         page = find.executions(self.node, self.request.GET.get("before", ""))

@@ -10,8 +10,9 @@ from django.http import Http404
 from dashboard.presenters import executions, queue, why
 from dashboard.presenters.words import duration
 from dashboard.queries import queue as find
+from dashboard.queries.executions import placed_by
 from dashboard.rendering import Page
-from orchestrator.models import Evaluation, Execution
+from orchestrator.models import Evaluation
 
 
 class Queue(Page):
@@ -80,11 +81,9 @@ class EvaluationPage(Page):
             "look": look,
         }
 
-    def executions(self) -> list[executions.ExecutionLine]:
-        rows = Execution.objects.filter(job_id=self.evaluation.job_id).select_related("job", "node")
-        newest = rows.order_by("-created_at", "pk")[:200]
-        decided = [row for row in newest if row.evaluation_id == self.evaluation.pk]
-        return executions.lines(decided[:50], self.now)
+    def executions(self) -> dict[str, Any]:
+        found, more = placed_by(self.evaluation)
+        return {"lines": executions.lines(found, self.now), "more": more}
 
     def others(self) -> list[queue.Line]:
         return [queue.line(look) for look in find.neighbours(self.evaluation)]

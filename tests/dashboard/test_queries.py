@@ -1,0 +1,106 @@
+"""What the pages read: what is asked for comes first, what there is room for second."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from dashboard.queries import cluster, executions, jobs
+from orchestrator.lifecycle import Writer
+from orchestrator.models import Evaluation, Execution, Job, JobVersion
+from tests import rows
+
+pytestmark = pytest.mark.django_db
+
+
+def executions_of(job, node, number, **differing):
+    """*number* executions as the StateUpdater would create them, in one statement."""
+    ordinary = {"version": 1, "attempt": 1, "order_rev": 1, "by_writer": Writer.STATE_UPDATER}
+    Execution.objects.bulk_create(
+        Execution(job=job, node=node, slot=slot, **{**ordinary, **differing})
+        for slot in range(number)
+    )
+
+
+def evaluation_of(job):
+    return Evaluation.objects.create(job=job, type="batch", priority=50, token=1)
+
+
+def test_an_old_evaluation_shows_what_it_placed(operator):
+    job, node = rows.job(), rows.node()
+    old, new = evaluation_of(job), evaluation_of(job)
+    made = rows.execution(job, node, evaluation=old)
+    executions_of(job, node, 300, evaluation=new)
+    text = operator.get(f"/evaluations/{old.pk}/", {"regions": "executions"}).content.decode()
+    assert str(made.pk) in text
+
+
+def test_an_evaluation_says_that_it_placed_more_than_are_shown(operator):
+    job, node = rows.job(), rows.node()
+    look = evaluation_of(job)
+    executions_of(job, node, 51, evaluation=look)
+    text = operator.get(f"/evaluations/{look.pk}/", {"regions": "executions"}).content.decode()
+    assert "the first 50 are shown" in text
+
+
+def test_what_an_evaluation_placed_is_found_by_an_index():
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+    with CaptureQueriesContext(connection) as asked:
+        executions.placed_by(Evaluation(pk=7))
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {asked[0]['sql']}")
+        assert "execution_of_evaluation" in str(cursor.fetchall())
+
+
+def test_a_job_that_fails_after_a_year_is_among_those_that_failed_lately():
+    now = timezone.now()
+    long_ago = now - timedelta(days=365)
+    ordinary = {"type": "batch", "state": "failed"}
+    late = Job.objects.create(
+        name="late", created_at=long_ago, ended_at=now - timedelta(minutes=1), **ordinary
+    )
+    for number in range(cluster.ATTENTION + 5):
+        Job.objects.create(name=f"j{number}", ended_at=now - timedelta(hours=3), **ordinary)
+    assert cluster.failed_jobs(now - timedelta(hours=1)) == [late]
+
+
+def test_a_version_is_shown_however_many_came_after_it(operator):
+    job = rows.job(name="a-job")
+    spec = JobVersion.objects.get().spec
+    JobVersion.objects.bulk_create(
+        JobVersion(job=job, number=number, spec={**spec, "count": number}, digest=str(number))
+        for number in range(2, 101)
+    )
+    page = operator.get("/jobs/a-job/definition/?version=5").content.decode()
+    assert "version 5, defaults resolved" in page
+    assert "Changed since version 4" in page
+    newest = operator.get("/jobs/a-job/definition/?version=101").content.decode()
+    assert "version 100, defaults resolved" in newest
+
+
+def test_a_node_counts_all_that_it_holds(operator):
+    job, node = rows.job(), rows.node(name="full")
+    executions_of(job, node, 230)
+    text = operator.get("/nodes/full/").content.decode()
+    assert "It holds 230 executions." in text
+    assert "and 220 smaller ones" in text
+
+
+def test_attempts_are_told_in_the_order_in_which_they_were_made():
+    job, node, now = rows.job(), rows.node(), timezone.now()
+    made = [
+        rows.execution(job, node, attempt=attempt, created_at=now + timedelta(seconds=second))
+        for second, attempt in ((3, 2), (1, 1), (0, 1), (2, 1))
+    ]
+    found = executions.attempts(made[0])
+    assert [it.pk for it in found] == [made[n].pk for n in (2, 1, 3, 0)]
+
+
+def test_jobs_are_found_by_the_state_alone_or_not_at_all():
+    rows.job()
+    assert len(jobs.page("", "", "").rows) == 1
+    assert len(jobs.page("pending", "", "").rows) == 1
+    assert len(jobs.page("failed", "", "").rows) == 0
