@@ -106,9 +106,13 @@ def sentence(job: Job) -> str:
         return f"Stop requested{_because(job.stop_reason)}; waiting for its nodes to confirm."
     if job.state == "stopped":
         return f"Stopped{_after(job)}{_because(job.stop_reason)}."
+    if job.state == "completed" and job.count == 0:
+        return "It asks for no slots."
     if job.state == "completed":
         all_of = "Its slot" if job.count == 1 else f"All {job.count:,} slots"
         return f"{all_of} completed{_after(job)}."
+    if job.state == "failed" and not job.reason:
+        return f"Failed{_after(job)}."
     if job.state == "pending" and not job.reason:
         return "Waits for its first evaluation."
     facts = _facts(job)
@@ -153,15 +157,15 @@ def slots_by_look(
 ) -> dict[str, int]:
     """Slots by look; those of which nothing is known wait, or were given up.
 
-    ``tried`` is how many slots have failed attempts behind them: the tally counts the attempts.
+    The tally counts executions, and a slot may have several: each slot is counted once, as the
+    best that may be true of it.  ``tried`` is how many slots have failed attempts behind them.
     """
-    looks = by_look(tally)
-    found = {"ok": min(looks.get("ok", 0), count)}
-    found |= {look: looks.get(look, 0) for look in ("running", "starting")}
-    asked = tally.get("new", 0)
-    rest = max(0, count - sum(found.values()) - asked)
+    looks, rest, found = by_look(tally), count, {}
+    for look in ("ok", "running", "starting"):
+        found[look] = min(looks.get(look, 0), rest)
+        rest -= found[look]
     if state in _LIVE:
-        return found | {"waiting": rest + asked}
+        return found | {"waiting": rest}
     if state == "failed":
         failed = min(rest, max(1, tried))
         return found | {"failed": failed, "stopped": rest - failed}

@@ -20,6 +20,8 @@ MOST_CELLS = 400
 _CODES = ("waiting", "ok", "running", "starting", "blocked", "failed", "lost", "stopped")
 _CODE = {look: code for code, look in enumerate(_CODES)}
 
+_WANTED = ("stopped", "pending", "running")
+
 Live = tuple[int, str, str, "UUID"]
 
 
@@ -49,7 +51,8 @@ def grid(count: int, live: Sequence[Live], progress: Progress, *, state: str) ->
     row = bytearray([_CODE["stopped" if ended else "waiting"]]) * count
     _mark(row, progress, ended=ended)
     newest: dict[int, tuple[str, str, str]] = {}
-    for slot, desired, observed, pk in live:
+    # Several of one slot: the wanted one is drawn last, and so the one that is seen.
+    for slot, desired, observed, pk in sorted(live, key=lambda it: _WANTED.index(it[1])):
         if slot < count:
             shown = states.execution(desired, observed)
             row[slot] = _CODE[shown.look]

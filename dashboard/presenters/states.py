@@ -110,7 +110,10 @@ def node(
         (approval == "rejected", Shown("stopped", "rejected", "an operator turned it away")),
         (bool(quarantined), Shown("failed", "quarantined", quarantined)),
         (approval == "pending", Shown("blocked", "awaits approval", "it gets no work until then")),
-        (connection == "lost", Shown("lost", "lost", "silent too long; its work is placed again")),
+        (
+            connection == "lost",
+            Shown("lost", "lost", "silent too long; what ran there is lost"),
+        ),
         (connection == "disconnected", Shown("lost", "disconnected", "not heard of lately")),
         (draining, Shown("blocked", "draining", "its work moves away")),
         (not eligible, Shown("stopped", "ineligible", "it gets no new work")),

@@ -33,9 +33,7 @@ def job(row: Job) -> str:
         return "waits for its evaluation"
     if row.state in _ENDED or row.state == JobState.QUEUED:
         return row.reason or _done(row)
-    counts = [(word, sum(row.tally.get(state, 0) for state in of)) for word, of in _COUNTED]
-    said = [f"{number} of {row.count} {word}" for word, number in counts if number]
-    said += _retrying(row)
+    said = _counts(row) + _retrying(row)
     return ", ".join(said) or row.reason or "begins"
 
 
@@ -43,7 +41,20 @@ _ENDED = {JobState.COMPLETED, JobState.FAILED, JobState.STOPPED}
 
 
 def _done(row: Job) -> str:
+    if row.count == 0:
+        return "asks for no slots"
     return f"{row.tally.get(Observed.COMPLETED, 0)} of {row.count} completed"
+
+
+def _counts(row: Job) -> list[str]:
+    """Slots by what they do: of several executions of a slot, only one is counted."""
+    said, rest = [], row.count
+    for word, states in _COUNTED:
+        number = min(rest, sum(row.tally.get(state, 0) for state in states))
+        rest -= number
+        if number:
+            said.append(f"{number} of {row.count} {word}")
+    return said
 
 
 def _retrying(row: Job) -> list[str]:

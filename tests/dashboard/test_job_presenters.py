@@ -27,6 +27,13 @@ from tests.dashboard.made import at, broker_row, job
             "All 6 slots completed after 12 s.",
         ),
         ({"state": "completed", "ended_at": at(1)}, "Its slot completed after 1.0 s."),
+        ({"state": "completed", "count": 0, "ended_at": at(1)}, "It asks for no slots."),
+        ({"state": "failed", "ended_at": at(4)}, "Failed after 4.0 s."),
+        ({"state": "queued"}, "Nothing runs yet."),
+        (
+            {"state": "running", "count": 2, "tally": {"running": 3}},
+            "2 running.",
+        ),
         (
             {"state": "stopped", "stop_reason": "wrong image", "ended_at": at(4)},
             "Stopped after 4.0 s, because: wrong image.",
@@ -44,6 +51,23 @@ def test_a_job_says_how_it_is_in_one_sentence(differing, said):
 def test_slots_of_which_nothing_is_known_wait_while_the_job_lives():
     found = jobs.slots_by_look(10, {"completed": 3, "running": 2, "new": 1, "failed": 4}, "running")
     assert found == {"ok": 3, "running": 2, "starting": 0, "waiting": 5}
+
+
+@pytest.mark.parametrize(
+    ("count", "tally", "found"),
+    [
+        (1, {"ask_for_bid": 3}, {"starting": 1}),
+        (2, {"running": 3}, {"running": 2}),
+        (3, {"completed": 2, "running": 2, "ask_for_bid": 2}, {"ok": 2, "running": 1}),
+        (2, {"completed": 5, "new": 4}, {"ok": 2}),
+        (0, {"running": 1}, {}),
+    ],
+)
+@pytest.mark.parametrize("state", ["queued", "running", "failed", "stopped"])
+def test_slots_are_counted_once_however_many_executions_they_have(count, tally, found, state):
+    counted = jobs.slots_by_look(count, tally, state)
+    assert sum(counted.values()) == count
+    assert {look: n for look, n in counted.items() if n} == found
 
 
 def test_slots_of_a_failed_job_failed_or_were_given_up():
@@ -83,6 +107,23 @@ def test_the_grid_shows_what_lives_over_what_is_accounted_for():
     assert grid.cells[2].title == "slot 2: waiting after 1 failed attempt, again at 12:01:00 UTC"
     assert grid.cells[4].execution == str(UUID(int=9))
     assert grid.cells[5].title == "slot 5: stopping"
+
+
+@pytest.mark.parametrize(
+    ("live", "look"),
+    [
+        ([("running", "running"), ("stopped", "ask_for_bid")], "running"),
+        ([("stopped", "ask_for_bid"), ("running", "running")], "running"),
+        ([("pending", "ask_for_bid"), ("stopped", "running")], "starting"),
+        ([("stopped", "failed"), ("pending", "new")], "waiting"),
+        ([("stopped", "lost"), ("stopped", "failed")], "failed"),
+    ],
+    ids=["rival last", "rival first", "asked again", "tried again", "the newest"],
+)
+def test_of_several_executions_of_a_slot_the_wanted_one_is_shown(live, look):
+    given = [(0, desired, observed, UUID(int=n)) for n, (desired, observed) in enumerate(live)]
+    (cell,) = slots.grid(1, given, Progress(), state="running").cells
+    assert cell.look == look
 
 
 def test_slots_of_an_ended_job_that_never_ran_are_not_waiting():
