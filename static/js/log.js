@@ -2,7 +2,8 @@
 // Orders to a terminal, such as colours, and the beginning of one at the end of a piece.
 const ESCAPES = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[()][0-9A-Za-z]|[@-Z\\-_])/g;
 const UNFINISHED = /\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,200})?$/;
-const KEPT = 400_000, RETRY = 4000;
+// Characters of an output that a page holds at most, and what is left when it is cut.
+const MOST = 400_000, KEPT = 300_000, RETRY = 4000;
 
 export function openLogs(refresh) {
   const begin = () => {
@@ -16,20 +17,21 @@ function view(box, refresh) {
   box.dataset.opened = "";
   const body = box.querySelector(".log-body"), note = box.querySelector(".log-note");
   const following = box.querySelector("[data-log-follow]"), wrap = box.querySelector("[data-log-wrap]");
-  let current = null;
+  const cut = box.querySelector(".log-cut");
+  let current = null, held = 0, missing = 0;
 
   const begin = async () => {
     current?.abort();
     const mine = (current = new AbortController());
     const stream = box.querySelector("[name=stream]:checked").value;
-    body.replaceChildren();
+    empty(stream);
     while (box.isConnected && !mine.signal.aborted) {
       const status = await read(stream, mine.signal).catch(() => 0);
       if (mine.signal.aborted || !box.isConnected) return;
       if (status === 200) { note.textContent = "the stream has ended"; refresh(); return; }
       note.textContent = status ? `no stream yet (${status}), trying again` : "the stream broke off, trying again";
       await new Promise((resume) => setTimeout(resume, RETRY));
-      body.replaceChildren();
+      empty(stream);
     }
   };
 
@@ -48,10 +50,31 @@ function view(box, refresh) {
     }
   };
 
+  const empty = (stream) => {
+    body.replaceChildren();
+    held = missing = 0;
+    cut.hidden = true;
+    cut.querySelector("a").href = `${box.dataset.log}?stream=${stream}`;
+  };
+
   const append = (text) => {
     body.append(text);
-    while (body.firstChild && body.textContent.length > KEPT && body.childNodes.length > 1) body.firstChild.remove();
+    held += text.length;
+    if (held > MOST) shorten();
     if (following.checked) body.scrollTop = body.scrollHeight;
+  };
+
+  // Drop the oldest, up to the end of a line where there is one, and say so.
+  const shorten = () => {
+    while (held > KEPT) {
+      const first = body.firstChild, over = held - KEPT;
+      const gone = first.length <= over ? first.length : first.data.indexOf("\n", over - 1) + 1 || over;
+      if (gone === first.length) first.remove(); else first.deleteData(0, gone);
+      held -= gone;
+      missing += gone;
+    }
+    cut.hidden = false;
+    cut.querySelector("span").textContent = `The first ${missing.toLocaleString("en")} characters are not shown.`;
   };
 
   body.addEventListener("wheel", (event) => { if (event.deltaY < 0) following.checked = false; }, { passive: true });
