@@ -24,6 +24,7 @@ from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.cache import patch_cache_control
+from django.utils.http import parse_etags
 from django.utils.safestring import SafeString, mark_safe
 from django.views import View
 
@@ -63,7 +64,9 @@ class Page(LoginRequiredMixin, View):
             wanted = set(asked.split(","))
             return self._some(request, [name for name in self.known if name in wanted])
         cursor = live.feed.cursor  # Before anything is read: later changes will be told.
-        return render(request, f"{self.folder}/page.html", {"page": self, "cursor": cursor})
+        page = render(request, f"{self.folder}/page.html", {"page": self, "cursor": cursor})
+        patch_cache_control(page, private=True, no_cache=True)
+        return page
 
     def handle_no_permission(self) -> HttpResponse:  # type: ignore[override]
         """Send people to sign in; tell a page that refreshes itself in a word."""
@@ -116,7 +119,8 @@ class Page(LoginRequiredMixin, View):
         key = (request.path, *query, *names, may)
         shown = shelf.get(key, at, lambda: self._together(names))
         tag = f'"{shown.digest}"'
-        if request.headers.get("If-None-Match") == tag:
+        known = parse_etags(request.headers.get("If-None-Match", ""))
+        if known == ["*"] or tag in {it.removeprefix("W/") for it in known}:
             answer = HttpResponse(status=304)
         else:
             answer = HttpResponse(shown.html.replace(ANYBODY, get_token(request)))

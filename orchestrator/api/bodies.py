@@ -46,12 +46,13 @@ def read(request: HttpRequest, kind: type[T], *, at_most: int = LARGEST) -> T:
     body = json_bytes(request, at_most=at_most) or b"{}"
     try:
         made = msgspec.json.decode(body, type=kind)
+        twice = mistakes.repeated(body)
     except msgspec.ValidationError as error:
         raise invalid_parameters([mistakes.in_body(error, body, kind)]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         said = mistakes.undecodable(error, body)
         raise Problem(400, "invalid-json", said, hint="Correct the text there.") from None
-    if twice := mistakes.repeated(body):
+    if twice:
         raise invalid_parameters(twice)
     return made
 

@@ -100,8 +100,7 @@ def repeated(body: bytes) -> list[Mistake]:
 def undecodable(error: Exception, body: bytes) -> str:
     """Where *body* ceases to be JSON, as a sentence."""
     try:
-        body.decode()
-        _decoded(body, {})
+        _decoded(body.decode(), {})
     except UnicodeDecodeError as found:
         return f"The body is not UTF-8 at byte {found.start}."
     except json.JSONDecodeError as found:
@@ -133,7 +132,7 @@ def _beyond(path: str, value: str, length: str | None, which: str, limit: str) -
     return mistake(path, f"{value} must be at least {limit}", f"Use {limit} or more.")
 
 
-def _decoded(body: bytes, twice: dict[int, list[str]]) -> object:
+def _decoded(body: bytes | str, twice: dict[int, list[str]]) -> object:
     """*body* as values; what is repeated in an object comes into *twice*, by its identity."""
 
     def collect(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -152,7 +151,11 @@ def _number(digits: str) -> int | str:
 
 
 def _at(body: bytes, path: str) -> object:
-    value = _decoded(body, {})
+    """What *body* has at *path*; an empty list, which shows nothing, when it cannot be read."""
+    try:
+        value = _decoded(body, {})
+    except (ValueError, RecursionError):
+        return []  # Its first mistake has been found, and it has another one further on.
     for part in path.split("."):
         value = value[int(part) if isinstance(value, list) else part]  # type: ignore[index]
     return value

@@ -88,6 +88,37 @@ class Held:
         return execute(sql, params, many, context)
 
 
+def test_of_two_who_have_seen_the_same_one_changes_it(eventually):
+    root = User.objects.create_superuser("root")
+    secret = tokens.create(user=root, name="t", scopes=["submit"], expires_in=None)
+    headers = {"Authorization": f"Bearer {secret}"}
+    Client().post("/api/v1/jobs", spec(1), "application/json", headers=headers)
+    headers["If-Match"] = Client().get("/api/v1/jobs/a-job", headers=headers)["ETag"]
+    held = Held("INSERT INTO")
+
+    def change(count, hold):
+        try:
+            with connection.execute_wrapper(hold):
+                client = Client(raise_request_exception=False)
+                return client.post("/api/v1/jobs", spec(count), "application/json", headers=headers)
+        finally:
+            connection.close()
+
+    def one_waits():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            return cursor.fetchone()
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(change, 2, held)
+        assert held.reached.wait(10)
+        second = threads.submit(change, 3, lambda execute, *said: execute(*said))
+        eventually(one_waits)
+        held.go.set()
+        assert (first.result(10).status_code, second.result(10).status_code) == (200, 412)
+    assert (Job.objects.get().version, Job.objects.get().count) == (2, 2)
+
+
 def test_of_two_who_create_only_one_creates():
     root = User.objects.create_superuser("root")
     secret = tokens.create(user=root, name="t", scopes=["submit"], expires_in=None)

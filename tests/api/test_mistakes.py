@@ -98,6 +98,7 @@ def test_an_unknown_field_names_the_nearest(api):
         (b"{", "The body is not JSON at line 1, column 2."),
         (b'{"reason":\n "x",}', "The body is not JSON at line 2, column 6."),
         (b'{"reason": "\xff"}', "The body is not UTF-8 at byte 12."),
+        (b'\xef\xbb\xbf{"reason": "x"}', "The body is not JSON at line 1, column 1."),
         (b'{"reason": "\\ud800"}', "The body is not JSON: it has half of a character."),
     ],
 )
@@ -108,6 +109,35 @@ def test_what_is_no_json_says_where(api, body, detail):
     assert (answer.status_code, said["code"], said["detail"]) == (400, "invalid-json", detail)
     assert said["hint"]
     assert not Job.objects.get().stop_requested
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"reason": 1, "x": ' + b"[" * 100_000,
+        b'{"reason": 1, garbage',
+        b'{"reason": 1, "x": "\xff"}',
+        b'{"reason": 1' + b"0" * 5000 + b"}",
+        b'{"reasons": {"reason": 1}}',
+        b'\xef\xbb\xbf{"reason": "x"}',
+        '{"reason": "x"}'.encode("utf-16"),
+    ],
+)
+def test_a_body_with_several_mistakes_is_refused_for_one(api, body):
+    rows.job(name="a-job")
+    assert api.post("jobs/a-job/stop", raw=body).status_code == 400
+    assert not Job.objects.get().stop_requested
+
+
+@pytest.mark.parametrize("depth", [30, 500, 900, 950, 990, 1000, 2000])
+def test_a_job_of_a_batch_is_nested_as_deep_as_one_may_be(api, depth):
+    job = b'{"name": "x", "labels": ' + b"[" * depth + b"]" * depth + b"}"
+    assert api.post("jobs/batch", raw=b'{"jobs": [' + job + b"]}").status_code == 400
+
+
+@pytest.mark.parametrize("job", [b'"\xff"', b'"\\ud800"', b"NaN", b"1" + b"0" * 5000])
+def test_a_job_of_a_batch_is_json(api, job):
+    assert api.post("jobs/batch", raw=b'{"jobs": [' + job + b"]}").status_code == 400
 
 
 def test_a_batch_is_not_nested_without_end(api):

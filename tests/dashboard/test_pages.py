@@ -140,8 +140,14 @@ def test_regions_come_alone_and_a_repeat_costs_nothing(scene, operator):
     first = operator.get(address)
     text = first.content.decode()
     assert re.findall(r'<template data-for="(\w+)">', text) == ["header", "slots"]
-    again = operator.get(address, headers={"If-None-Match": first["ETag"]})
-    assert (again.status_code, again.content) == (304, b"")
+    for condition in (first["ETag"], f"W/{first['ETag']}", f'"other", {first["ETag"]}', "*"):
+        again = operator.get(address, headers={"If-None-Match": condition})
+        assert (again.status_code, again.content) == (304, b""), condition
+
+
+def test_a_page_is_kept_by_nobody_but_its_viewer(scene, operator):
+    for address in ("/", "/?regions=tiles"):
+        assert set(operator.get(address)["Cache-Control"].split(", ")) == {"private", "no-cache"}
 
 
 def test_a_change_gives_a_region_another_tag(scene, operator):
