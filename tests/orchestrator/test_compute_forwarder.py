@@ -119,6 +119,20 @@ def test_what_the_node_holds_proves_what_it_was_told():
     assert state(asked) == ("pending", "ask_for_bid_accepted")
 
 
+@pytest.mark.parametrize("holding", [Holding.PREPARING, Holding.RUNNING])
+@pytest.mark.parametrize("observed", [Observed.NEW, Observed.ASK_FOR_BID_ACCEPTED])
+def test_what_the_node_holds_without_an_approval_is_refused_and_stopped(observed, holding):
+    node, job = rows.node(), rows.job()
+    asked = rows.execution(job, node, observed=observed, cpu=300)
+    for _ in range(2):  # The answer to the first hello may have been lost.
+        assert desired(node, (asked.pk, holding)) == {str(asked.pk): Want.STOP}
+        assert (*state(asked), asked.reserved) == ("stopped", "ask_for_bid_rejected", True)
+    assert Event.objects.filter(what="not-approved", execution_id=asked.pk).count() == 1
+    assert desired(node) == {}
+    node.refresh_from_db()
+    assert (node.allocated_cpu, Execution.objects.filter(reserved=True).exists()) == (0, False)
+
+
 def test_a_lost_execution_that_the_node_still_runs_is_stopped():
     node, job = rows.node(), rows.job()
     lost = rows.execution(job, node, observed=Observed.LOST)
