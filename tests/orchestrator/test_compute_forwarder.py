@@ -83,8 +83,7 @@ def test_an_order_of_the_largest_task_fits_a_frame():
     job = rows.job(name="j" * 63, count=MOST_COUNT, task=task)
     with pytest.raises(InvalidSpec, match="1 mistake"):
         rows.job_spec(task={"command": [*task["command"], "x"]})
-    rows.execution(job, node, slot=MOST_COUNT - 1)
-    Execution.objects.update(attempt=2**31 - 1)
+    rows.execution(job, node, slot=MOST_COUNT - 1, attempt=2**31 - 1)
     [told] = compute_forwarder.orders({node.pk: 0})
     frame = codec.encode(Orders(2**53, 2**53, 2**53, told.orders))
     assert codec.decode_from_server(frame).items == told.orders
