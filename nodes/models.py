@@ -142,6 +142,9 @@ class NodeSession(models.Model):
     holder = models.CharField(max_length=128, blank=True, default="")
     started_at = models.DateTimeField(db_default=Now())
 
+    class Meta:
+        triggers = triggers.session_triggers()
+
 
 class NodeHeartbeat(models.Model):
     """When a node was last heard of, on the database's clock.  Hot and narrow: no index."""

@@ -6,13 +6,15 @@ scheduler wants of it, *observed* is what is known of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from nodes.protocol.lifecycle import IllegalTransition, Lifecycle
 from nodes.protocol.messages import Happened, Want
 
 __all__ = [
+    "AFTER_APPROVAL",
+    "APPROVED",
     "DESIRED",
     "JOB",
     "OBSERVED",
@@ -25,6 +27,7 @@ __all__ = [
     "Observed",
     "Trigger",
     "Writer",
+    "need_approval",
     "path",
     "want",
     "written_by",
@@ -99,6 +102,7 @@ OBSERVED: Lifecycle[Observed] = Lifecycle(
         Observed.ASK_FOR_BID_ACCEPTED: {
             "accept": Observed.BID_ACCEPTED,
             "reject": Observed.BID_REJECTED,
+            "decline": Observed.ASK_FOR_BID_REJECTED,
             **_ENDS,
         },
         Observed.BID_ACCEPTED: {
@@ -148,11 +152,25 @@ WRITERS: Mapping[str, frozenset[Writer]] = {
     "stop": frozenset({Writer.STATE_UPDATER}),
 }
 
+#: What only follows an approval: the scheduler has taken *desired* out of *pending*.
+AFTER_APPROVAL = frozenset({"accept"})
+
+
+def _approved() -> frozenset[Observed]:
+    reached = {after for _, event, after in OBSERVED.edges() if event in AFTER_APPROVAL}
+    while more := {after for before, _, after in OBSERVED.edges() if before in reached} - reached:
+        reached |= more
+    return frozenset(reached) & OBSERVED.live
+
+
+#: The live states that nothing is in without an approval.
+APPROVED = _approved()
+
 MEANING: Mapping[Observed, str] = {
     Observed.NEW: "decided; nobody has been told yet",
     Observed.ASK_FOR_BID: "the node has been asked for a bid",
     Observed.ASK_FOR_BID_ACCEPTED: "the node bids and holds the resources",
-    Observed.ASK_FOR_BID_REJECTED: "the node would not",
+    Observed.ASK_FOR_BID_REJECTED: "the node would not, or did not wait for an approval",
     Observed.BID_ACCEPTED: "the node has been told to run it",
     Observed.BID_REJECTED: "its bid was not needed",
     Observed.PREPARING: "inputs are being fetched",
@@ -230,10 +248,14 @@ class Trigger(StrEnum):
     OPERATOR = "operator"
 
 
-def want(desired: Desired, observed: Observed) -> Want | None:
-    """What its node must be told about an execution in this state; None when nothing."""
+def want(desired: Desired, observed: Observed, *, reserved: bool) -> Want | None:
+    """What its node must be told about an execution in this state; None when nothing.
+
+    What is over here and still *reserved* may go on there.  A node that was lost is told so when
+    it says hello.
+    """
     if observed in OBSERVED.terminal:
-        return None
+        return Want.STOP if reserved and observed is not Observed.LOST else None
     if desired is Desired.STOPPED:
         rejected = observed is Observed.ASK_FOR_BID_ACCEPTED
         return Want.REJECT if rejected else Want.STOP
@@ -251,6 +273,11 @@ TOLD: Mapping[Want, str] = {
 def written_by(event: str) -> Writer:
     """Who writes *event* when it follows from what a node says or holds."""
     return Writer.COMPUTE_FORWARDER if event in TOLD.values() else Writer.ENDPOINT
+
+
+def need_approval(events: Iterable[str]) -> bool:
+    """Whether *events* can only have happened rightly to what the scheduler has approved."""
+    return not AFTER_APPROVAL.isdisjoint(events)
 
 
 _IMPLIED = ("ask", "bid", "accept", "start")

@@ -23,9 +23,10 @@ from nodes.upward import Inbound, Verdict
 from . import broker, journal
 from .lifecycle import OBSERVED, Observed, Trigger, Writer, path, written_by
 from .models import Execution, ExecutionOutput
-from .planners import compute_forwarder
+from .planners import compute_forwarder, unapproved
 from .transitions import (
     LockedExecution,
+    LockedNode,
     Observation,
     Outcome,
     execution_id,
@@ -33,12 +34,15 @@ from .transitions import (
     lock_executions,
     lock_nodes,
     observe,
+    order,
     release,
+    reserve,
     told,
 )
 
 #: Reports of these leave nothing for a scheduler to decide.
 _QUIET = frozenset({Observed.ASK_FOR_BID, Observed.BID_ACCEPTED})
+_ENDS = frozenset({Happened.DECLINE, Happened.COMPLETE, Happened.FAIL, Happened.CANCEL})
 _BAD = frozenset({Observed.FAILED, Observed.ASK_FOR_BID_REJECTED, Observed.LOST})
 
 
@@ -190,6 +194,7 @@ class _Batch:
         self.gone: list[LockedExecution] = []
         self.outputs: list[ExecutionOutput] = []
         self.late: list[tuple[LockedExecution, Report]] = []
+        self.unapproved: list[LockedExecution] = []
 
     def write(self) -> None:
         names = _names({frame.node for frame in self.frames})
@@ -198,12 +203,12 @@ class _Batch:
             for report in frame.reports:
                 self._take(names.get(frame.node, ""), report)
         freed = self._freed()
-        if freed:
-            lock_nodes(freed)
+        nodes = lock_nodes({*freed, *(e.node for e in self.unapproved)})
         observe(self.moves)
         told(self.told)
         give_up([e.id for e in self.gone])
         release(freed)
+        self._stop_unapproved(nodes)
         ExecutionOutput.objects.bulk_create(self.outputs, ignore_conflicts=True)
         self._record()
         self._ask_for_evaluations(freed)
@@ -234,6 +239,9 @@ class _Batch:
         if events is None:
             self._take_late(execution, report)
             return
+        if unapproved.lacks_approval(execution, events):
+            self._refuse(execution, report, name)
+            return
         for event in events:
             last = event == report.happened
             self._move(
@@ -257,12 +265,36 @@ class _Batch:
 
     def _take_late(self, execution: LockedExecution, report: Report) -> None:
         over = self.state[execution.id] in OBSERVED.terminal
-        ends = report.happened in (Happened.COMPLETE, Happened.FAIL, Happened.CANCEL)
-        if over and ends and execution.reserved and self.state[execution.id] is Observed.LOST:
+        if over and report.happened in _ENDS and execution.reserved:
             execution.reserved = False
             self.gone.append(execution)
         if over:
             self.late.append((execution, report))
+
+    def _refuse(self, execution: LockedExecution, report: Report, name: str) -> None:
+        """End what its node began without an approval; its resources go when it has stopped."""
+        moves = unapproved.refused(
+            execution.id,
+            self.state[execution.id],
+            actor=f"node:{name}",
+            releases=report.happened in _ENDS,
+        )
+        self._add(execution, moves)
+        self.unapproved.append(execution)
+
+    def _stop_unapproved(self, nodes: Mapping[UUID, LockedNode]) -> None:
+        """Order the nodes to stop what they began without an approval and have not ended yet."""
+        held = [execution for execution in self.unapproved if execution.reserved]
+        newest = {execution.node: nodes[execution.node].order_rev for execution in held}
+        orders = {}
+        for execution in held:
+            newest[execution.node] += 1
+            orders[execution.id] = newest[execution.node]
+        order(orders)
+        reserve({}, newest)
+        if orders:
+            after_commit(Hint.ORDERS)
+        unapproved.record(self.unapproved)
 
     def _move(
         self,
@@ -277,20 +309,23 @@ class _Batch:
     ) -> None:
         before = self.state[execution.id]
         after = OBSERVED.after(before, event)
-        self.moves.append(
-            Observation(
-                execution=execution.id,
-                before=before,
-                after=after,
-                writer=writer,
-                actor=actor,
-                reason=reason,
-                releases=after in OBSERVED.terminal,
-                told_rev=told_rev,
-                outcome=outcome or Outcome(),
-            )
+        move = Observation(
+            execution=execution.id,
+            before=before,
+            after=after,
+            writer=writer,
+            actor=actor,
+            reason=reason,
+            releases=after in OBSERVED.terminal,
+            told_rev=told_rev,
+            outcome=outcome or Outcome(),
         )
-        self.state[execution.id] = after
+        self._add(execution, [move])
+
+    def _add(self, execution: LockedExecution, moves: Sequence[Observation]) -> None:
+        self.moves += moves
+        self.state[execution.id] = moves[-1].after
+        execution.reserved = execution.reserved and not moves[-1].releases
 
     def _known(self, text: str) -> LockedExecution | None:
         key = execution_id(text)

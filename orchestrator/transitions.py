@@ -17,7 +17,7 @@ from django.db import connection
 from nodes.locks import Lock, lock_rows
 from nodes.protocol.resources import Resources
 
-from .lifecycle import Desired, Observed, Writer
+from .lifecycle import OBSERVED, Desired, Observed, Writer, written_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,36 @@ def lock_nodes(ids: Iterable[UUID]) -> dict[UUID, LockedNode]:
     }
 
 
+def steps(
+    execution: UUID,
+    observed: Observed,
+    events: Iterable[str],
+    *,
+    actor: str,
+    reason: str,
+    releases: bool = False,
+    outcome: Outcome | None = None,
+) -> list[Observation]:
+    """*events* one after the other; the one that ends it *releases*, and has the *outcome*."""
+    moves = []
+    for event in events:
+        before, observed = observed, OBSERVED.after(observed, event)
+        over = observed in OBSERVED.terminal
+        moves.append(
+            Observation(
+                execution=execution,
+                before=before,
+                after=observed,
+                writer=written_by(event),
+                actor=actor,
+                reason=reason,
+                releases=releases and over,
+                outcome=outcome if over and outcome else Outcome(),
+            )
+        )
+    return moves
+
+
 def observe(observations: Sequence[Observation]) -> int:
     """Write the observed lane of executions that the caller has locked; how many moved.
 
@@ -198,6 +228,16 @@ def told(revisions: Mapping[UUID, int]) -> None:
             "UPDATE orchestrator_execution e SET told_rev = greatest(e.told_rev, m.rev)"
             " FROM unnest(%s::uuid[], %s::bigint[]) AS m(id, rev) WHERE e.id = m.id"
             " AND e.told_rev < m.rev",
+            [list(revisions), list(revisions.values())],
+        )
+
+
+def order(revisions: Mapping[UUID, int]) -> None:
+    """Make these the newest orders about executions that the caller has locked."""
+    if revisions:
+        _execute(
+            "UPDATE orchestrator_execution e SET order_rev = m.rev"
+            " FROM unnest(%s::uuid[], %s::bigint[]) AS m(id, rev) WHERE e.id = m.id",
             [list(revisions), list(revisions.values())],
         )
 

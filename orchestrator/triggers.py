@@ -1,22 +1,66 @@
-"""Triggers that keep the lifecycle tables true whoever writes: code, admin, psql, bulk updates.
+"""Triggers that keep the tables true whoever writes: code, admin, psql, bulk updates.
 
 They refuse illegal moves, number the revisions and write the history, so the stream of one
-execution is gap-free by construction.
+execution is gap-free by construction; and they refuse to change what has been written for good.
 """
 
 from __future__ import annotations
 
 import pgtrigger
 
-from nodes.triggers import array, refuse_illegal
+from nodes.protocol.lifecycle import Lifecycle
+from nodes.triggers import Columns, array, broken, refuse, refuse_changes, refuse_illegal
 
-from .lifecycle import DESIRED, ENDED, JOB, OBSERVED, WRITERS, Desired, Observed
+from .lifecycle import AFTER_APPROVAL, DESIRED, ENDED, JOB, OBSERVED, WRITERS, Desired, Observed
 
 HISTORY = "orchestrator_executionhistory"
 
+EXECUTION = Columns(
+    fixed=(
+        *("id", "job_id", "node_id", "evaluation_id", "version", "round", "slot", "attempt"),
+        *("cpu", "memory", "disk", "gpu", "created_at"),
+    ),
+    rising=("order_rev", "told_rev", "settled"),
+    falling=("reserved",),
+    derived=("rev", "started_at", "ended_at"),
+    moving=("desired", "observed", "by_writer", "by_actor", "by_reason"),
+    free=("exit_code", "code", "message", "hint", "retryable", "ran"),
+)
+
+JOB_COLUMNS = Columns(
+    fixed=("id", "name", "created_at"),
+    rising=("version", "oldest_version", "round"),
+    derived=("rev", "updated_at", "ended_at"),
+    moving=("state",),
+    free=(
+        *("type", "priority", "count", "labels", "reason", "stop_requested", "stop_reason"),
+        *("progress", "tally", "created_by_id", "round_at"),
+    ),
+)
+
+#: Whoever submitted it may be deleted; the name in ``actor`` stays.
+JOB_VERSION = Columns(
+    fixed=("id", "job_id", "number", "spec", "digest", "created_at", "actor"),
+    free=("created_by_id",),
+)
+
+EVENT = Columns(
+    fixed=(
+        *("id", "xid", "at", "topic", "what", "actor", "message"),
+        *("job_id", "execution_id", "node_id", "data"),
+    )
+)
+
+EXECUTION_HISTORY = Columns(
+    fixed=(
+        *("execution_id", "rev", "lane", "before", "after", "writer", "actor", "reason"),
+        *("at", "xid"),
+    )
+)
+
 
 def execution_triggers() -> list[pgtrigger.Trigger]:
-    """A BEFORE INSERT and a BEFORE UPDATE trigger; see the module's docstring."""
+    """Legal beginnings and moves, written to the history; no end while resources are held."""
     return [
         pgtrigger.Trigger(
             name="execution_begins",
@@ -30,17 +74,52 @@ def execution_triggers() -> list[pgtrigger.Trigger]:
             operation=pgtrigger.Update,
             func=_MOVE,
         ),
+        refuse(
+            "execution_goes",
+            pgtrigger.Delete,
+            "an execution that holds resources of its node cannot be deleted",
+            when="OLD.reserved",
+        ),
     ]
 
 
-def job_triggers() -> list[pgtrigger.Trigger]:
-    """Legal moves of a job's state only; every change raises ``rev``."""
+def history_triggers() -> list[pgtrigger.Trigger]:
+    """Rows come from the triggers of executions alone, and stay as they are.
+
+    Whole partitions may be dropped: that fires no trigger.
+    """
     return [
+        refuse(
+            "history_begins",
+            pgtrigger.Insert,
+            "history is written by the trigger of executions alone",
+            when="pg_trigger_depth() = 0",
+        ),
+        _append_only("history_stays"),
+    ]
+
+
+def event_triggers() -> list[pgtrigger.Trigger]:
+    """The journal is appended to."""
+    return [_append_only("event_stays")]
+
+
+def job_triggers() -> list[pgtrigger.Trigger]:
+    """Legal beginnings and moves of a job's state only; every change raises ``rev``."""
+    return [
+        refuse(
+            "job_begins",
+            pgtrigger.Insert,
+            f"a job begins {JOB.initial}, in its first version, round and revision",
+            when=f"NEW.state <> '{JOB.initial}' OR (NEW.version, NEW.oldest_version, NEW.round,"
+            " NEW.rev) <> (1, 1, 1, 1)",
+        ),
         pgtrigger.Trigger(
             name="job_moves",
             when=pgtrigger.Before,
             operation=pgtrigger.Update,
-            func=refuse_illegal("state", JOB)
+            func=refuse_changes(JOB_COLUMNS)
+            + refuse_illegal("state", JOB)
             + f"""
                 NEW.rev := OLD.rev + 1;
                 NEW.updated_at := clock_timestamp();
@@ -51,25 +130,48 @@ def job_triggers() -> list[pgtrigger.Trigger]:
                 END IF;
                 RETURN NEW;
             """,
-        )
+        ),
     ]
 
 
-def _observed_moves() -> str:
-    return array(
-        {
-            f"{before}>{after}>{writer}"
-            for before, event, after in OBSERVED.edges()
-            for writer in WRITERS[event]
-        }
+def version_triggers() -> list[pgtrigger.Trigger]:
+    """A version is what was submitted; it goes with its job."""
+    return [
+        refuse(
+            "version_stays",
+            pgtrigger.Update,
+            "a version is never changed; submit a new one",
+            when=broken(JOB_VERSION),
+        ),
+        pgtrigger.Trigger(
+            name="version_goes",
+            when=pgtrigger.After,
+            operation=pgtrigger.Delete,
+            timing=pgtrigger.Deferred,  # Those who delete a job delete its versions first.
+            func="""
+                IF EXISTS (SELECT FROM orchestrator_job WHERE id = OLD.job_id) THEN
+                    RAISE EXCEPTION '%: a version is deleted with its job, not without it',
+                        TG_TABLE_NAME USING ERRCODE = 'check_violation';
+                END IF;
+                RETURN NULL;
+            """,
+        ),
+    ]
+
+
+def _append_only(name: str) -> pgtrigger.Trigger:
+    return refuse(
+        name,
+        pgtrigger.Update | pgtrigger.Delete,
+        "what is written here is neither changed nor deleted",
     )
 
 
-def _desired_moves() -> str:
+def _moves(lane: Lifecycle[Desired] | Lifecycle[Observed]) -> str:
     return array(
         {
             f"{before}>{after}>{writer}"
-            for before, event, after in DESIRED.edges()
+            for before, event, after in lane.edges()
             for writer in WRITERS[event]
         }
     )
@@ -80,9 +182,10 @@ _BEGIN = f"""
         RAISE EXCEPTION 'execution %: only the state-updater creates executions, not %',
             NEW.id, coalesce(NEW.by_writer, 'nobody') USING ERRCODE = 'check_violation';
     END IF;
-    IF NEW.observed <> '{Observed.NEW}' OR NEW.desired = '{Desired.STOPPED}' THEN
-        RAISE EXCEPTION 'execution %: begins as new, not %/%', NEW.id, NEW.desired, NEW.observed
-            USING ERRCODE = 'check_violation';
+    IF NEW.observed <> '{Observed.NEW}' OR NEW.desired = '{Desired.STOPPED}'
+       OR NEW.told_rev <> 0 OR NEW.started_at IS NOT NULL THEN
+        RAISE EXCEPTION 'execution %: begins as new and untold, not %/%',
+            NEW.id, NEW.desired, NEW.observed USING ERRCODE = 'check_violation';
     END IF;
     NEW.rev := 1;
     INSERT INTO {HISTORY} (execution_id, rev, lane, before, after, writer, actor, reason, at)
@@ -96,7 +199,11 @@ _BEGIN = f"""
     RETURN NEW;
 """  # noqa: S608 - only words of our own tables
 
+#: While *desired* is pending a CHECK refuses these; what was stopped may have been approved before.
+_APPROVED_FIRST = array({after for _, event, after in OBSERVED.edges() if event in AFTER_APPROVAL})
+
 _MOVE = f"""
+    {refuse_changes(EXECUTION)}
     IF NEW.observed IS DISTINCT FROM OLD.observed OR NEW.desired IS DISTINCT FROM OLD.desired THEN
         IF NEW.by_writer IS NULL THEN
             RAISE EXCEPTION 'execution %: a change of state must say who makes it (by_writer)',
@@ -105,10 +212,16 @@ _MOVE = f"""
         NEW.rev := OLD.rev + 1;
         IF NEW.observed IS DISTINCT FROM OLD.observed THEN
             IF NOT (OLD.observed || '>' || NEW.observed || '>' || NEW.by_writer)
-                   = ANY ({_observed_moves()}) THEN
+                   = ANY ({_moves(OBSERVED)}) THEN
                 RAISE EXCEPTION 'execution %: observed cannot go from % to % by the %',
                     OLD.id, OLD.observed, NEW.observed, NEW.by_writer
                     USING ERRCODE = 'check_violation';
+            END IF;
+            IF OLD.desired = '{Desired.STOPPED}' AND NEW.observed = ANY ({_APPROVED_FIRST})
+               AND NOT EXISTS (SELECT FROM {HISTORY} WHERE execution_id = OLD.id
+                               AND lane = 'desired' AND after = '{Desired.RUNNING}') THEN
+                RAISE EXCEPTION 'execution %: cannot be %, nobody has approved it',
+                    OLD.id, NEW.observed USING ERRCODE = 'check_violation';
             END IF;
             INSERT INTO {HISTORY}
                 (execution_id, rev, lane, before, after, writer, actor, reason, at)
@@ -132,7 +245,7 @@ _MOVE = f"""
             END IF;
         ELSIF NEW.desired IS DISTINCT FROM OLD.desired THEN
             IF NOT (OLD.desired || '>' || NEW.desired || '>' || NEW.by_writer)
-                   = ANY ({_desired_moves()}) THEN
+                   = ANY ({_moves(DESIRED)}) THEN
                 RAISE EXCEPTION 'execution %: desired cannot go from % to % by the %',
                     OLD.id, OLD.desired, NEW.desired, NEW.by_writer
                     USING ERRCODE = 'check_violation';

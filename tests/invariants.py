@@ -71,11 +71,14 @@ _ALWAYS = {
         WHERE (n.allocated_cpu, n.allocated_memory, n.allocated_disk, n.allocated_gpu)
               IS DISTINCT FROM (s.cpu, s.memory, s.disk, s.gpu)
     """,
-    "one wanted execution a slot": """
+    "one approved execution a slot, or as many bids as the job asks for": """
         SELECT j.name, e.slot, count(*), array_agg(e.id || ' ' || e.desired || '/' || e.observed)
         FROM orchestrator_execution e JOIN orchestrator_job j ON j.id = e.job_id
+        LEFT JOIN orchestrator_jobversion v ON v.job_id = e.job_id AND v.number = e.version
         WHERE e.desired <> 'stopped'
-        GROUP BY j.name, e.slot HAVING count(*) > 1
+        GROUP BY j.name, e.slot
+        HAVING count(*) > CASE WHEN bool_or(e.desired = 'running') THEN 1
+                               ELSE max(coalesce((v.spec ->> 'ask')::int, 1)) END
     """,
     "no slot beyond the count": """
         SELECT j.name, e.slot, j.count
@@ -178,10 +181,22 @@ def _broken(cursor: Cursor, rules: dict[str, str]) -> Iterator[str]:
 
 
 def _illegal_moves(cursor: Cursor) -> Iterator[str]:
-    cursor.execute("SELECT DISTINCT lane, before, after, writer FROM orchestrator_executionhistory")
+    cursor.execute(_MOVES_SEEN, [sorted(map(str, OBSERVED.terminal))])
     seen = set(cursor.fetchall())
     legal = {*_moves("observed", OBSERVED), *_moves("desired", DESIRED), *_BEGINNINGS}
-    yield from _named("is no legal move", sorted(move for move in seen - legal if not _ends(move)))
+    yield from _named("is no legal move", sorted(seen - legal))
+
+
+#: Every kind of move, but for those that close the desired lane with a terminal observation of
+#: the same writer in the same revision: whoever may write that may close.
+_MOVES_SEEN = """
+    SELECT DISTINCT lane, before, after, writer FROM orchestrator_executionhistory h
+    WHERE NOT (lane = 'desired' AND before IN ('pending', 'running') AND after = 'stopped'
+               AND EXISTS (SELECT FROM orchestrator_executionhistory o
+                           WHERE o.execution_id = h.execution_id AND o.rev = h.rev
+                             AND o.lane = 'observed' AND o.writer = h.writer
+                             AND o.after = ANY (%s)))
+"""
 
 
 _BEGINNINGS = {
@@ -197,12 +212,6 @@ def _moves(lane: str, table: Lifecycle[Any]) -> set[tuple[str, str, str, str]]:
         for before, event, after in table.edges()
         for writer in WRITERS[event]
     }
-
-
-def _ends(move: tuple[str, str, str, str]) -> bool:
-    """Whether it closes the desired lane with a terminal observation, which anybody may make."""
-    lane, before, after, _writer = move
-    return lane == "desired" and before in ("pending", "running") and after == "stopped"
 
 
 def _named(what: str, rows: list[Any]) -> Iterator[str]:

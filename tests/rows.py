@@ -30,12 +30,23 @@ def job(**differing: Any) -> Job:
     """A stored job with its first version, nobody having asked for its evaluation."""
     columns = {key: differing.pop(key) for key in ("state", "progress") if key in differing}
     it = job_spec(**differing)
-    row = Job.objects.create(
-        name=it.name, type=it.type, priority=it.priority, count=it.count, **columns
-    )
+    row = Job.objects.create(name=it.name, type=it.type, priority=it.priority, count=it.count)
     JobVersion.objects.create(
         job=row, number=1, spec=spec.canonical(it), digest=spec.digest(it), actor="test"
     )
+    if columns:  # A job begins pending and goes on from there.
+        Job.objects.filter(pk=row.pk).update(**columns)
+        row.refresh_from_db()
+    return row
+
+
+def version(of: Job, stored: Any, *, actor: str = "test") -> JobVersion:
+    """The next version of a job, its specification being whatever *stored* is."""
+    row = JobVersion.objects.create(
+        job=of, number=of.version + 1, spec=stored, digest="", actor=actor
+    )
+    Job.objects.filter(pk=of.pk).update(version=row.number)
+    of.refresh_from_db()
     return row
 
 

@@ -11,6 +11,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from nodes.models import CurrentXid, Xid8Field
+from orchestrator import triggers
 
 
 class ClusterSetting(models.Model):
@@ -19,7 +20,7 @@ class ClusterSetting(models.Model):
     id = models.SmallIntegerField(primary_key=True, default=1)
     scheduling_paused = models.BooleanField(default=False)
     paused_reason = models.TextField(blank=True, default="")
-    paused_by = models.CharField(max_length=150, blank=True, default="")
+    paused_by = models.TextField(blank=True, default="")
     paused_at = models.DateTimeField(null=True, blank=True)
     algorithm = models.CharField(
         max_length=16, choices=[("binpack", "bin-packing"), ("spread", "spread")], default="binpack"
@@ -47,7 +48,7 @@ class Event(models.Model):
     at = models.DateTimeField(db_default=Now())
     topic = models.CharField(max_length=16)
     what = models.CharField(max_length=48)
-    actor = models.CharField(max_length=150, default="")
+    actor = models.TextField(default="")
     message = models.TextField(default="")
     job_id = models.UUIDField(null=True)
     execution_id = models.UUIDField(null=True)
@@ -55,6 +56,7 @@ class Event(models.Model):
     data = models.JSONField(default=dict)
 
     class Meta:
+        triggers = triggers.event_triggers()
         indexes = [
             models.Index(fields=["xid", "id"], name="event_feed"),
             models.Index(fields=["job_id", "-id"], name="event_of_job"),

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from nodes.models import CurrentXid, Node, Xid8Field, known
 from nodes.protocol.resources import Resources
 from orchestrator import triggers
-from orchestrator.lifecycle import DESIRED, OBSERVED, Desired, Observed
+from orchestrator.lifecycle import APPROVED, DESIRED, OBSERVED, Desired, Observed
 
 from .evaluations import Evaluation
 from .jobs import Job
@@ -75,7 +75,7 @@ class Execution(models.Model):
     retryable = models.BooleanField(default=True)
     ran = models.FloatField(null=True, blank=True)
     by_writer = models.CharField(max_length=32, null=True, blank=True)
-    by_actor = models.CharField(max_length=150, null=True, blank=True)
+    by_actor = models.TextField(null=True, blank=True)
     by_reason = models.TextField(null=True, blank=True)
 
     class Meta:
@@ -117,6 +117,23 @@ class Execution(models.Model):
                 name="live_executions_hold_their_resources",
                 condition=Q(observed__in=TERMINAL) | Q(reserved=True),
             ),
+            models.CheckConstraint(
+                name="nothing_runs_without_approval",
+                condition=~Q(observed__in=known(tuple(APPROVED))) | ~Q(desired="pending"),
+            ),
+            models.CheckConstraint(
+                name="only_what_has_ended_is_settled",
+                condition=Q(observed__in=TERMINAL) | Q(settled=False),
+            ),
+            models.CheckConstraint(
+                name="execution_numbers_are_counted",
+                condition=Q(slot__gte=0, attempt__gte=1, version__gte=1, round__gte=1)
+                & Q(order_rev__gte=1),
+            ),
+            models.CheckConstraint(
+                name="execution_needs_are_not_negative",
+                condition=Q(cpu__gte=0, memory__gte=0, disk__gte=0, gpu__gte=0),
+            ),
             models.UniqueConstraint(
                 name="one_wanted_execution_per_slot",
                 fields=["job", "slot"],
@@ -152,10 +169,13 @@ class ExecutionHistory(models.Model):
     before = models.CharField(max_length=24)
     after = models.CharField(max_length=24)
     writer = models.CharField(max_length=32)
-    actor = models.CharField(max_length=150, default="")
+    actor = models.TextField(default="")
     reason = models.TextField(default="")
     at = models.DateTimeField()
     xid = Xid8Field(db_default=CurrentXid())
+
+    class Meta:
+        triggers = triggers.history_triggers()
 
 
 class ExecutionOutput(models.Model):

@@ -6,7 +6,7 @@ import uuid
 
 from django.contrib.auth.models import User
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from nodes.models import known
@@ -61,6 +61,14 @@ class Job(models.Model):
                 name="job_state_is_known", condition=Q(state__in=known(JOB.states))
             ),
             models.CheckConstraint(
+                name="job_type_is_known", condition=Q(type__in=known(tuple(JobType)))
+            ),
+            models.CheckConstraint(
+                name="job_numbers_are_counted",
+                condition=Q(oldest_version__gte=1, oldest_version__lte=F("version"))
+                & Q(round__gte=1),
+            ),
+            models.CheckConstraint(
                 name="job_priority_in_range", condition=Q(priority__gte=1, priority__lte=100)
             ),
             models.CheckConstraint(name="job_count_not_negative", condition=Q(count__gte=0)),
@@ -84,11 +92,13 @@ class JobVersion(models.Model):
     digest = models.CharField(max_length=64)
     created_at = models.DateTimeField(db_default=Now())
     created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL)
-    actor = models.CharField(max_length=150, default="")
+    actor = models.TextField(default="")
 
     class Meta:
+        triggers = triggers.version_triggers()
         constraints = [
-            models.UniqueConstraint(fields=["job", "number"], name="one_version_per_number")
+            models.UniqueConstraint(fields=["job", "number"], name="one_version_per_number"),
+            models.CheckConstraint(name="version_numbers_are_counted", condition=Q(number__gte=1)),
         ]
 
     def __str__(self) -> str:
@@ -98,7 +108,7 @@ class JobVersion(models.Model):
 class IdempotencyKey(models.Model):
     """The answer once given to a request, so that a repeat gets it again (kept 24 hours)."""
 
-    actor = models.CharField(max_length=150)
+    actor = models.TextField()
     key = models.CharField(max_length=255)
     request_digest = models.CharField(max_length=64)
     status = models.SmallIntegerField()

@@ -29,7 +29,6 @@ from orchestrator.lifecycle import (
     Writer,
     path,
     want,
-    written_by,
 )
 from orchestrator.models import Execution
 from orchestrator.spec import JobSpec
@@ -43,7 +42,10 @@ from orchestrator.transitions import (
     lock_nodes,
     observe,
     release,
+    steps,
 )
+
+from . import unapproved
 
 
 class _Row(NamedTuple):
@@ -63,11 +65,12 @@ class _Row(NamedTuple):
     memory: int
     disk: int
     gpu: int
+    reserved: bool
 
 
 _COLUMNS = """
     e.id, e.node_id, e.job_id, j.name, e.version, e.slot, e.attempt, e.desired, e.observed,
-    e.order_rev, e.cpu, e.memory, e.disk, e.gpu
+    e.order_rev, e.cpu, e.memory, e.disk, e.gpu, e.reserved
 """
 
 # One statement, so one snapshot: an order revision is given under the node's lock and becomes
@@ -161,6 +164,7 @@ def _catch_up(node: UUID, held: Mapping[UUID, Held], *, partial: bool) -> list[O
     freed = Resources()
     forgotten: list[UUID] = []
     stops: list[Order] = []
+    eager: list[LockedExecution] = []
     for execution in locked.values():
         if execution.node != node:
             continue
@@ -179,7 +183,13 @@ def _catch_up(node: UUID, held: Mapping[UUID, Held], *, partial: bool) -> list[O
         elif over and holding.state is not Holding.ENDED:
             stops.append(Order(execution=str(execution.id), want=Want.STOP, rev=0))
         elif not over and holding.state in _PROVES:
-            moves += _proven(execution, _PROVES[holding.state])
+            events = path(execution.observed, _PROVES[holding.state]) or ()
+            if unapproved.lacks_approval(execution, events):
+                moves += unapproved.refused(execution.id, execution.observed, actor="node")
+                eager.append(execution)
+                stops.append(Order(execution=str(execution.id), want=Want.STOP, rev=0))
+            else:
+                moves += _proven(execution, events)
     if freed != Resources():
         lock_nodes([node])
     observe(moves)
@@ -190,6 +200,7 @@ def _catch_up(node: UUID, held: Mapping[UUID, Held], *, partial: bool) -> list[O
     # Also of those that are over here: their job may wait for the node to come back.
     changed = {locked[key].job for key in (*(move.execution for move in moves), *forgotten)}
     broker.enqueue(changed, Trigger.EXECUTION_UPDATE)
+    unapproved.record(eager)
     _record_strangers(node, [key for key in held if key not in locked])
     return stops
 
@@ -221,24 +232,11 @@ def _moves_of_one_not_held(execution: LockedExecution) -> list[Observation]:
     ]
 
 
-def _proven(execution: LockedExecution, happened: Happened) -> list[Observation]:
+def _proven(execution: LockedExecution, events: Sequence[str]) -> list[Observation]:
     """What must have happened, since the node holds it in this state."""
-    moves = []
-    state = execution.observed
-    for event in path(state, happened) or ():
-        after = OBSERVED.after(state, event)
-        moves.append(
-            Observation(
-                execution=execution.id,
-                before=state,
-                after=after,
-                writer=written_by(event),
-                actor="node",
-                reason="the node holds it so",
-            )
-        )
-        state = after
-    return moves
+    return steps(
+        execution.id, execution.observed, events, actor="node", reason="the node holds it so"
+    )
 
 
 def _record_strangers(node: UUID, unknown: Sequence[UUID]) -> None:
@@ -264,7 +262,7 @@ def _orders(rows: Sequence[_Row]) -> list[Order | None]:
 
 def _order(row: _Row, spec: JobSpec) -> Order | None:
     """The order in one row; None when there is nothing left to say."""
-    wanted = want(Desired(row.desired), Observed(row.observed))
+    wanted = want(Desired(row.desired), Observed(row.observed), reserved=row.reserved)
     if wanted is None:
         return None
     begins = wanted in (Want.BID, Want.RUN)

@@ -157,7 +157,7 @@ class TestAlone:
                 "INSERT INTO orchestrator_job (id, name, type, priority, version, round, state,"
                 " reason, stop_requested, stop_reason, count, progress, tally, labels, rev,"
                 " oldest_version) SELECT gen_random_uuid(), 'more-' || n, type, priority, 1, 1,"
-                " 'queued', '', false, '', 1, '{}', '{}', '{}', 1, 1"
+                " 'pending', '', false, '', 1, '{}', '{}', '{}', 1, 1"
                 " FROM orchestrator_job, generate_series(1, 20000) n WHERE id = %s",
                 [template.pk],
             )

@@ -3,7 +3,8 @@
 import pytest
 from django.db import connection
 
-from orchestrator.models import Evaluation, Execution, ExecutionHistory, Job
+from orchestrator.lifecycle import Desired
+from orchestrator.models import Evaluation, Execution, Job
 from tests import rows
 from tests.invariants import violations, violations_of_proofs, violations_when_quiet
 
@@ -54,7 +55,9 @@ def test_a_slot_that_completed_twice(cursor, completed):
 
 
 def test_a_revision_that_is_missing(cursor, completed):
-    ExecutionHistory.objects.filter(execution=completed, lane="observed", after="running").delete()
+    untriggered(
+        "DELETE FROM orchestrator_executionhistory WHERE lane = 'observed' AND after = 'running'"
+    )
     assert any("every revision" in it for it in violations(cursor))
     assert any("where the last one ended" in it for it in violations(cursor))
 
@@ -65,6 +68,45 @@ def test_a_move_that_is_illegal(cursor, completed):
     )
     (found,) = violations(cursor)
     assert found == "observed new bid_accepted endpoint is no legal move"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "UPDATE orchestrator_executionhistory SET writer = 'compute-forwarder'"
+        " WHERE lane = 'desired' AND after = 'stopped'",
+        "UPDATE orchestrator_executionhistory SET rev = rev - 1"
+        " WHERE lane = 'desired' AND after = 'stopped'",
+        "UPDATE orchestrator_executionhistory SET after = 'publishing' WHERE after = 'completed'",
+    ],
+    ids=["by another than who ended it", "before it ended", "without an end"],
+)
+def test_a_desired_lane_that_nobody_had_a_right_to_close(cursor, completed, forged):
+    untriggered(forged)
+    assert any(
+        it.startswith("desired running stopped") and "no legal move" in it
+        for it in violations(cursor)
+    )
+
+
+def test_a_slot_that_asks_more_nodes_than_its_job_says(cursor):
+    job = rows.job(ask=2)
+    rule = "one approved execution a slot"
+    for _ in range(2):
+        rows.execution(job, rows.node(), observed="ask_for_bid")
+    assert violations(cursor) == []
+    third = rows.execution(job, rows.node(), observed="ask_for_bid_accepted")
+    assert [rule in it for it in violations(cursor)] == [True]
+    rows.wish(third, Desired.STOPPED)
+    assert violations(cursor) == []
+
+
+def test_a_slot_that_runs_and_asks_still(cursor):
+    job = rows.job(ask=2)
+    rows.execution(job, rows.node(), observed="running")
+    rows.execution(job, rows.node(), observed="ask_for_bid")
+    (found,) = violations(cursor)
+    assert "one approved execution a slot" in found
 
 
 def test_a_state_without_its_history(cursor, completed):

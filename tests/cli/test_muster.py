@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import yaml
 from django.db import connection
-from django.db.models.functions import Now
 
 from nodes.models import Node
 from orchestrator.models import ExecutionOutput, Job
@@ -35,7 +34,7 @@ task:
 
 
 def end(state):
-    Job.objects.update(state=state, ended_at=Now(), reason="it ended")
+    Job.objects.update(state=state, reason="it ended")
 
 
 # --- submitting ------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from dashboard import rendering
-from orchestrator.models import ClusterSetting, Evaluation, Execution, Job, JobVersion
+from orchestrator.models import ClusterSetting, Evaluation, Execution, Job
 from tests import rows
 
 pytestmark = pytest.mark.django_db
@@ -97,9 +97,8 @@ def test_a_job_is_found_by_its_name_too(scene, operator):
 
 
 def test_what_users_wrote_is_text(operator):
-    job = rows.job(name="a-job")
-    Job.objects.filter(pk=job.pk).update(name=NASTY, reason=NASTY, state="queued")
-    JobVersion.objects.filter(job=job).update(spec={"name": NASTY, NASTY: [NASTY]}, actor=NASTY)
+    job = Job.objects.create(name=NASTY, type="batch", reason=NASTY)
+    rows.version(job, {"name": NASTY, NASTY: [NASTY]}, actor=NASTY)
     node = rows.node(name=f"n{NASTY}", labels={NASTY: NASTY}, attributes={NASTY: NASTY})
     made = rows.execution(job, node, observed="running")
     Execution.objects.filter(pk=made.pk).update(message=NASTY, hint=NASTY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nodes.protocol.lifecycle import APPROVAL, CONNECTION, Lifecycle
-from orchestrator.lifecycle import DESIRED, JOB, MEANING, OBSERVED, WRITERS
+from orchestrator.lifecycle import AFTER_APPROVAL, DESIRED, JOB, MEANING, OBSERVED, WRITERS
 
 PAGE = Path(__file__).parents[2] / "docs" / "states.md"
 
@@ -34,7 +34,7 @@ def page() -> str:
     for title, sentence, table in _SECTIONS:
         parts += [f"## {title}", sentence, _diagram(table)]
         if table is OBSERVED:
-            parts += [_meanings(), _writers()]
+            parts += [_meanings(), _writers(), _approval()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,6 +54,14 @@ def _writers() -> str:
         if OBSERVED.sources(event) or DESIRED.sources(event)
     ]
     return "\n".join(["| event | who may write it |", "|---|---|", *rows])
+
+
+def _approval() -> str:
+    events = ", ".join(f"*{event}*" for event in sorted(AFTER_APPROVAL))
+    return (
+        f"Only after an approval, when *desired* is no longer *pending*: {events}. A node that "
+        "goes on without one is told to stop, and the execution ends as `ask_for_bid_rejected`."
+    )
 
 
 if __name__ == "__main__":

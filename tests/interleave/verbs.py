@@ -43,7 +43,8 @@ def report(it: Scene, happened: Happened, **facts: object) -> None:
 def take_orders(it: Scene) -> None:
     """The node has taken whatever it was told of the execution."""
     execution = it.execution
-    wanted = want(Desired(execution.desired), Observed(execution.observed))
+    states = Desired(execution.desired), Observed(execution.observed)
+    wanted = want(*states, reserved=execution.reserved)
     told = ((str(execution.pk), wanted),) if wanted else ()
     endpoint.receive([Inbound(it.node.pk, 1, 1, execution.order_rev, told, ())])
 

@@ -34,8 +34,12 @@ def hello(**changes):
     return msgspec.structs.replace(HELLO, **changes)
 
 
-def node(name="n", **columns):
-    return Node.objects.create(name=name, **{"approval": "approved", **columns})
+def node(name="n", approval="approved", **columns):
+    made = Node.objects.create(name=name, approval=approval)
+    if columns:  # What a node does not begin with, it comes to.
+        Node.objects.filter(pk=made.pk).update(**columns)
+        made.refresh_from_db()
+    return made
 
 
 def greet(of, said=HELLO):

@@ -83,8 +83,7 @@ def test_an_order_of_the_largest_task_fits_a_frame():
     job = rows.job(name="j" * 63, count=MOST_COUNT, task=task)
     with pytest.raises(InvalidSpec, match="1 mistake"):
         rows.job_spec(task={"command": [*task["command"], "x"]})
-    rows.execution(job, node, slot=MOST_COUNT - 1)
-    Execution.objects.update(attempt=2**31 - 1)
+    rows.execution(job, node, slot=MOST_COUNT - 1, attempt=2**31 - 1)
     [told] = compute_forwarder.orders({node.pk: 0})
     frame = codec.encode(Orders(2**53, 2**53, 2**53, told.orders))
     assert codec.decode_from_server(frame).items == told.orders
@@ -117,6 +116,20 @@ def test_what_the_node_holds_proves_what_it_was_told():
     asked = rows.execution(job, node)
     desired(node, (asked.pk, Holding.BID))
     assert state(asked) == ("pending", "ask_for_bid_accepted")
+
+
+@pytest.mark.parametrize("holding", [Holding.PREPARING, Holding.RUNNING])
+@pytest.mark.parametrize("observed", [Observed.NEW, Observed.ASK_FOR_BID_ACCEPTED])
+def test_what_the_node_holds_without_an_approval_is_refused_and_stopped(observed, holding):
+    node, job = rows.node(), rows.job()
+    asked = rows.execution(job, node, observed=observed, cpu=300)
+    for _ in range(2):  # The answer to the first hello may have been lost.
+        assert desired(node, (asked.pk, holding)) == {str(asked.pk): Want.STOP}
+        assert (*state(asked), asked.reserved) == ("stopped", "ask_for_bid_rejected", True)
+    assert Event.objects.filter(what="not-approved", execution_id=asked.pk).count() == 1
+    assert desired(node) == {}
+    node.refresh_from_db()
+    assert (node.allocated_cpu, Execution.objects.filter(reserved=True).exists()) == (0, False)
 
 
 def test_a_lost_execution_that_the_node_still_runs_is_stopped():

@@ -4,6 +4,7 @@ import pytest
 
 from nodes.protocol.messages import Happened, Want
 from orchestrator.lifecycle import (
+    APPROVED,
     DESIRED,
     JOB,
     MEANING,
@@ -14,6 +15,7 @@ from orchestrator.lifecycle import (
     IllegalTransition,
     JobState,
     Observed,
+    need_approval,
     path,
     want,
 )
@@ -63,11 +65,20 @@ def test_an_ended_job_can_only_be_renewed(state):
 @pytest.mark.parametrize("observed", sorted(OBSERVED.terminal))
 @pytest.mark.parametrize("desired", sorted(Desired))
 def test_a_node_is_told_nothing_about_what_is_over(desired, observed):
-    assert want(desired, observed) is None
+    assert want(desired, observed, reserved=False) is None
+
+
+@pytest.mark.parametrize("observed", sorted(OBSERVED.terminal - {Observed.LOST}))
+def test_what_is_over_and_may_go_on_at_its_node_is_stopped(observed):
+    assert want(Desired.STOPPED, observed, reserved=True) is Want.STOP
+
+
+def test_a_lost_node_is_told_what_to_stop_when_it_says_hello():
+    assert want(Desired.STOPPED, Observed.LOST, reserved=True) is None
 
 
 def test_a_bid_that_is_not_needed_is_rejected_and_anything_else_is_stopped():
-    told = {state: want(Desired.STOPPED, state) for state in LIVE}
+    told = {state: want(Desired.STOPPED, state, reserved=True) for state in LIVE}
     assert told.pop(Observed.ASK_FOR_BID_ACCEPTED) is Want.REJECT
     assert set(told.values()) == {Want.STOP}
 
@@ -76,6 +87,23 @@ def test_what_happened_implies_what_must_have_been_said_before():
     assert path(Observed.NEW, Happened.COMPLETE) == ("accept", "start", "complete")
     assert path(Observed.ASK_FOR_BID, Happened.START) == ("bid", "accept", "start")
     assert path(Observed.RUNNING, Happened.START) is None
+
+
+def test_what_runs_has_been_approved():
+    assert {
+        Observed.BID_ACCEPTED,
+        Observed.PREPARING,
+        Observed.RUNNING,
+        Observed.PUBLISHING,
+    } == APPROVED
+    assert need_approval(path(Observed.ASK_FOR_BID, Happened.START))
+    assert not need_approval(path(Observed.NEW, Happened.BID))
+    assert not need_approval(path(Observed.RUNNING, Happened.COMPLETE))
+
+
+@pytest.mark.parametrize("observed", [Observed.ASK_FOR_BID, Observed.ASK_FOR_BID_ACCEPTED])
+def test_a_node_may_withdraw_before_anybody_approved(observed):
+    assert path(observed, Happened.DECLINE) == ("decline",)
 
 
 @pytest.mark.parametrize("wanted", sorted(TOLD))

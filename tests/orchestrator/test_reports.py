@@ -8,6 +8,7 @@ from nodes.upward import Inbound, Verdict
 from orchestrator import reports
 from orchestrator.lifecycle import Desired, Observed
 from orchestrator.models import BrokerTrigger, Event, ExecutionHistory, ExecutionOutput
+from orchestrator.planners import compute_forwarder
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -153,6 +154,17 @@ def test_a_lost_node_keeps_its_reservation_until_it_reports_the_execution_gone()
     assert Event.objects.filter(what="late-report", execution_id=running.pk).exists()
 
 
+@pytest.mark.parametrize(
+    "ends", [Happened.DECLINE, Happened.COMPLETE, Happened.FAIL, Happened.CANCEL]
+)
+def test_every_end_that_comes_late_gives_the_resources_back_once(ends):
+    node, job = rows.node(), rows.job()
+    asked = rows.execution(job, node, observed=Observed.ASK_FOR_BID, cpu=500)
+    reports.lose([node.pk], reason="silent")
+    reports.receive([frame(node, (asked, ends), (asked, ends))])
+    assert (state(asked)[1], asked.reserved, allocated(node)) == ("lost", False, 0)
+
+
 def test_many_nodes_at_once_are_written_with_a_bounded_number_of_queries(
     django_assert_max_num_queries,
 ):
@@ -174,3 +186,83 @@ def test_a_rejected_bid_is_over_as_soon_as_the_node_has_taken_it():
     )
     reports.receive([frame(node, told=[(bidding, Want.REJECT)], order_rev=bidding.order_rev)])
     assert (state(bidding), allocated(node)) == (("stopped", "bid_rejected"), 0)
+
+
+UNAPPROVED = [Observed.NEW, Observed.ASK_FOR_BID, Observed.ASK_FOR_BID_ACCEPTED]
+
+
+def orders(node, above):
+    """What the node must still be told, above a revision."""
+    found = compute_forwarder.orders({node.pk: above})
+    return {order.execution: order.want for told in found for order in told.orders}
+
+
+@pytest.mark.parametrize("observed", UNAPPROVED)
+@pytest.mark.parametrize("happened", [Happened.PREPARE, Happened.START, Happened.PUBLISH])
+def test_what_a_node_begins_before_anybody_approved_it_is_refused_and_stopped(observed, happened):
+    node, job = rows.node(), rows.job()
+    asked = rows.execution(job, node, observed=observed, cpu=500)
+    reports.receive([frame(node, (asked, happened))])
+    assert state(asked) == ("stopped", "ask_for_bid_rejected")
+    assert (asked.code, asked.started_at, asked.reserved) == ("not-approved", None, True)
+    assert allocated(node) == 500, "it may still run there"
+    assert asked.order_rev == node.order_rev
+    assert orders(node, asked.order_rev - 1) == {str(asked.pk): Want.STOP}
+    assert triggers(job) == ["execution-failed"]
+    said = Event.objects.get(what="not-approved", execution_id=asked.pk)
+    assert "before anybody had approved it; the node is told to stop it" in said.message
+
+
+def test_what_was_begun_without_an_approval_gives_its_resources_back_when_it_has_stopped():
+    node, job = rows.node(), rows.job()
+    asked = rows.execution(job, node, observed=Observed.ASK_FOR_BID, cpu=500)
+    reports.receive([frame(node, (asked, Happened.START))])
+    asked.refresh_from_db()
+    reports.receive(
+        [frame(node, told=[(asked, Want.STOP)], seq=2, order_rev=asked.order_rev)],
+    )
+    assert orders(node, 0) == {}
+    reports.receive([frame(node, (asked, Happened.CANCEL), seq=3)])
+    assert (state(asked)[1], asked.reserved) == ("ask_for_bid_rejected", False)
+    assert allocated(node) == 0
+    assert BrokerTrigger.objects.filter(node_id=node.pk).exists()
+
+
+@pytest.mark.parametrize("said", [(Happened.COMPLETE,), (Happened.START, Happened.FAIL)])
+def test_what_ran_to_its_end_without_an_approval_did_not_run_for_the_job(said):
+    node, job = rows.node(), rows.job()
+    asked = rows.execution(job, node, observed=Observed.ASK_FOR_BID, cpu=500)
+    reports.receive([frame(node, *((asked, happened) for happened in said))])
+    assert (state(asked)[1], asked.reserved) == ("ask_for_bid_rejected", False)
+    assert (allocated(node), orders(node, 0)) == (0, {})
+    assert Event.objects.filter(what="not-approved", execution_id=asked.pk).count() == 1
+
+
+def test_an_approval_whose_acknowledgement_was_lost_is_one_all_the_same():
+    node, job = rows.node(), rows.job()
+    asked = rows.execution(job, node, observed=Observed.ASK_FOR_BID_ACCEPTED)
+    rows.wish(asked, Desired.RUNNING)
+    reports.receive([frame(node, (asked, Happened.START))])
+    assert state(asked) == ("running", "running")
+
+
+@pytest.mark.parametrize("approved", [True, False])
+def test_what_was_stopped_has_begun_rightly_only_if_it_was_approved_before(approved):
+    node, job = rows.node(), rows.job()
+    asked = rows.execution(job, node, observed=Observed.ASK_FOR_BID_ACCEPTED)
+    if approved:
+        rows.wish(asked, Desired.RUNNING)
+    rows.wish(asked, Desired.STOPPED)
+    reports.receive([frame(node, (asked, Happened.START))])
+    assert state(asked) == ("stopped", "running" if approved else "ask_for_bid_rejected")
+    assert orders(node, asked.order_rev - 1) == {str(asked.pk): Want.STOP}
+
+
+def test_a_bid_may_be_withdrawn():
+    node, job = rows.node(), rows.job()
+    bidding = rows.execution(job, node, observed=Observed.ASK_FOR_BID_ACCEPTED, cpu=500)
+    reports.receive([frame(node, (bidding, Happened.DECLINE))])
+    assert state(bidding) == ("stopped", "ask_for_bid_rejected")
+    assert allocated(node) == 0
+    steps = ExecutionHistory.objects.filter(execution=bidding, lane="observed")
+    assert not steps.filter(after="bid_accepted").exists()

@@ -13,7 +13,7 @@ from orchestrator import broker, endpoint, stored
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import Execution, Job, JobVersion
 from orchestrator.planners import compute_forwarder
-from orchestrator.spec import selectors
+from orchestrator.spec import canonical, selectors
 from orchestrator.stored import SpecCache
 from orchestrator.worker import Worker
 from orchestrator.worker.identity import Identity
@@ -35,13 +35,12 @@ def worker():
 @pytest.fixture
 def job():
     """A job that an earlier release accepted, and this one would not."""
-    row = rows.job(name="of-old", task={"command": ["true"]})
-    version = JobVersion.objects.get(job=row)
-    version.spec |= {"constraints": [LONG], "affinities": [{"match": LONG, "weight": 50}]}
-    version.spec["task"]["config"] = {"user": "nobody"}
-    version.spec["retry"]["max_delay"] = 1.0
-    version.digest = "of the specification as it was"
-    version.save(update_fields=["spec", "digest"])
+    it = canonical(rows.job_spec(name="of-old", task={"command": ["true"]}))
+    it |= {"constraints": [LONG], "affinities": [{"match": LONG, "weight": 50}]}
+    it["task"]["config"] = {"user": "nobody"}
+    it["retry"]["max_delay"] = 1.0
+    row = Job.objects.create(name="of-old", type="batch")
+    JobVersion.objects.create(job=row, number=1, spec=it, digest="of the specification as it was")
     assert len(LONG) > selectors.LONGEST
     broker.enqueue(row.pk, Trigger.JOB_SUBMIT)
     return row

@@ -1,10 +1,15 @@
 """What the database refuses, whoever writes."""
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.contrib.auth.models import User
+from django.db import IntegrityError, connection, transaction
 
+from nodes import triggers as node_tables
+from nodes.locks import Lock, lock_rows
+from nodes.models import Node, NodeSession
+from orchestrator import endpoint, triggers
 from orchestrator.lifecycle import Desired, Observed
-from orchestrator.models import Execution, ExecutionHistory
+from orchestrator.models import Event, Execution, ExecutionHistory, Job, JobVersion
 from tests import rows
 
 pytestmark = pytest.mark.django_db
@@ -15,9 +20,36 @@ def execution():
     return rows.execution(rows.job(), rows.node())
 
 
+@pytest.fixture
+def running():
+    """A running execution of a job of two versions and two rounds, with a line in the journal."""
+    job = rows.job()
+    rows.version(job, {})
+    Job.objects.update(oldest_version=2, round=2)
+    Event.objects.create(topic="job", what="submit", message="somebody submits it")
+    job.refresh_from_db()
+    return rows.execution(job, rows.node(), observed=Observed.RUNNING)
+
+
+@pytest.fixture
+def over(running):
+    """The same when it has ended, been accounted for, and given its resources back."""
+    rows.move(running, Observed.COMPLETED)
+    update(running, settled=True, reserved=False)
+    return running
+
+
 def update(execution, **columns):
     with transaction.atomic():
         return Execution.objects.filter(pk=execution.pk).update(**columns)
+
+
+def run(statement, **values):
+    """Carry *statement* out as psql would, and see what was put off until the commit."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("SET CONSTRAINTS ALL DEFERRED")
 
 
 def history(execution):
@@ -26,6 +58,9 @@ def history(execution):
         .order_by("rev", "lane")
         .values_list("rev", "lane", "before", "after", "writer")
     )
+
+
+# --- moves of executions ---------------------------------------------------------------------
 
 
 def test_a_new_execution_has_its_first_two_lines_of_history(execution):
@@ -46,6 +81,9 @@ def test_a_change_that_does_not_say_who_makes_it_is_refused(execution):
         ({"observed": "completed", "by_writer": "endpoint"}, "cannot go from new to completed"),
         ({"observed": "ask_for_bid", "by_writer": "endpoint"}, "by the endpoint"),
         ({"desired": "running", "by_writer": "endpoint"}, "desired cannot go"),
+        ({"observed": "bid_accepted", "by_writer": "compute-forwarder"}, "without_approval"),
+        ({"settled": True}, "only_what_has_ended_is_settled"),
+        ({"reserved": False}, "live_executions_hold_their_resources"),
     ],
 )
 def test_an_illegal_move_is_refused(execution, columns, sentence):
@@ -76,21 +114,22 @@ def test_desired_does_not_go_back(execution):
         update(execution, desired="running", by_writer="state-updater")
 
 
+def test_what_was_stopped_is_accepted_only_if_it_was_approved_before(execution):
+    rows.wish(execution, Desired.STOPPED)
+    accepted = {"observed": "bid_accepted", "by_writer": "compute-forwarder"}
+    with pytest.raises(IntegrityError, match="cannot be bid_accepted, nobody has approved it"):
+        update(execution, **accepted)
+    other = rows.execution(execution.job, rows.node(), slot=1)
+    rows.wish(other, Desired.RUNNING)
+    rows.wish(other, Desired.STOPPED)
+    assert update(other, **accepted) == 1
+
+
 def test_revisions_have_no_gap_and_writers_leave_nothing_behind(execution):
     rows.move(execution, Observed.RUNNING)
     revisions = sorted({rev for rev, *_ in history(execution)})
     assert revisions == list(range(1, execution.rev + 1))
     assert (execution.by_writer, execution.by_actor, execution.by_reason) == (None, None, None)
-
-
-def test_only_the_state_updater_creates_executions():
-    with (
-        pytest.raises(IntegrityError, match="only the state-updater creates"),
-        transaction.atomic(),
-    ):
-        Execution.objects.create(
-            job=rows.job(), node=rows.node(), version=1, slot=0, order_rev=1, by_writer="endpoint"
-        )
 
 
 def test_a_slot_has_one_wanted_execution():
@@ -115,3 +154,219 @@ def test_a_job_cannot_leave_its_end_but_by_renewal():
     type(job).objects.filter(pk=job.pk).update(state="pending")
     job.refresh_from_db()
     assert job.ended_at is None
+
+
+# --- beginnings ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"by_writer": "endpoint"}, "only the state-updater creates"),
+        ({"by_writer": None}, "only the state-updater creates executions, not nobody"),
+        ({"observed": "running"}, "begins as new"),
+        ({"desired": "stopped"}, "begins as new"),
+        ({"told_rev": 1}, "begins as new and untold"),
+        ({"started_at": "2026-01-01T00:00Z"}, "begins as new"),
+        ({"ended_at": "2026-01-01T00:00Z"}, "ended_iff_terminal"),
+        ({"reserved": False}, "live_executions_hold_their_resources"),
+        ({"settled": True}, "only_what_has_ended_is_settled"),
+        ({"slot": -1}, "execution_numbers_are_counted"),
+        ({"attempt": 0}, "execution_numbers_are_counted"),
+        ({"version": 0}, "execution_numbers_are_counted"),
+        ({"round": 0}, "execution_numbers_are_counted"),
+        ({"order_rev": 0}, "execution_numbers_are_counted"),
+        ({"cpu": -1}, "execution_needs_are_not_negative"),
+        ({"gpu": -1}, "execution_needs_are_not_negative"),
+    ],
+)
+def test_an_execution_begins_as_the_state_updater_makes_it(columns, sentence):
+    ordinary = {"version": 1, "slot": 0, "order_rev": 1, "by_writer": "state-updater"}
+    job, node = rows.job(), rows.node()
+    with pytest.raises(IntegrityError, match=sentence), transaction.atomic():
+        Execution.objects.create(job=job, node=node, **{**ordinary, **columns})
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"state": "completed", "ended_at": "2026-01-01T00:00Z"}, "begins pending"),
+        ({"state": "running"}, "begins pending"),
+        ({"version": 2}, "in its first version"),
+        ({"oldest_version": 0}, "in its first version"),
+        ({"round": 7}, "in its first version, round"),
+        ({"rev": 3}, "in its first version, round and revision"),
+        ({"ended_at": "2026-01-01T00:00Z"}, "job_ended_iff_terminal"),
+        ({"type": "nonsense"}, "job_type_is_known"),
+        ({"count": -1}, "job_count_not_negative"),
+        ({"priority": 0}, "job_priority_in_range"),
+    ],
+)
+def test_a_job_begins_at_the_beginning(columns, sentence):
+    with pytest.raises(IntegrityError, match=sentence), transaction.atomic():
+        Job.objects.create(name="x", **{"type": "batch", **columns})
+
+
+@pytest.mark.parametrize("columns", [{"order_rev": 1}, {"allocated_cpu": 1, "capacity_cpu": 2}])
+def test_a_node_begins_without_orders_and_with_everything_free(columns):
+    with pytest.raises(IntegrityError, match="no orders and nothing allocated"):
+        with transaction.atomic():
+            Node.objects.create(name="n", **columns)
+
+
+# --- columns ---------------------------------------------------------------------------------
+
+TABLES = (
+    (Execution, triggers.EXECUTION),
+    (ExecutionHistory, triggers.EXECUTION_HISTORY),
+    (Job, triggers.JOB_COLUMNS),
+    (JobVersion, triggers.JOB_VERSION),
+    (Event, triggers.EVENT),
+    (Node, node_tables.NODE),
+    (NodeSession, node_tables.SESSION),
+)
+OTHER = {
+    "uuid": "gen_random_uuid()",
+    "bigint": "coalesce({0}, 0) + 1",
+    "integer": "{0} + 1",
+    "varchar": "'~' || substr({0}, 2)",
+    "text": "'~' || substr({0}, 2)",
+    "timestamp with time zone": "coalesce({0}, now()) + interval '1 day'",
+    "jsonb": """'["other"]'""",
+    "xid8": "'1'",
+}
+"""Another value than the one there is, by type."""
+
+
+def columns(model):
+    return {field.column: field for field in model._meta.concrete_fields if field.column}
+
+
+def cases(*classes):
+    return [
+        pytest.param(model, name, id=f"{model.__name__}.{name}")
+        for model, table in TABLES
+        for group in classes
+        for name in getattr(table, group)
+    ]
+
+
+@pytest.mark.parametrize(("model", "table"), TABLES, ids=lambda it: getattr(it, "__name__", ""))
+def test_every_column_is_in_one_class_of_how_it_may_change(model, table):
+    assert sorted(table.names()) == sorted(columns(model))
+
+
+@pytest.mark.parametrize(("model", "name"), cases("fixed", "derived"))
+def test_what_never_changes_cannot_be_changed(running, model, name):
+    kind = columns(model)[name].db_type(connection).partition("(")[0]
+    with pytest.raises(IntegrityError) as refused:
+        run(f"UPDATE {model._meta.db_table} SET {name} = {OTHER[kind].format(name)}")
+    assert refused.value.__cause__.diag.constraint_name is None, "only a constraint was in the way"
+
+
+@pytest.mark.parametrize(("model", "name"), cases("rising"))
+def test_what_only_rises_does_not_go_back(over, model, name):
+    lower = "NOT {0}" if name == "settled" else "{0} - 1"
+    with pytest.raises(IntegrityError, match="cannot go back"):
+        run(f"UPDATE {model._meta.db_table} SET {name} = {lower.format(name)}")
+
+
+def test_what_has_given_its_resources_back_does_not_hold_them_again(over):
+    with pytest.raises(IntegrityError, match="reserved cannot go back, from f to t"):
+        update(over, reserved=True)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("started_at", "NULL"), ("ended_at", "now() + interval '1 day'")]
+)
+def test_when_it_began_and_ended_is_not_said_anew(over, column, value):
+    with pytest.raises(IntegrityError, match=f"{column} is written by the trigger alone"):
+        run(f"UPDATE orchestrator_execution SET {column} = {value}")
+
+
+def test_a_refusal_names_the_row_the_column_and_the_values(running):
+    sentence = f"orchestrator_execution {running.pk}: slot never changes, from 0 to 1"
+    with pytest.raises(IntegrityError, match=sentence):
+        update(running, slot=1)
+
+
+def test_a_frame_that_was_received_stays_received_until_the_next_epoch():
+    session = NodeSession.objects.filter(node=rows.node())
+    session.update(received=5)
+    with pytest.raises(IntegrityError, match="cannot go back"), transaction.atomic():
+        session.update(received=4)
+    assert session.update(epoch=2, received=0) == 1
+
+
+# --- what has been written for good ----------------------------------------------------------
+
+FOR_GOOD = {
+    "delete a live execution": (
+        "DELETE FROM orchestrator_execution WHERE id = %(id)s",
+        "holds resources of its node cannot be deleted",
+    ),
+    "rewrite its history": (
+        "UPDATE orchestrator_executionhistory SET after = 'completed' WHERE execution_id = %(id)s",
+        "neither changed nor deleted",
+    ),
+    "delete its history": (
+        "DELETE FROM orchestrator_executionhistory WHERE execution_id = %(id)s",
+        "neither changed nor deleted",
+    ),
+    "invent history": (
+        "INSERT INTO orchestrator_executionhistory (execution_id, rev, lane, before, after,"
+        " writer, actor, reason, at) VALUES (%(id)s, 99, 'observed', 'running', 'completed',"
+        " 'nobody', '', '', now())",
+        "written by the trigger of executions alone",
+    ),
+    "rewrite the journal": (
+        "UPDATE orchestrator_event SET message = 'y'",
+        "neither changed nor deleted",
+    ),
+    "delete from the journal": ("DELETE FROM orchestrator_event", "neither changed nor deleted"),
+    "rewrite a version": ("UPDATE orchestrator_jobversion SET spec = '{}', digest = 'x'", "submit"),
+    "delete a version": ("DELETE FROM orchestrator_jobversion", "deleted with its job"),
+    "number a version zero": (
+        "INSERT INTO orchestrator_jobversion (job_id, number, spec, digest, actor)"
+        " SELECT id, 0, '{}', '', '' FROM orchestrator_job",
+        "version_numbers_are_counted",
+    ),
+    "go on from an older version than there is": (
+        "UPDATE orchestrator_job SET oldest_version = version + 1",
+        "job_numbers_are_counted",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FOR_GOOD)
+def test_the_database_refuses_to(what, running):
+    statement, sentence = FOR_GOOD[what]
+    with pytest.raises(IntegrityError, match=sentence):
+        run(statement, id=running.pk)
+
+
+def test_a_job_that_holds_nothing_is_deleted_whole(over):
+    with transaction.atomic():
+        for lock, key in ((Lock.QUEUE, "job_id"), (Lock.JOBS, "id")):
+            lock_rows(lock, [over.job_id], key)
+        over.job.delete()
+    run("SELECT 1")
+    assert not Execution.objects.exists()
+    assert not JobVersion.objects.exists()
+    assert ExecutionHistory.objects.filter(execution_id=over.pk).exists() is True
+
+
+def test_a_user_with_the_longest_name_may_submit():
+    user = User.objects.create(username="u" * 150)
+    actor = f"user:{user.username}"
+    job = endpoint.submit(rows.job_spec(), actor=actor, user=user).job
+    assert JobVersion.objects.get(job=job).actor == actor
+    assert Event.objects.get(job_id=job.pk).actor == actor
+
+
+def test_who_submitted_a_version_may_be_deleted():
+    user = User.objects.create(username="ana")
+    job = endpoint.submit(rows.job_spec(), actor="user:ana", user=user).job
+    user.delete()
+    version = JobVersion.objects.get(job=job)
+    assert (version.created_by, version.actor) == (None, "user:ana")

@@ -6,10 +6,12 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
-from orchestrator import broker, worker
+from nodes.protocol.messages import Happened, Report
+from nodes.upward import Inbound
+from orchestrator import broker, endpoint, worker
 from orchestrator.broker.leasing import LEASE
 from orchestrator.lifecycle import Trigger
-from orchestrator.models import BrokerRow, Evaluation, Execution, Job, JobVersion, WorkerProcess
+from orchestrator.models import BrokerRow, Evaluation, Execution, Job, WorkerProcess
 from orchestrator.worker import Worker
 from orchestrator.worker.identity import Identity
 from tests import rows
@@ -52,13 +54,25 @@ def test_plans_of_one_group_share_what_is_left(evaluator):
 def test_a_job_that_cannot_be_read_is_given_back_alone(evaluator):
     rows.node()
     healthy, poisoned = submitted(), submitted()
-    JobVersion.objects.filter(job=poisoned).update(spec={"nonsense": True})
+    rows.version(poisoned, {"nonsense": True})
     evaluator.pull()
     assert Execution.objects.get().job_id == healthy.pk
     failed = Evaluation.objects.get(job=poisoned)
     assert failed.state == "failed"
     assert failed.error
     assert broker.stats().waiting == 1
+
+
+def test_a_node_that_does_not_wait_for_approvals_is_kept_away_from(evaluator):
+    eager, other = rows.node(cpu=1000), rows.node(cpu=4000)
+    job = submitted()
+    asked = rows.execution(job, eager, observed="ask_for_bid")
+    report = Report(execution=str(asked.pk), happened=Happened.START)
+    endpoint.receive([Inbound(eager.pk, 1, 1, 0, (), (report,))])
+    evaluator.pull()
+    assert Execution.objects.exclude(pk=asked.pk).get().node_id == other.pk
+    job.refresh_from_db()
+    assert list(job.progress["avoid"]) == [str(eager.pk)]
 
 
 @pytest.fixture
@@ -91,7 +105,7 @@ def test_a_plan_that_cannot_be_written_is_given_back_alone(evaluator, breakage):
 
 def test_a_job_of_a_type_nobody_decides_about_is_parked_not_lost(evaluator):
     poisoned = submitted()
-    JobVersion.objects.filter(job=poisoned).update(spec={})
+    rows.version(poisoned, {})
     for _ in range(5):
         BrokerRow.objects.update(not_before=None)
         evaluator.pull()

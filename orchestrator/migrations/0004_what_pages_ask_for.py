@@ -7,8 +7,8 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('nodes', '0002_storage'),
-        ('orchestrator', '0002_storage'),
+        ('nodes', '0003_triggers'),
+        ('orchestrator', '0003_triggers'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

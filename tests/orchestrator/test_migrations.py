@@ -1,0 +1,41 @@
+"""A database of an earlier release becomes one of today, with what is in it."""
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+
+from orchestrator.lifecycle import Observed
+from orchestrator.models import Execution
+from tests import rows
+from tests.invariants import violations
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def before_triggers_kept_everything():
+    for app in ("orchestrator", "nodes"):
+        call_command("migrate", app, "0002_storage", verbosity=0)
+    yield
+    call_command("migrate", verbosity=0)
+
+
+def test_rows_of_before_are_kept_and_what_nobody_approved_is_stopped(
+    before_triggers_kept_everything,
+):
+    job, node = rows.job(count=3), rows.node()
+    over = rows.execution(job, node, observed=Observed.COMPLETED)
+    Execution.objects.filter(pk=over.pk).update(settled=True)
+    rows.execution(job, node, slot=1, observed=Observed.RUNNING)
+    eager = rows.execution(job, node, slot=2)
+    for observed, writer in (("bid_accepted", "compute-forwarder"), ("running", "endpoint")):
+        Execution.objects.filter(pk=eager.pk).update(observed=observed, by_writer=writer)
+    call_command("migrate", verbosity=0)
+    states = Execution.objects.order_by("slot").values_list("desired", "observed")
+    assert list(states) == [
+        ("stopped", "completed"),
+        ("running", "running"),
+        ("stopped", "running"),
+    ]
+    with connection.cursor() as cursor:
+        assert violations(cursor) == []
