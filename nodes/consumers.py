@@ -190,7 +190,7 @@ class NodeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
             sentence = f"version {message.version} is not spoken here, only {VERSION}"
             raise Refusal(Close.UNSUPPORTED, sentence)
         self._conversation = await self.sessions.begin(
-            self._node.pk, message, send=self._say, end=self._refuse
+            self._node.pk, message, send=self._say, close=self._refuse
         )
 
     # --- ending ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ acknowledged when it has settled them; orders come from the pump in ``sessions``
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
@@ -13,7 +14,7 @@ import msgspec
 import structlog
 
 from .intake import Settled
-from .orders import Comparison, NeverSent, Outgoing
+from .orders import Comparison, EncodedOrder, NeverSent, Outgoing
 from .protocol import codec
 from .protocol.messages import (
     WINDOW,
@@ -33,7 +34,7 @@ from .protocol.messages import (
     Want,
     Welcome,
 )
-from .upward import DesiredSet, Inbound, Verdict
+from .upward import Inbound, Verdict
 from .watches import Watches
 
 log = structlog.get_logger(__name__)
@@ -47,7 +48,8 @@ STALLED_AFTER = 60.0
 _CLOSES = {
     Verdict.FENCED: (Close.FENCED, "a newer session of this node exists"),
     Verdict.OUT_OF_SEQUENCE: (Close.OUT_OF_SEQUENCE, "a frame is missing before this one"),
-    Verdict.REFUSED: (Close.REFUSED, "the node may not say this, or it cannot be written"),
+    Verdict.REFUSED: (Close.REFUSED, "what the node says cannot be written"),
+    Verdict.LATER: (Close.SHUTTING_DOWN, "the database did not write it in time: say it again"),
 }
 
 
@@ -63,8 +65,11 @@ class Refusal(Exception):
 class Conversation:
     """The state of one session, from its welcome on.
 
-    *send* puts a text frame on the link, *end* closes it; *submit* hands a frame to the intake,
+    *send* puts a text frame on the link, *close* closes it; *submit* hands a frame to the intake,
     *ask_again* has the full desired set told.
+
+    Whatever is said is said under one lock, and so is the change of the books that it follows
+    from: frames that belong together stay so, and in order, however long *send* takes.
     """
 
     def __init__(
@@ -74,7 +79,7 @@ class Conversation:
         epoch: int,
         *,
         send: Callable[[str], Awaitable[None]],
-        end: Callable[[int, str], Awaitable[None]],
+        close: Callable[[int, str], Awaitable[None]],
         submit: Callable[[Inbound], None],
         ask_again: Callable[[Conversation], None],
     ) -> None:
@@ -85,7 +90,8 @@ class Conversation:
         self.is_over = False
         self.running, self.load = 0, 0.0
         self._hello = hello
-        self._send, self.end = send, end
+        self._send, self._close = send, close
+        self._speaking = asyncio.Lock()
         self._submit, self._ask_again = submit, ask_again
         self._received = self._acked = 0
         self._second, self._beats = 0, 0
@@ -93,33 +99,39 @@ class Conversation:
 
     # --- said by the orchestrator ----------------------------------------------------------------
 
-    async def welcome(self, desired: DesiredSet, *, approved: bool) -> None:
+    async def welcome(
+        self, order_rev: int, desired: Sequence[EncodedOrder], *, approved: bool
+    ) -> None:
         """Say the first words: the epoch, and the full desired set."""
-        first, *rest = self.outgoing.replace(desired.order_rev, desired.orders)
-        await self.say(
-            Welcome(
-                epoch=self.epoch,
-                node=str(self.node),
-                order_rev=desired.order_rev,
-                desired=first,
-                heartbeat=HEARTBEAT,
-                approved=approved,
-                more=bool(rest),
+        async with self._speaking:
+            first, *rest = self.outgoing.replace(order_rev, desired)
+            await self._put(
+                Welcome(
+                    epoch=self.epoch,
+                    node=str(self.node),
+                    order_rev=order_rev,
+                    desired=first,
+                    heartbeat=HEARTBEAT,
+                    approved=approved,
+                    more=bool(rest),
+                )
             )
-        )
-        await self._say_desired(desired.order_rev, rest)
+            await self._put_desired(order_rev, rest)
 
-    async def tell_again(self, desired: DesiredSet) -> None:
+    async def tell_again(self, order_rev: int, desired: Sequence[EncodedOrder]) -> None:
         """Say the full desired set anew, since both ends differ."""
-        if not self.is_over:
-            pieces = self.outgoing.replace(desired.order_rev, desired.orders)
-            await self._say_desired(desired.order_rev, pieces)
+        async with self._speaking:
+            await self._put_desired(order_rev, self.outgoing.replace(order_rev, desired))
 
-    async def tell(self, order_rev: int, orders: Sequence[Order]) -> None:
-        """Say what is new, as far as the node's window has room; the rest waits."""
-        if orders and not self.is_over:
-            for frame in self.outgoing.add(order_rev, orders):
-                await self.say(frame)
+    async def tell(self, after: int, order_rev: int, orders: Sequence[EncodedOrder]) -> None:
+        """Say what is new since revision *after*, as far as the node's window has room.
+
+        The rest waits.  Nothing is said when more was said meanwhile: the next look knows more.
+        """
+        async with self._speaking:
+            if after == self.outgoing.sent_rev:
+                for frame in self.outgoing.add(order_rev, orders):
+                    await self._put(frame)
 
     async def settle(self, settled: Sequence[Settled]) -> None:
         """What became of the frames that were submitted: acknowledge them, or end."""
@@ -132,13 +144,26 @@ class Conversation:
         await self.say(Ack(self.epoch, self._acked))
 
     async def say(self, message: FromServer) -> None:
+        """Say one thing, after what is being said."""
+        async with self._speaking:
+            await self._put(message)
+
+    async def end(self, code: int, sentence: str) -> None:
+        """Close the link; nothing more is said over it."""
         if not self.is_over:
-            await self._send(codec.encode(message))
+            self.is_over = True
+            await self._close(code, sentence)
 
     def hello_now(self) -> Hello:
-        """What the node would say if it said hello now, as far as is known here."""
+        """What the node would say if it said hello now, as far as is known here.
+
+        It may be told more before this is read, so what is not named may be held all the same.
+        """
         return msgspec.structs.replace(
-            self._hello, order_rev=self.outgoing.taken_rev, holds=self.outgoing.holds()
+            self._hello,
+            order_rev=self.outgoing.taken_rev,
+            holds=self.outgoing.holds(),
+            partial=True,
         )
 
     def is_stuck(self, now: float) -> bool:
@@ -149,9 +174,13 @@ class Conversation:
             self._stuck_since = now
         return self._stuck_since is not None and now - self._stuck_since > STALLED_AFTER
 
-    async def _say_desired(self, order_rev: int, pieces: Sequence[tuple[Order, ...]]) -> None:
+    async def _put(self, message: FromServer) -> None:
+        if not self.is_over:
+            await self._send(codec.encode(message))
+
+    async def _put_desired(self, order_rev: int, pieces: Sequence[tuple[Order, ...]]) -> None:
         for number, piece in enumerate(pieces, start=1):
-            await self.say(Desired(self.epoch, order_rev, piece, more=number < len(pieces)))
+            await self._put(Desired(self.epoch, order_rev, piece, more=number < len(pieces)))
 
     # --- said by the node ------------------------------------------------------------------------
 
@@ -201,8 +230,9 @@ class Conversation:
         self._submit(Inbound(self.node, self.epoch, frame.seq, frame.order_rev, told, frame.items))
         if told:
             self._stuck_since = None
-            for waiting in self.outgoing.release():
-                await self.say(waiting)
+            async with self._speaking:
+                for waiting in self.outgoing.release():
+                    await self._put(waiting)
 
     def _taken(self, order_rev: int) -> tuple[tuple[str, Want], ...]:
         try:

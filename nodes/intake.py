@@ -113,13 +113,11 @@ class Intake:
     def _one_by_one(self, batch: Sequence[Inbound]) -> Sequence[Verdict]:
         """Apply each frame alone, so that a poisonous one harms no other node."""
         verdicts: list[Verdict] = []
-        guilty: set[UUID] = set()
+        ended: dict[UUID, Verdict] = {}
         for frame in batch:
-            verdict = Verdict.REFUSED
-            if frame.node not in guilty:
-                verdict = self._alone(frame)
-            if verdict is Verdict.REFUSED:
-                guilty.add(frame.node)
+            verdict = ended.get(frame.node) or self._alone(frame)
+            if verdict in (Verdict.REFUSED, Verdict.LATER):
+                ended[frame.node] = verdict
             verdicts.append(verdict)
         return verdicts
 
@@ -129,8 +127,9 @@ class Intake:
         except PASSING as error:
             if not _database_answers():
                 raise
-            log.warning("a frame is refused", node=str(frame.node), seq=frame.seq, error=str(error))
-            return Verdict.REFUSED
+            # What it waits for may be held for long: its node says it again, the others go on.
+            log.warning("a frame waits", node=str(frame.node), seq=frame.seq, error=str(error))
+            return Verdict.LATER
         except Exception:
             log.exception("a frame is refused", node=str(frame.node), seq=frame.seq)
             return Verdict.REFUSED

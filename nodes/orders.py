@@ -8,9 +8,12 @@ the node should hold, to compare its digest with at each heartbeat.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import cast
+
+from msgspec import Raw
 
 from .protocol import codec
 from .protocol.messages import (
@@ -26,9 +29,10 @@ from .protocol.messages import (
     Want,
 )
 from .protocol.session import digest
+from .upward import Unsendable
 
-#: What a frame takes beside its orders.
-ENVELOPE = 1024
+#: The longest order that can be sent: a frame takes something beside its orders.
+LARGEST_ORDER = MAX_FRAME - 1024
 #: Heartbeats in a row that must differ before it counts: one may cross a report under way.
 PATIENCE = 2
 
@@ -54,6 +58,16 @@ class NeverSent(Exception):
     """The node acknowledges order revision {rev}, which it was never sent."""
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedOrder:
+    """An order as it goes on the wire; ``text`` is copied into the frame as it is."""
+
+    execution: str
+    want: Want
+    rev: int
+    text: Raw
+
+
 @dataclass(frozen=True)
 class _Sent:
     order_rev: int
@@ -69,7 +83,7 @@ class Outgoing:
         self.sent_rev = order_rev
         #: The newest revision that the node has taken.
         self.taken_rev = 0
-        self._waiting: deque[Orders] = deque()
+        self._waiting: deque[tuple[_Sent, Orders]] = deque()
         self._under_way: deque[_Sent] = deque()
         live = (it for it in holds if it.state is not Holding.ENDED)
         self._holds: dict[str, Holding] = {it.execution: it.state for it in live}
@@ -78,7 +92,7 @@ class Outgoing:
 
     # --- telling -------------------------------------------------------------------------------
 
-    def replace(self, order_rev: int, orders: Sequence[Order]) -> list[tuple[Order, ...]]:
+    def replace(self, order_rev: int, orders: Sequence[EncodedOrder]) -> list[tuple[Order, ...]]:
         """Tell the full desired set as of *order_rev*; gives the parts that fit a frame each.
 
         At least one part, maybe empty.  What was waiting to be sent is covered by it.
@@ -87,9 +101,9 @@ class Outgoing:
         self.sent_rev = max(order_rev, self.sent_rev)
         self._differed = 0
         self._under_way.append(_Sent(self.sent_rev, _told(orders)))
-        return list(parts(orders)) or [()]
+        return [_items(part) for part in parts(orders)] or [()]
 
-    def add(self, order_rev: int, orders: Sequence[Order]) -> list[Orders]:
+    def add(self, order_rev: int, orders: Sequence[EncodedOrder]) -> list[Orders]:
         """Tell what is new up to *order_rev*; gives the frames that may be sent now."""
         *first, last = parts(orders) if orders else [()]
         for part in first:
@@ -102,8 +116,8 @@ class Outgoing:
         """The frames that waited for the node to acknowledge others and may be sent now."""
         frames = []
         while self._waiting and len(self._under_way) < WINDOW:
-            frame = self._waiting.popleft()
-            self._under_way.append(_Sent(frame.order_rev, _told(frame.items)))
+            sent, frame = self._waiting.popleft()
+            self._under_way.append(sent)
             frames.append(frame)
         return frames
 
@@ -116,8 +130,9 @@ class Outgoing:
         """Whether frames wait, so that asking for more orders would only pile them up."""
         return bool(self._waiting)
 
-    def _queue(self, order_rev: int, items: tuple[Order, ...]) -> None:
-        self._waiting.append(Orders(self.epoch, self.sent_rev, order_rev, items))
+    def _queue(self, order_rev: int, part: tuple[EncodedOrder, ...]) -> None:
+        frame = Orders(self.epoch, self.sent_rev, order_rev, _items(part))
+        self._waiting.append((_Sent(order_rev, _told(part)), frame))
         self.sent_rev = order_rev
 
     # --- being told ----------------------------------------------------------------------------
@@ -176,30 +191,28 @@ class Outgoing:
         return Comparison.STILL_DIFFERS if again else Comparison.DIFFERS
 
 
-def fits(orders: Iterable[Order], too_long: Callable[[str], None]) -> tuple[Order, ...]:
-    """Those of *orders* that can be sent at all; *too_long* is told of the others."""
-    sendable = []
+def encoded(orders: Iterable[Order]) -> tuple[list[EncodedOrder], list[Unsendable]]:
+    """*orders* as they are sent, each encoded once, and those that no frame has room for."""
+    sendable, unsendable = [], []
     for order in orders:
-        if codec.size(order) < MAX_FRAME - ENVELOPE:
-            sendable.append(order)
+        it = EncodedOrder(order.execution, order.want, order.rev, Raw(codec.encode_order(order)))
+        if len(it.text) <= LARGEST_ORDER:
+            sendable.append(it)
         else:
-            too_long(order.execution)
-    return tuple(sendable)
+            unsendable.append(Unsendable(order.execution, len(it.text), LARGEST_ORDER))
+    return sendable, unsendable
 
 
-def parts(orders: Sequence[Order]) -> list[tuple[Order, ...]]:
-    """*orders* in pieces that fit a frame each: at most BATCH of them, within MAX_FRAME.
-
-    Each of them must fit one by itself, see ``fits``.
-    """
-    pieces: list[tuple[Order, ...]] = []
-    piece: list[Order] = []
-    room = MAX_FRAME - ENVELOPE
+def parts(orders: Sequence[EncodedOrder]) -> list[tuple[EncodedOrder, ...]]:
+    """*orders* in pieces that fit a frame each: at most BATCH of them, within MAX_FRAME."""
+    pieces: list[tuple[EncodedOrder, ...]] = []
+    piece: list[EncodedOrder] = []
+    room = LARGEST_ORDER
     for order in orders:
-        size = codec.size(order) + 1
+        size = len(order.text) + 1
         if piece and (size > room or len(piece) == BATCH):
             pieces.append(tuple(piece))
-            piece, room = [], MAX_FRAME - ENVELOPE
+            piece, room = [], LARGEST_ORDER
         piece.append(order)
         room -= size
     if piece:
@@ -207,5 +220,10 @@ def parts(orders: Sequence[Order]) -> list[tuple[Order, ...]]:
     return pieces
 
 
-def _told(orders: Iterable[Order]) -> tuple[tuple[str, Want], ...]:
+def _items(part: Iterable[EncodedOrder]) -> tuple[Order, ...]:
+    """What stands for these orders in a message: the encoder copies a Raw as it is."""
+    return cast("tuple[Order, ...]", tuple(order.text for order in part))
+
+
+def _told(orders: Iterable[EncodedOrder]) -> tuple[tuple[str, Want], ...]:
     return tuple((order.execution, order.want) for order in orders)

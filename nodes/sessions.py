@@ -25,9 +25,9 @@ from .errors import Fenced, Quarantined, Revoked
 from .hints import Hint
 from .intake import PASSING, Intake, Settled, with_connection
 from .membership.silence import EARS, listen
-from .orders import fits
-from .protocol.messages import BATCH, Close, Hello, LogChunk, LogEnd
-from .upward import DesiredSet, NodeOrders, Upward
+from .orders import EncodedOrder, encoded
+from .protocol.messages import BATCH, Close, Hello, LogChunk, LogEnd, Order
+from .upward import NodeOrders, Upward
 from .watches import NotConnected
 
 log = structlog.get_logger(__name__)
@@ -83,7 +83,7 @@ class Sessions:
             ("orders", self._pump),
             ("beats", self._beat),
         ):
-            self._tasks.append(self._loop.create_task(serve(), name=f"nodes: {name}"))
+            self._tasks.append(self._loop.create_task(self._keep(serve), name=f"nodes: {name}"))
         self._unsubscribe = hints.subscribe(Hint.ORDERS, self.wake)
 
     async def close(self) -> None:
@@ -110,6 +110,18 @@ class Sessions:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(threads, partial(with_connection, function, *arguments))
 
+    async def _keep(self, serve: Callable[[], Awaitable[None]]) -> None:
+        """Serve, for ever.  A mistake ends all sessions, so that what was lost is said again."""
+        while True:
+            try:
+                await serve()
+            except Exception:
+                log.exception("what all sessions share failed and begins again")
+                for conversation in list(self._by_node.values()):
+                    with suppress(Exception):  # Its link may be what failed.
+                        await self._end(conversation, Close.SHUTTING_DOWN, "something went wrong")
+                await asyncio.sleep(TICK)
+
     # --- coming and going ------------------------------------------------------------------------
 
     async def begin(
@@ -118,14 +130,15 @@ class Sessions:
         hello: Hello,
         *,
         send: Callable[[str], Awaitable[None]],
-        end: Callable[[int, str], Awaitable[None]],
+        close: Callable[[int, str], Awaitable[None]],
     ) -> Conversation:
         """Greet *node* and welcome it; an older link that it has here is closed.
 
-        Raises what ``membership.greet`` raises; a link of a node that is quarantined is closed.
+        Nobody else here can speak over the new link before its welcome is said.  Raises what
+        ``membership.greet`` raises; a link of a node that is quarantined is closed.
         """
         try:
-            greeting, desired = await self.call(self._greet, node, hello)
+            greeting, rev, desired = await self.call(self._greet, node, hello)
         except (Quarantined, Revoked):
             # Also the link that it has here: of two with one identity neither is trusted.
             await self._end(self._by_node.get(node), Close.REFUSED, "the node may not take part")
@@ -135,25 +148,26 @@ class Sessions:
             hello,
             greeting.epoch,
             send=send,
-            end=end,
+            close=close,
             submit=self._intake.submit,
             ask_again=self._tell_again,
         )
-        older = self._by_node.get(node)
-        if older is not None and older.epoch > greeting.epoch:
-            await end(Close.FENCED, "a newer session of this node exists")
-            conversation.is_over = True
-            return conversation
-        self._by_node[node] = conversation
-        await self._end(older, Close.FENCED, "a newer link of this node exists")
         try:
-            await conversation.welcome(desired, approved=greeting.approved)
+            await conversation.welcome(rev, desired, approved=greeting.approved)
+            await self._take_place(conversation)
         except BaseException:
             await self.finish(conversation)
             raise
-        self._heard.add(node)
-        self._wake.set()
         return conversation
+
+    async def _take_place(self, conversation: Conversation) -> None:
+        other = self._by_node.get(conversation.node)
+        if other is not None and other.epoch > conversation.epoch:
+            return await conversation.end(Close.FENCED, "a newer session of this node exists")
+        self._by_node[conversation.node] = conversation
+        self._heard.add(conversation.node)
+        self._wake.set()
+        return await self._end(other, Close.FENCED, "a newer link of this node exists")
 
     async def finish(self, conversation: Conversation) -> None:
         """The link is gone: the node is disconnected, unless it has another one."""
@@ -166,17 +180,20 @@ class Sessions:
             await self.call(membership.leave, conversation.node, conversation.epoch)
 
     def heard(self, conversation: Conversation) -> None:
-        """Something was said over this session."""
-        self._heard.add(conversation.node)
+        """Something was said over this session, if it is still the one that the node has."""
+        if self._by_node.get(conversation.node) is conversation:
+            self._heard.add(conversation.node)
 
-    def _greet(self, node: UUID, hello: Hello) -> tuple[membership.Greeting, DesiredSet]:
+    def _greet(
+        self, node: UUID, hello: Hello
+    ) -> tuple[membership.Greeting, int, list[EncodedOrder]]:
         greeting = membership.greet(node, hello, HOLDER)
         if not greeting.approved:
-            return greeting, DesiredSet(greeting.order_rev, ())
-        return greeting, _sendable(node, self._upward.desired(node, hello, greeting.epoch))
+            return greeting, greeting.order_rev, []
+        return greeting, *self._desired(node, hello, greeting.epoch)
 
     async def _end(self, conversation: Conversation | None, code: int, sentence: str) -> None:
-        if conversation is not None and not conversation.is_over:
+        if conversation is not None:
             await conversation.end(code, sentence)
 
     # --- watching --------------------------------------------------------------------------------
@@ -234,27 +251,23 @@ class Sessions:
         asked = {node: it for node, it in self._by_node.items() if not it.outgoing.is_full}
         if not asked:
             return
-        revisions = {node: it.outgoing.sent_rev for node, it in asked.items()}
-        for found in await self._run(self._rounds, self._orders, revisions):
-            conversation = asked[found.node]
-            if conversation.outgoing.sent_rev != revisions[found.node]:
-                continue  # Told the full set meanwhile: the next round knows more.
-            await self._safely(conversation, conversation.tell(found.order_rev, found.orders))
-            if len(found.orders) >= BATCH:
-                self._wake.set()
+        sent = {node: it.outgoing.sent_rev for node, it in asked.items()}
+        found = await self._run(self._rounds, self._orders, sent)
+        for node, order_rev, orders in found:
+            telling = asked[node].tell(sent[node], order_rev, orders)
+            await self._safely(asked[node], telling)
+        if sum(len(orders) for _, _, orders in found) >= BATCH:
+            self._wake.set()  # There may be more.
 
-    def _orders(self, revisions: Mapping[UUID, int]) -> list[NodeOrders]:
+    def _orders(self, sent: Mapping[UUID, int]) -> list[tuple[UUID, int, list[EncodedOrder]]]:
         try:
-            found = self._upward.orders(revisions)
+            found = self._upward.orders(sent)
         except PASSING:
             raise
         except Exception:
             log.exception("orders are asked for node by node")
-            found = [it for node, rev in revisions.items() for it in self._orders_of(node, rev)]
-        return [
-            NodeOrders(it.node, it.order_rev, fits(it.orders, partial(_too_long, it.node)))
-            for it in found
-        ]
+            found = [it for node, rev in sent.items() for it in self._orders_of(node, rev)]
+        return [(it.node, it.order_rev, self._sendable(it.node, it.orders)) for it in found]
 
     def _orders_of(self, node: UUID, revision: int) -> Sequence[NodeOrders]:
         try:
@@ -265,6 +278,21 @@ class Sessions:
             log.exception("a node cannot be told its orders", node=str(node))
             return ()
 
+    def _desired(self, node: UUID, hello: Hello, epoch: int) -> tuple[int, list[EncodedOrder]]:
+        desired = self._upward.desired(node, hello, epoch)
+        return desired.order_rev, self._sendable(node, desired.orders)
+
+    def _sendable(self, node: UUID, orders: Sequence[Order]) -> list[EncodedOrder]:
+        """*orders* as they are sent; what no message has room for is handed up, and left out."""
+        sendable, unsendable = encoded(orders)
+        if unsendable:
+            try:
+                self._upward.cannot_send(node, unsendable)
+            except Exception:
+                # They are found again at the next look, and must not keep the others from going.
+                log.exception("orders that cannot be sent wait to be given up", node=str(node))
+        return sendable
+
     def _tell_again(self, conversation: Conversation) -> None:
         self._differing.add(conversation)
         self._wake.set()
@@ -273,18 +301,19 @@ class Sessions:
         # Only when nothing is under way: what is not yet written would seem to be missing.
         for conversation in [it for it in self._differing if not it.in_flight]:
             self._differing.discard(conversation)
-            ask = partial(
-                self._upward.desired,
-                conversation.node,
-                conversation.hello_now(),
-                conversation.epoch,
-            )
-            try:
-                desired = _sendable(conversation.node, await self._run(self._rounds, ask))
-            except Fenced as error:
-                await self._end(conversation, Close.FENCED, str(error))
-                continue
-            await self._safely(conversation, conversation.tell_again(desired))
+            await self._safely(conversation, self._tell_desired(conversation))
+
+    async def _tell_desired(self, conversation: Conversation) -> None:
+        node, epoch = conversation.node, conversation.epoch
+        hello = conversation.hello_now()
+        try:
+            rev, desired = await self._run(self._rounds, self._desired, node, hello, epoch)
+        except PASSING:
+            self._differing.add(conversation)
+            raise
+        except Fenced as error:
+            return await conversation.end(Close.FENCED, str(error))
+        return await conversation.tell_again(rev, desired)
 
     async def _beat(self) -> None:
         """Write every TICK who was heard of; end what is outdated or stuck."""
@@ -336,17 +365,13 @@ class Sessions:
         """Do it; when it fails, that is the end of this session and of no other."""
         try:
             await doing
+        except PASSING:
+            raise
         except Exception:
             log.exception("a session failed", node=str(conversation.node))
             await self._end(conversation, Close.SHUTTING_DOWN, "something went wrong here")
 
 
-def _sendable(node: UUID, desired: DesiredSet) -> DesiredSet:
-    return DesiredSet(desired.order_rev, fits(desired.orders, partial(_too_long, node)))
-
-
-def _too_long(node: UUID, execution: str) -> None:
-    log.error("an order is too long to be sent", node=str(node), execution=execution)
 
 
 _current: Sessions | None = None

@@ -38,9 +38,10 @@ class Verdict(StrEnum):
 
     ACCEPTED = "accepted"  # its effects are committed: acknowledge it
     REPEATED = "repeated"  # they were committed before: acknowledge it again
+    LATER = "later"  # they could not be written in time: close with 4503, it will be said again
     FENCED = "fenced"  # a newer session of this node exists: close with 4409
     OUT_OF_SEQUENCE = "out_of_sequence"  # a frame is missing before it: close with 4416
-    REFUSED = "refused"  # it says what this node may not say: close with 4403
+    REFUSED = "refused"  # nobody can write them: close with 4403
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class NodeOrders:
     """What one connected node must be told next, by rising revision.
 
     The list is complete up to ``order_rev``: no order with a revision at or below it is missing.
+    There may be more above it.
     """
 
     node: UUID
@@ -63,6 +65,15 @@ class DesiredSet:
     orders: tuple[Order, ...]
 
 
+@dataclass(frozen=True)
+class Unsendable:
+    """An order that takes more bytes than a message to a node may have."""
+
+    execution: str
+    size: int
+    limit: int
+
+
 class Receive(Protocol):
     def __call__(self, batch: Sequence[Inbound], /) -> Sequence[Verdict]:
         """Apply the whole batch in one transaction, and say what became of each, in order.
@@ -75,7 +86,8 @@ class PendingOrders(Protocol):
     def __call__(self, nodes: Mapping[UUID, int], /) -> Sequence[NodeOrders]:
         """For each of these nodes, orders above the given revision that it was not yet told.
 
-        A node with nothing new may be left out.
+        A node with nothing new is left out.  At most BATCH orders a node are given, and a bounded
+        number in all: who got BATCH or more in one answer asks again.
         """
 
 
@@ -93,6 +105,11 @@ class Reconnect(Protocol):
         """These sessions, each node with its epoch, are heard of again after a silence."""
 
 
+class CannotSend(Protocol):
+    def __call__(self, node: UUID, orders: Sequence[Unsendable], /) -> None:
+        """Give up the executions whose orders *node* can never be sent; repeating it is safe."""
+
+
 @dataclass(frozen=True)
 class Upward:
     """The calls that go up, handed over at the root."""
@@ -101,3 +118,4 @@ class Upward:
     orders: PendingOrders
     desired: Desired
     reconnect: Reconnect
+    cannot_send: CannotSend

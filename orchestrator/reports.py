@@ -18,10 +18,10 @@ from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
 from nodes.protocol.messages import Happened, Report
 from nodes.protocol.resources import Resources
-from nodes.upward import Inbound, Verdict
+from nodes.upward import Inbound, Unsendable, Verdict
 
 from . import broker, journal
-from .lifecycle import OBSERVED, Observed, Trigger, Writer, path, written_by
+from .lifecycle import OBSERVED, Desired, Observed, Trigger, Writer, path, written_by
 from .models import Execution, ExecutionOutput
 from .planners import compute_forwarder, unapproved
 from .transitions import (
@@ -43,6 +43,7 @@ from .transitions import (
 #: Reports of these leave nothing for a scheduler to decide.
 _QUIET = frozenset({Observed.ASK_FOR_BID, Observed.BID_ACCEPTED})
 _ENDS = frozenset({Happened.DECLINE, Happened.COMPLETE, Happened.FAIL, Happened.CANCEL})
+_NOT_BEGUN = frozenset({Observed.NEW, Observed.ASK_FOR_BID, Observed.ASK_FOR_BID_ACCEPTED})
 _BAD = frozenset({Observed.FAILED, Observed.ASK_FOR_BID_REJECTED, Observed.LOST})
 
 
@@ -50,20 +51,31 @@ def receive(batch: Sequence[Inbound], /) -> Sequence[Verdict]:
     """Apply a batch of Reports frames in one transaction; see ``nodes.upward.Receive``.
 
     Repeats have no effect.  A late report about a terminal execution is written to the journal
-    and changes nothing, except that it gives back what a lost execution still held.
+    and changes nothing, except that it gives back what a lost execution still held.  So is one
+    about an execution of another node: a state directory that has enrolled anew has such ones.
     """
     with transaction.atomic(durable=True):
         verdicts = list(membership.fence(batch))
         accepted = [i for i, verdict in enumerate(verdicts) if verdict is Verdict.ACCEPTED]
         if any(batch[i].told or batch[i].reports for i in accepted):
-            locked = lock_executions(_named(batch[i] for i in accepted))
-            for i in accepted:
-                if _is_foreign(batch[i], locked):
-                    verdicts[i] = Verdict.REFUSED
-            _record_foreign([batch[i] for i in accepted if verdicts[i] is Verdict.REFUSED])
-            frames = [batch[i] for i in accepted if verdicts[i] is Verdict.ACCEPTED]
-            _Batch(frames, locked).write()
+            frames = [batch[i] for i in accepted]
+            _Batch(frames, lock_executions(_named(frames))).write()
     return verdicts
+
+
+def cannot_send(node: UUID, orders: Sequence[Unsendable], /) -> None:
+    """Cancel executions whose orders are too large to be sent; see ``nodes.upward.CannotSend``.
+
+    Not those that may have begun: they go on without an order.
+    """
+    found = {key: it for it in orders if (key := execution_id(it.execution)) is not None}
+    with transaction.atomic(durable=True):
+        batch = _Batch([], lock_executions(found))
+        for execution in batch.locked.values():
+            is_wanted = execution.desired is not Desired.STOPPED
+            if execution.node == node and is_wanted and execution.observed in _NOT_BEGUN:
+                batch.cancel(execution, _too_large(found[execution.id]))
+        batch.write()
 
 
 def lose(nodes: Iterable[UUID], *, reason: str) -> int:
@@ -163,25 +175,6 @@ def _named(frames: Iterable[Inbound]) -> set[UUID]:
     return {key for text in texts if (key := execution_id(text)) is not None}
 
 
-def _is_foreign(frame: Inbound, locked: Mapping[UUID, LockedExecution]) -> bool:
-    """Whether a frame speaks of another node's execution: then none of it is believed."""
-    named = (locked.get(key) for key in _named([frame]))
-    return any(execution is not None and execution.node != frame.node for execution in named)
-
-
-def _record_foreign(frames: Sequence[Inbound]) -> None:
-    journal.record(
-        journal.fact(
-            "node",
-            "refused-report",
-            "the node reported on executions of another node; the whole frame was refused",
-            node=frame.node,
-            executions=[report.execution for report in frame.reports[:20]],
-        )
-        for frame in frames
-    )
-
-
 class _Batch:
     """The effects of accepted frames, worked out in memory over locked executions."""
 
@@ -195,13 +188,18 @@ class _Batch:
         self.outputs: list[ExecutionOutput] = []
         self.late: list[tuple[LockedExecution, Report]] = []
         self.unapproved: list[LockedExecution] = []
+        self.foreign: dict[UUID, set[str]] = {}
+
+    def cancel(self, execution: LockedExecution, why: Outcome) -> None:
+        """End an execution that its node was never told to run."""
+        self._move(execution, "cancel", Writer.COMPUTE_FORWARDER, "", why.message, why)
 
     def write(self) -> None:
         names = _names({frame.node for frame in self.frames})
         for frame in self.frames:
             self._take_told(frame)
             for report in frame.reports:
-                self._take(names.get(frame.node, ""), report)
+                self._take(frame.node, names.get(frame.node, ""), report)
         freed = self._freed()
         nodes = lock_nodes({*freed, *(e.node for e in self.unapproved)})
         observe(self.moves)
@@ -216,7 +214,7 @@ class _Batch:
     def _take_told(self, frame: Inbound) -> None:
         for text, wanted in frame.told:
             execution = self._known(text)
-            if execution is None:
+            if execution is None or execution.node != frame.node:
                 continue
             events = compute_forwarder.told(self.state[execution.id], wanted)
             for event in events:
@@ -231,9 +229,12 @@ class _Batch:
             if not events:
                 self.told[execution.id] = max(self.told.get(execution.id, 0), frame.order_rev)
 
-    def _take(self, name: str, report: Report) -> None:
+    def _take(self, node: UUID, name: str, report: Report) -> None:
         execution = self._known(report.execution)
         if execution is None:
+            return
+        if execution.node != node:
+            self.foreign.setdefault(node, set()).add(report.execution)
             return
         events = path(self.state[execution.id], report.happened)
         if events is None:
@@ -351,6 +352,16 @@ class _Batch:
             )
             for execution, report in self.late[:100]
         )
+        journal.record(
+            journal.fact(
+                "node",
+                "foreign-report",
+                "the node reported on executions of another node, which had no effect",
+                node=node,
+                executions=sorted(named)[:20],
+            )
+            for node, named in self.foreign.items()
+        )
         after_commit(Hint.VIEW)
 
     def _ask_for_evaluations(self, freed: dict[UUID, Resources]) -> None:
@@ -372,6 +383,15 @@ def _names(nodes: set[UUID]) -> Mapping[UUID, str]:
     if missing:
         _known_names.update(Node.objects.filter(pk__in=missing).values_list("pk", "name"))
     return _known_names
+
+
+def _too_large(order: Unsendable) -> Outcome:
+    return Outcome(
+        code="order-too-large",
+        message=f"its order takes {order.size} bytes, and a node can be sent {order.limit}",
+        hint="Shorten the command, the environment or the configuration of the task.",
+        retryable=False,
+    )
 
 
 def _outcome(report: Report) -> Outcome:

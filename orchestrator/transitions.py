@@ -36,8 +36,8 @@ class Outcome:
 class Observation:
     """One move of the observed lane.
 
-    ``releases``: its resources are free again with it.  ``told_rev``: the node has taken the order
-    of that revision, which is why it moves.
+    ``releases``: its resources are free again with it, and its node need be told nothing more of
+    it.  ``told_rev``: the node has taken the order of that revision, which is why it moves.
     """
 
     execution: UUID
@@ -169,7 +169,8 @@ def observe(observations: Sequence[Observation]) -> int:
                 message = CASE WHEN m.message = '' THEN e.message ELSE m.message END,
                 hint = CASE WHEN m.hint = '' THEN e.hint ELSE m.hint END,
                 retryable = e.retryable AND m.retryable, ran = coalesce(m.ran, e.ran),
-                told_rev = greatest(e.told_rev, m.told_rev)
+                told_rev = CASE WHEN m.releases THEN greatest(e.told_rev, e.order_rev)
+                                ELSE greatest(e.told_rev, m.told_rev) END
             FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
                         %s::bool[], %s::int[], %s::text[], %s::text[], %s::text[], %s::bool[],
                         %s::float8[], %s::bigint[])
@@ -243,10 +244,14 @@ def order(revisions: Mapping[UUID, int]) -> None:
 
 
 def give_up(executions: Sequence[UUID]) -> None:
-    """Count the resources of ended executions on their nodes no longer; `release` them, too."""
+    """Count the resources of ended executions on their nodes no longer; `release` them, too.
+
+    Their nodes need be told nothing more of them.
+    """
     if executions:
         _execute(
-            "UPDATE orchestrator_execution SET reserved = false WHERE id = ANY(%s)",
+            "UPDATE orchestrator_execution"
+            " SET reserved = false, told_rev = greatest(told_rev, order_rev) WHERE id = ANY(%s)",
             [list(executions)],
         )
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .messages import MAX_FRAME, FromNode, FromServer, LogChunk
+from .messages import MAX_FRAME, FromNode, FromServer, LogChunk, Order
 
 T = TypeVar("T")
 
@@ -31,6 +31,11 @@ def encode(message: FromNode | FromServer) -> str:
     if len(frame) > MAX_FRAME:
         raise TooLarge(f"{type(message).__name__} takes {len(frame)} bytes, limit {MAX_FRAME}")
     return frame.decode()
+
+
+def encode_order(order: Order) -> bytes:
+    """One order, as the text that a message may hold in its place."""
+    return _encoder.encode(order)
 
 
 def size(message: object) -> int:

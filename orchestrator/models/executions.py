@@ -22,9 +22,10 @@ TERMINAL = known(tuple(OBSERVED.terminal))
 class Execution(models.Model):
     """One attempt of one slot of a job on one node; also the order to that node.
 
-    ``order_rev`` is the newest order about it, ``told_rev`` the newest that the node has taken.
-    ``reserved`` says that its resources are still counted on the node.  ``settled`` says that its
-    end has been accounted for in the job's progress, so decisions need not read it again.
+    ``order_rev`` is the newest order about it, ``told_rev`` the newest that the node has taken, or
+    need not take any more.  ``reserved`` says that its resources are still counted on the node.
+    ``settled`` says that its end has been accounted for in the job's progress, so decisions need
+    not read it again.
     ``by_*`` carry who makes a change into the trigger, which keeps them in the history and clears
     them: between changes they are null.
     """

@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from nodes import membership
 from nodes.locks import Lock, lock_rows
 from nodes.protocol.lifecycle import Approval
-from nodes.protocol.messages import Happened, Held, Hello, Holding, Order, Want
+from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Order, Want
 from nodes.protocol.resources import Resources
 from nodes.upward import DesiredSet, NodeOrders
 from orchestrator import broker, journal, stored
@@ -30,7 +30,7 @@ from orchestrator.lifecycle import (
     path,
     want,
 )
-from orchestrator.models import Execution
+from orchestrator.models import Event, Execution
 from orchestrator.spec import JobSpec
 from orchestrator.transitions import (
     LockedExecution,
@@ -73,17 +73,35 @@ _COLUMNS = """
     e.order_rev, e.cpu, e.memory, e.disk, e.gpu, e.reserved
 """
 
+#: Orders in one answer, at most: more than one node is given, and no more than memory bears.
+MOST_ORDERS = 4 * BATCH
+
 # One statement, so one snapshot: an order revision is given under the node's lock and becomes
-# visible with all those before it, so what is read is complete up to the node's order_rev.
+# visible with all those before it, so what is read is complete up to the last one that is read.
+# It begins with the nodes that have something untold, which the index of those gives one by one:
+# neither the nodes that have nothing nor the backlog of those that have much are read.
 _UNTOLD = f"""
-    SELECT n.order_rev, {_COLUMNS}
-    FROM unnest(%s::uuid[], %s::bigint[]) AS s(node, rev)
-    JOIN orchestrator_execution e
-        ON e.node_id = s.node AND e.order_rev > s.rev AND e.order_rev > e.told_rev
-    JOIN nodes_node n ON n.id = e.node_id AND n.approval = 'approved'
+    WITH RECURSIVE waiting (node) AS (
+        (SELECT node_id FROM orchestrator_execution WHERE order_rev > told_rev
+         ORDER BY node_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT e.node_id FROM orchestrator_execution e
+                WHERE e.order_rev > e.told_rev AND e.node_id > w.node ORDER BY e.node_id LIMIT 1)
+        FROM waiting w WHERE w.node IS NOT NULL
+    )
+    SELECT {_COLUMNS}
+    FROM waiting w
+    JOIN unnest(%s::uuid[], %s::bigint[]) AS s(node, rev) ON s.node = w.node
+    JOIN nodes_node n ON n.id = w.node AND n.approval = 'approved'
+    CROSS JOIN LATERAL (
+        SELECT * FROM orchestrator_execution
+        WHERE node_id = s.node AND order_rev > s.rev AND order_rev > told_rev
+            AND reserved AND observed <> %s
+        ORDER BY order_rev LIMIT {BATCH}
+    ) e
     JOIN orchestrator_job j ON j.id = e.job_id
-    ORDER BY e.node_id, e.order_rev
-"""  # noqa: S608 - only our own columns
+    ORDER BY e.node_id, e.order_rev LIMIT %s
+"""  # noqa: S608 - only our own columns and numbers
 
 _DESIRED = f"""
     SELECT {_COLUMNS}
@@ -93,31 +111,33 @@ _DESIRED = f"""
 """  # noqa: S608 - only our own columns
 
 
-def orders(nodes: Mapping[UUID, int], /) -> Sequence[NodeOrders]:
+def orders(nodes: Mapping[UUID, int], /, *, at_most: int = MOST_ORDERS) -> Sequence[NodeOrders]:
     """What each of these nodes must still be told, above the revision last sent to it.
 
-    Two queries at most.  Nodes that are not approved are told nothing.
+    Two queries at most, and a bounded answer; see ``nodes.upward.PendingOrders``.  Nodes that are
+    not approved are told nothing, and nobody is told anything of what is over and gone.
     """
     if not nodes:
         return ()
     with connection.cursor() as cursor:
-        cursor.execute(_UNTOLD, [list(nodes), list(nodes.values())])
-        rows = cursor.fetchall()
-    made = _orders([_Row(*row[1:]) for row in rows])
-    found: dict[UUID, tuple[int, list[Order]]] = {}
-    for row, order in zip(rows, made, strict=True):
-        _, listed = found.setdefault(row[2], (row[0], []))
+        # What is neither is over and gone, or is told when its node says hello; see `want`.
+        lost = Observed.LOST.value
+        cursor.execute(_UNTOLD, [list(nodes), list(nodes.values()), lost, at_most])
+        rows = [_Row(*row) for row in cursor.fetchall()]
+    found: dict[UUID, list[Order]] = {}
+    for row, order in zip(rows, _orders(rows), strict=True):
         if order is not None:
-            listed.append(order)
-    return [NodeOrders(node, rev, tuple(listed)) for node, (rev, listed) in found.items()]
+            found.setdefault(row.node, []).append(order)
+    return [NodeOrders(node, listed[-1].rev, tuple(listed)) for node, listed in found.items()]
 
 
 def desired(node: UUID, hello: Hello, epoch: int, /) -> DesiredSet:
     """Everything that *node* should hold, after catching up with what it says it holds.
 
-    What it holds of executions that are over here comes with STOP; what this database has never
-    heard of is left alone, and written to the journal.  Raises Fenced, and changes nothing, when
-    the node has a newer session than *epoch*: what that one holds is not in this hello.
+    What it holds of executions that are over here, or are another node's, comes with STOP; what
+    this database has never heard of is left alone, and written to the journal.  Raises Fenced, and
+    changes nothing, when the node has a newer session than *epoch*: what that one holds is not in
+    this hello.
     """
     held = {key: it for it in hello.holds if (key := execution_id(it.execution)) is not None}
     with transaction.atomic():
@@ -166,9 +186,12 @@ def _catch_up(node: UUID, held: Mapping[UUID, Held], *, partial: bool) -> list[O
     stops: list[Order] = []
     eager: list[LockedExecution] = []
     for execution in locked.values():
-        if execution.node != node:
-            continue
         holding = held.get(execution.id)
+        if execution.node != node:
+            # Its state directory was another node's: nobody will ever want it here.
+            if holding is not None and holding.state is not Holding.ENDED:
+                stops.append(Order(execution=str(execution.id), want=Want.STOP, rev=0))
+            continue
         over = execution.observed in OBSERVED.terminal
         if holding is None:
             if partial:
@@ -240,6 +263,13 @@ def _proven(execution: LockedExecution, events: Sequence[str]) -> list[Observati
 
 
 def _record_strangers(node: UUID, unknown: Sequence[UUID]) -> None:
+    """Write down what only the node knows, once each however often it says hello."""
+    if not unknown:
+        return
+    written = Event.objects.filter(
+        node_id=node, what="unknown-execution", execution_id__in=unknown
+    ).values_list("execution_id", flat=True)
+    new = sorted(set(unknown) - set(written))
     journal.record(
         journal.fact(
             "node",
@@ -248,7 +278,7 @@ def _record_strangers(node: UUID, unknown: Sequence[UUID]) -> None:
             node=node,
             execution=key,
         )
-        for key in unknown[:20]
+        for key in new[:20]
     )
 
 

@@ -118,6 +118,8 @@ class _Books:
                 self.completed.add(execution.slot)
             case Observed.FAILED:
                 self._attempted(execution, RetryOn.FAILED, retryable=execution.retryable)
+            case Observed.CANCELLED if not execution.retryable:
+                self._attempted(execution, RetryOn.FAILED, retryable=False)
             case Observed.LOST if execution.started_at is not None:
                 self._attempted(execution, RetryOn.LOST, retryable=True)
             case Observed.ASK_FOR_BID_REJECTED:
@@ -147,6 +149,7 @@ class _Books:
         happened = {
             Observed.FAILED: f"failed on {self._name(execution.node)}",
             Observed.LOST: f"was lost with {self._name(execution.node)}",
+            Observed.CANCELLED: f"could not be given to {self._name(execution.node)}",
         }.get(execution.observed, f"ran too long on {self._name(execution.node)}")
         if not retryable:
             why = "and trying again would not help"

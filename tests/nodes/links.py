@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from itertools import count
@@ -59,7 +60,9 @@ class Above:
         self.told = []
         self.hellos = []
         self.listed = {}
-        self.foreign = set()
+        self.revisions = Counter()
+        self.given_up = []
+        self.refused = set()
 
     def upward(self):
         return Upward(
@@ -67,6 +70,7 @@ class Above:
             orders=self.orders,
             desired=self.desired,
             reconnect=membership.reconnect,
+            cannot_send=self.cannot_send,
         )
 
     def receive(self, batch):
@@ -77,7 +81,7 @@ class Above:
             self.before(batch)
             for place, (frame, verdict) in enumerate(zip(batch, verdicts, strict=True)):
                 if verdict is Verdict.ACCEPTED:
-                    if any(it.execution in self.foreign for it in frame.reports):
+                    if any(it.execution in self.refused for it in frame.reports):
                         verdicts[place] = Verdict.REFUSED
                     else:
                         self._write(frame)
@@ -94,20 +98,26 @@ class Above:
     def order(self, node, *orders):
         """List orders; each gets the node's next revision."""
         for it in orders:
+            self.revisions[node.pk] += 1
             listed = self.listed.setdefault(node.pk, [])
-            listed.append(msgspec.structs.replace(it, rev=len(listed) + 1))
+            listed.append(msgspec.structs.replace(it, rev=self.revisions[node.pk]))
 
     def orders(self, nodes):
         return [
-            NodeOrders(node, len(mine), tuple(it for it in mine if it.rev > rev))
+            NodeOrders(node, new[-1].rev, new)
             for node, rev in nodes.items()
-            if len(mine := self.listed.get(node, [])) > rev
+            if (new := tuple(it for it in self.listed.get(node, []) if it.rev > rev))
         ]
+
+    def cannot_send(self, node, unsendable):
+        """What cannot be sent is wanted no longer."""
+        out = {it.execution for it in unsendable}
+        self.given_up.extend(unsendable)
+        self.listed[node] = [it for it in self.listed[node] if it.execution not in out]
 
     def desired(self, node, said, epoch):
         self.hellos.append(said)
-        mine = self.listed.get(node, [])
-        return DesiredSet(len(mine), tuple(mine))
+        return DesiredSet(self.revisions[node], tuple(self.listed.get(node, [])))
 
 
 class Link:

@@ -2,11 +2,12 @@
 
 from collections import deque
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.orders import Comparison, NeverSent, Outgoing, fits, parts
+from nodes.orders import LARGEST_ORDER, Comparison, NeverSent, Outgoing, encoded, parts
 from nodes.protocol import codec
 from nodes.protocol.messages import (
     BATCH,
@@ -22,6 +23,7 @@ from nodes.protocol.messages import (
     Want,
 )
 from nodes.protocol.session import digest
+from nodes.upward import Unsendable
 
 
 def order(execution="e1", want=Want.RUN, rev=1, size=0):
@@ -31,6 +33,18 @@ def order(execution="e1", want=Want.RUN, rev=1, size=0):
 
 #: An execution is asked for, run, and ended, in that order, some of it left out.
 STAGE = {Want.BID: 1, Want.RUN: 2, Want.REJECT: 3, Want.STOP: 3}
+
+
+def sent(*orders):
+    """*orders* as they are handed to the books."""
+    sendable, unsendable = encoded(orders)
+    assert not unsendable
+    return sendable
+
+
+def arrived(frame):
+    """*frame* as the node reads it."""
+    return codec.decode_from_server(codec.encode(frame))
 
 
 class Node:
@@ -94,7 +108,7 @@ def test_every_order_is_taken_once_in_order_and_the_digests_meet(script):  # noq
         for frame in frames:
             assert len(codec.encode(frame)) <= MAX_FRAME
             assert len(frame.items) <= BATCH
-            link.append(frame)
+            link.append(arrived(frame))
         assert outgoing.unacknowledged <= WINDOW
 
     def acknowledge():
@@ -113,7 +127,7 @@ def test_every_order_is_taken_once_in_order_and_the_digests_meet(script):  # noq
                 named.add(f"e{execution}")
                 rev += 1
                 batch.append(order(f"e{execution}", want, rev, size))
-            put(outgoing.add(rev, batch))
+            put(outgoing.add(rev, sent(*batch)))
         elif step == "arrive":
             for _ in range(min(argument, len(link))):
                 reports += node.take(link.popleft())
@@ -133,29 +147,37 @@ def test_every_order_is_taken_once_in_order_and_the_digests_meet(script):  # noq
 @given(st.lists(st.integers(0, MAX_FRAME // 2), max_size=30))
 def test_pieces_fit_a_frame_and_lose_nothing(sizes):
     orders = [order(f"e{i}", rev=i + 1, size=size) for i, size in enumerate(sizes)]
-    pieces = parts(orders)
-    assert [it for piece in pieces for it in piece] == orders
-    for piece in pieces:
-        assert piece
-        assert codec.encode(Orders(2**53, 2**53, 2**53, piece))
+    pieces = parts(sent(*orders))
+    frames = [arrived(Orders(2**53, 2**53, 2**53, [it.text for it in piece])) for piece in pieces]
+    assert [it for frame in frames for it in frame.items] == orders
+    assert all(frame.items for frame in frames)
 
 
 def test_a_frame_has_at_most_so_many_orders():
-    pieces = parts([order(rev=i) for i in range(BATCH + 1)])
+    pieces = parts(sent(*(order(rev=i) for i in range(BATCH + 1))))
     assert [len(piece) for piece in pieces] == [BATCH, 1]
 
 
-def test_an_order_that_fits_no_frame_is_named_and_left_out():
-    too_long = []
+def test_an_order_that_fits_no_frame_is_named_with_its_size_and_left_out():
     small, huge = order("small"), order("huge", size=MAX_FRAME)
-    assert fits([huge, small], too_long.append) == (small,)
-    assert too_long == ["huge"]
+    [left], [out] = encoded([huge, small])
+    assert msgspec.json.decode(left.text, type=Order) == small
+    assert out == Unsendable("huge", codec.size(huge), LARGEST_ORDER)
+
+
+def test_the_largest_order_fits_a_frame_and_a_byte_more_does_not():
+    empty = codec.size(order(size=1)) - 1
+    [largest], _ = encoded([order(size=LARGEST_ORDER - empty)])
+    outgoing = Outgoing(2**53, 2**53 - 1)
+    [frame] = outgoing.add(2**53, [largest])
+    assert codec.encode(frame)
+    assert encoded([order(size=LARGEST_ORDER - empty + 1)])[0] == []
 
 
 def test_beyond_the_window_frames_wait_for_acknowledgements():
     outgoing = Outgoing(1, 0)
-    sent = [f for i in range(WINDOW + 2) for f in outgoing.add(i + 1, [order(rev=i + 1)])]
-    assert len(sent) == WINDOW
+    frames = [f for i in range(WINDOW + 2) for f in outgoing.add(i + 1, sent(order(rev=i + 1)))]
+    assert len(frames) == WINDOW
     assert outgoing.is_full
     outgoing.taken(1)
     assert [frame.order_rev for frame in outgoing.release()] == [WINDOW + 1]
@@ -166,7 +188,7 @@ def test_beyond_the_window_frames_wait_for_acknowledgements():
 
 def test_the_newest_order_about_an_execution_is_what_was_told():
     outgoing = Outgoing(1, 0)
-    outgoing.add(2, [order(want=Want.BID, rev=1), order(want=Want.RUN, rev=2)])
+    outgoing.add(2, sent(order(want=Want.BID, rev=1), order(want=Want.RUN, rev=2)))
     assert outgoing.taken(1) == ()
     assert outgoing.taken(2) == (("e1", Want.RUN),)
     assert outgoing.taken(2) == ()
@@ -183,11 +205,11 @@ def test_what_was_never_sent_cannot_be_acknowledged():
 def test_the_full_set_replaces_what_waited():
     outgoing = Outgoing(1, 0)
     for i in range(WINDOW + 2):
-        outgoing.add(i + 1, [order(rev=i + 1)])
-    assert outgoing.replace(100, [order("e2", rev=100)]) == [(order("e2", rev=100),)]
+        outgoing.add(i + 1, sent(order(rev=i + 1)))
+    assert len(outgoing.replace(100, sent(order("e2", rev=100)))) == 1
     assert not outgoing.is_full
     assert dict(outgoing.taken(100)) == {"e1": Want.RUN, "e2": Want.RUN}
-    assert outgoing.add(101, [order(rev=101)])[0].after == 100
+    assert outgoing.add(101, sent(order(rev=101)))[0].after == 100
 
 
 def test_digests_that_differ_lead_to_the_full_set_and_then_to_a_new_hello():
@@ -206,7 +228,7 @@ def test_digests_that_differ_lead_to_the_full_set_and_then_to_a_new_hello():
 
 def test_reports_end_what_is_held_and_move_it_on():
     outgoing = Outgoing(1, 0)
-    outgoing.add(2, [order("a", Want.BID, 1), order("b", Want.RUN, 2)])
+    outgoing.add(2, sent(order("a", Want.BID, 1), order("b", Want.RUN, 2)))
     outgoing.taken(2)
     assert outgoing.holds() == (Held("a", Holding.BID), Held("b", Holding.PREPARING))
     outgoing.reported([Report("a", Happened.DECLINE), Report("b", Happened.START)])

@@ -247,11 +247,11 @@ def test_more_frames_than_the_window_end_the_link_and_those_within_it_count():
     play(scene, above)
 
 
-def test_a_report_about_what_belongs_to_another_node():
-    above, foreign = Above(), execution()
-    above.foreign.add(foreign)
+def test_a_frame_that_can_never_be_written():
+    above, refused = Above(), execution()
+    above.refused.add(refused)
     node = joined()
-    reports = [Report(execution(), Happened.START), Report(foreign, Happened.START)]
+    reports = [Report(execution(), Happened.START), Report(refused, Happened.START)]
     assert refusal(lambda link: link.report(*reports), node=node, above=above) == Close.REFUSED
     assert Node.objects.get(pk=node[0].pk).labels == {}
 

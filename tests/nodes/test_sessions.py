@@ -332,9 +332,43 @@ def test_many_orders_come_in_consecutive_frames_within_the_window():
     play(scene, above)
 
 
-def test_an_order_that_fits_no_frame_delays_no_other():
+def test_an_order_that_fits_no_frame_is_given_up_once_and_delays_no_other():
+    above, (node, credential) = Above(), joined()
+    huge, good, later = order(size=300_000), order(), order()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        for news in ((huge, good), (later,)):
+            above.order(node, *news)
+            world.sessions.wake()
+            assert [it.execution for it in (await link.hear(Orders)).items] == [news[-1].execution]
+
+    play(scene, above)
+    assert [it.execution for it in above.given_up] == [huge.execution]
+
+
+def test_an_order_of_the_desired_set_that_fits_no_frame_is_given_up_too():
+    above, (node, credential) = Above(), joined()
+    huge, good = order(size=300_000), order()
+    above.order(node, huge, good)
+
+    async def scene(world):
+        welcome = await world.link(credential).greet()
+        assert [it.execution for it in welcome.desired] == [good.execution]
+
+    play(scene, above)
+    assert [it.execution for it in above.given_up] == [huge.execution]
+
+
+def test_what_cannot_be_given_up_keeps_no_other_order_from_its_node():
     above, (node, credential) = Above(), joined()
     good = order()
+
+    def cannot_send(node, orders):
+        raise OperationalError("canceling statement due to lock timeout")
+
+    above.cannot_send = cannot_send
 
     async def scene(world):
         link = world.link(credential)

@@ -7,8 +7,10 @@ from nodes import membership
 from nodes.errors import Fenced
 from nodes.models import Node
 from nodes.protocol import codec
-from nodes.protocol.messages import Held, Hello, Holding, Orders, Want
+from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Orders, Report, Want
 from nodes.protocol.resources import Resources
+from nodes.upward import Inbound
+from orchestrator import reports
 from orchestrator.errors import InvalidSpec
 from orchestrator.lifecycle import Desired, Observed
 from orchestrator.models import BrokerTrigger, Event, Execution
@@ -40,6 +42,22 @@ def desired(node, *holds):
 def state(execution):
     execution.refresh_from_db()
     return execution.desired, execution.observed
+
+
+def give_up_lost(node, job):
+    rows.execution(job, node, observed=Observed.LOST)
+    desired(node)
+
+
+def never_told(node, job):
+    rows.execution(job, node, desired=Desired.STOPPED)
+    desired(node)
+
+
+def reported(node, job):
+    running = rows.execution(job, node, observed=Observed.RUNNING, desired=Desired.STOPPED)
+    report = Report(str(running.pk), Happened.COMPLETE)
+    reports.receive([Inbound(node.pk, 1, 1, 0, (), (report,))])
 
 
 def test_orders_are_complete_up_to_their_revision_and_in_order():
@@ -180,11 +198,66 @@ def test_what_was_stopped_before_anybody_was_told_is_cancelled():
     assert state(never) == ("stopped", "cancelled")
 
 
-def test_an_execution_nobody_knows_is_left_alone_and_written_down():
+def test_an_execution_nobody_knows_is_left_alone_and_written_down_once():
     node = rows.node()
-    stranger = rows.unknown_id()
-    assert desired(node, (stranger, Holding.RUNNING)) == {}
-    assert Event.objects.filter(what="unknown-execution", node_id=node.pk).exists()
+    strangers = {rows.unknown_id() for _ in range(2)}
+    for _ in range(3):
+        assert desired(node, *((key, Holding.RUNNING) for key in strangers)) == {}
+    events = Event.objects.filter(what="unknown-execution", node_id=node.pk)
+    assert sorted(event.execution_id for event in events) == sorted(strangers)
+
+
+def test_what_a_node_holds_of_another_is_stopped_here_and_goes_on_there():
+    node, other, job = rows.node(), rows.node(), rows.job()
+    foreign = rows.execution(job, other, observed=Observed.RUNNING)
+    assert desired(node, (foreign.pk, Holding.RUNNING)) == {str(foreign.pk): Want.STOP}
+    assert desired(node, (foreign.pk, Holding.ENDED)) == {}
+    assert state(foreign) == ("running", "running")
+
+
+def test_of_what_is_over_a_node_is_told_nothing():
+    node, job = rows.node(), rows.job(count=2)
+    over = rows.execution(job, node, observed=Observed.LOST)
+    live = rows.execution(job, node, slot=1)
+    [told] = compute_forwarder.orders({node.pk: 0})
+    assert [order.execution for order in told.orders] == [str(live.pk)]
+    assert over.order_rev < live.order_rev == told.order_rev
+
+
+@pytest.mark.parametrize("ends", [give_up_lost, never_told, reported])
+def test_what_has_ended_leaves_the_index_of_the_untold(ends):
+    node, job = rows.node(), rows.job()
+    ends(node, job)
+    execution = Execution.objects.get()
+    assert not execution.reserved
+    assert execution.told_rev == execution.order_rev
+
+
+def test_the_orders_of_one_look_are_bounded_and_the_next_look_goes_on_where_it_ended():
+    node, job = rows.node(), rows.job(count=BATCH + 3)
+    for slot in range(BATCH + 3):
+        rows.execution(job, node, slot=slot, cpu=0, memory=0)
+    [first] = compute_forwarder.orders({node.pk: 0})
+    assert (first.order_rev, len(first.orders)) == (BATCH, BATCH)
+    [second] = compute_forwarder.orders({node.pk: first.order_rev})
+    assert [order.rev for order in second.orders] == [BATCH + 1, BATCH + 2, BATCH + 3]
+
+
+def test_the_answer_for_many_nodes_is_bounded_and_complete_for_each_as_far_as_it_says():
+    job, nodes = rows.job(count=30), [rows.node() for _ in range(3)]
+    for slot in range(30):
+        rows.execution(job, nodes[slot % 3], slot=slot)
+    told = {node.pk: 0 for node in nodes}
+    got = []
+    while found := compute_forwarder.orders(told, at_most=7):
+        got += [order for it in found for order in it.orders]
+        assert sum(len(it.orders) for it in found) <= 7
+        for it in found:
+            assert [order.rev for order in it.orders] == list(
+                range(told[it.node] + 1, it.order_rev + 1)
+            )
+            told[it.node] = it.order_rev
+    assert len(got) == 30
 
 
 def test_orders_of_many_nodes_take_two_queries(django_assert_max_num_queries):
