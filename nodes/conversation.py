@@ -230,9 +230,9 @@ class Conversation:
         self._submit(Inbound(self.node, self.epoch, frame.seq, frame.order_rev, told, frame.items))
         if told:
             self._stuck_since = None
-            async with self._speaking:
-                for waiting in self.outgoing.release():
-                    await self._put(waiting)
+        async with self._speaking:
+            for waiting in self.outgoing.release():
+                await self._put(waiting)
 
     def _taken(self, order_rev: int) -> tuple[tuple[str, Want], ...]:
         try:

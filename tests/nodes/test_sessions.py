@@ -1,9 +1,10 @@
 """Sessions as they should go: welcome, orders, reports, heartbeats, and what goes wrong below."""
 
 import asyncio
+import threading
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 
 from nodes import membership
 from nodes.models import Node, NodeHeartbeat
@@ -272,6 +273,66 @@ def test_a_connection_that_the_server_ended_is_replaced():
 
     play(scene, above)
     assert len(labels(node)) == 1
+
+
+def test_a_frame_that_meets_a_held_lock_is_said_again_and_never_refused():
+    above, nodes = Above(), [joined() for _ in range(2)]
+    held = nodes[0][0]
+    let_go = threading.Event()
+
+    def before(batch):
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '10ms'")
+
+    def hold(is_held):
+        with transaction.atomic():
+            Node.objects.select_for_update().get(pk=held.pk)
+            is_held.set()
+            assert let_go.wait(20)
+
+    above.before = before
+
+    async def scene(world):
+        links = [world.link(credential) for _, credential in nodes]
+        for link in links:
+            await link.greet()
+        is_held = threading.Event()
+        holder = asyncio.ensure_future(look(lambda: hold(is_held)))
+        assert await asyncio.to_thread(is_held.wait, 20)
+        above.gate.clear()
+        for link in links:
+            await link.report(Report(execution(), Happened.START))
+        above.gate.set()
+        assert await links[1].hear(Ack) == Ack(links[1].epoch, 1)
+        assert await links[0].closed() == Close.SHUTTING_DOWN
+        let_go.set()
+        await holder
+        again = world.link(nodes[0][1])
+        await again.greet()
+        await again.report(Report(execution(), Happened.START))
+        assert await again.hear(Ack) == Ack(again.epoch, 1)
+        assert Close.REFUSED not in world.sessions.refusals
+
+    play(scene, above)
+    assert [len(labels(node)) for node, _ in nodes] == [1, 1]
+
+
+def test_a_mistake_in_what_all_share_ends_the_sessions_and_they_go_on_anew():
+    above, (_, credential) = Above(), joined()
+    receive, mistakes = above.receive, [()]
+    above.receive = lambda batch: mistakes.pop() if mistakes else receive(batch)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        await link.report(Report(execution(), Happened.START))
+        await link.closed()
+        again = world.link(credential)
+        await again.greet()
+        await again.report(Report(execution(), Happened.START))
+        assert await again.hear(Ack)
+
+    play(scene, above)
 
 
 # --- orders ------------------------------------------------------------------------------------
