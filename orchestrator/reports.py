@@ -44,6 +44,11 @@ from .transitions import (
 _QUIET = frozenset({Observed.ASK_FOR_BID, Observed.BID_ACCEPTED})
 _ENDS = frozenset({Happened.DECLINE, Happened.COMPLETE, Happened.FAIL, Happened.CANCEL})
 _NOT_BEGUN = frozenset({Observed.NEW, Observed.ASK_FOR_BID, Observed.ASK_FOR_BID_ACCEPTED})
+#: The states that an execution is in when this has happened to it last.
+_SAYS = {
+    happened: frozenset(after for _, event, after in OBSERVED.edges() if event == happened)
+    for happened in Happened
+}
 _BAD = frozenset({Observed.FAILED, Observed.ASK_FOR_BID_REJECTED, Observed.LOST})
 
 
@@ -265,12 +270,15 @@ class _Batch:
             )
 
     def _take_late(self, execution: LockedExecution, report: Report) -> None:
-        over = self.state[execution.id] in OBSERVED.terminal
-        if over and report.happened in _ENDS and execution.reserved:
+        state = self.state[execution.id]
+        if state not in OBSERVED.terminal:
+            return
+        if report.happened in _ENDS and execution.reserved:
             execution.reserved = False
             self.gone.append(execution)
-        if over:
-            self.late.append((execution, report))
+        elif state in _SAYS[report.happened] or (state is Observed.LOST and not execution.reserved):
+            return  # It was said before, and the acknowledgement lost.
+        self.late.append((execution, report))
 
     def _refuse(self, execution: LockedExecution, report: Report, name: str) -> None:
         """End what its node began without an approval; its resources go when it has stopped."""
