@@ -372,8 +372,6 @@ class Sessions:
             await self._end(conversation, Close.SHUTTING_DOWN, "something went wrong here")
 
 
-
-
 _current: Sessions | None = None
 
 

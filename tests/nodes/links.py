@@ -20,6 +20,8 @@ from nodes.protocol import codec
 from nodes.protocol.messages import SUBPROTOCOL, Hello, Order, Report, Reports, Welcome
 from nodes.protocol.resources import Resources
 from nodes.upward import DesiredSet, NodeOrders, Upward, Verdict
+from orchestrator import reports
+from orchestrator.planners import compute_forwarder
 
 HELLO = Hello(
     version=1,
@@ -118,6 +120,19 @@ class Above:
     def desired(self, node, said, epoch):
         self.hellos.append(said)
         return DesiredSet(self.revisions[node], tuple(self.listed.get(node, [])))
+
+
+class Orchestrator(Above):
+    """What really stands above."""
+
+    def upward(self):
+        return Upward(
+            receive=reports.receive,
+            orders=compute_forwarder.orders,
+            desired=compute_forwarder.desired,
+            reconnect=reports.reconnect,
+            cannot_send=reports.cannot_send,
+        )
 
 
 class Link:

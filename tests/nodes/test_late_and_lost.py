@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from nodes import membership
-from nodes.errors import NodesError
+from nodes.conversation import Conversation
+from nodes.errors import Fenced
 from nodes.models import Node, NodeHeartbeat, NodeSession
 from nodes.protocol import codec
 from nodes.protocol.messages import (
@@ -26,13 +27,13 @@ from nodes.protocol.messages import (
     Reports,
     Want,
 )
-from nodes.upward import Inbound, Upward, Verdict
+from nodes.upward import Inbound, Verdict
 from orchestrator import lifecycle, reports
 from orchestrator.lifecycle import Observed
 from orchestrator.models import BrokerTrigger, Event, Execution, ExecutionHistory, ExecutionOutput
 from orchestrator.planners import compute_forwarder
 from tests import rows
-from tests.nodes.links import Above, hello, joined, look, play
+from tests.nodes.links import Orchestrator, hello, joined, look, play
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -150,22 +151,22 @@ def _late_goodbye(it, epoch):
 
 
 def _late_hello_with_nothing(it, epoch):
-    with pytest.raises(NodesError):
+    with pytest.raises(Fenced):
         it.desired(epoch, ())
 
 
 def _late_hello_with_a_bid(it, epoch):
-    with pytest.raises(NodesError):
+    with pytest.raises(Fenced):
         it.desired(epoch, (Held(str(it.execution.pk), Holding.BID),))
 
 
 def _late_hello_with_a_task(it, epoch):
-    with pytest.raises(NodesError):
+    with pytest.raises(Fenced):
         it.desired(epoch, (Held(str(it.execution.pk), Holding.RUNNING),))
 
 
 def _late_resync(it, epoch):
-    with pytest.raises(NodesError):
+    with pytest.raises(Fenced):
         it.desired(epoch, (), partial=True)
 
 
@@ -318,19 +319,20 @@ def test_the_end_of_a_lost_execution_is_written_down_once_however_often_it_is_sa
     assert facts(sessions=False) == once
 
 
+def test_a_resync_loses_nothing_that_the_node_takes_while_the_set_is_read():
+    it = scene(Observed.NEW, "running")
+    epoch = it.greet()
+    books = Conversation(
+        it.node.pk, hello(), epoch, send=None, close=None, submit=None, ask_again=None
+    )
+    said = books.hello_now()
+    reports.receive([it.frame(epoch, told=[Want.RUN], rev=it.execution.order_rev)])
+    compute_forwarder.desired(it.node.pk, said, epoch)
+    it.execution.refresh_from_db()
+    assert it.execution.observed == Observed.BID_ACCEPTED
+
+
 # --- over a link ---------------------------------------------------------------------------------
-
-
-class Orchestrator(Above):
-    """What really stands above."""
-
-    def upward(self):
-        return Upward(
-            receive=reports.receive,
-            orders=compute_forwarder.orders,
-            desired=compute_forwarder.desired,
-            cannot_send=reports.cannot_send,
-        )
 
 
 def _over_a_link(epoch, execution):

@@ -29,7 +29,8 @@ from nodes.protocol.messages import (
 )
 from nodes.protocol.session import digest
 from nodes.sessions import Sessions
-from tests.nodes.links import Above, execution, hello, joined, look, play, until
+from tests import rows
+from tests.nodes.links import Above, Orchestrator, execution, hello, joined, look, play, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -420,6 +421,27 @@ def test_an_order_of_the_desired_set_that_fits_no_frame_is_given_up_too():
 
     play(scene, above)
     assert [it.execution for it in above.given_up] == [huge.execution]
+
+
+def test_a_task_of_an_earlier_release_that_fits_no_frame_ends_its_execution():
+    node, credential = joined()
+    job, good = rows.job(), rows.job()
+    [version] = job.versions.all()
+    version.spec["task"]["command"] = ["echo", "\x01" * 60_000]
+    job.versions.create(number=2, spec=version.spec, digest="2", actor="test")
+    huge = rows.execution(job, node, version=2, cpu=0, memory=0)
+
+    async def scene(world):
+        link = world.link(credential)
+        assert (await link.greet()).desired == ()
+        later = await look(lambda: rows.execution(good, node, cpu=0, memory=0))
+        world.sessions.wake()
+        assert [it.execution for it in (await link.hear(Orders)).items] == [str(later.pk)]
+
+    play(scene, Orchestrator())
+    huge.refresh_from_db()
+    assert (huge.observed, huge.code, huge.reserved) == ("cancelled", "order-too-large", False)
+    assert "bytes, and a node can be sent 261120" in huge.message
 
 
 def test_what_cannot_be_given_up_keeps_no_other_order_from_its_node():

@@ -291,6 +291,15 @@ def test_a_failure_that_cannot_be_cured_ends_the_slot_at_once():
     assert plan.reason == ("slot 0 failed on N1 and trying again would not help: no such program")
 
 
+def test_what_no_node_can_be_told_ends_the_job_and_what_was_cancelled_otherwise_does_not():
+    plan = schedule(world(execution("cancelled", retryable=False, message="too large")))
+    assert plan.state is JobState.FAILED
+    assert (
+        plan.reason == "slot 0 could not be given to N1 and trying again would not help: too large"
+    )
+    assert schedule(world(execution("cancelled"))).state is JobState.QUEUED
+
+
 def test_what_the_job_does_not_retry_ends_it():
     plan = schedule(world(execution("lost"), retry={"on": ["failed"]}))
     assert plan.reason == "slot 0 was lost with N1 and lost executions are not retried"
