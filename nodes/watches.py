@@ -67,17 +67,19 @@ class Watches:
     def feed(self, chunk: LogChunk) -> bool:
         """Pass a chunk on; False when it is more than was granted.
 
-        What comes for a watch that has been given up meanwhile is dropped.
+        What comes for a watch that has been given up meanwhile is dropped, and so is what comes
+        after its end or is empty: nothing bounds how much of that there is.
         """
         reader = self._open.get(chunk.watch)
-        if reader is None:
+        if reader is None or reader.has_ended or not chunk.data:
             return True
         reader.credit -= len(chunk.data)
         reader.queue.put_nowait(chunk)
         return reader.credit >= 0
 
     def ended(self, end: LogEnd) -> None:
-        if (reader := self._open.get(end.watch)) is not None:
+        reader = self._open.get(end.watch)
+        if reader is not None and not reader.has_ended:
             reader.has_ended = True
             reader.queue.put_nowait(end)
 

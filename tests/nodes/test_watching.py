@@ -46,6 +46,29 @@ def test_a_watched_log_comes_in_order_until_its_end():
     play(scene)
 
 
+def test_what_comes_empty_or_after_the_end_is_not_kept():
+    node, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        pieces = world.sessions.watch(execution(), node.pk, "stdout")
+        first = asyncio.create_task(anext(pieces))
+        watch = await link.hear(Watch)
+        await chunk(link, watch, 0, b"")
+        await chunk(link, watch, 0, b"x")
+        assert (await first).data == b"x"
+        for reason in ("it has ended", "again"):
+            await link.say(LogEnd(link.epoch, watch.watch, reason))
+            await chunk(link, watch, 1, b"y")
+        await link.report()
+        await link.hear(Ack)
+        [end] = [piece async for piece in pieces]
+        assert end.reason == "it has ended"
+
+    play(scene)
+
+
 def test_credit_is_granted_as_the_reader_reads():
     node, credential = joined()
 
