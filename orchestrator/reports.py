@@ -18,10 +18,10 @@ from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
 from nodes.protocol.messages import Happened, Report
 from nodes.protocol.resources import Resources
-from nodes.upward import Inbound, Unsendable, Verdict
+from nodes.upward import Inbound, Verdict
 
 from . import broker, journal
-from .lifecycle import OBSERVED, Desired, Observed, Trigger, Writer, path, written_by
+from .lifecycle import OBSERVED, Observed, Trigger, Writer, path, written_by
 from .models import Execution, ExecutionOutput
 from .planners import compute_forwarder, unapproved
 from .transitions import (
@@ -43,7 +43,6 @@ from .transitions import (
 #: Reports of these leave nothing for a scheduler to decide.
 _QUIET = frozenset({Observed.ASK_FOR_BID, Observed.BID_ACCEPTED})
 _ENDS = frozenset({Happened.DECLINE, Happened.COMPLETE, Happened.FAIL, Happened.CANCEL})
-_NOT_BEGUN = frozenset({Observed.NEW, Observed.ASK_FOR_BID, Observed.ASK_FOR_BID_ACCEPTED})
 #: The states that an execution is in when this has happened to it last.
 _SAYS = {
     happened: frozenset(after for _, event, after in OBSERVED.edges() if event == happened)
@@ -66,21 +65,6 @@ def receive(batch: Sequence[Inbound], /) -> Sequence[Verdict]:
             frames = [batch[i] for i in accepted]
             _Batch(frames, lock_executions(_named(frames))).write()
     return verdicts
-
-
-def cannot_send(node: UUID, orders: Sequence[Unsendable], /) -> None:
-    """Cancel executions whose orders are too large to be sent; see ``nodes.upward.CannotSend``.
-
-    Not those that may have begun: they go on without an order.
-    """
-    found = {key: it for it in orders if (key := execution_id(it.execution)) is not None}
-    with transaction.atomic(durable=True):
-        batch = _Batch([], lock_executions(found))
-        for execution in batch.locked.values():
-            is_wanted = execution.desired is not Desired.STOPPED
-            if execution.node == node and is_wanted and execution.observed in _NOT_BEGUN:
-                batch.cancel(execution, _too_large(found[execution.id]))
-        batch.write()
 
 
 def lose(nodes: Iterable[UUID], *, reason: str) -> int:
@@ -194,10 +178,6 @@ class _Batch:
         self.late: list[tuple[LockedExecution, Report]] = []
         self.unapproved: list[LockedExecution] = []
         self.foreign: dict[UUID, set[str]] = {}
-
-    def cancel(self, execution: LockedExecution, why: Outcome) -> None:
-        """End an execution that its node was never told to run."""
-        self._move(execution, "cancel", Writer.COMPUTE_FORWARDER, "", why.message, why)
 
     def write(self) -> None:
         names = _names({frame.node for frame in self.frames})
@@ -391,15 +371,6 @@ def _names(nodes: set[UUID]) -> Mapping[UUID, str]:
     if missing:
         _known_names.update(Node.objects.filter(pk__in=missing).values_list("pk", "name"))
     return _known_names
-
-
-def _too_large(order: Unsendable) -> Outcome:
-    return Outcome(
-        code="order-too-large",
-        message=f"its order takes {order.size} bytes, and a node can be sent {order.limit}",
-        hint="Shorten the command, the environment or the configuration of the task.",
-        retryable=False,
-    )
 
 
 def _outcome(report: Report) -> Outcome:

@@ -22,6 +22,7 @@ from nodes.protocol.resources import Resources
 from nodes.upward import DesiredSet, NodeOrders, Upward, Verdict
 from orchestrator import reports
 from orchestrator.planners import compute_forwarder
+from orchestrator.planners.unsendable import cannot_send
 
 HELLO = Hello(
     version=1,
@@ -131,7 +132,7 @@ class Orchestrator(Above):
             orders=compute_forwarder.orders,
             desired=compute_forwarder.desired,
             reconnect=reports.reconnect,
-            cannot_send=reports.cannot_send,
+            cannot_send=cannot_send,
         )
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from nodes.models import Node, NodeSession
 from nodes.protocol.messages import Happened, Report, Want
-from nodes.upward import Inbound, Unsendable, Verdict
+from nodes.upward import Inbound, Verdict
 from orchestrator import reports
 from orchestrator.lifecycle import Desired, Observed
 from orchestrator.models import BrokerTrigger, Event, ExecutionHistory, ExecutionOutput
@@ -274,44 +274,3 @@ def test_a_bid_may_be_withdrawn():
     assert allocated(node) == 0
     steps = ExecutionHistory.objects.filter(execution=bidding, lane="observed")
     assert not steps.filter(after="bid_accepted").exists()
-
-
-# --- orders that cannot be sent ------------------------------------------------------------------
-
-
-def unsendable(execution):
-    return Unsendable(str(execution.pk), 300_000, 261_120)
-
-
-@pytest.mark.parametrize("observed", ["new", "ask_for_bid", "ask_for_bid_accepted"])
-def test_an_execution_that_cannot_be_sent_is_cancelled_for_good(observed):
-    node, job = rows.node(), rows.job()
-    huge = rows.execution(job, node, observed=observed)
-    reports.cannot_send(node.pk, [unsendable(huge)])
-    assert (state(huge), allocated(node)) == (("stopped", "cancelled"), 0)
-    assert (huge.code, huge.retryable) == ("order-too-large", False)
-    assert huge.message == "its order takes 300000 bytes, and a node can be sent 261120"
-    assert triggers(job) == ["execution-update"]
-
-
-def test_an_execution_is_given_up_once():
-    node, job = rows.node(), rows.job()
-    huge = rows.execution(job, node)
-    reports.cannot_send(node.pk, [unsendable(huge)])
-    steps = ExecutionHistory.objects.filter(execution=huge).count()
-    reports.cannot_send(node.pk, [unsendable(huge)])
-    assert ExecutionHistory.objects.filter(execution=huge).count() == steps
-    assert (state(huge), allocated(node)) == (("stopped", "cancelled"), 0)
-
-
-def test_what_may_run_goes_on_without_its_order():
-    node, other, job = rows.node(), rows.node(), rows.job(count=4)
-    left = [
-        rows.execution(job, node, observed=Observed.BID_ACCEPTED),
-        rows.execution(job, node, slot=1, observed=Observed.RUNNING),
-        rows.execution(job, node, slot=2, desired=Desired.STOPPED),
-        rows.execution(job, other, slot=3),
-    ]
-    before = [state(it) for it in left]
-    reports.cannot_send(node.pk, [unsendable(it) for it in left])
-    assert [state(it) for it in left] == before

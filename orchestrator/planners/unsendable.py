@@ -1,0 +1,71 @@
+"""Orders that are too large to be sent to their node: their executions are given up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from django.db import transaction
+
+from nodes.hints import Hint, after_commit
+from nodes.protocol.resources import Resources
+from nodes.upward import Unsendable
+from orchestrator import broker
+from orchestrator.lifecycle import Desired, Observed, Trigger
+from orchestrator.transitions import (
+    Observation,
+    Outcome,
+    execution_id,
+    lock_executions,
+    lock_nodes,
+    observe,
+    release,
+    steps,
+)
+
+_NOT_BEGUN = frozenset({Observed.NEW, Observed.ASK_FOR_BID, Observed.ASK_FOR_BID_ACCEPTED})
+
+
+def cannot_send(node: UUID, orders: Sequence[Unsendable], /) -> None:
+    """Cancel the executions of these orders for good; see ``nodes.upward.CannotSend``.
+
+    Not those that may have begun: they go on without an order.
+    """
+    found = {key: it for it in orders if (key := execution_id(it.execution)) is not None}
+    with transaction.atomic(durable=True):
+        waiting = [
+            execution
+            for execution in lock_executions(found).values()
+            if execution.node == node
+            and execution.desired is not Desired.STOPPED
+            and execution.observed in _NOT_BEGUN
+        ]
+        if not waiting:
+            return
+        lock_nodes([node])
+        moves: list[Observation] = []
+        for execution in waiting:
+            why = _too_large(found[execution.id])
+            moves += steps(
+                execution.id,
+                execution.observed,
+                ["cancel"],
+                actor="",
+                reason=why.message,
+                releases=True,
+                outcome=why,
+            )
+        observe(moves)
+        release({node: sum((execution.resources for execution in waiting), Resources())})
+        broker.enqueue({execution.job for execution in waiting}, Trigger.EXECUTION_UPDATE)
+        broker.capacity_freed([node])
+        after_commit(Hint.VIEW)
+
+
+def _too_large(order: Unsendable) -> Outcome:
+    return Outcome(
+        code="order-too-large",
+        message=f"its order takes {order.size} bytes, and a node can be sent {order.limit}",
+        hint="Shorten the command, the environment or the configuration of the task.",
+        retryable=False,
+    )
