@@ -12,7 +12,7 @@ from .blocking import lock_blocking, wake
 from .folding import fold
 from .leasing import Lease, give_back, hold, lease, leaseholders, nack, renew, sweep
 from .operating import drop_dead, evaluate_now, pause, resume, retry_dead
-from .statistics import BrokerStats, Pocket, pocket, stats
+from .statistics import BrokerStats, Pocket, pocket, stalled_for, stats
 from .tickets import EvaluationBroker
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "renew",
     "resume",
     "retry_dead",
+    "stalled_for",
     "stats",
     "sweep",
     "wake",
