@@ -43,6 +43,7 @@ PAUSE, BURST = 0.05, 10
 RETRY, LONGEST_RETRY = 0.1, 5.0
 
 Callback = Callable[[], None]
+Connect = Callable[[], "psycopg.Connection[Any]"]
 
 
 # --- saying it ---------------------------------------------------------------------------------
@@ -78,7 +79,8 @@ class _Notifier:
     that was sent on it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connect: Connect | None = None) -> None:
+        self._connect = connect or _connect
         self._changed = threading.Condition()
         self._sends = threading.Lock()
         self._said: set[Hint] = set()
@@ -110,7 +112,7 @@ class _Notifier:
             try:
                 with self._sends:
                     self._send(due)
-            except psycopg.Error as error:
+            except Exception as error:  # noqa: BLE001 - without this thread no hint is ever sent.
                 log.warning("a hint is lost (%s): %s", ", ".join(sorted(due)), error)
                 self._connection = None
             with self._changed:
@@ -134,10 +136,22 @@ class _Notifier:
                 self._changed.wait(min(waits.values(), default=None))
 
     def _send(self, hints: Iterable[Hint]) -> None:
-        if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(**address(), autocommit=True)
+        if self._connection is not None and not self._connection.closed:
+            try:
+                return self._notify(self._connection, hints)
+            except psycopg.Error:  # It may have been cut long ago; nobody looked.
+                self._connection.close()
+        self._connection = self._connect()
+        return self._notify(self._connection, hints)
+
+    @staticmethod
+    def _notify(connection: psycopg.Connection[Any], hints: Iterable[Hint]) -> None:
         for hint in hints:
-            self._connection.execute(f"NOTIFY {hint}")
+            connection.execute(f"NOTIFY {hint}")
+
+
+def _connect() -> psycopg.Connection[Any]:
+    return psycopg.connect(**address(), autocommit=True)
 
 
 _notifier = _Notifier()
@@ -209,7 +223,7 @@ class Listener:
         time.sleep(max(0.0, min(rest, timeout)))
         if rest > timeout:
             return frozenset()
-        self._connection = psycopg.connect(**address(), autocommit=True)
+        self._connection = _connect()
         for hint in sorted(self._hints):
             self._connection.execute(f"LISTEN {hint}")
         self._retry = RETRY
@@ -273,7 +287,7 @@ class _Hub:
                     retry = RETRY
                     async for notification in connection.notifies():
                         self._call(Hint(notification.channel))
-            except psycopg.Error as error:
+            except Exception as error:  # noqa: BLE001 - else all subscribers are deaf from then on.
                 log.warning("cannot hear hints, trying again in %g s: %s", retry, error)
             await asyncio.sleep(retry)
             retry = min(2 * retry, LONGEST_RETRY)

@@ -158,16 +158,19 @@ LIMITS: dict[Role, dict[str, str]] = {
     Role.WEB: {
         "statement_timeout": "15s",
         "lock_timeout": "5s",
-        "idle_in_transaction_session_timeout": "30s",
+        "idle_in_transaction_session_timeout": "10s",
     },
     Role.WORKER: {
         "statement_timeout": "60s",
         "lock_timeout": "10s",
-        "idle_in_transaction_session_timeout": "60s",
+        "idle_in_transaction_session_timeout": "5s",
     },
     Role.COMMAND: {},  # A migration takes as long as it takes.
 }
-"""How long one statement, one lock and one forgotten transaction may last, by role of process."""
+"""How long one statement, one lock and one forgotten transaction may last, by role of process.
+
+A process that is stopped in the middle of a transaction keeps others from its rows no longer.
+"""
 
 EMBEDDED = VAR / "postgres" if ENVIRONMENT.database_url is None else None
 """Where the database of our own lies; None when there is one elsewhere."""

@@ -8,12 +8,13 @@ not evaluate it gives back with ``nack``.  Time and dead workers are taken care 
 
 from .acknowledging import Result, ack
 from .asking import capacity_freed, enqueue
-from .blocking import lock_blocking, wake
+from .blocking import lock_blocking
 from .folding import fold
 from .leasing import Lease, give_back, hold, lease, leaseholders, nack, renew, sweep
 from .operating import drop_dead, evaluate_now, pause, resume, retry_dead
-from .statistics import BrokerStats, Pocket, pocket, stats
+from .statistics import BrokerStats, Pocket, pocket, stalled_for, stats
 from .tickets import EvaluationBroker
+from .waking import wake, wake_overlooked
 
 __all__ = [
     "BrokerStats",
@@ -38,7 +39,9 @@ __all__ = [
     "renew",
     "resume",
     "retry_dead",
+    "stalled_for",
     "stats",
     "sweep",
     "wake",
+    "wake_overlooked",
 ]

@@ -16,7 +16,7 @@ from orchestrator.lifecycle import Trigger
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
 
-from .blocking import Waits, room_since
+from .blocking import Waits, least, may_block, room_since
 from .leasing import Lease
 
 
@@ -63,16 +63,26 @@ def ack(results: Iterable[Result]) -> None:
 
 
 def _recheck(results: list[Result]) -> list[Result]:
-    """Do not block what a node that has changed meanwhile has room for: look again soon."""
-    blocked = [one for one in results if one.blocked and one.complete]
+    """Do not block what a node that has changed meanwhile has room for: look again soon.
+
+    Nor what cannot be blocked at the moment, because a stopped process holds the lock.
+    """
+    blocked = {
+        one.lease.job: (Waits.of(one.blocked, one.demand), one.revision)
+        for one in results
+        if one.blocked and one.complete
+    }
     if not blocked:
         return results
-    rooms = room_since(min(one.revision for one in blocked))
+    again = {waits.digest for waits, _ in blocked.values()}
+    if may_block():
+        needed = least(waits.need for waits, _ in blocked.values())
+        rooms = room_since(min(revision for _, revision in blocked.values()), needed)
+        classes = {waits.digest: waits for waits, _ in blocked.values()}
+        again = {name for name, it in classes.items() if any(map(it.held_by, rooms))}
     return [
         replace(one, complete=False)
-        if one.blocked
-        and one.complete
-        and any(Waits.of(one.blocked, one.demand).held_by(room) for room in rooms)
+        if one.lease.job in blocked and blocked[one.lease.job][0].digest in again
         else one
         for one in results
     ]
@@ -99,8 +109,8 @@ def _row(one: Result) -> dict[str, Any]:
 
 # A job that is blocked although a changed node has room looks again a moment later, not at once:
 # the room may be of a node that it avoids.  A follow-up that is already due comes a moment later,
-# too, so that no mistake of a scheduler makes a hot loop.  The retries of blocked jobs are spread
-# over seconds, but those of the same two seconds come together: a group costs little more than one.
+# too, so that no mistake of a scheduler makes a hot loop.  What is blocked has no moment of its own
+# but a follow-up's: trying each again every minute cost more than all else that a cluster did.
 _ACK = """
     WITH acks AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(%(acks)s::jsonb) AS a(
@@ -126,16 +136,11 @@ _ACK = """
             blocked_on = CASE WHEN h.settles THEN h.blocked END,
             blocked_class = CASE WHEN h.settles THEN h.class ELSE '' END,
             not_before = CASE
-                WHEN h.settles AND h.blocked IS NOT NULL
-                    THEN least(h.due, date_bin('2 seconds', clock_timestamp()
-                        + (55 + 12 * random()) * interval '1 second', 'epoch'))
                 WHEN h.settles THEN h.due
                 WHEN h.blocked IS NOT NULL AND NOT h.asked
                     THEN clock_timestamp() + interval '250 milliseconds'
                 END,
-            not_before_trigger = CASE
-                WHEN h.settles AND h.blocked IS NOT NULL AND h.due IS NULL THEN 'capacity'
-                ELSE coalesce(nullif(h.trigger, ''), 'retry') END
+            not_before_trigger = coalesce(nullif(h.trigger, ''), 'retry')
         FROM held h
         WHERE r.job_id = h.job AND NOT (h.settles AND h.ended)),
     history AS (

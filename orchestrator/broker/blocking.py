@@ -1,31 +1,30 @@
-"""Blocked jobs: what each waits for, and who is woken when there is more to give.
+"""Blocked jobs: what each waits for, and the lock between those that block and those that wake.
 
-Jobs that wait for the same amounts under the same constraints are one class.  A wake-up reads
-classes, and of those that fit only as many jobs as can be held, so its cost follows what was
-freed, not how many are blocked.
+Jobs that wait for the same amounts under the same constraints are one class.
 
 No wake-up is lost: a plan that blocks holds LOCK shared, from before it looks whether nodes have
-changed until it commits; the waker holds it alone.  A change that the plan did not see is
-therefore consumed only after the blocked row can be seen.
+changed until it commits; who consumes the note of a freed node holds it alone.  A change that the
+plan did not see is therefore consumed only after the blocked row can be seen.  Nobody waits for it
+longer than a moment, as its holder may be stopped: a waker that does not get it leaves the nodes
+noted, a plan has its job looked at again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
-from django.db import connection, transaction
-from django.db.models import Q
+from django.db import OperationalError, connection, transaction
+from django.db.models import F, Q
+from psycopg.errors import LockNotAvailable
 
 from nodes.models import Node
 from nodes.protocol.lifecycle import Approval, Connection
 from nodes.protocol.resources import DIMENSIONS, Resources
-from orchestrator.lifecycle import Trigger
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
 from orchestrator.spec import selectors
@@ -33,14 +32,8 @@ from orchestrator.spec import selectors
 #: The advisory lock of those that block and those that wake.
 LOCK = 0x6D757374_626C6B
 
-#: Bounds of one wake-up: freed nodes, classes looked at, jobs woken.
-MOST_NODES, MOST_CLASSES, MOST_WOKEN = 1000, 256, 1000
-
-
-def lock_blocking() -> None:
-    """Let nobody wake jobs until this transaction ends.  Taken before any other lock."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [LOCK])
+#: Seconds that a plan waits for a waker, which is done in a moment unless its process is stopped.
+MOMENT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +84,11 @@ class Waits:
 
     def held_by(self, room: Room) -> int:
         """How many executions *room* can hold."""
-        if not all(one.matches(room.labels) for one in _requirements(self.where)):
-            return 0
         pairs = zip(self.need.astuple(), room.free.astuple(), strict=True)
-        return max(0, min((free // need for need, free in pairs if need), default=self.missing))
+        times = min((free // need for need, free in pairs if need), default=1 << 30)
+        if times <= 0 or not all(one.matches(room.labels) for one in _requirements(self.where)):
+            return 0
+        return times
 
 
 @dataclass(slots=True)
@@ -105,57 +99,18 @@ class Room:
     free: Resources
 
 
-def room_since(revision: int) -> list[Room]:
-    """The room on nodes that have changed since a view of the cluster with this *revision*."""
-    return _rooms(Q(changed__gte=revision))
+def room_since(revision: int, least: Resources) -> list[Room]:
+    """The nodes changed since a view of the cluster with this *revision* that can hold *least*."""
+    return rooms(Q(changed__gte=revision) & with_room_for(least))
 
 
-def wake(*, patiently: bool = True) -> int:
-    """Make as many blocked jobs ready as freed nodes can hold, best priority first; how many.
-
-    Unless *patiently*, does nothing while somebody is about to block; the freed nodes stay noted.
-    """
-    with transaction.atomic():
-        if not _lock(patiently):
-            return 0
-        freed = _freed()
-        if not freed:
-            return 0
-        rooms = _rooms(Q(pk__in=freed))
-        chosen, more = _choose(rooms)
-        _make_ready(chosen)
-        if more:
-            _note_again(freed)
-        return len(chosen)
+def least(needs: Iterable[Resources]) -> Resources:
+    """The least of each dimension: what has no room for it has none for any of *needs*."""
+    return Resources(*map(min, zip(*(need.astuple() for need in needs), strict=True)))
 
 
-def _lock(patiently: bool) -> bool:
-    with connection.cursor() as cursor:
-        if patiently:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-            return True
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK])
-        return bool(cursor.fetchone()[0])
-
-
-def _freed() -> list[UUID]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH freed AS (
-                DELETE FROM orchestrator_brokertrigger WHERE id IN (
-                    SELECT id FROM orchestrator_brokertrigger WHERE node_id IS NOT NULL
-                    ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED)
-                RETURNING node_id)
-            SELECT DISTINCT node_id FROM freed
-            WHERE EXISTS (SELECT FROM orchestrator_brokerrow WHERE blocked_on IS NOT NULL)
-            """,
-            [MOST_NODES],
-        )
-        return [node for (node,) in cursor.fetchall()]
-
-
-def _rooms(which: Q) -> list[Room]:
+def rooms(which: Q) -> list[Room]:
+    """The room on those of *which* nodes that take new work."""
     nodes = Node.objects.filter(
         which,
         approval=Approval.APPROVED,
@@ -163,99 +118,59 @@ def _rooms(which: Q) -> list[Room]:
         eligible=True,
         draining=False,
         quarantined="",
-    ).order_by("pk")[:MOST_NODES]
+    ).order_by("pk")
     return [
         Room({**node.attributes, "name": node.name, **node.labels}, node.capacity - node.allocated)
         for node in nodes
     ]
 
 
-def _choose(rooms: Sequence[Room]) -> tuple[list[UUID], bool]:
-    """The blocked jobs that *rooms* can hold, first come first placed; whether there are more."""
-    able: dict[str, int] = {}
-    for digest, waits in _classes():
-        held = sum(min(waits.held_by(room), MOST_WOKEN) for room in rooms)
-        if held:
-            able[digest] = min(held, MOST_WOKEN)
-    if not able:
-        return [], False
-    candidates = _candidates(able)
-    chosen = []
-    for job, waits in candidates:
-        missing = waits.missing
-        for room in rooms:
-            taken = min(missing, waits.held_by(room))
-            if taken:
-                room.free -= Resources(*(amount * taken for amount in waits.need.astuple()))
-                missing -= taken
-        if missing < waits.missing:
-            chosen.append(job)
-    return chosen, len(candidates) >= MOST_WOKEN
+def with_room_for(need: Resources) -> Q:
+    """Nodes that can hold *need*."""
+    pairs = zip(DIMENSIONS, need.astuple(), strict=True)
+    return Q(*(Q(**{f"capacity_{d}__gte": F(f"allocated_{d}") + amount}) for d, amount in pairs))
 
 
-def _classes() -> list[tuple[str, Waits]]:
-    """One of each class that is waited for, found by hopping through the index."""
+def lock_blocking() -> None:
+    """Let nobody consume a note of a freed node until this transaction ends.
+
+    Taken before any other lock.  If the lock does not come in a moment, ``ack`` blocks no job.
+    """
+    if not may_block():
+        _wait_for("pg_advisory_xact_lock_shared", MOMENT)
+
+
+def may_block() -> bool:
+    """Whether nobody can consume a note of a freed node until this transaction ends."""
     with connection.cursor() as cursor:
-        cursor.execute(_CLASSES, [MOST_CLASSES])
-        return [(digest, Waits.load(json.loads(stored))) for digest, stored in cursor.fetchall()]
+        cursor.execute("SELECT pg_try_advisory_xact_lock_shared(%s)", [LOCK])
+        (is_locked,) = cursor.fetchone()
+    return bool(is_locked)
 
 
-_CLASSES = """
-    WITH RECURSIVE hop AS (
-        (SELECT blocked_class, blocked_on FROM orchestrator_brokerrow
-         WHERE blocked_on IS NOT NULL ORDER BY blocked_class LIMIT 1)
-        UNION ALL
-        SELECT next.blocked_class, next.blocked_on FROM hop CROSS JOIN LATERAL (
-            SELECT blocked_class, blocked_on FROM orchestrator_brokerrow r
-            WHERE r.blocked_on IS NOT NULL AND r.blocked_class > hop.blocked_class
-            ORDER BY blocked_class LIMIT 1) AS next)
-    SELECT blocked_class, blocked_on::text FROM hop LIMIT %s
-"""
+def lock_waking(patience: float) -> bool:
+    """Be the only one who wakes or blocks until this transaction ends; whether it is so.
 
-
-def _candidates(able: Mapping[str, int]) -> list[tuple[UUID, Waits]]:
-    """The first jobs of each class, as many as could be held, best priority first."""
+    Waits at most *patience* seconds for the plans that are about to block.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT r.job_id, r.blocked_on::text FROM unnest(%s::text[], %s::int[]) AS able(class, n)
-            CROSS JOIN LATERAL (
-                SELECT job_id, blocked_on, priority, ready_since FROM orchestrator_brokerrow b
-                WHERE b.blocked_on IS NOT NULL AND b.blocked_class = able.class
-                ORDER BY b.priority DESC, b.ready_since, b.job_id LIMIT able.n) AS r
-            ORDER BY r.priority DESC, r.ready_since, r.job_id LIMIT %s
-            """,
-            [list(able), list(able.values()), MOST_WOKEN],
-        )
-        return [(job, Waits.load(json.loads(stored))) for job, stored in cursor.fetchall()]
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK])
+        (is_locked,) = cursor.fetchone()
+    return is_locked or (patience > 0 and _wait_for("pg_advisory_xact_lock", patience))
 
 
-def _make_ready(jobs: Sequence[UUID]) -> None:
-    if not jobs:
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH held AS MATERIALIZED (
-                SELECT job_id FROM orchestrator_brokerrow
-                WHERE job_id = ANY (%s) AND blocked_on IS NOT NULL
-                ORDER BY job_id FOR UPDATE SKIP LOCKED)
-            UPDATE orchestrator_brokerrow r SET want = r.want + 1,
-                triggers = jsonb_build_object(%s::text, 1), ready_since = clock_timestamp(),
-                blocked_on = NULL, blocked_class = '', not_before = NULL, not_before_trigger = ''
-            FROM held WHERE r.job_id = held.job_id
-            """,
-            [list(jobs), Trigger.CAPACITY.value],
-        )
-
-
-def _note_again(nodes: Sequence[UUID]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO orchestrator_brokertrigger (node_id, trigger)"
-            " SELECT node, %s FROM unnest(%s::uuid[]) AS node",
-            [Trigger.CAPACITY.value, list(nodes)],
-        )
+def _wait_for(lock: str, seconds: float) -> bool:
+    """Whether the *lock* came within *seconds*.  Who waits is served before those who try later."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = {round(1000 * seconds)}")
+            cursor.execute(f"SELECT {lock}(%s)", [LOCK])
+            cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
+    except OperationalError as error:
+        if isinstance(error.__cause__, LockNotAvailable):
+            return False
+        raise
+    return True
 
 
 @lru_cache(maxsize=1024)

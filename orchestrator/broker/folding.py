@@ -6,12 +6,13 @@ triggers: they are folded next time, so a long plan commit delays nobody else.
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
 
-from . import blocking
 from .asking import BY_PEOPLE
+from .waking import wake
 
 #: Triggers folded by one statement, and statements in one fold.
 BATCH, MOST_BATCHES = 1000, 8
@@ -19,24 +20,23 @@ BATCH, MOST_BATCHES = 1000, 8
 
 def fold() -> int:
     """Bring the broker rows up to date with what was asked for; how many triggers were folded."""
+    capacity, due, asked = _look()
+    if capacity:
+        wake()
+    if not (due or asked):
+        return 0
     with transaction.atomic():
-        capacity, due, asked = _look()
-        if capacity:
-            blocking.wake(patiently=False)  # First: its lock comes before those of broker rows.
+        _need_not_reach_the_disk()
         if due:
             _promote()
         return _fold() if asked else 0
 
 
 def _look() -> tuple[bool, bool, bool]:
-    """Whether nodes have more to give, rows have become due, and jobs were asked about.
-
-    Losing a fold or a lease to a crash of the database costs nothing: the triggers are there
-    again, and the fence names the worker too.  So such transactions need not wait for the disk.
-    """
+    """Whether nodes have more to give, rows have become due, and jobs were asked about."""
     with connection.cursor() as cursor:
         cursor.execute(_LOOK)
-        capacity, due, asked, _ = cursor.fetchone()
+        capacity, due, asked = cursor.fetchone()
     return capacity, due, asked
 
 
@@ -45,9 +45,17 @@ _LOOK = """
            EXISTS (SELECT FROM orchestrator_brokerrow
                    WHERE not_before <= (SELECT clock_timestamp())),
            EXISTS (SELECT FROM orchestrator_brokertrigger
-                   WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())),
-           set_config('synchronous_commit', 'off', true)
+                   WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp()))
 """
+
+
+def _need_not_reach_the_disk() -> None:
+    """Let this transaction commit without waiting: losing it to a crash costs nothing.
+
+    The triggers of a fold are there again; of a lease the fence names the worker, too.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('synchronous_commit', 'off', true)")
 
 
 def merged(one: str, other: str) -> str:
@@ -88,46 +96,55 @@ def _fold() -> int:
     passed_over: list[UUID] = []
     folded = 0
     with connection.cursor() as cursor:
-        cursor.execute(_NEW_ROWS, {"batch": BATCH})
         for _ in range(MOST_BATCHES):
-            cursor.execute(
-                _FOLD, {"batch": BATCH, "passed_over": passed_over, "by_people": list(BY_PEOPLE)}
-            )
+            which: dict[str, Any] = {
+                "batch": BATCH,
+                "passed_over": passed_over,
+                "by_people": list(BY_PEOPLE),
+            }
+            cursor.execute(_NEW_ROWS, which)
+            cursor.execute(_FOLD, which)
             seen, done, locked = cursor.fetchone()
             folded += done
             passed_over += locked
             if seen < BATCH:
                 break
-            cursor.execute(_NEW_ROWS, {"batch": BATCH})
     return folded
 
 
-# Tokens of a new row begin above all that an earlier row of the same job can have had.
-_NEW_ROWS = """
+# The triggers of this batch, held so that the next statement finds the same.
+_DUE = """
+    due AS MATERIALIZED (
+        SELECT id, job_id, trigger, not_before FROM orchestrator_brokertrigger
+        WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())
+          AND job_id <> ALL (%(passed_over)s::uuid[])
+        ORDER BY not_before, id LIMIT %(batch)s
+        FOR UPDATE SKIP LOCKED)
+"""
+
+# Tokens of a new row begin above all that an earlier row of the same job can have had.  The lock
+# on the job is for those who make the same row at the same time: ON CONFLICT waits for them.
+_NEW_ROWS = f"""
+    WITH {_DUE},
+    new AS MATERIALIZED (
+        SELECT j.id, j.type, j.priority FROM orchestrator_job j
+        WHERE j.id IN (SELECT job_id FROM due)
+          AND NOT EXISTS (SELECT FROM orchestrator_brokerrow r WHERE r.job_id = j.id)
+        ORDER BY j.id
+        FOR NO KEY UPDATE SKIP LOCKED)
     INSERT INTO orchestrator_brokerrow (job_id, type, priority, want, done, token, worker,
         not_before_trigger, deliveries, blocked_class, triggers)
-    SELECT j.id, j.type, j.priority, 0, 0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-        '', '', 0, '', '{}'
-    FROM orchestrator_job j
-    WHERE j.id IN (
-        SELECT job_id FROM orchestrator_brokertrigger
-        WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())
-        ORDER BY not_before, id LIMIT %(batch)s)
-      AND NOT EXISTS (SELECT FROM orchestrator_brokerrow r WHERE r.job_id = j.id)
-    ORDER BY j.id
+    SELECT id, type, priority, 0, 0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+        '', '', 0, '', '{{}}'
+    FROM new
     ON CONFLICT DO NOTHING
-"""
+"""  # noqa: S608 - our own columns
 
 # A row in back-off stays there, unless a person asks: else a steady trickle of reports would
 # evaluate a poisoned job in a hot loop.  NOT IN is hashed whatever the planner expects of a table
 # that is empty most of the time; joins of these lists were compared pair by pair.
 _FOLD = f"""
-    WITH due AS MATERIALIZED (
-        SELECT id, job_id, trigger, not_before FROM orchestrator_brokertrigger
-        WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())
-          AND job_id <> ALL (%(passed_over)s::uuid[])
-        ORDER BY not_before, id LIMIT %(batch)s
-        FOR UPDATE SKIP LOCKED),
+    WITH {_DUE},
     held AS MATERIALIZED (
         SELECT job_id FROM orchestrator_brokerrow
         WHERE job_id IN (SELECT job_id FROM due)

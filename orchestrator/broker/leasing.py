@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from django.db import DatabaseError, connection, transaction
+from django.db import Error, connection, transaction
 
 from nodes.hints import Hint, after_commit
 
@@ -52,38 +52,38 @@ def lease(
     alone, so that what it does to its worker happens to no other job.  Nothing is lent while
     scheduling is paused.
     """
-    with transaction.atomic():
-        fold()
-        with connection.cursor() as cursor:
-            cursor.execute(
-                _LEASE,
-                {
-                    "types": None if types is None else list(types),
-                    "limit": limit,
-                    "worker": worker,
-                    "seconds": lease_seconds,
-                },
+    fold()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _LEASE,
+            {
+                "types": None if types is None else list(types),
+                "limit": limit,
+                "worker": worker,
+                "seconds": lease_seconds,
+            },
+        )
+        return [
+            Lease(
+                job=job,
+                evaluation=evaluation,
+                token=token,
+                worker=worker,
+                type=kind,
+                priority=priority,
+                delivery=delivery,
+                leased_want=want,
+                waited_since=since,
+                triggers=json.loads(triggers),
             )
-            return [
-                Lease(
-                    job=job,
-                    evaluation=evaluation,
-                    token=token,
-                    worker=worker,
-                    type=kind,
-                    priority=priority,
-                    delivery=delivery,
-                    leased_want=want,
-                    waited_since=since,
-                    triggers=json.loads(triggers),
-                )
-                for job, evaluation, token, kind, priority, delivery, want, since, triggers in (
-                    cursor.fetchall()
-                )
-            ]
+            for job, evaluation, token, kind, priority, delivery, want, since, triggers, _ in (
+                cursor.fetchall()
+            )
+        ]
 
 
-# MATERIALIZED is a fence: without it Postgres may lock and update more rows than LIMIT.
+# MATERIALIZED is a fence: without it Postgres may lock and update more rows than LIMIT.  The
+# commit need not wait for the disk: should a crash lose it, the fence names the worker too.
 _LEASE = """
     WITH next AS MATERIALIZED (
         SELECT job_id, type, priority, want, token, triggers, ready_since, deliveries,
@@ -117,7 +117,7 @@ _LEASE = """
             deliveries + 1, %(worker)s, ready_since, clock_timestamp(), '', ''
         FROM chosen)
     SELECT job_id, evaluation, token + 1, type, priority, deliveries + 1, want, ready_since,
-           triggers::text
+           triggers::text, set_config('synchronous_commit', 'off', true)
     FROM chosen ORDER BY place
 """
 
@@ -185,7 +185,7 @@ def sweep() -> int:
             [GRACE],
         )
         expired = cursor.fetchall()
-    return sum(_free(job, token, "lease expired") for job, token in expired)
+    return sum(_free(job, token, "lease expired", grace=GRACE) for job, token in expired)
 
 
 def leaseholders() -> list[str]:
@@ -209,20 +209,28 @@ def give_back(dead_owners: Iterable[str], error: str = "its worker died") -> int
     return sum(_free(job, token, error) for job, token in theirs)
 
 
-def _free(job: UUID, token: int, error: str) -> bool:
+def _free(job: UUID, token: int, error: str, *, grace: float | None = None) -> bool:
     try:
         with transaction.atomic():
-            freed = _release(job, token, error, at_once=True, wait=False)
+            freed = _release(job, token, error, at_once=True, wait=False, grace=grace)
             after_commit(Hint.WORK)
             after_commit(Hint.VIEW)
             return freed
-    except DatabaseError:
+    except Error:
+        if not connection.is_usable():
+            raise
         # One row that cannot be freed must not keep the others.
         log.exception("the lease of job %s could not be freed", job)
         return False
 
 
-def _release(job: UUID, token: int, error: str, *, at_once: bool, wait: bool) -> bool:
+def _release(
+    job: UUID, token: int, error: str, *, at_once: bool, wait: bool, grace: float | None = None
+) -> bool:
+    """End a lease, with *grace* only one that has been over for so many seconds; whether it did.
+
+    An expired lease may be renewed between the look that found it and this.
+    """
     release = _RELEASE if wait else _RELEASE.replace("FOR UPDATE", "FOR UPDATE SKIP LOCKED")
     with connection.cursor() as cursor:
         cursor.execute(
@@ -233,6 +241,7 @@ def _release(job: UUID, token: int, error: str, *, at_once: bool, wait: bool) ->
                 "error": error.replace("\0", "")[:LONGEST_ERROR],
                 "at_once": at_once,
                 "most": MOST_DELIVERIES,
+                "grace": grace,
             },
         )
         return cursor.fetchone() is not None
@@ -244,6 +253,8 @@ _RELEASE = f"""
     WITH held AS MATERIALIZED (
         SELECT job_id, evaluation_id FROM orchestrator_brokerrow
         WHERE job_id = %(job)s AND token = %(token)s AND leased_want IS NOT NULL
+          AND (%(grace)s::float8 IS NULL
+               OR leased_until < clock_timestamp() - %(grace)s::float8 * interval '1 second')
         FOR UPDATE),
     history AS (
         UPDATE orchestrator_evaluation e
@@ -270,8 +281,12 @@ def _forget_orphans() -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            DELETE FROM orchestrator_brokertrigger t
-            WHERE t.node_id IS NULL AND t.not_before <= (SELECT clock_timestamp())
-              AND NOT EXISTS (SELECT FROM orchestrator_job j WHERE j.id = t.job_id)
+            WITH orphans AS MATERIALIZED (
+                SELECT id FROM orchestrator_brokertrigger t
+                WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())
+                  AND NOT EXISTS (SELECT FROM orchestrator_job j WHERE j.id = t.job_id)
+                ORDER BY not_before, id LIMIT 1000
+                FOR UPDATE SKIP LOCKED)
+            DELETE FROM orchestrator_brokertrigger t USING orphans WHERE t.id = orphans.id
             """
         )

@@ -53,8 +53,9 @@ _ORDER: Mapping[Pocket, tuple[str, ...]] = {
 class BrokerStats:
     """The queue at one instant.
 
-    ``arriving`` triggers are not folded yet.  ``oldest`` is how many seconds the most patient
-    ready job has waited.  ``rate`` is evaluations finished a second, lately.
+    ``arriving`` triggers are not folded yet.  ``oldest`` is how many seconds the most patient job
+    has waited that could be evaluated, whether its trigger is folded yet or not.  ``rate`` is
+    evaluations finished a second, lately; ``stalled`` as ``stalled_for`` has it.
     """
 
     ready: int = 0
@@ -65,6 +66,7 @@ class BrokerStats:
     arriving: int = 0
     oldest: float = 0.0
     rate: float = 0.0
+    stalled: float = 0.0
     by_type: Mapping[str, Mapping[str, int]] | None = None
 
 
@@ -78,27 +80,65 @@ def stats() -> BrokerStats:
             counts[pocket] = counts.get(pocket, 0) + n
             by_type.setdefault(kind, {})[pocket] = n
     with connection.cursor() as cursor:
-        cursor.execute(_REST, [RATED, RATED_SECONDS])
-        arriving, oldest, finished = cursor.fetchone()
+        cursor.execute(_LATELY, [RATED, RATED_SECONDS])
+        arriving, finished = cursor.fetchone()
+    oldest, stalled = _waits()
     return BrokerStats(
         **counts,
         arriving=arriving,
-        oldest=max(0.0, float(oldest or 0)),
+        oldest=oldest,
         rate=finished / RATED_SECONDS,
+        stalled=stalled,
         by_type=by_type,
     )
 
 
-_REST = """
+def stalled_for() -> float:
+    """For how many seconds evaluations have waited while none began; 0 when all is well.
+
+    Nobody evaluates when this grows: no worker leases, or nobody tells them to.  A long queue
+    that is worked on does not count, nor does one that an operator has paused.  One cheap query.
+    """
+    return _waits()[1]
+
+
+def _waits() -> tuple[float, float]:
+    """How long the most patient job has waited, and for how long nothing was leased meanwhile."""
+    with connection.cursor() as cursor:
+        cursor.execute(_WAITS)
+        oldest, idle, paused = cursor.fetchone()
+    waited = max(0.0, float(oldest or 0))
+    if paused:
+        return waited, 0.0
+    return waited, waited if idle is None else max(0.0, min(waited, float(idle)))
+
+
+_LATELY = """
     SELECT (SELECT count(*) FROM orchestrator_brokertrigger
             WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())),
-           (SELECT extract(epoch FROM clock_timestamp() - min(ready_since))
-            FROM orchestrator_brokerrow
-            WHERE want > done AND leased_want IS NULL AND dead_letter IS NULL
-              AND blocked_on IS NULL AND not_before IS NULL),
            (SELECT count(*) FROM (SELECT finished_at FROM orchestrator_evaluation
                                   ORDER BY id DESC LIMIT %s) AS newest
             WHERE finished_at > (SELECT clock_timestamp()) - %s * interval '1 second')
+"""
+
+# Whose moment has come waits from then on, folded or not.  A trigger of a job that is leased or
+# gone is nobody's wait: the former is looked at, the latter swept away.
+_WAITS = """
+    SELECT extract(epoch FROM clock_timestamp() - least(
+               (SELECT min(ready_since) FROM orchestrator_brokerrow
+                WHERE want > done AND leased_want IS NULL AND dead_letter IS NULL
+                  AND blocked_on IS NULL AND not_before IS NULL),
+               (SELECT min(not_before) FROM orchestrator_brokerrow
+                WHERE not_before <= (SELECT clock_timestamp())),
+               (SELECT not_before FROM orchestrator_brokertrigger t
+                WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())
+                  AND EXISTS (SELECT FROM orchestrator_job j WHERE j.id = t.job_id)
+                  AND NOT EXISTS (SELECT FROM orchestrator_brokerrow r
+                                  WHERE r.job_id = t.job_id AND r.leased_want IS NOT NULL)
+                ORDER BY not_before, id LIMIT 1))),
+           (SELECT extract(epoch FROM clock_timestamp() - leased_at)
+            FROM orchestrator_evaluation ORDER BY id DESC LIMIT 1),
+           EXISTS (SELECT FROM orchestrator_clustersetting WHERE scheduling_paused)
 """
 
 

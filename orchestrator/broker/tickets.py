@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.utils import timezone
 from django_q.brokers.orm import ORM
 from django_q.conf import Conf
@@ -19,7 +19,7 @@ from django_q.signing import SignedPackage
 from nodes.hints import Hint, Listener, after_commit
 from orchestrator.cluster.sharing import stopping
 
-from .blocking import wake
+from .waking import wake
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,10 @@ POLL, BEAT = 1.0, 0.25
 #: Seconds after which a database that did not answer is asked again.
 AGAIN = 0.5
 
+#: Seconds that a look waits, once in POLL, for plans that are about to block jobs: enough to get
+#: past those of a busy cluster, and short when the process of one is stopped.
+PATIENCE = 0.1
+
 #: Seconds between two tickets for the same news: time for the first worker to begin.  Doubled
 #: while work goes on waiting.
 PAUSE, LONGEST_PAUSE = 0.01, 0.08
@@ -48,6 +52,7 @@ class EvaluationBroker(ORM):  # type: ignore[misc] # django-q2 has no types
         self._listener: Listener | None = None
         self._pause = 0.0
         self._looked_at_tasks = 0.0
+        self._was_patient = 0.0
 
     def info(self) -> str:
         return "evaluations"
@@ -62,7 +67,7 @@ class EvaluationBroker(ORM):  # type: ignore[misc] # django-q2 has no types
         """Wait for work, at most about a second.  Called in a loop by the pusher process."""
         try:
             return self._next()
-        except DatabaseError as error:
+        except Error as error:
             # Raising would end the pusher, ten seconds later.
             log.warning("the database does not answer, trying again: %s", error)
             connection.close()
@@ -75,7 +80,7 @@ class EvaluationBroker(ORM):  # type: ignore[misc] # django-q2 has no types
         # Evaluations are looked for first, they are awaited; tasks at least every POLL seconds.
         if time.monotonic() - self._looked_at_tasks > POLL and (tasks := self._tasks()):
             return tasks
-        wants_pull, due_in = _look()
+        wants_pull, due_in = _look(self._patience())
         if wants_pull:
             self._pause = min(max(PAUSE, 2 * self._pause), LONGEST_PAUSE)
             return [(TICKET, _ticket())]
@@ -90,6 +95,11 @@ class EvaluationBroker(ORM):  # type: ignore[misc] # django-q2 has no types
         if task_id != TICKET:
             super().delete(task_id)
 
+    def close(self) -> None:
+        """Hear no more hints."""
+        if self._listener is not None:
+            self._listener.close()
+
     def _wait(self, seconds: float) -> bool:
         """Whether a hint came within *seconds*."""
         if self._listener is None:
@@ -99,6 +109,13 @@ class EvaluationBroker(ORM):  # type: ignore[misc] # django-q2 has no types
             if self._listener.wait(min(rest, BEAT)):
                 return True
         return False
+
+    def _patience(self) -> float:
+        now = time.monotonic()
+        if now - self._was_patient < POLL:
+            return 0.0
+        self._was_patient = now
+        return PATIENCE
 
     def _tasks(self) -> list[tuple[object, str]]:
         """Ordinary tasks that are due, locked until they are tried again."""
@@ -118,14 +135,14 @@ class EvaluationBroker(ORM):  # type: ignore[misc] # django-q2 has no types
             return found
 
 
-def _look() -> tuple[bool, float | None]:
+def _look(patience: float) -> tuple[bool, float | None]:
     """Whether evaluations wait now, and else in how many seconds the next one is due."""
     with connection.cursor() as cursor:
         cursor.execute(_LOOK)
         paused, capacity, ready, due_in = cursor.fetchone()
     if paused:
         return False, None
-    if capacity and wake():
+    if capacity and wake(patience):
         return True, None
     is_due = due_in is not None and due_in <= 0
     return ready or is_due, None if due_in is None else float(due_in)

@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 #: The advisory lock of the one process that does what only one should do.
 LEADER = 0x6D757374_6C6472
 
+#: Seconds after which a leader that says nothing leads no longer: it may be stopped, and its
+#: connection alive for ever.
+SILENCE = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Chore:
@@ -40,7 +44,7 @@ class Chores(threading.Thread):
     def __init__(self, chores: Sequence[Chore]) -> None:
         super().__init__(name="chores", daemon=True)
         self._due = dict.fromkeys(chores, time.monotonic())
-        self._leader = _Leader()
+        self._leader = Leader()
 
     def run(self) -> None:
         while not stopping():
@@ -65,10 +69,14 @@ def _do(chore: Chore) -> None:
         connection.close_if_unusable_or_obsolete()
 
 
-class _Leader:
-    """Holds, on a connection of its own, the lock that makes its process the leader."""
+class Leader:
+    """Holds, on a connection of its own, the lock that makes its process the leader.
 
-    def __init__(self) -> None:
+    It must ask within *silence* seconds each time, or the server lets another one lead.
+    """
+
+    def __init__(self, silence: float = SILENCE) -> None:
+        self._silence = silence
         self._connection: psycopg.Connection[Any] | None = None
         self._leads = False
 
@@ -77,13 +85,20 @@ class _Leader:
         try:
             if self._connection is None:
                 self._connection = psycopg.connect(**address(), autocommit=True)
+                self._connection.execute(
+                    f"SET idle_session_timeout = {round(1000 * self._silence)}"
+                )
                 self._leads = False
             question = "SELECT true" if self._leads else f"SELECT pg_try_advisory_lock({LEADER})"
             answer = self._connection.execute(question).fetchone()
             self._leads = answer is not None and bool(answer[0])
         except psycopg.Error as error:
             log.warning("cannot find out who leads: %s", error)
-            if self._connection is not None:
-                self._connection.close()
-            self._connection, self._leads = None, False
+            self.close()
         return self._leads
+
+    def close(self) -> None:
+        """Lead no longer."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection, self._leads = None, False

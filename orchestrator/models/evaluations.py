@@ -56,10 +56,10 @@ class BrokerRow(models.Model):
     """The queue of jobs that wait for evaluation: one row a job, so one lease a job.
 
     Ready means ``want > done``, not leased, not parked, not blocked and without ``not_before``:
-    whatever only time may end (back-off, a follow-up, the retry of a blocked or parked job) has
-    its moment there, and ``not_before_trigger`` is what it then counts as.  ``blocked_class``
-    is the same for jobs that wait for the same thing.  The row of a job that has ended goes away.
-    Only the broker touches these rows; everybody else inserts a BrokerTrigger.
+    whatever time may end (back-off, a follow-up, the retry of a parked job) has its moment there,
+    and ``not_before_trigger`` is what it then counts as.  ``blocked_class`` is the same for jobs
+    that wait for the same thing.  The row of a job that has ended goes away.  Only the broker
+    touches these rows; everybody else inserts a BrokerTrigger.
     """
 
     job = models.OneToOneField(

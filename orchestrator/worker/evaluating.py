@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from django.db import DatabaseError, Error, InterfaceError, OperationalError, connection
+from django.db import Error, InterfaceError, OperationalError, connection
 
 from orchestrator import broker, snapshot
 from orchestrator.cluster.sharing import stopping
@@ -45,7 +45,7 @@ class Worker:
         before, end = self.evaluated, time.monotonic() + seconds
         try:
             self._pull(end)
-        except (DatabaseError, InterfaceError) as error:
+        except Error as error:
             log.warning("a pull ended because the database does not answer: %s", error)
             self._leave_behind()
         return self.evaluated - before
@@ -83,7 +83,7 @@ class Worker:
         """A world for each lease, or why there is none."""
         try:
             return snapshot.worlds(leases, cluster)
-        except (DatabaseError, InterfaceError):
+        except Error:
             raise
         except Exception as error:  # noqa: BLE001 - a job that cannot be read is given back alone.
             if len(leases) == 1:
@@ -145,6 +145,6 @@ class Worker:
         )
         try:
             broker.nack(lease, f"{type(error).__name__}: {error}")
-        except (DatabaseError, InterfaceError) as why:
+        except Error as why:
             log.warning("the evaluation cannot be given back now: %s", why)
             self._leave_behind()

@@ -162,6 +162,21 @@ class TestTogether:
             broker.ack([broker.Result(lease)])
         assert queue.row(job).done == 1
 
+    def test_a_lease_that_is_renewed_between_look_and_sweep_is_not_swept(self, queue, at_once):
+        queue.job()
+        lease = queue.one()
+        queue.let_time_pass()
+
+        def renew_in_between(execute, sql, *rest):
+            if "dead_letter = CASE" in sql:
+                at_once([lambda: broker.renew([lease])])
+            return execute(sql, *rest)
+
+        with connection.execute_wrapper(renew_in_between):
+            assert broker.sweep() == 0
+        with transaction.atomic():
+            assert broker.hold([lease]) == {lease}
+
 
 @pytest.mark.django_db
 def test_history_costs_a_lease_nothing(queue):

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from nodes.models import Node
 from nodes.protocol.resources import Resources
 from orchestrator import broker
 from orchestrator.lifecycle import Trigger
@@ -39,7 +40,8 @@ class Asked:
     answered: int = 0
     lease: broker.Lease | None = None
     covers: int = 0
-    is_quiet: bool = field(default=False)  # Waits for time, or is parked: not ready.
+    is_quiet: bool = field(default=False)  # Waits for time or room, or is parked: not ready.
+    is_blocked: bool = False
     failures: int = 0
 
     @property
@@ -95,7 +97,7 @@ class QueueMachine(RuleBasedStateMachine):
         backs_off = model.failures and trigger is Trigger.EXECUTION_UPDATE
         is_parked = BrokerRow.objects.filter(pk=job, dead_letter__isnull=False).exists()
         if model.lease is None and (is_parked or not backs_off):
-            model.is_quiet, model.failures = False, 0
+            model.is_quiet, model.is_blocked, model.failures = False, False, 0
         broker.fold()
 
     @rule(limit=st.integers(1, 3))
@@ -125,8 +127,29 @@ class QueueMachine(RuleBasedStateMachine):
             return
         model.answered = model.covers
         model.is_quiet = how in ("later", "blocked") and model.asked == model.answered
-        if model.is_quiet:
+        model.is_blocked = model.is_quiet and how == "blocked"
+        if model.is_quiet and not model.is_blocked:
             model.asked += 1  # Time itself will ask.
+
+    @rule(cores=st.integers(1, 3), noted=st.booleans())
+    def there_is_room(self, cores, noted):
+        node = rows.node(cpu=cores)
+        if noted:
+            broker.capacity_freed([node.pk])
+            broker.fold()
+        else:
+            assert broker.wake() == 0
+            broker.wake_overlooked()
+        Node.objects.filter(pk=node.pk).update(eligible=False)
+        blocked = [job for job, model in self.model.items() if model.is_blocked]
+        still = BrokerRow.objects.filter(blocked_on__isnull=False).values_list("pk", flat=True)
+        woken = set(blocked) - set(still)
+        urgent = sorted((self.priority(job) for job in blocked), reverse=True)[:cores]
+        assert sorted((self.priority(job) for job in woken), reverse=True) == urgent
+        for job in woken:
+            model = self.model[job]
+            model.asked += 1
+            model.is_quiet = model.is_blocked = False
 
     @precondition(lambda self: self.leased())
     @rule(data=st.data())
@@ -167,7 +190,8 @@ class QueueMachine(RuleBasedStateMachine):
         broker.fold()
         for job, model in self.model.items():
             row = BrokerRow.objects.filter(pk=job).first()
-            model.is_quiet = model.is_quiet and row is not None and row.dead_letter is not None
+            is_parked = row is not None and row.dead_letter is not None
+            model.is_quiet = model.is_quiet and (is_parked or model.is_blocked)
 
     # --- what holds ------------------------------------------------------------------------
 

@@ -72,6 +72,7 @@ VERBS: dict[str, Verb] = {
     "give-back": lambda it: broker.give_back(["w1"]),
     "sweep": lambda it: broker.sweep(),
     "wake": lambda it: (broker.capacity_freed([it.node.pk, it.other.pk]), broker.wake()),
+    "wake-overlooked": lambda it: broker.wake_overlooked(),
     "complete": lambda it: report(it, Happened.COMPLETE, exit_code=0),
     "fail": lambda it: report(it, Happened.FAIL, exit_code=1, code="exit"),
     "bid": lambda it: report(it, Happened.BID),

@@ -18,7 +18,10 @@ from nodes import hints
 from orchestrator import broker, processes
 from orchestrator.environment import HOME
 from orchestrator.lifecycle import Trigger
-from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
+from orchestrator.models import BrokerRow, Evaluation, Execution, WorkerProcess
+from orchestrator.worker import Worker
+from orchestrator.worker.evaluating import LARGEST
+from orchestrator.worker.identity import Identity
 from tests import rows
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
@@ -95,10 +98,14 @@ def ask(n=1):
     return jobs
 
 
+def left(jobs):
+    """How many of *jobs* have not been evaluated."""
+    ends = Evaluation.objects.filter(job__in=jobs, state__in=["blocked", "complete"])
+    return len(jobs) - ends.values("job").distinct().count()
+
+
 def answered(jobs):
-    ids = [job.pk for job in jobs]
-    ends = Evaluation.objects.filter(job__in=ids, state__in=["blocked", "complete"])
-    return ends.values("job").distinct().count() == len(jobs)
+    return not left(jobs)
 
 
 @pytest.mark.parametrize("victim", ["worker", "pusher", "monitor", "sentinel"])
@@ -172,6 +179,34 @@ def test_it_stops_soon_and_leaves_nothing_behind(command, eventually, busy):
     assert not _living(family)
     assert not WorkerProcess.objects.exists()
     assert not BrokerRow.objects.filter(leased_want__isnull=False).exists()
+
+
+def test_a_worker_that_is_stopped_in_the_middle_of_work_keeps_nobody_from_theirs(
+    command, eventually
+):
+    jobs = ask(400)
+    assert eventually(lambda: Evaluation.objects.count() > 50)
+    stopped = command.members()["worker"][0]
+    stopped.send_signal(signal.SIGSTOP)
+    try:
+        more = ask(5)
+        assert eventually(lambda: answered(more), within=20, say=command.log.read_text)
+        assert eventually(lambda: left(jobs) <= LARGEST, within=20, say=command.log.read_text)
+    finally:
+        stopped.send_signal(signal.SIGCONT)
+    assert eventually(lambda: answered(jobs), within=20, say=command.log.read_text)
+
+
+def test_a_node_that_nobody_announced_is_used(tmp_path, eventually):
+    it = WorkerCommand(tmp_path / "worker.log")
+    (job,) = ask()
+    Worker(Identity.mine()).pull()
+    assert BrokerRow.objects.get().blocked_on is not None
+    rows.node()
+    it.start()
+    assert eventually(lambda: Execution.objects.filter(job=job).exists(), say=it.log.read_text)
+    it.stop()
+    connections.close_all()
 
 
 def test_ordinary_tasks_of_django_q2_are_run_too(command, eventually):

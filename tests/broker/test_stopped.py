@@ -1,0 +1,159 @@
+"""A process that is stopped in the middle of a transaction keeps its locks; the others go on.
+
+The process is a connection that holds what it has and does nothing.  Ours waits for no lock
+longer than a second: it fails where it would depend on what the other holds.
+"""
+
+import re
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from django.db import connection, transaction
+
+from nodes.hints import address
+from nodes.protocol.resources import Resources
+from orchestrator import broker
+from orchestrator.broker.blocking import LOCK
+from orchestrator.broker.tickets import PATIENCE, EvaluationBroker
+from orchestrator.lifecycle import Trigger
+from orchestrator.models import BrokerRow, BrokerTrigger
+from orchestrator.scheduling.plan import Blocked
+from tests import rows
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+BLOCKED = Blocked(Resources(cpu=1000), 1, False, "no room")
+ALL_SEEN = 2**62
+
+
+@contextmanager
+def stopped(*statements):
+    """Somebody who has said *statements* in a transaction and says nothing more."""
+    with psycopg.connect(**address()) as other:
+        for statement, parameters in statements:
+            other.execute(statement, parameters)
+        yield
+        other.rollback()
+
+
+@pytest.fixture(autouse=True)
+def _impatient():
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '1s'")
+    yield
+    connection.close()
+
+
+@contextmanager
+def waits():
+    """For how many milliseconds each lock is waited for that a limit of its own is set for."""
+    found = []
+
+    def note(execute, sql, *rest):
+        if limit := re.match(r"SET LOCAL lock_timeout = (\d+)", sql):
+            found.append(int(limit[1]))
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(note):
+        yield found
+
+
+def shared():
+    return "SELECT pg_advisory_xact_lock_shared(%s)", [LOCK]
+
+
+def alone():
+    return "SELECT pg_advisory_xact_lock(%s)", [LOCK]
+
+
+def row_of(job):
+    return "SELECT FROM orchestrator_brokerrow WHERE job_id = %s FOR UPDATE", [job.pk]
+
+
+def test_who_is_about_to_block_a_job_keeps_nobody_from_theirs(queue):
+    blocked = queue.job()
+    queue.settle(queue.one(), blocked=BLOCKED, revision=ALL_SEEN)
+    broker.capacity_freed([rows.node().pk])
+    pusher = EvaluationBroker()
+    with stopped(shared()), waits() as waited:
+        job = queue.job()
+        ((_, ticket),) = pusher.dequeue()
+        assert ticket
+        pusher.close()
+        assert waited == [1000 * PATIENCE]
+        assert broker.fold() == 1
+        assert queue.one().job == job.pk
+        assert waited == [1000 * PATIENCE], "only the pusher waits, and seldom"
+        assert BrokerTrigger.objects.get().node_id is not None, "its note is kept"
+    assert queue.one().job == blocked.pk
+
+
+def test_who_wakes_blocked_jobs_keeps_nobody_from_writing_plans(queue):
+    job, other = queue.jobs(2)
+    leases = {one.job: one for one in queue.lease()}
+    with stopped(alone()):
+        queue.settle(leases[job.pk], blocked=BLOCKED, revision=ALL_SEEN)
+        queue.settle(leases[other.pk])
+    assert queue.row(job).blocked_on is None
+    queue.let_time_pass()
+    assert [one.job for one in queue.lease()] == [job.pk], "it is looked at again soon"
+
+
+def test_rows_that_somebody_holds_are_passed_over(queue):
+    held, due, ready = queue.jobs(3)
+    broker.fold()
+    BrokerRow.objects.filter(job=due).update(not_before="2020-01-01T00:00Z")
+    with stopped(row_of(held), row_of(due)):
+        broker.enqueue([held.pk, due.pk], Trigger.EXECUTION_UPDATE)
+        assert queue.one().job == ready.pk
+        broker.sweep()
+        assert queue.lease() == []
+    assert {one.job for one in queue.lease()} == {held.pk, due.pk}
+
+
+def test_a_thousand_triggers_of_a_job_that_is_held_do_not_hide_a_new_one(queue):
+    held = queue.job()
+    broker.fold()
+    with stopped(row_of(held)):
+        for _ in range(1100):
+            broker.enqueue(held.pk, Trigger.EXECUTION_UPDATE)
+        new = queue.job()
+        assert queue.one().job == new.pk
+
+
+def test_two_may_make_the_row_of_one_job_at_the_same_time(queue):
+    job, other = rows.job(), rows.job()
+    insert = """
+        INSERT INTO orchestrator_brokerrow (job_id, type, priority, want, done, token, worker,
+            not_before_trigger, deliveries, blocked_class, triggers)
+        SELECT id, type, priority, 0, 0, 1, '', '', 0, '', '{}' FROM orchestrator_job
+        WHERE id = %s
+    """
+    lock = "SELECT FROM orchestrator_job WHERE id = %s FOR NO KEY UPDATE"
+    with stopped((lock, [job.pk]), (insert, [job.pk])):
+        broker.enqueue([job.pk, other.pk], Trigger.JOB_SUBMIT)
+        assert [one.job for one in queue.lease()] == [other.pk]
+    assert [one.job for one in queue.lease()] == [job.pk]
+
+
+def test_triggers_that_somebody_folds_are_neither_waited_for_nor_in_the_way(queue):
+    broker.enqueue(rows.unknown_id(), Trigger.RETRY)
+    with stopped(("SELECT FROM orchestrator_brokertrigger FOR UPDATE", [])):
+        broker.sweep()
+        assert BrokerTrigger.objects.count() == 1
+        job = queue.job()
+        assert queue.one().job == job.pk
+    broker.sweep()
+    assert not BrokerTrigger.objects.exists()
+
+
+def test_what_people_write_about_a_job_keeps_its_evaluation_from_nothing(queue):
+    job = queue.job()
+    with stopped(("SELECT FROM orchestrator_job WHERE id = %s FOR NO KEY UPDATE", [job.pk])):
+        assert queue.lease() == [], "its row is not made yet"
+    lease = queue.one()
+    with stopped(("SELECT FROM orchestrator_job WHERE id = %s FOR NO KEY UPDATE", [job.pk])):
+        with transaction.atomic():
+            assert broker.hold([lease]) == {lease}
+        assert broker.nack(lease, "tried")
