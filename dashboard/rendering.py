@@ -28,6 +28,7 @@ from django.utils.http import parse_etags
 from django.utils.safestring import SafeString, mark_safe
 from django.views import View
 
+from orchestrator import health
 from orchestrator.models import ClusterSetting
 
 from . import live
@@ -104,6 +105,11 @@ class Page(LoginRequiredMixin, View):
     def banner(self) -> ClusterSetting:
         """What every page must say: that scheduling is paused, by whom and why."""
         return self.setting
+
+    @cached_property
+    def health(self) -> health.Health:
+        """What keeps the cluster from taking jobs or from getting on, for the banner."""
+        return health.watch.health()
 
     def region(self, name: str, token: str) -> SafeString:
         """The partial of region *name*, with *token* in its forms."""

@@ -21,7 +21,8 @@ from django.urls import path  # noqa: E402
 from dashboard.consumers import LiveConsumer  # noqa: E402
 from nodes.consumers import NodeConsumer  # noqa: E402
 from nodes.upward import Upward  # noqa: E402
-from orchestrator import endpoint  # noqa: E402
+from orchestrator import endpoint, health  # noqa: E402
+from orchestrator.outages import answering_without_database  # noqa: E402
 from orchestrator.planners import compute_forwarder  # noqa: E402
 from orchestrator.planners.unsendable import cannot_send  # noqa: E402
 
@@ -58,7 +59,7 @@ def for_our_pages(application: Application) -> Application:
 
 application = ProtocolTypeRouter(
     {
-        "http": http,
+        "http": answering_without_database(http, health.watch),
         "websocket": URLRouter(
             [
                 path("ws/nodes/", not_for_browsers(NodeConsumer.as_asgi(upward=UPWARD))),

@@ -1,10 +1,17 @@
 """What our processes say about themselves: structured lines, with nothing secret in them."""
 
+import logging
 import re
+import sys
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from orchestrator.database_errors import classify
 
 SECRETS = (
     # A token of ours: two letters, its id, its secret. The id stays, so that it can be revoked.
@@ -26,6 +33,61 @@ def without_secrets(text: str) -> str:
     for secret, instead in SECRETS:
         text = secret.sub(instead, text)
     return text
+
+
+class OneLineASecond(logging.Filter):
+    """Lets an outage of the database have one line a second, without tracebacks.
+
+    Each request and each thread meets the same outage; all of them would say the same.  What was
+    left out is counted in the next line.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._quiet_until: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let *record* pass, perhaps in other words, unless it repeats what was just said."""
+        event = record.msg if isinstance(record.msg, dict) else None
+        error = _error_of(record.exc_info if event is None else event.get("exc_info"))
+        trouble = classify(error)
+        if trouble is not None:
+            key, sentence = trouble.code, f"{trouble.sentence} {_first_line(error)}"
+        elif record.name == "psycopg.pool" or getattr(record, "status_code", 0) == 503:
+            key, sentence = record.name, ""
+        else:
+            return True
+        with self._lock:
+            if self._clock() < self._quiet_until.get(key, 0.0):
+                self._left_out[key] = self._left_out.get(key, 0) + 1
+                return False
+            self._quiet_until[key] = self._clock() + 1.0
+            left_out = self._left_out.pop(key, 0)
+        more = f" ({left_out} more like it)" if left_out else ""
+        if event is not None:
+            event.pop("exc_info", None)
+            event["event"] = f"{event.get('event')}: {sentence}{more}"
+        else:
+            said = record.getMessage()
+            record.msg, record.args = f"{said}: {sentence}{more}" if sentence else said + more, ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
+def _error_of(exc_info: object) -> BaseException | None:
+    """Give the error that a line comes with, in each of the forms that logging takes."""
+    if exc_info is True:
+        return sys.exc_info()[1]
+    if isinstance(exc_info, tuple):
+        exc_info = exc_info[1]
+    return exc_info if isinstance(exc_info, BaseException) else None
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).partition("\n")[0].strip()
 
 
 def logging_config(*, level: str, style: str) -> dict[str, Any]:
@@ -71,7 +133,14 @@ def logging_config(*, level: str, style: str) -> dict[str, Any]:
                 ],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
+        "filters": {"outages": {"()": OneLineASecond}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "structured",
+                "filters": ["outages"],
+            }
+        },
         "root": {"handlers": ["stderr"], "level": level.upper()},
         "loggers": {
             # Both tell every connection and every task at INFO.

@@ -36,15 +36,17 @@ NAMES: dict[str, str] = {
 }
 """Every name that the server understands, with what it says."""
 
+OF_THE_COMMAND_LINE = ("MUSTER_SERVER", "MUSTER_TOKEN", "MUSTER_TOKEN_FILE")
+"""Names that `muster`, a client, reads beside some of ours."""
+
 FOREIGN = re.compile(
     r"MUSTER_("
-    r"URL|TOKEN|SERVER|OUTPUT|CONFIG|PROFILE"  # read by the command line, a client
-    r"|AGENT_\w+"  # read by the agent
+    r"AGENT_\w+"  # read by the agent
     r"|JOB_(ID|NAME)|EXECUTION_ID|SLOT|COUNT|ATTEMPT|NODE_ID|PORT\w*"  # given to tasks
     r"|(INPUTS?|RESULTS?)\w*|BENCH_\w+|TEST_\w+"
     r")"
 )
-"""Names that belong to other programs of ours and may be around without meaning anything here."""
+"""Names that our agents and tasks have, and that may be around without meaning anything here."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,12 @@ def parse(environ: Mapping[str, str]) -> Environment:
 
 
 def _is_known(name: str) -> bool:
-    return not name.startswith("MUSTER_") or name in NAMES or bool(FOREIGN.fullmatch(name))
+    known = name in NAMES or name in OF_THE_COMMAND_LINE or FOREIGN.fullmatch(name)
+    return not name.startswith("MUSTER_") or bool(known)
 
 
 def _unknown(name: str) -> str:
-    nearest = difflib.get_close_matches(name, NAMES, n=1)
+    nearest = difflib.get_close_matches(name, (*NAMES, *OF_THE_COMMAND_LINE), n=1)
     cure = f" Did you mean {nearest[0]}?" if nearest else f" Known: {', '.join(NAMES)}."
     return f"{name} means nothing to Muster.{cure}"
 

@@ -199,7 +199,7 @@ def _database() -> dict[str, Any]:
     if ROLE is Role.WEB:
         # One pool for the threads of one process. The workers fork, and a pool does not survive
         # that; they keep one connection each instead.
-        options["pool"] = {"min_size": 2, "max_size": 16, "timeout": 10}
+        options["pool"] = {"min_size": 2, "max_size": 16, "timeout": 2}
     found |= {"CONN_MAX_AGE": 0 if ROLE is Role.WEB else None, "CONN_HEALTH_CHECKS": True}
     return found
 

@@ -23,6 +23,19 @@ class Hopeless(Exception):
 
 
 @dataclass
+class Backoff:
+    """How long to wait before something that ended is started again."""
+
+    failures: int = 0
+
+    def failed(self, started_at: float, now: float) -> float:
+        """Count one more failure, of what ran since *started_at*; the pause after it."""
+        steady = now - started_at > STEADY
+        self.failures = 1 if steady else self.failures + 1
+        return min(LONGEST_PAUSE, SHORTEST_PAUSE * 2.0 ** min(self.failures - 1, 16))
+
+
+@dataclass
 class Program:
     """One program, and how it has fared."""
 
@@ -33,7 +46,7 @@ class Program:
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     due_at: float = 0.0
-    failures: int = 0
+    backoff: Backoff = field(default_factory=Backoff)
     log_offset: int = 0
 
     def last_lines(self) -> str:
@@ -86,12 +99,17 @@ class Supervisor:
                 processes.kill_group(program.process)
 
     def _start(self, program: Program) -> None:
-        with program.log.open("ab") as log:
-            program.log_offset = log.tell()
-            program.process = processes.start(
-                program.command, environ=program.environ, output=log, directory=HOME
-            )
         program.started_at = time.monotonic()
+        try:
+            with program.log.open("ab") as log:
+                program.log_offset = log.tell()
+                program.process = processes.start(
+                    program.command, environ=program.environ, output=log, directory=HOME
+                )
+        except OSError as why:  # No space, no memory, too many files: that passes.
+            pause = program.backoff.failed(program.started_at, program.started_at)
+            program.due_at = program.started_at + pause
+            self.say(f"{program.name} cannot be started ({why}); tried again in {pause:g} s.")
 
     def _plan_restart(self, program: Program, now: float) -> None:
         process = program.process
@@ -99,9 +117,7 @@ class Supervisor:
         if process.returncode == EX_CONFIG:
             raise Hopeless(f"{program.name} cannot start:{program.last_lines()}")
         processes.kill_group(process)  # What it left behind would be in its successor's way.
-        steady = now - program.started_at > STEADY
-        program.failures = 1 if steady else program.failures + 1
-        pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** (program.failures - 1))
+        pause = program.backoff.failed(program.started_at, now)
         program.due_at = now + pause
         program.process = None
         self.say(

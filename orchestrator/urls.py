@@ -16,3 +16,5 @@ urlpatterns = [
     path("api/v1/", api.urls),
     path("", include("dashboard.urls")),
 ]
+
+handler500 = "orchestrator.error_pages.server_error"

@@ -30,7 +30,7 @@ class _Api(NinjaAPI):
         found = [*super()._get_urls(), re_path(r"^.*\Z", _no_such_address)]
         for pattern in found:
             if isinstance(pattern, URLPattern):
-                pattern.callback = _framed(pattern.callback)
+                pattern.callback = framed(pattern.callback)
         return found
 
 
@@ -38,7 +38,7 @@ def _no_such_address(_request: HttpRequest) -> HttpResponse:
     raise Http404
 
 
-def _framed(view: View) -> View:
+def framed(view: View) -> View:
     """*view* with a request id, with HEAD, and with every failure answered as a problem."""
 
     @wraps(view)

@@ -1,14 +1,23 @@
-"""What tasks print, as plain text: live from the node, or what was kept of it when it is away."""
+"""What tasks print: live from the node, or what was kept of it when it is away.
+
+As plain text, or for programs that read on where a connection broke as lines of JSON: each tells
+where in the log it ends, one without anything says that the server is there, and the last one that
+there is no more.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeVar
 from uuid import UUID
 
+import msgspec
 from asgiref.sync import sync_to_async
+from django.db import Error
 from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Query, Router, Schema
 from pydantic import Field
@@ -17,6 +26,7 @@ from nodes import sessions
 from nodes.intake import with_connection
 from nodes.protocol.messages import LogEnd
 from nodes.watches import NotConnected, TooManyWatches
+from orchestrator.health import trouble_behind
 from orchestrator.lifecycle import ENDED, OBSERVED, Observed
 from orchestrator.models import Execution, ExecutionOutput, Job
 
@@ -32,17 +42,28 @@ LOOK_AGAIN = 0.5
 PATIENCE = 60.0
 #: Executions of one job that are read at once.
 MOST_MERGED = 50
+#: Seconds after which a reader of records hears that the server is there.
+HEARTBEAT = 5.0
+RECORDS = "application/x-ndjson"
 #: Pieces that wait for a reader of several logs; more are not fetched until it has read.
 MOST_WAITING = 32
 
 _BEFORE = frozenset(OBSERVED.live) - {Observed.RUNNING, Observed.PUBLISHING}
 _TEXT = {
     "responses": {
-        200: {"description": "the text", "content": {"text/plain": {"schema": {"type": "string"}}}}
+        200: {
+            "description": "the text, or to those who accept it a JSON record a piece",
+            "content": {
+                "text/plain": {"schema": {"type": "string"}},
+                RECORDS: {"schema": {"type": "string"}},
+            },
+        }
     }
 }
 
 T = TypeVar("T")
+_AFTER = r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:[0-9]{1,15}(,|$))*$"
+
 router = Router(tags=["logs"])
 
 
@@ -56,6 +77,17 @@ class ReadingOne(Reading):
     offset: Annotated[int, Field(ge=0, le=2**53, description="the first byte")] = 0
 
 
+class ReadingMany(Reading):
+    after: Annotated[
+        str,
+        Field(
+            pattern=_AFTER,
+            max_length=64 * MOST_MERGED,
+            description="where to go on, as `execution:offset` separated by commas",
+        ),
+    ] = ""
+
+
 @router.get("/executions/{ref}/logs", auth=READ, openapi_extra=_TEXT)
 def read_execution(
     request: HttpRequest, ref: str, reading: Query[ReadingOne]
@@ -65,31 +97,86 @@ def read_execution(
     if reading.tail is not None and "offset" in request.GET:
         raise invalid_parameters([mistake("tail", "cannot be combined with offset", "Give one.")])
     row = references.execution(ref)
-    return _plain(_of_execution(row.pk, reading, reading.offset))
+    offset = reading.offset if reading.tail is None else None
+    return _answer(request, _of_execution(row.pk, reading, offset))
 
 
 @router.get("/jobs/{ref}/logs", auth=READ, openapi_extra=_TEXT)
-def read_job(request: HttpRequest, ref: str, reading: Query[Reading]) -> StreamingHttpResponse:
+def read_job(request: HttpRequest, ref: str, reading: Query[ReadingMany]) -> StreamingHttpResponse:
     """What a job's executions of this round print, each line after the number of its slot."""
     only(request, reading)
     row = references.job(ref)
-    return _plain(_of_job(row.pk, reading))
+    after = dict(it.split(":") for it in reading.after.split(",") if it)
+    begins = {UUID(execution): int(offset) for execution, offset in after.items()}
+    return _answer(request, _of_job(row.pk, reading, begins))
 
 
-def _plain(text: AsyncIterator[bytes]) -> StreamingHttpResponse:
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Something to print, and where in the log of which execution one has read then."""
+
+    execution: UUID
+    data: bytes
+    after: int
+
+
+def _answer(request: HttpRequest, pieces: AsyncIterator[Piece]) -> StreamingHttpResponse:
+    records = RECORDS in request.headers.get("Accept", "")
     return StreamingHttpResponse(
-        text,
-        content_type="text/plain; charset=utf-8",
-        headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"},
+        as_records(pieces) if records else _text(pieces),
+        content_type=RECORDS if records else "text/plain; charset=utf-8",
+        headers={
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+            "Vary": "Accept",
+        },
     )
+
+
+async def _text(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+    async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
+        async for piece in pieces:
+            yield piece.data
+
+
+async def as_records(
+    pieces: AsyncIterator[Piece], *, heartbeat: float = HEARTBEAT
+) -> AsyncIterator[bytes]:
+    """A line of JSON a piece, an empty object when there was none for a while, and an end."""
+    async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
+        coming = asyncio.ensure_future(anext(pieces, None))
+        try:
+            while True:
+                await asyncio.wait({coming}, timeout=heartbeat)
+                if not coming.done():
+                    yield b"{}\n"
+                    continue
+                piece = coming.result()
+                if piece is None:
+                    yield b'{"end":true}\n'
+                    return
+                yield _record(piece)
+                coming = asyncio.ensure_future(anext(pieces, None))
+        finally:
+            coming.cancel()
+            await asyncio.wait({coming})
+
+
+def _record(piece: Piece) -> bytes:
+    told = {
+        "execution": str(piece.execution),
+        "after": piece.after,
+        "data": b64encode(piece.data).decode(),
+    }
+    return msgspec.json.encode(told) + b"\n"
 
 
 # --- one execution ---------------------------------------------------------------------------
 
 
-async def _of_execution(key: UUID, reading: Reading, offset: int) -> AsyncIterator[bytes]:
+async def _of_execution(key: UUID, reading: Reading, offset: int | None) -> AsyncIterator[Piece]:
     """The bytes from *offset*, or the last ones, on; every gap is stated where it is."""
-    if reading.tail == 0 and not reading.follow:
+    if offset is None and reading.tail == 0 and not reading.follow:
         return
     row = await _ask(lambda: Execution.objects.get(pk=key))
     at = _begin(reading, offset, row.observed)
@@ -101,16 +188,19 @@ async def _of_execution(key: UUID, reading: Reading, offset: int) -> AsyncIterat
         try:
             if at is None:
                 at = await _end(row, reading)
+                yield Piece(key, b"", at)
             async for start, data in _live(row, reading, at, lines):
                 if at >= 0 and start > at:
-                    yield lines.note(f"{start - at} bytes are not kept any longer")
+                    gap = lines.note(f"{start - at} bytes are not kept any longer")
+                    yield Piece(key, gap, start)
                 at, away = start + len(data), 0.0
-                yield lines.pass_on(data)
+                yield Piece(key, lines.pass_on(data), at)
             if lines.reason:
-                yield lines.note(lines.reason)
+                yield Piece(key, lines.note(lines.reason), at)
             return
         except TooManyWatches:
-            yield lines.note("too many read the logs of this node; try again later")
+            note = lines.note("too many read the logs of this node; try again later")
+            yield Piece(key, note, -1 if at is None else at)
             return
         except NotConnected:
             row = await _ask(lambda: Execution.objects.get(pk=key))
@@ -119,14 +209,17 @@ async def _of_execution(key: UUID, reading: Reading, offset: int) -> AsyncIterat
             away += LOOK_AGAIN
             await asyncio.sleep(LOOK_AGAIN)
     if at is not None:
-        yield await _kept(row, reading, at, lines)
+        text, size = await _kept(row, reading, at, lines)
+        yield Piece(key, text, max(at, size))
 
 
-def _begin(reading: Reading, offset: int, observed: str) -> int | None:
+def _begin(reading: Reading, offset: int | None, observed: str) -> int | None:
     """The first byte, or so many from the end, below zero; None is the end as its node knows it."""
+    if offset is not None or reading.tail is None:
+        return offset or 0
     if reading.tail == 0:
         return 0 if observed in _BEFORE else None
-    return offset if reading.tail is None else -reading.tail
+    return -reading.tail
 
 
 async def _end(row: Execution, reading: Reading) -> int:
@@ -155,21 +248,21 @@ async def _live(
             yield piece.offset, piece.data
 
 
-async def _kept(row: Execution, reading: Reading, at: int, lines: _Lines) -> bytes:
-    """The rest as far as it came with the final report."""
+async def _kept(row: Execution, reading: Reading, at: int, lines: _Lines) -> tuple[bytes, int]:
+    """The rest as far as it came with the final report, and the size of the whole."""
     output = await _ask(lambda: ExecutionOutput.objects.filter(execution=row).first())
     if output is None:
         why = "the node is not connected, and nothing was kept of what it printed"
-        return lines.note(why if row.observed not in _NEVER_RAN else "it never ran")
+        return lines.note(why if row.observed not in _NEVER_RAN else "it never ran"), 0
     text = (output.stdout if reading.stream == "stdout" else output.stderr).encode()
     size = output.stdout_size if reading.stream == "stdout" else output.stderr_size
     if at < 0:
-        return lines.pass_on(text[at:])
+        return lines.pass_on(text[at:]), size
     kept_from = max(0, size - len(text))
     gap = (
         lines.note(f"{kept_from - at} bytes are on a node that is away") if kept_from > at else b""
     )
-    return gap + lines.pass_on(text[max(0, at - kept_from) :])
+    return gap + lines.pass_on(text[max(0, at - kept_from) :]), size
 
 
 _NEVER_RAN = {Observed.NEW, Observed.ASK_FOR_BID_REJECTED, Observed.BID_REJECTED}
@@ -195,35 +288,37 @@ class _Lines:
 
 # --- all executions of a job -----------------------------------------------------------------
 
-Reader = Callable[[UUID, Reading, int], AsyncIterator[bytes]]
+Reader = Callable[[UUID, Reading, int | None], AsyncIterator[Piece]]
 
 
 async def _of_job(
-    key: UUID, reading: Reading, *, read: Reader = _of_execution
-) -> AsyncIterator[bytes]:
+    key: UUID, reading: Reading, begins: Mapping[UUID, int], *, read: Reader = _of_execution
+) -> AsyncIterator[Piece]:
     """The lines of all, as they come; those of one execution stay in their order.
 
+    *begins* says where to go on, by execution; others are read from their beginning or tail.
     Raises what one of them raises: who reads would take the rest for the whole.
     """
-    waiting: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
+    waiting: asyncio.Queue[Piece] = asyncio.Queue(MOST_WAITING)
     readers: dict[UUID, asyncio.Task[None]] = {}
     try:
         while True:
             has_ended, found = await _ask(lambda: _executions(key))
             for execution, slot in found:
                 if execution not in readers and len(readers) < MOST_MERGED:
-                    text = read(execution, reading, 0)
-                    lines = _prefixed(text, f"{slot} | ".encode(), waiting)
+                    pieces = read(execution, reading, begins.get(execution))
+                    lines = _prefixed(pieces, f"{slot} | ".encode(), waiting)
                     readers[execution] = asyncio.create_task(lines)
-            async for line in _until_looking_again(waiting, readers):
-                yield line
+            async for piece in _until_looking_again(waiting, readers):
+                yield piece
             ended = [it for it in readers.values() if it.done()]
             for reader in ended:
                 reader.result()
             if len(ended) == len(readers) and (has_ended or not reading.follow):
                 break
         if len(found) > MOST_MERGED:
-            yield f"[muster: only the first {MOST_MERGED} executions are shown]\n".encode()
+            note = f"[muster: only the first {MOST_MERGED} executions are shown]\n".encode()
+            yield Piece(key, note, 0)
     finally:
         for task in readers.values():
             task.cancel()
@@ -231,34 +326,36 @@ async def _of_job(
 
 
 async def _until_looking_again(
-    waiting: asyncio.Queue[bytes], readers: dict[UUID, asyncio.Task[None]]
-) -> AsyncIterator[bytes]:
+    waiting: asyncio.Queue[Piece], readers: dict[UUID, asyncio.Task[None]]
+) -> AsyncIterator[Piece]:
     loop = asyncio.get_running_loop()
     until = loop.time() + LOOK_AGAIN
     while loop.time() < until:
         try:
             async with asyncio.timeout(min(0.05, LOOK_AGAIN)):
-                data = await waiting.get()
+                piece = await waiting.get()
         except TimeoutError:
             if all(it.done() for it in readers.values()) and waiting.empty():
                 # Nothing will come of these any more; do not hurry if there were none at all.
                 await asyncio.sleep(0 if readers else LOOK_AGAIN)
                 return
         else:
-            yield data
+            yield piece
 
 
 async def _prefixed(
-    text: AsyncIterator[bytes], prefix: bytes, waiting: asyncio.Queue[bytes]
+    pieces: AsyncIterator[Piece], prefix: bytes, waiting: asyncio.Queue[Piece]
 ) -> None:
-    rest = b""
-    async with aclosing(text):  # type: ignore[type-var]  # An async generator.
-        async for data in text:
-            *lines, rest = (rest + data).split(b"\n")
+    """Pass whole lines on, so that who reads on after one begins with the next."""
+    rest, last = b"", None
+    async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
+        async for last in pieces:
+            *lines, rest = (rest + last.data).split(b"\n")
             if lines:
-                await waiting.put(b"".join(prefix + line + b"\n" for line in lines))
-    if rest:
-        await waiting.put(prefix + rest + b"\n")
+                data = b"".join(prefix + line + b"\n" for line in lines)
+                await waiting.put(replace(last, data=data, after=last.after - len(rest)))
+    if rest and last is not None:
+        await waiting.put(replace(last, data=prefix + rest + b"\n"))
 
 
 def _executions(key: UUID) -> tuple[bool, list[tuple[UUID, int]]]:
@@ -273,5 +370,15 @@ def _executions(key: UUID) -> tuple[bool, list[tuple[UUID, int]]]:
 
 
 async def _ask(question: Callable[[], T]) -> T:
-    """Ask the database, and keep no connection: the reader may stay for hours."""
-    return await sync_to_async(with_connection)(question)
+    """Ask the database, and keep no connection: the reader may stay for hours.
+
+    A database that is away for a moment is asked again, since what was told cannot be taken back.
+    """
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        try:
+            return await sync_to_async(with_connection)(question)
+        except Error as error:
+            if trouble_behind(error) is None or asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(LOOK_AGAIN)

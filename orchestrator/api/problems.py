@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja.errors import AuthenticationError, ValidationError
 
 from nodes.errors import MusterError
+from orchestrator.database_errors import Trouble
 from orchestrator.errors import InvalidSpec
+from orchestrator.health import trouble_behind
 
 from . import mistakes
 
@@ -98,14 +99,6 @@ too_large = partial(
     hint="Send less at once.",
 )
 bad_request = partial(Problem, 400, "bad-request", "The request cannot be understood.")
-busy = partial(
-    Problem,
-    503,
-    "busy",
-    "The database did not answer in time.",
-    hint="Try again; with an Idempotency-Key nothing can happen twice.",
-    headers={"Retry-After": "1"},
-)
 internal = partial(
     Problem,
     500,
@@ -128,6 +121,8 @@ def _problem(request: HttpRequest, error: Exception) -> Problem:
         case ValidationError():
             given = {name: value for name, value in request.GET.items() if isinstance(value, str)}
             return invalid_parameters([mistakes.in_parameter(it, given) for it in error.errors])
+    if (trouble := trouble_behind(error)) is not None:
+        return unavailable(trouble)
     for kind, make in _KNOWN:
         if isinstance(error, kind):
             return make()
@@ -139,10 +134,13 @@ _KNOWN: tuple[tuple[type[Exception], Callable[[], Problem]], ...] = (
     (Http404, no_such_address),
     (RequestDataTooBig, too_large),
     (SuspiciousOperation, bad_request),
-    (OperationalError, busy),
-    (InterfaceError, busy),
-    (DatabaseError, internal),
 )
+
+
+def unavailable(trouble: Trouble) -> Problem:
+    """The database is away, full or busy; what was asked may be asked again."""
+    hint = f"{trouble.cure} With an Idempotency-Key nothing can happen twice."
+    return Problem(503, trouble.code, trouble.sentence, hint=hint, headers={"Retry-After": "1"})
 
 
 def invalid_parameters(errors: Mistakes) -> Problem:

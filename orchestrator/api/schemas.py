@@ -237,6 +237,7 @@ class Status(_Shape):
 
     ready: bool
     missing: str
+    warning: str
     jobs: dict[str, int]
     nodes: dict[str, int]
     capacity: Resources

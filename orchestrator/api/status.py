@@ -11,7 +11,7 @@ from ninja import Router
 
 from nodes.models import Node
 from nodes.protocol.resources import DIMENSIONS
-from orchestrator.health import what_is_missing
+from orchestrator import health
 from orchestrator.lifecycle import ENDED, JOB
 from orchestrator.models import Job
 
@@ -30,7 +30,7 @@ router = Router(tags=["status"])
 @router.get("/status", auth=READ, response=schemas.Status)
 def show_status(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - ninja's first
     """Jobs by state (ended ones if created within a day), nodes, capacity, and the queue."""
-    missing = what_is_missing()
+    now = health.current()
     offered = Node.objects.filter(approval="approved").aggregate(
         **{f"{of}_{it}": Coalesce(Sum(f"{of}_{it}"), 0) for of in _AMOUNTS for it in DIMENSIONS}
     )
@@ -40,8 +40,9 @@ def show_status(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - ninja's
     )
     return answer(
         {
-            "ready": missing is None,
-            "missing": missing or "",
+            "ready": now.trouble is None,
+            "missing": now.trouble.sentence if now.trouble else "",
+            "warning": now.warning,
             "jobs": _jobs(),
             "nodes": _nodes(),
             "capacity": capacity,

@@ -68,9 +68,9 @@ def _retrying(row: Job) -> list[str]:
 def execution(row: Execution) -> str:
     """What is known of it, and why it ended if it did."""
     meaning = MEANING[Observed(row.observed)]
-    if row.observed == Observed.COMPLETED:
+    if row.observed == Observed.COMPLETED or row.message in {"", meaning}:
         return meaning
-    return f"{meaning}: {row.message}" if row.message else meaning
+    return f"{meaning}: {row.message}"
 
 
 def node(row: Node) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,21 @@ from urllib.parse import quote
 import httpx
 
 from .failures import Code, Failure, Unreachable
+from .output import tell
 
 PAUSES = (0.1, 0.3, 1.0)
 """Between one attempt and the next."""
 
 CONNECT_WITHIN = 5.0
 """Seconds; whoever speaks another protocol just stays silent."""
+
+SAY_AFTER = 3.0
+"""Seconds after which a person is told what is being waited for."""
+
+SILENT_AFTER = 20.0
+"""Seconds without a sign of life, which a log's stream gives every five, until it is given up."""
+
+RECORDS = "application/x-ndjson"
 
 _CODES: Mapping[int, Code] = {
     400: Code.USAGE,
@@ -38,11 +48,20 @@ _PASSING = {502, 503, 504}
 class Client:
     """Speaks to one server.  Every change carries an idempotency key, so it may be repeated."""
 
-    def __init__(self, server: str, token: str | None, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        server: str,
+        token: str | None,
+        *,
+        timeout: float = 20.0,
+        silent_after: float = SILENT_AFTER,
+        say_after: float = SAY_AFTER,
+    ) -> None:
         headers = {"User-Agent": "muster-cli", "Accept": "application/json"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         self.server = server
+        self._silent_after, self._say_after = silent_after, say_after
         self._http = httpx.Client(
             base_url=f"{server}/api/v1/",
             headers=headers,
@@ -84,23 +103,47 @@ class Client:
                 break
         return found
 
-    @contextmanager
-    def stream(self, path: str, **parameters: Any) -> Iterator[Iterator[bytes]]:
-        """The bytes of a text as they come, for as long as they come."""
-        timeout = httpx.Timeout(30.0, connect=CONNECT_WITHIN, read=None)
+    def records(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """The JSON records of a stream as they come, signs of life among them."""
+        timeout = httpx.Timeout(self._silent_after, connect=CONNECT_WITHIN)
         try:
             with self._http.stream(
-                "GET", path, params=_given(parameters), timeout=timeout
+                "GET",
+                path,
+                params=_given(parameters),
+                headers={"Accept": RECORDS},
+                timeout=timeout,
             ) as response:
                 if not response.is_success:
                     response.read()
                     raise self._failure(response)
-                yield response.iter_bytes()
+                yield from _records(response.iter_bytes())
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
+        except ValueError:
+            raise Failure(
+                f"{self.server} answers something that is not a stream of records.",
+                hint="Is this the right address? Something in between may have answered.",
+            ) from None
 
     def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         """One answer.  What passes is asked again a few times; a refused connection is not."""
+        with self._saying_what_is_awaited():
+            return self._repeatedly(method, path, **more)
+
+    @contextmanager
+    def _saying_what_is_awaited(self) -> Iterator[None]:
+        """Tell people after a while what this waits for."""
+        wait = f"muster: waiting for {self.server}, which takes its time to answer"
+        timer = threading.Timer(self._say_after, tell, [wait])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _repeatedly(self, method: str, path: str, **more: Any) -> httpx.Response:
         for pause in (*PAUSES, None):
             try:
                 response = self._http.request(method, path, **more)
@@ -119,9 +162,12 @@ class Client:
 
     def _unreachable(self, error: httpx.TransportError) -> Unreachable:
         why = str(error) or type(error).__name__
+        reached = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
         return Unreachable(
             f"{self.server} does not answer: {why}",
-            hint="Say where the server is with --server or MUSTER_SERVER.",
+            hint=f"Something listens there: see {self.server}/readyz and the log of the server."
+            if reached
+            else "Say where the server is with --server or MUSTER_SERVER.",
         )
 
     def _failure(self, response: httpx.Response) -> Failure:
@@ -151,6 +197,14 @@ class Client:
                 f"{self.server} answers something that is not JSON.",
                 hint="Is this the right address? Something in between may have answered.",
             ) from None
+
+
+def _records(pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    """One object a line; what is left of one that was cut off is dropped."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from map(json.loads, lines)
 
 
 def segment(ref: str) -> str:

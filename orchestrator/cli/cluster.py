@@ -90,7 +90,7 @@ def _show_status(it: dict[str, Any], form: Format) -> None:
     output(form, no_headers=False).one(
         it,
         [
-            ("cluster", "takes jobs" if it["ready"] else it["missing"]),
+            ("cluster", it["missing"] or it["warning"] or "takes jobs"),
             ("scheduling", _paused(it["queue"])),
             ("jobs", _counts(it["jobs"])),
             ("queue", _counts(it["queue"]["stats"])),

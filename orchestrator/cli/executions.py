@@ -8,7 +8,7 @@ import typer
 
 from .client import segment
 from .jobs import EXECUTIONS
-from .logs import print_log
+from .logs import of_execution, print_log
 from .options import AsFormat, Most, NoHeaders, Quiet, Reference, Watching, client, output
 from .output import Column, Format, ago, repeated, say
 
@@ -80,8 +80,14 @@ def logs(
 ) -> None:
     """What one execution prints."""
     path = f"executions/{segment(execution)}/logs"
+    reading = {
+        "stream": "stderr" if stderr else "stdout",
+        "follow": follow,
+        "tail": tail,
+        "offset": offset,
+    }
     with client(context) as api:
-        print_log(api, path, follow=follow, stderr=stderr, tail=tail, offset=offset)
+        print_log(api, path, of_execution(reading))
 
 
 def _show(it: dict[str, Any], form: Format) -> None:

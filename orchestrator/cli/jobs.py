@@ -15,7 +15,7 @@ from .client import Client, segment
 from .failures import Code, Failure
 from .following import Until, follow
 from .jobfile import JobFile, Mistaken
-from .logs import print_log
+from .logs import of_job, print_log
 from .options import (
     AsFormat,
     Most,
@@ -206,7 +206,11 @@ def logs(
 ) -> None:
     """What the executions of a job print, each line after the number of its slot."""
     with client(context) as api:
-        print_log(api, f"jobs/{segment(job)}/logs", follow=follow, stderr=stderr, tail=tail)
+        print_log(
+            api,
+            f"jobs/{segment(job)}/logs",
+            of_job({"stream": "stderr" if stderr else "stdout", "follow": follow, "tail": tail}),
+        )
 
 
 def _show(api: Any, ref: str, form: Format) -> None:

@@ -7,6 +7,7 @@ ends with it, even when the supervisor is killed. Everybody else only connects.
 from .place import (
     DATABASE,
     LONGEST_SOCKET_PATH,
+    SEGMENT,
     SOCKET,
     USER,
     Place,
@@ -19,6 +20,7 @@ from .server import Server, available, is_running, running
 __all__ = [
     "DATABASE",
     "LONGEST_SOCKET_PATH",
+    "SEGMENT",
     "SOCKET",
     "USER",
     "Place",

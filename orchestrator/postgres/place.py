@@ -9,6 +9,9 @@ from pathlib import Path
 USER = "muster"
 DATABASE = "muster"
 
+SEGMENT = 16 << 20
+"""PostgreSQL writes ahead in files of this size, and cannot go on without the next one."""
+
 LONGEST_SOCKET_PATH = 107
 SOCKET = ".s.PGSQL.5432"
 OUTSIDE = Path("/var/lib/muster")
@@ -42,7 +45,7 @@ class Place:
 
     @property
     def log(self) -> Path:
-        """What the server printed since it was started."""
+        """What the server prints; what it printed long ago is in the file of the same name + .1."""
         return self.home / "postgres.log"
 
     def conninfo(self, database: str = DATABASE) -> str:

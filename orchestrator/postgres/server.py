@@ -18,9 +18,14 @@ from orchestrator import processes
 
 from . import programs
 from .owner import CURE, Owner, name_of, own, owner_of
-from .place import DATABASE, USER, Place, PostgresError, Taken, place
+from .place import DATABASE, SEGMENT, USER, Place, PostgresError, Taken, place
 
 PATIENCE = 30.0
+
+LARGEST_LOG = 4 << 20
+"""A start sets a log aside that is larger: the newest of a server that keeps ending is kept."""
+
+NO_SPACE = "No space left on device"
 
 SETTINGS = {
     "cluster_name": "muster",
@@ -74,19 +79,40 @@ class Server:
         self.owner = owner_of(where)
         self.programs = programs.find()
         self.process: subprocess.Popen[bytes] | None = None
+        self._log_offset = 0
 
     def start(self) -> None:
         """Start it, over whatever a crash left, and return when it takes connections."""
         _end_leftover(self.place)
         if not self.place.data.exists():
             _initialise(self.place, self.programs, self.owner)
+        self._log_offset = _rotate(self.place.log)
         self.process = _start(self.place, self.programs, self.owner, durable=self.durable)
-        _await_ready(self.place, self.process)
-        _create_database(self.place)
+        try:
+            _await_ready(self.place, self.process)
+            _create_database(self.place)
+        except (PostgresError, psycopg.Error) as why:
+            raise PostgresError(f"{why} {self.last_said()}".strip()) from None
 
     def has_ended(self) -> bool:
         """Whether it is gone although nobody stopped it."""
         return self.process is None or self.process.poll() is not None
+
+    def last_said(self) -> str:
+        """Give the last lines that it printed since it was started, and what they come to."""
+        try:
+            with self.place.log.open("rb") as log:
+                log.seek(max(self._log_offset, self.place.log.stat().st_size - 10_000))
+                printed = log.read().decode(errors="replace")
+        except OSError:
+            printed = ""
+        room = shutil.disk_usage(self.place.home).free
+        full = NO_SPACE in printed or room < SEGMENT
+        cure = (
+            f" There is no space left on the disk of {self.place.home}: make room." if full else ""
+        )
+        lines = "".join(f"\n    {line}" for line in printed.splitlines()[-8:])
+        return f"{cure}{f' {self.place.log} says:{lines}' if lines else ''}"
 
     def stop(self) -> None:
         """Stop it: open transactions are rolled back, what was committed is on disk."""
@@ -221,6 +247,15 @@ def _end_leftover(where: Place) -> None:
     raise PostgresError(f"An old server of {where.home}, process {server.pid}, does not stop.")
 
 
+def _rotate(log: Path) -> int:
+    """Set *log* aside if it is large; where the next line will be."""
+    size = log.stat().st_size if log.exists() else 0
+    if size > LARGEST_LOG:
+        log.replace(log.with_suffix(".log.1"))
+        size = 0
+    return size
+
+
 def _start(
     where: Place, bin_directory: Path, owner: Owner, *, durable: bool
 ) -> subprocess.Popen[bytes]:
@@ -228,7 +263,7 @@ def _start(
     settings = SETTINGS | {"unix_socket_directories": str(where.sockets)}
     if not durable:
         settings |= FORGETFUL
-    with where.log.open("wb") as log:
+    with where.log.open("ab") as log:
         return processes.start(
             [
                 bin_directory / "postgres",
@@ -249,18 +284,14 @@ def _await_ready(where: Place, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + PATIENCE * 4  # Recovery after a crash may take its time.
     while True:
         if server.poll() is not None:
-            raise PostgresError(f"PostgreSQL did not start; {where.log} says:\n{_tail(where)}")
+            raise PostgresError("PostgreSQL did not start.")
         with suppress(FileNotFoundError):
             said = (where.data / "postmaster.pid").read_text().split("\n")
             if len(said) > 7 and said[0] == str(server.pid) and said[7].strip() == "ready":
                 return
         if time.monotonic() > deadline:
-            raise PostgresError(f"PostgreSQL takes too long; {where.log} says:\n{_tail(where)}")
+            raise PostgresError("PostgreSQL takes too long to start.")
         time.sleep(0.01)
-
-
-def _tail(where: Place) -> str:
-    return "\n".join(where.log.read_text(errors="replace").splitlines()[-8:])
 
 
 def _create_database(where: Place) -> None:

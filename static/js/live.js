@@ -3,7 +3,7 @@
 import { clock, learn, paint } from "./times.js";
 import { announce, states } from "./spoken.js";
 
-const POLL = 10_000, DEAD = 35_000, STALE = 26_000, HIDDEN = 30_000;
+const POLL = 10_000, SOON = 2_000, DEAD = 35_000, STALE = 26_000, HIDDEN = 30_000;
 const FIRST_DELAY = 500, LONGEST_DELAY = 60_000, JITTER = 0.3;
 
 let pill, socket, cursor = document.body.dataset.cursor;
@@ -47,6 +47,7 @@ async function look(at) {
     const answer = await fetch(url, { headers, cache: "no-store", signal: AbortSignal.timeout(15_000) });
     if (answer.status === 401) { gone = "signed out: reload to sign in"; socket?.close(); return; }
     if (answer.status === 404) { gone = "this is no longer there"; return; }
+    if (answer.status === 503) { tags.delete(key); wait = Date.now() + SOON; await show(await answer.text()); }
     if (!answer.ok && answer.status !== 304) throw new Error(answer.status);
     gone = "";
     learn(answer);

@@ -1,13 +1,16 @@
 """What goes wrong on our side is a problem too, and gives nothing away."""
 
+from datetime import timedelta
+
 import pytest
 from django.contrib.auth.models import User
 from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models.functions import Now
 from django.test import Client, RequestFactory
 
 from orchestrator import tokens
 from orchestrator.api import problems
-from orchestrator.models import Job
+from orchestrator.models import BrokerTrigger, Job, WorkerProcess
 from tests import rows
 
 
@@ -54,3 +57,22 @@ def test_a_database_that_does_not_answer_in_time_is_busy(eventually):
     assert (answer.status_code, answer.json()["code"]) == (503, "busy")
     assert answer["Retry-After"] == "1"
     assert not Job.objects.get().stop_requested
+
+
+@pytest.mark.django_db
+def test_why_an_execution_was_lost_is_said_once(api):
+    reason = "its node has been silent too long"
+    lost = rows.execution(rows.job(), rows.node(), observed="lost", message=reason)
+    assert api.get(f"executions/{lost.pk}").json()["sentence"] == reason
+
+
+@pytest.mark.django_db
+def test_the_status_says_that_nobody_evaluates(api):
+    WorkerProcess.objects.create(name="elsewhere-1", host="elsewhere", pid=1)
+    job = rows.job()
+    BrokerTrigger.objects.create(
+        job_id=job.pk, trigger="job-submit", not_before=Now() - timedelta(minutes=1)
+    )
+    status = api.get("status").json()
+    assert status["ready"] is True
+    assert status["warning"].startswith("Nobody evaluates: 1 job waits for a worker")

@@ -1,6 +1,9 @@
 """Logs over the API: live from a real session, and what was kept when the node is away."""
 
 import asyncio
+import json
+from base64 import b64decode
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
@@ -23,12 +26,12 @@ def reader():
     root = User.objects.create_superuser("root")
     secret = tokens.create(user=root, name="t", scopes=["read"], expires_in=None)
 
-    async def read(path):
+    async def read(path, accept="text/plain"):
         answer = await AsyncClient().get(
-            f"/api/v1/{path}", headers={"Authorization": f"Bearer {secret}"}
+            f"/api/v1/{path}", headers={"Authorization": f"Bearer {secret}", "Accept": accept}
         )
         assert answer.status_code == 200
-        assert answer["Content-Type"].startswith("text/plain")
+        assert answer["Content-Type"].startswith(accept)
         return b"".join([piece async for piece in answer]).decode()
 
     return read
@@ -143,11 +146,18 @@ def test_who_follows_from_the_end_sees_what_is_printed_from_then_on(reader, prin
 
 
 @pytest.mark.parametrize(
-    ("tail", "observed", "begin"),
-    [(None, "running", 7), (5, "running", -5), (0, "running", None), (0, "preparing", 0)],
+    ("tail", "offset", "observed", "begin"),
+    [
+        (None, 7, "running", 7),
+        (5, None, "running", -5),
+        (0, None, "running", None),
+        (0, None, "preparing", 0),
+        (5, 7, "running", 7),  # It goes on: the tail is behind.
+    ],
 )
-def test_a_log_begins_where_it_is_asked_for(tail, observed, begin):
-    assert logs._begin(logs.Reading(tail=tail, follow=True), 7, observed) == begin
+def test_a_log_begins_where_it_is_asked_for(tail, offset, observed, begin):
+    reading = logs.Reading(tail=tail, follow=True)
+    assert logs._begin(reading, offset, observed) == begin
 
 
 def test_who_follows_goes_on_where_the_link_broke(reader):
@@ -247,14 +257,103 @@ def test_a_log_that_cannot_be_read_breaks_the_whole_off():
     node, _ = joined()
     execution = running(node)
 
-    async def broken(_key, _reading, _offset):
-        yield b"begun\n"
+    async def broken(key, _reading, _offset):
+        yield logs.Piece(key, b"begun\n", 6)
         raise OSError("the log is gone")
 
     async def scene(world):
-        lines = logs._of_job(execution.job_id, logs.Reading(), read=broken)
-        assert await anext(lines) == b"0 | begun\n"
+        lines = logs._of_job(execution.job_id, logs.Reading(), {}, read=broken)
+        assert await anext(lines) == logs.Piece(execution.pk, b"0 | begun\n", 6)
         with pytest.raises(OSError, match="the log is gone"):
             await anext(lines)
 
     play(scene)
+
+
+# --- records: for programs that read on where a connection broke ---------------------------------
+
+
+@pytest.fixture
+def records(reader):
+    """Read the records of an address to their end; each as (execution, text, after)."""
+
+    async def read(path):
+        text = await reader(path, accept="application/x-ndjson")
+        *found, end = [json.loads(line) for line in text.splitlines()]
+        assert end == {"end": True}
+        pieces = [it for it in found if it]
+        return [(it["execution"], b64decode(it["data"]).decode(), it["after"]) for it in pieces]
+
+    return read
+
+
+def test_a_record_says_where_its_piece_ends(records):
+    node, credential = joined()
+    execution = running(node)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        read = asyncio.create_task(records(f"executions/{execution.pk}/logs?tail=5"))
+        watch = await link.hear(Watch)
+        await send(link, watch, 95, b"tail\n")
+        await send(link, watch, 100, b"more\n")
+        await end(link, watch)
+        key = str(execution.pk)
+        assert await read == [(key, "tail\n", 100), (key, "more\n", 105)]
+
+    play(scene)
+
+
+def test_the_server_shows_that_it_is_there_while_a_task_prints_nothing():
+    async def scene():
+        printed = asyncio.Event()
+
+        async def pieces():
+            await printed.wait()
+            yield logs.Piece(rows.unknown_id(), b"at last", 7)
+
+        records = logs.as_records(pieces(), heartbeat=0.01)
+        assert await anext(records) == b"{}\n"
+        printed.set()
+        rest = [record async for record in records]
+        assert [json.loads(record).get("after") for record in rest if record != b"{}\n"] == [
+            7,
+            None,
+        ]
+
+    asyncio.run(scene())
+
+
+def test_each_execution_of_a_job_goes_on_after_the_last_whole_line(records):
+    node, credential = joined()
+    first = running(node, slot=0)
+    second = running(node, slot=1, job=first.job)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        read = asyncio.create_task(records(f"jobs/talks/logs?after={first.pk}:10"))
+        for _ in range(2):
+            watch = await link.hear(Watch)
+            is_first = watch.execution == str(first.pk)
+            assert watch.offset == (10 if is_first else 0)
+            await send(link, watch, watch.offset, b"whole\nhalf")
+            await send(link, watch, watch.offset + 10, b" a line\n")
+            await end(link, watch)
+        found = await read
+        assert [it for it in found if it[0] == str(first.pk)] == [
+            (str(first.pk), "0 | whole\n", 16),
+            (str(first.pk), "0 | half a line\n", 28),
+        ]
+        assert [it[2] for it in found if it[0] == str(second.pk)] == [6, 18]
+
+    play(scene)
+
+
+@pytest.mark.parametrize("after", ["x", "1:2", f"{'-' * 36}:1", f"{UUID(int=1)}:-1"])
+def test_a_place_to_go_on_that_is_none_is_a_mistake_with_its_name(api, after):
+    rows.job(name="talks")
+    answer = api.get(f"jobs/talks/logs?after={after}")
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["path"] == "after"

@@ -163,7 +163,7 @@ def test_an_interruption_detaches_and_leaves_the_job_alone(muster, eventually):
         "job", "run", "--wait", muster.file(GOOD), stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert waiting.stdout.readline()
-    assert waiting.stderr.readline()
+    assert next(line for line in waiting.stderr if b" s  " in line)  # It is being followed.
     waiting.send_signal(signal.SIGINT)
     _, said = waiting.communicate(timeout=30)
     assert waiting.returncode == 130

@@ -1,8 +1,10 @@
 """The environment: parsed once, and every mistake told."""
 
+import re
+
 import pytest
 
-from orchestrator.environment import Misconfigured, Role, parse
+from orchestrator.environment import HOME, Misconfigured, Role, parse
 
 
 def test_nothing_set_is_a_private_installation():
@@ -36,6 +38,28 @@ def test_every_mistake_is_told_at_once_with_its_cure():
 
 def test_names_of_our_other_programs_mean_nothing_here_and_are_no_mistake():
     parse({"MUSTER_TOKEN": "x", "MUSTER_SLOT": "3", "MUSTER_AGENT_NAME": "n", "PATH": "/bin"})
+
+
+def test_every_name_that_a_program_or_the_manual_speaks_of_is_known():
+    sources = [
+        *(HOME / "docs").glob("*.md"),
+        HOME / "README.md",
+        *(HOME / "orchestrator" / "cli").glob("*.py"),
+        *(HOME / "nodes" / "agent").glob("*.py"),
+    ]
+    names = {
+        name for file in sources for name in re.findall(r"MUSTER_[A-Z_]*[A-Z]\b", file.read_text())
+    }
+    assert {"MUSTER_TOKEN_FILE", "MUSTER_AGENT_JOIN_TOKEN", "MUSTER_SLOT"} <= names
+    try:
+        parse(dict.fromkeys(names, ""))
+    except Misconfigured as wrong:
+        pytest.fail(str(wrong))
+
+
+def test_a_misspelt_name_of_the_command_line_is_refused_with_the_right_one():
+    with pytest.raises(Misconfigured, match=r"Did you mean MUSTER_TOKEN_FILE\?"):
+        parse({"MUSTER_TOKENFILE": "x"})
 
 
 def test_lists_are_separated_by_commas():

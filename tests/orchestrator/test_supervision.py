@@ -53,7 +53,7 @@ def test_the_pause_grows_while_a_program_keeps_ending(supervise, eventually):
 
     def failed(times):
         supervise.supervisor.tend()
-        return program.failures >= times
+        return program.backoff.failures >= times
 
     eventually(lambda: failed(3))
     assert [line.split("again in ")[1].split(". ")[0] for line in supervise.said] == [

@@ -8,8 +8,8 @@ import socket
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from threading import Event, Thread
@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import psutil
+import psycopg
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
@@ -26,7 +27,7 @@ from django.db import OperationalError, connection
 
 from orchestrator import postgres
 from orchestrator.demo import Demo
-from orchestrator.supervision import Hopeless, Program, Supervisor
+from orchestrator.supervision import Backoff, Hopeless, Program, Supervisor
 
 TEND_EVERY = 0.2
 FOR_AGENTS = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
@@ -72,8 +73,9 @@ class Command(BaseCommand):
 
     def say(self, line: str) -> None:
         """Print *line* at once, whoever reads."""
-        self.stdout.write(line)
-        self.stdout.flush()
+        with suppress(OSError):  # A full disk, a closed pipe: what is kept up matters more.
+            self.stdout.write(line)
+            self.stdout.flush()
 
     # --- the parts, in the order they start --------------------------------------------------
 
@@ -156,15 +158,51 @@ class Command(BaseCommand):
     def _tend(self, supervisor: Supervisor, database: postgres.Server | None, here: str) -> None:
         """Keep everything running until somebody interrupts."""
         told = False
+        keeper = None if database is None else _DatabaseKeeper(database, self.say)
         while True:
             time.sleep(TEND_EVERY)
             supervisor.tend()
-            if database is not None and database.has_ended():
-                self.say("The database ended unexpectedly; it is started again.")
-                database.start()
+            if keeper is not None:
+                keeper.tend()
             if not told and _is_ready(here):
                 told = True
                 self.say(f"Ready: it takes jobs. What the parts say: {_log('*')}")
+
+
+class _DatabaseKeeper:
+    """Starts the database of our own again when it ended, however often that takes."""
+
+    def __init__(self, server: postgres.Server, say: Callable[[str], None]) -> None:
+        self._server = server
+        self._say = say
+        self._backoff = Backoff()
+        self._started_at = time.monotonic()
+        self._due_at: float | None = None
+
+    def tend(self) -> None:
+        """Start it if it has ended and its pause is over."""
+        if not self._server.has_ended():
+            self._due_at = None
+            return
+        if self._due_at is None:
+            self._fail(f"The database ended unexpectedly.{self._server.last_said()}")
+        elif time.monotonic() >= self._due_at:
+            self._start()
+
+    def _start(self) -> None:
+        self._started_at = time.monotonic()
+        try:
+            self._server.start()
+        except (postgres.PostgresError, psycopg.Error, OSError) as why:
+            self._fail(str(why))
+        else:
+            self._say("The database runs again.")
+
+    def _fail(self, what: str) -> None:
+        now = time.monotonic()
+        pause = self._backoff.failed(self._started_at, now)
+        self._due_at = now + pause
+        self._say(f"{what}\nThe database is started again in {pause:g} s.")
 
 
 def _insist_on_free_port(host: str, port: int) -> None:

@@ -1,11 +1,19 @@
 """`manage.py web`: one process that serves pages, the API and the nodes' sessions."""
 
+import logging
+import resource
+import time
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
+logger = logging.getLogger(__name__)
+
 LARGEST_MESSAGE = 256 * 1024
+
+MOST_FILES = 65_536
+"""Open files beyond which no more are asked for: one is a connection, and memory ends before."""
 
 FLAGS = (
     # An agent's session lasts for days; the default would end all of them together once a day.
@@ -35,5 +43,40 @@ class Command(BaseCommand):
         from nodes import reasons
 
         reasons.tell()
+        allow_many_connections()
+        tell_of_refused_connections()
         binding = ("--bind", options["host"], "--port", str(options["port"]))
         CommandLineInterface().run([*FLAGS, *binding, "orchestrator.asgi:application"])
+
+
+def allow_many_connections() -> None:
+    """Raise the limit of open files, of which each connection is one, as far as that is ours."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def tell_of_refused_connections() -> None:
+    """Log, once a second, that connections are closed because no more files may be opened.
+
+    Twisted closes them by itself and goes on; what it logs about that goes nowhere.
+    """
+    from twisted.logger import LogEvent, globalLogPublisher
+
+    told_at = 0.0
+
+    def hear(event: LogEvent) -> None:
+        nonlocal told_at
+        said = f"{event.get('log_format', '')}{event.get('acceptError', '')}"
+        if ("EMFILE" not in said and "ENFILE" not in said) or time.monotonic() - told_at < 1.0:
+            return
+        told_at = time.monotonic()
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        logger.error(
+            "connections are refused: this process may open no more than %d files; "
+            "raise the limit (ulimit -n, LimitNOFILE=) and start it again",
+            most,
+        )
+
+    globalLogPublisher.addObserver(hear)  # type: ignore[arg-type]  # Any function will do.

@@ -1,0 +1,46 @@
+"""What is answered when nothing can be shown: pages, problems, and the cure where one is known."""
+
+from __future__ import annotations
+
+import sys
+from typing import cast
+
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+
+from orchestrator.api import problems
+from orchestrator.api.application import framed
+from orchestrator.database_errors import Trouble
+from orchestrator.health import trouble_behind
+
+POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'"
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Say that something went wrong, or that the database is away when that is what happened."""
+    error = sys.exc_info()[1]
+    trouble = None if error is None else trouble_behind(error)
+    if trouble is not None:
+        return unavailable(request, trouble)
+    return HttpResponse(render_to_string("500.html"), status=500)
+
+
+def unavailable(request: HttpRequest, trouble: Trouble) -> HttpResponse:
+    """Say what is the matter, in the form that whoever asks understands; needs no database.
+
+    A page looks again by itself; one that is open shows the sentence as its banner.
+    """
+    if request.path.startswith("/api/"):
+        view = framed(lambda asked: problems.respond(asked, problems.unavailable(trouble)))
+        return cast("HttpResponse", view(request))
+    shown: dict[str, object] = {"trouble": trouble}
+    if "regions" in request.GET:
+        answer = HttpResponse(render_to_string("parts/trouble.html", shown), status=503)
+    else:
+        shown |= {"again": request.method in {"GET", "HEAD"}}
+        answer = HttpResponse(render_to_string("503.html", shown), status=503)
+    answer["Retry-After"] = "2"
+    answer["Cache-Control"] = "no-store"
+    answer["Content-Security-Policy"] = POLICY
+    answer["X-Content-Type-Options"] = "nosniff"
+    return answer

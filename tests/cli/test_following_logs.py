@@ -1,0 +1,128 @@
+"""A log that is followed over a connection that breaks, or that falls silent without breaking."""
+
+from __future__ import annotations
+
+import json
+import threading
+from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from orchestrator.cli.client import Client
+from orchestrator.cli.failures import Failure, Unreachable
+from orchestrator.cli.logs import of_execution, of_job, print_log
+
+END = {"end": True}
+
+
+def record(data: bytes, after: int, execution: str = "e1") -> dict[str, object]:
+    return {"execution": execution, "data": b64encode(data).decode(), "after": after}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers the n-th request by the n-th list of records; the rest of a list is silence."""
+
+    daemon_threads = True
+
+    def __init__(self, *answers: list[object]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers = iter(answers)
+        self.asked: list[dict[str, str]] = []
+        self.over = threading.Event()
+
+
+HANG, CUT = "hang", "cut"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        self.server.asked.append({name: values[0] for name, values in query.items()})
+        self.send_response(200)
+        self.end_headers()
+        for told in next(self.server.answers):
+            if told == HANG:
+                self.server.over.wait()
+            elif told == CUT:
+                self.wfile.write(b'{"execution":"e1","after":99,"da')
+            else:
+                self.wfile.write(json.dumps(told).encode() + b"\n")
+            self.wfile.flush()
+
+    def log_message(self, *_: object) -> None:
+        """Keep the output of the test its own."""
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(*answers):
+        server = Server(*answers)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host, port = server.server_address
+        return server, Client(f"http://{host}:{port}", None, silent_after=0.5)
+
+    yield start
+    for server in servers:
+        server.over.set()
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_log_goes_on_from_the_next_byte_when_the_connection_breaks(serve, capfdbinary):
+    server, client = serve(
+        [{}, record(b"one\n", 4), record(b"two\n", 8), CUT], [record(b"three\n", 14), END]
+    )
+    print_log(client, "executions/e1/logs", of_execution({"tail": 10, "follow": True}))
+    said = capfdbinary.readouterr()
+    assert said.out == b"one\ntwo\nthree\n"
+    assert said.err.count(b"the log goes on where it broke off") == 1
+    assert server.asked == [
+        {"tail": "10", "follow": "true"},
+        {"follow": "true", "offset": "8"},
+    ]
+
+
+def test_a_silent_connection_is_given_up_and_the_log_goes_on(serve, capfdbinary):
+    server, client = serve([record(b"one\n", 4), HANG], [record(b"two\n", 8), END])
+    print_log(client, "executions/e1/logs", of_execution({"follow": True}))
+    assert capfdbinary.readouterr().out == b"one\ntwo\n"
+    assert server.asked[1]["offset"] == "4"
+
+
+def test_each_execution_of_a_job_goes_on_at_its_own_place(serve, capfdbinary):
+    server, client = serve(
+        [record(b"0 | a\n", 2, "e1"), record(b"1 | b\n", 7, "e2"), record(b"0 | c\n", 4, "e1")],
+        [END],
+    )
+    print_log(client, "jobs/j/logs", of_job({"follow": True}))
+    assert capfdbinary.readouterr().out == b"0 | a\n1 | b\n0 | c\n"
+    assert server.asked == [{"follow": "true"}, {"follow": "true", "after": "e1:4,e2:7"}]
+
+
+def test_a_server_that_was_never_there_is_told_at_once(serve):
+    with pytest.raises(Unreachable, match="does not answer"):
+        print_log(Client("http://127.0.0.1:9", None), "jobs/j/logs", of_job({}))
+
+
+def test_a_server_that_takes_its_time_is_named_while_it_is_waited_for(serve, capfd, eventually):
+    server, _ = serve([HANG])
+    slow = Client(f"http://127.0.0.1:{server.server_port}", None, timeout=5, say_after=0.01)
+    asking = threading.Thread(target=pytest.raises, args=(Failure, slow.get, "jobs"))
+    asking.start()
+    said = ""
+
+    def heard():
+        nonlocal said
+        said += capfd.readouterr().err
+        return f"muster: waiting for {slow.server}" in said
+
+    eventually(heard)
+    server.over.set()
+    asking.join()
