@@ -21,7 +21,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from orchestrator import postgres
+from orchestrator import broker, postgres
 from orchestrator.database_errors import (
     FULL,
     POOL_EXHAUSTED,
@@ -37,10 +37,8 @@ logger = logging.getLogger(__name__)
 SILENCE = timedelta(seconds=30)
 """A worker that said nothing for this long is not counted on."""
 
-SLOW = timedelta(seconds=5)
-"""When a job has been ready this long and nothing was evaluated meanwhile, nobody evaluates."""
-
-COUNTED = 10_000
+SLOW = 5.0
+"""When jobs have been ready for so many seconds and nothing was leased, nobody evaluates."""
 
 EVERY, PATIENCE = 0.4, 1.4
 """Seconds between two looks, and how long one may take; together less than two."""
@@ -123,15 +121,12 @@ def look(database: BaseDatabaseWrapper) -> Health:
         cursor.execute(_WORKERS, [SILENCE.total_seconds()])
         if not any(_lives(host, pid) for host, pid in cursor.fetchall()):
             return Health(NO_WORKER)
-        cursor.execute(_NOT_EVALUATED, {"counted": COUNTED + 1, "slow": SLOW.total_seconds()})
-        waiting, oldest = cursor.fetchone()
-    if oldest is None or oldest < SLOW:
+    stalled = broker.stalled_for(database)
+    if stalled < SLOW:
         return Health()
-    jobs = f"{min(waiting, COUNTED):,}{'+' * (waiting > COUNTED)} {'job' + 's' * (waiting != 1)}"
-    waits = "waits" if waiting == 1 else "wait"
     return Health(
-        warning=f"Nobody evaluates: {jobs} {waits} for a worker, for {oldest.total_seconds():.0f} s"
-        " already. Look at the log of `manage.py worker`."
+        warning=f"Nobody evaluates: jobs have waited for a worker for {stalled:.0f} s. Look at the"
+        " log of `manage.py worker`."
     )
 
 
@@ -139,26 +134,6 @@ _WORKERS = """
     SELECT host, pid FROM orchestrator_workerprocess
     WHERE seen_at > now() - make_interval(secs => %s)
 """
-
-_NOT_EVALUATED = """
-    SELECT count(DISTINCT job_id), clock_timestamp() - min(since)
-    FROM (SELECT job_id, coalesce(not_before, ready_since) AS since FROM orchestrator_brokerrow
-          WHERE want > done AND leased_want IS NULL AND dead_letter IS NULL
-                AND blocked_on IS NULL
-                AND (not_before IS NULL OR not_before <= (SELECT clock_timestamp()))
-          UNION ALL
-          SELECT job_id, not_before FROM orchestrator_brokertrigger t
-          WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())
-                AND EXISTS (SELECT FROM orchestrator_job j WHERE j.id = t.job_id)
-                AND NOT EXISTS (SELECT FROM orchestrator_brokerrow r
-                                WHERE r.job_id = t.job_id AND r.leased_want IS NOT NULL)
-          LIMIT %(counted)s) waiting
-    WHERE NOT EXISTS (SELECT FROM orchestrator_clustersetting WHERE scheduling_paused)
-      AND NOT EXISTS (SELECT FROM (SELECT greatest(leased_at, finished_at) AS at
-                                   FROM orchestrator_evaluation ORDER BY id DESC LIMIT 200) newest
-                      WHERE at > (SELECT clock_timestamp()) - make_interval(secs => %(slow)s))
-"""
-"""Jobs that wait for an evaluation, none while some job was evaluated lately or all are paused."""
 
 
 def _is_migrated(database: BaseDatabaseWrapper) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Count, F, Q, QuerySet
 
 from orchestrator.models import BrokerRow
@@ -93,18 +94,19 @@ def stats() -> BrokerStats:
     )
 
 
-def stalled_for() -> float:
+def stalled_for(database: BaseDatabaseWrapper | None = None) -> float:
     """For how many seconds evaluations have waited while none began; 0 when all is well.
 
     Nobody evaluates when this grows: no worker leases, or nobody tells them to.  A long queue
-    that is worked on does not count, nor does one that an operator has paused.  One cheap query.
+    that is worked on does not count, nor does one that an operator has paused.  One cheap query,
+    over *database* where another connection than this thread's is meant.
     """
-    return _waits()[1]
+    return _waits(database)[1]
 
 
-def _waits() -> tuple[float, float]:
+def _waits(database: BaseDatabaseWrapper | None = None) -> tuple[float, float]:
     """How long the most patient job has waited, and for how long nothing was leased meanwhile."""
-    with connection.cursor() as cursor:
+    with (database or connection).cursor() as cursor:
         cursor.execute(_WAITS)
         oldest, idle, paused = cursor.fetchone()
     waited = max(0.0, float(oldest or 0))

@@ -75,4 +75,4 @@ def test_the_status_says_that_nobody_evaluates(api):
     )
     status = api.get("status").json()
     assert status["ready"] is True
-    assert status["warning"].startswith("Nobody evaluates: 1 job waits for a worker")
+    assert status["warning"].startswith("Nobody evaluates: jobs have waited")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.apps import apps
 from django.db import connection
@@ -30,7 +31,9 @@ class Scene:
 
     def __init__(self, **job: Any) -> None:
         clear()
-        self.node, self.other = rows.node(name="n1"), rows.node(name="n2")
+        # Of equal nodes the id decides.
+        self.node = rows.node(id=UUID(int=1), name="n1")
+        self.other = rows.node(id=UUID(int=2), name="n2")
         self.job = rows.job(**{"name": "j", "count": 2, "approval": "none", **job})
         self.execution: Execution | None = None
         self.decision: Decision | None = None
