@@ -2,7 +2,8 @@
 
 ``nodes`` imports nothing of the orchestrator.  The root hands an ``Upward`` to the consumer;
 everything that a node says, and everything that it must be told, passes through it in batches.
-The functions are sync and are called in a thread of their own, outside any transaction.
+The functions are sync and are called in a thread of their own, outside any transaction; only
+``record`` is called within one.
 """
 
 from __future__ import annotations
@@ -93,6 +94,11 @@ class Reconnect(Protocol):
         """These sessions, each node with its epoch, are heard of again after a silence."""
 
 
+class Record(Protocol):
+    def __call__(self, node: UUID, what: str, message: str, /) -> None:
+        """Append to the journal, in the caller's transaction, what befell *node*: a sentence."""
+
+
 @dataclass(frozen=True)
 class Upward:
     """The calls that go up, handed over at the root."""
@@ -101,3 +107,4 @@ class Upward:
     orders: PendingOrders
     desired: Desired
     reconnect: Reconnect
+    record: Record

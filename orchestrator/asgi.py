@@ -21,7 +21,7 @@ from django.urls import path  # noqa: E402
 from dashboard.consumers import LiveConsumer  # noqa: E402
 from nodes.consumers import NodeConsumer  # noqa: E402
 from nodes.upward import Upward  # noqa: E402
-from orchestrator import endpoint  # noqa: E402
+from orchestrator import endpoint, journal  # noqa: E402
 from orchestrator.planners import compute_forwarder  # noqa: E402
 
 # Channels and Django's path() each have a type of their own for what is one thing.
@@ -32,6 +32,7 @@ UPWARD = Upward(
     orders=compute_forwarder.orders,
     desired=compute_forwarder.desired,
     reconnect=endpoint.reconnect,
+    record=journal.record_node,
 )
 """The one way up: what nodes say goes to the Endpoint, what they must be told comes from us."""
 

@@ -58,6 +58,7 @@ class Above:
         self.batches = []
         self.told = []
         self.hellos = []
+        self.recorded = []
         self.listed = {}
         self.foreign = set()
 
@@ -67,6 +68,7 @@ class Above:
             orders=self.orders,
             desired=self.desired,
             reconnect=membership.reconnect,
+            record=lambda *fact: self.recorded.append(fact),
         )
 
     def receive(self, batch):
