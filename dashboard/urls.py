@@ -26,7 +26,9 @@ urlpatterns = [
     path("executions/<uuid:pk>/", ExecutionPage.as_view(), name="execution"),
     path("nodes/", Nodes.as_view(), name="nodes"),
     re_path(
-        r"^nodes/" + _ID + r"/(?P<verb>approve|reject|eligible|ineligible|drain|undrain)$",
+        r"^nodes/"
+        + _ID
+        + r"/(?P<verb>approve|reject|release|remove|eligible|ineligible|drain|undrain)$",
         actions.node,
         name="node-verb",
     ),

@@ -18,7 +18,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from . import membership
 from .conversation import Conversation, Refusal
-from .errors import Fenced, InvalidLabels, InvalidOffer, NodesError, Superseded
+from .errors import Fenced, InvalidLabels, InvalidOffer, NodesError, Removed, Superseded
 from .intake import PASSING
 from .models import Node
 from .protocol import codec
@@ -34,6 +34,7 @@ _EXECUTION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CODES = {
     InvalidLabels: Close.MALFORMED,
     InvalidOffer: Close.MALFORMED,
+    Removed: Close.REMOVED,
     Superseded: Close.FENCED,
     Fenced: Close.FENCED,
 }
@@ -98,7 +99,7 @@ class NodeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
     # --- connecting ------------------------------------------------------------------------------
 
     async def connect(self) -> None:
-        """Accept a node that signs in; everybody else gets HTTP 403."""
+        """Accept a node that signs in; everybody else gets HTTP 403, a removed node its code."""
         headers = dict(self.scope["headers"])
         if b"origin" in headers:
             return await self._deny("a browser's request")
@@ -114,6 +115,9 @@ class NodeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
         except PASSING:
             await self.accept(self._subprotocol())
             return await self._refuse(Close.SHUTTING_DOWN, "the database is away: try again")
+        except Removed as error:
+            await self.accept(self._subprotocol())
+            return await self._refuse(Close.REMOVED, str(error))
         if self._node is None:
             return await self._deny("an unknown or revoked credential")
         await self.accept(self._subprotocol())

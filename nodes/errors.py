@@ -12,7 +12,7 @@ class MusterError(Exception):
     """Something went wrong.
 
     ``code`` is for programs, ``status`` for HTTP, ``hint`` the cure.  ``{name}`` in the first
-    paragraph of a docstring is filled from the keyword arguments.
+    paragraph of a docstring, and in a hint, is filled from the keyword arguments.
     """
 
     code = "internal"
@@ -21,6 +21,7 @@ class MusterError(Exception):
 
     def __init__(self, **facts: Any) -> None:
         self.facts = facts
+        self.hint = self.hint.format(**facts)
         super().__init__((type(self).__doc__ or "").split("\n\n")[0].format(**facts))
 
 
@@ -60,8 +61,9 @@ class NameTaken(NodesError):
 
     code, status = "name-taken", 409
     hint = (
-        "Give this node another name (`--name`); if it is the same machine, let it use the"
-        " credential it has, or have an operator remove the old node."
+        "Give this node another name (`--name`); if it is the same machine, start the agent on the"
+        " state directory it had; if that is gone, have an operator remove the old node:"
+        " `muster node remove {name}`."
     )
 
 
@@ -83,10 +85,19 @@ class InvalidOffer(NodesError):
 
 
 class Quarantined(NodesError):
-    """This node is quarantined: {why}."""
+    """The node {name} is quarantined: {why}."""
 
-    code, status = "quarantined", 403
-    hint = "Stop the copy that should not be, then have an operator release the node."
+    code, status = "quarantined", 409
+    hint = "Stop one of the two agents, then release the node: `muster node release {name}`."
+
+
+class Removed(NodesError):
+    """The node {name} was removed by an operator."""
+
+    code, status = "removed", 410
+    hint = (
+        "To let the machine join again, give the agent an empty state directory and a join token."
+    )
 
 
 class Superseded(NodesError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib.auth.models import User
 from django.db import models
@@ -42,8 +42,18 @@ class CurrentXid(models.Func):
     output_field = Xid8Field()
 
 
+class PresentNodes(models.Manager["Node"]):
+    """All nodes but those that were removed."""
+
+    def get_queryset(self) -> models.QuerySet[Node]:
+        return super().get_queryset().filter(removed_at__isnull=True)
+
+
 class Node(models.Model):
     """A machine that offers resources.
+
+    A removed node keeps its row, for what ran there; ``objects`` leaves it out, its name is free,
+    and its executions find it all the same.
 
     ``capacity_*`` is what may be allocated: what the node advertises, or what is allocated on it
     already when it has shrunk below that.  ``allocated_*`` is the sum over executions that hold
@@ -52,7 +62,7 @@ class Node(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    name = models.CharField(max_length=63, unique=True)
+    name = models.CharField(max_length=63)
     approval = models.CharField(
         max_length=16,
         choices=[(s.value, s.value) for s in Approval],
@@ -70,6 +80,9 @@ class Node(models.Model):
     labels = models.JSONField(default=dict, blank=True)
     attributes = models.JSONField(default=dict, blank=True)
     enrolled_from = models.CharField(max_length=64, blank=True, default="")
+    #: SHA-256 of the join token and the agent's own key: who asks with both again is the node.
+    enrolment = models.CharField(max_length=64, blank=True, default="", editable=False)
+    removed_at = models.DateTimeField(null=True, blank=True)
 
     capacity_cpu = models.BigIntegerField(default=0)
     capacity_memory = models.BigIntegerField(default=0)
@@ -89,10 +102,19 @@ class Node(models.Model):
     changed = Xid8Field(db_default=CurrentXid(), editable=False)
     created_at = models.DateTimeField(db_default=Now())
 
+    objects = PresentNodes()
+    every: ClassVar[models.Manager[Node]] = models.Manager()
+
     class Meta:
         triggers = triggers.node_triggers()
         indexes = [models.Index(fields=["changed"], name="node_changed")]
         constraints = [
+            models.UniqueConstraint(
+                fields=["name"],
+                condition=Q(removed_at__isnull=True),
+                name="node_name_is_unique",
+                violation_error_message="there is a node of this name already",
+            ),
             models.CheckConstraint(
                 name="node_approval_is_known", condition=Q(approval__in=known(APPROVAL.states))
             ),

@@ -139,9 +139,9 @@ class Sessions:
         """
         try:
             greeting, rev, desired = await self.call(self._greet, node, hello)
-        except (Quarantined, Revoked):
+        except (Quarantined, Revoked) as error:
             # Also the link that it has here: of two with one identity neither is trusted.
-            await self._end(self._by_node.get(node), Close.REFUSED, "the node may not take part")
+            await self._end(self._by_node.get(node), Close.REFUSED, str(error))
             raise
         conversation = Conversation(
             node,
@@ -187,7 +187,7 @@ class Sessions:
     def _greet(
         self, node: UUID, hello: Hello
     ) -> tuple[membership.Greeting, int, list[EncodedOrder]]:
-        greeting = membership.greet(node, hello, HOLDER)
+        greeting = membership.greet(node, hello, HOLDER, record=self._upward.record)
         if not greeting.approved:
             return greeting, greeting.order_rev, []
         return greeting, *self._desired(node, hello, greeting.epoch)
@@ -349,7 +349,9 @@ class Sessions:
             conversation = self._by_node.get(beat.node)
             if conversation is None or conversation.epoch != beat.epoch:
                 continue
-            if beat.node in odd.fenced:
+            if beat.node in odd.removed:
+                await self._end(conversation, Close.REMOVED, "an operator removed this node")
+            elif beat.node in odd.fenced:
                 sentence = "a newer session exists, or the node was rejected or revoked"
                 await self._end(conversation, Close.FENCED, sentence)
             elif beat.node in odd.given_up:

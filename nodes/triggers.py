@@ -36,12 +36,13 @@ class Columns:
 
 
 NODE = Columns(
-    fixed=("id", "name", "created_at"),
+    fixed=("id", "name", "created_at", "enrolment"),
     rising=("order_rev",),
     derived=("rev", "changed", "connection_since"),
     moving=("approval", "connection"),
     free=(
         *("eligible", "draining", "quarantined", "labels", "attributes", "enrolled_from"),
+        "removed_at",
         *("capacity_cpu", "capacity_memory", "capacity_disk", "capacity_gpu"),
         *("advertised_cpu", "advertised_memory", "advertised_disk", "advertised_gpu"),
         *("allocated_cpu", "allocated_memory", "allocated_disk", "allocated_gpu"),

@@ -2,7 +2,8 @@
 
 ``nodes`` imports nothing of the orchestrator.  The root hands an ``Upward`` to the consumer;
 everything that a node says, and everything that it must be told, passes through it in batches.
-The functions are sync and are called in a thread of their own, outside any transaction.
+The functions are sync and are called in a thread of their own, outside any transaction; only
+``record`` is called within one.
 """
 
 from __future__ import annotations
@@ -110,6 +111,11 @@ class CannotSend(Protocol):
         """Give up the executions whose orders *node* can never be sent; repeating it is safe."""
 
 
+class Record(Protocol):
+    def __call__(self, node: UUID, what: str, message: str, /) -> None:
+        """Append to the journal, in the caller's transaction, what befell *node*: a sentence."""
+
+
 @dataclass(frozen=True)
 class Upward:
     """The calls that go up, handed over at the root."""
@@ -119,3 +125,4 @@ class Upward:
     desired: Desired
     reconnect: Reconnect
     cannot_send: CannotSend
+    record: Record

@@ -21,7 +21,7 @@ from django.urls import path  # noqa: E402
 from dashboard.consumers import LiveConsumer  # noqa: E402
 from nodes.consumers import NodeConsumer  # noqa: E402
 from nodes.upward import Upward  # noqa: E402
-from orchestrator import endpoint, health  # noqa: E402
+from orchestrator import endpoint, health, journal  # noqa: E402
 from orchestrator.outages import answering_without_database  # noqa: E402
 from orchestrator.planners import compute_forwarder  # noqa: E402
 from orchestrator.planners.unsendable import cannot_send  # noqa: E402
@@ -35,6 +35,7 @@ UPWARD = Upward(
     desired=compute_forwarder.desired,
     reconnect=endpoint.reconnect,
     cannot_send=cannot_send,
+    record=journal.record_node,
 )
 """The one way up: what nodes say goes to the Endpoint, what they must be told comes from us."""
 

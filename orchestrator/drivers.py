@@ -39,7 +39,8 @@ def _offered(wanted: Collection[str]) -> set[str] | None:
             """
             SELECT EXISTS (
                 SELECT FROM unnest(%s::text[]) AS wanted(name) WHERE NOT EXISTS (
-                    SELECT FROM nodes_node n WHERE n.approval <> 'rejected'
+                    SELECT FROM nodes_node n
+                    WHERE n.approval <> 'rejected' AND n.removed_at IS NULL
                     AND (n.attributes || n.labels) ->> ('driver.' || wanted.name) = 'true'))
             """,
             [list(wanted)],
@@ -50,7 +51,8 @@ def _offered(wanted: Collection[str]) -> set[str] | None:
             """
             SELECT DISTINCT substr(one.key, length('driver.') + 1)
             FROM nodes_node n, jsonb_each_text(n.attributes || n.labels) AS one
-            WHERE n.approval <> 'rejected' AND one.key LIKE 'driver.%' AND one.value = 'true'
+            WHERE n.approval <> 'rejected' AND n.removed_at IS NULL
+                AND one.key LIKE 'driver.%' AND one.value = 'true'
             """
         )
         return {name for (name,) in cursor.fetchall()}

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, models, transaction
+from django.db.models import F
 from django.db.models.functions import Now
 
 from nodes import membership
@@ -24,6 +25,7 @@ from . import broker, drivers, journal, spec, stored
 from .errors import AlreadyThere, Ambiguous, Conflict, NotFound
 from .lifecycle import ENDED, JOB, JobState, Trigger
 from .models import ClusterSetting, Execution, Job, JobVersion
+from .removal import remove_node
 from .reports import lock_whole_node, lose, lose_locked, lose_silent, receive, reconnect
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "reconnect",
     "reject_node",
     "release_node",
+    "remove_node",
     "rerun",
     "set_algorithm",
     "set_draining",
@@ -217,10 +220,14 @@ def find_execution(ref: str) -> Execution:
     return _by_id(Execution.objects.select_related("job", "node"), "execution", ref)
 
 
-def find_node(ref: str) -> Node:
-    """The node of this name, id, or beginning of an id; raises NotFound or Ambiguous."""
-    named = Node.objects.filter(name=ref).first()
-    return named if named is not None else _by_id(Node.objects.all(), "node", ref)
+def find_node(ref: str, *, removed: bool = False) -> Node:
+    """The node of this name, id, or beginning of an id; raises NotFound or Ambiguous.
+
+    With *removed*, one that was removed, too: the newest of its name, when none has it now.
+    """
+    nodes = (Node.every if removed else Node.objects).all()
+    named = nodes.filter(name=ref).order_by(F("removed_at").desc(nulls_first=True)).first()
+    return named if named is not None else _by_id(nodes, "node", ref)
 
 
 def _by_id(rows: models.QuerySet[M], kind: str, ref: str) -> M:

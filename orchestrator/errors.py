@@ -58,6 +58,16 @@ class InvalidCursor(Conflict):
     hint = "Take the cursor of the last answer as it is, or none to begin anew."
 
 
+class NodeInUse(OrchestratorError):
+    """{name} cannot be removed: it still holds {what}."""
+
+    code, status = "node-in-use", 409
+    hint = (
+        "Stop these jobs, or drain the node (`muster node drain {name}`) and wait. If the machine"
+        " is gone for good, try again when the node is lost, after 90 seconds of silence."
+    )
+
+
 class Refused(OrchestratorError):
     """{detail}."""
 

@@ -74,6 +74,11 @@ def fact(
     )
 
 
+def record_node(node: UUID, what: str, message: str, /) -> None:
+    """Append one fact about *node*; see ``nodes.upward.Record``."""
+    record([fact("node", what, message, node=node)])
+
+
 def who(actor: str) -> str:
     """The name in ``user:ana``: how sentences speak of who acts."""
     return actor.rpartition(":")[2]

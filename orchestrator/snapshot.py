@@ -31,7 +31,7 @@ class ClusterView:
     Not safe for threads: one per worker.
     """
 
-    #: Seconds after which everything is read again, so that deleted nodes go too.
+    #: Seconds after which everything is read again, whatever was missed.
     RELOAD = 60.0
 
     def __init__(self) -> None:
@@ -49,8 +49,10 @@ class ClusterView:
         if time.monotonic() - self._loaded_at > self.RELOAD:
             self._rows, self._watermark = {}, 0
             self._cluster, self._loaded_at = None, time.monotonic()
-        changed = self._read()
-        structural = self._cluster is None
+        read = self._read()
+        changed = [row for row in read if not row["removed"]]
+        gone = [row["id"] for row in read if row["removed"] and self._rows.pop(row["id"], None)]
+        structural = self._cluster is None or bool(gone)
         for row in changed:
             before = self._rows.get(row["id"])
             structural = structural or before is None or _columns_differ(before, row)
@@ -64,7 +66,8 @@ class ClusterView:
 
     def _read(self) -> list[Mapping[str, Any]]:
         with connection.cursor() as cursor:
-            cursor.execute(_NODES, [str(self._watermark)])
+            # Nodes that were removed are news only for who has them.
+            cursor.execute(_NODES, [str(self._watermark), bool(self._rows)])
             names = [column.name for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         self._watermark = int(rows[0]["horizon"])
@@ -115,8 +118,9 @@ _NODES = f"""
     WITH horizon AS (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin)
     SELECT horizon.xmin::text AS horizon, n.id::text AS id, n.name, n.approval, n.connection,
            n.eligible, n.draining, n.quarantined, n.labels, n.attributes,
+           n.removed_at IS NOT NULL AS removed,
            {", ".join(f"n.capacity_{d}, n.allocated_{d}" for d in DIMENSIONS)}
-    FROM horizon LEFT JOIN nodes_node n ON n.changed >= %s::xid8
+    FROM horizon LEFT JOIN nodes_node n ON n.changed >= %s::xid8 AND (n.removed_at IS NULL OR %s)
     ORDER BY n.id
 """  # noqa: S608 - only our own columns
 

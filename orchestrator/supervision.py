@@ -47,6 +47,8 @@ class Program:
     started_at: float = 0.0
     due_at: float = 0.0
     backoff: Backoff = field(default_factory=Backoff)
+    final: int | None = None
+    """An exit code after which it is not started again."""
     log_offset: int = 0
 
     def last_lines(self) -> str:
@@ -116,6 +118,10 @@ class Supervisor:
         assert process is not None
         if process.returncode == EX_CONFIG:
             raise Hopeless(f"{program.name} cannot start:{program.last_lines()}")
+        if process.returncode == program.final:
+            program.process, program.due_at = None, float("inf")
+            self.say(f"{program.name} ended for good:{program.last_lines()}")
+            return
         processes.kill_group(process)  # What it left behind would be in its successor's way.
         pause = program.backoff.failed(program.started_at, now)
         program.due_at = now + pause

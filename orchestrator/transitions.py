@@ -109,8 +109,10 @@ def lock_nodes(ids: Iterable[UUID]) -> dict[UUID, LockedNode]:
     rows = lock_rows(
         Lock.NODES,
         ids,
-        "id, name, CASE WHEN approval <> 'approved' OR quarantined <> ''"
-        " THEN 'is not approved any longer' WHEN connection <> 'connected' THEN 'is ' || connection"
+        "id, name, CASE WHEN removed_at IS NOT NULL THEN 'was removed'"
+        " WHEN approval <> 'approved' THEN 'is not approved any longer'"
+        " WHEN quarantined <> '' THEN 'is quarantined'"
+        " WHEN connection <> 'connected' THEN 'is ' || connection"
         " WHEN draining OR NOT eligible THEN 'takes no new work any longer' ELSE '' END,"
         " order_rev, capacity_cpu - allocated_cpu, capacity_memory - allocated_memory,"
         " capacity_disk - allocated_disk, capacity_gpu - allocated_gpu",

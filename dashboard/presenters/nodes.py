@@ -38,6 +38,8 @@ class NodeLine:
     labels: tuple[tuple[str, str], ...]
     pending: bool
     rejected: bool
+    quarantined: bool
+    removed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class NodeHead:
     line: NodeLine
     sentence: str
     facts: tuple[tuple[str, str], ...]
+    removal: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ def line(node: Node, running: int) -> NodeLine:
         labels=tuple(sorted((str(k), str(v)) for k, v in node.labels.items())),
         pending=node.approval == "pending",
         rejected=node.approval == "rejected",
+        quarantined=bool(node.quarantined),
+        removed=node.removed_at is not None,
     )
 
 
@@ -91,7 +96,16 @@ def head(node: Node, holds: int, running: int) -> NodeHead:
     facts = sorted(
         (str(key), _fact(str(key), str(value))) for key, value in node.attributes.items()
     )
-    return NodeHead(line(node, running), sentence, tuple(facts))
+    return NodeHead(line(node, running), sentence, tuple(facts), _removal(node, holds))
+
+
+def _removal(node: Node, holds: int) -> str:
+    """What comes of removing the node, said before it is asked for."""
+    if holds and node.connection != "lost":
+        held = counted(holds, "execution")
+        return f"It still holds {held}: stop their jobs, or drain it and wait, before you do."
+    given_up = "What was lost on it is given up. " if holds else ""
+    return f"{given_up}Its agent is turned away, its name is free, and its history stays."
 
 
 def _fact(key: str, value: str) -> str:
@@ -133,4 +147,5 @@ def _shown(node: Node) -> Shown:
         eligible=node.eligible,
         draining=node.draining,
         quarantined=node.quarantined,
+        removed=node.removed_at is not None,
     )

@@ -103,12 +103,20 @@ def evaluation(raw: str) -> Shown:
 
 
 def node(
-    approval: str, connection: str, *, eligible: bool, draining: bool, quarantined: str
+    approval: str,
+    connection: str,
+    *,
+    eligible: bool,
+    draining: bool,
+    quarantined: str,
+    removed: bool = False,
 ) -> Shown:
     """One state for all that is known of a node: what an operator must act on comes first."""
+    cure = f"{quarantined}; stop one of the two agents, then release the node"
     reasons = (
+        (removed, Shown("stopped", "removed", "it is no node any longer; this is its history")),
         (approval == "rejected", Shown("stopped", "rejected", "an operator turned it away")),
-        (bool(quarantined), Shown("failed", "quarantined", quarantined)),
+        (bool(quarantined), Shown("failed", "quarantined", cure)),
         (approval == "pending", Shown("blocked", "awaits approval", "it gets no work until then")),
         (
             connection == "lost",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, F, QuerySet
 
 from nodes.models import Node
 from orchestrator.models import Event, Execution
@@ -29,9 +29,10 @@ def page(text: str, after: str) -> tuple[list[Node], str]:
 
 
 def one(reference: str) -> Node | None:
-    """The node with this id, or else with this name."""
-    rows = Node.objects.select_related("heartbeat", "session")
-    return with_id(rows, reference) or rows.filter(name=reference).first()
+    """The node with this id, or else with this name; a removed one when no other has it."""
+    rows = Node.every.select_related("heartbeat", "session")
+    newest = rows.order_by(F("removed_at").desc(nulls_first=True))
+    return with_id(rows, reference) or newest.filter(name=reference).first()
 
 
 def running(nodes: Sequence[Node]) -> dict[UUID, int]:

@@ -75,11 +75,17 @@ def rerun(request: HttpRequest, pk: UUID) -> str:
 
 @action("nodes")
 def node(request: HttpRequest, pk: UUID, verb: str) -> str:
-    """Approve, reject, and the four switches of a node."""
+    """Approve, reject, release, remove, and the four switches of a node."""
     from orchestrator import endpoint
 
-    found = get_object_or_404(Node, pk=pk)
+    found = get_object_or_404(Node.every if verb == "remove" else Node, pk=pk)
     actor = _actor(request)
+    if verb == "remove":
+        endpoint.remove_node(found.pk, actor=actor)
+        return f"{found.name} is removed; its name is free."
+    if verb == "release":
+        endpoint.release_node(found.pk, actor=actor)
+        return f"{found.name} is released: its agent is let in when it next connects."
     if verb == "approve":
         endpoint.approve_node(found.pk, actor=actor)
         return f"{found.name} is approved."

@@ -6,6 +6,7 @@ import fcntl
 import http.client
 import json
 import os
+import secrets
 import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
@@ -30,6 +31,10 @@ class Refused(Exception):
 
 class Unreachable(Exception):
     """The orchestrator does not answer; it may later."""
+
+
+class Removed(Exception):
+    """Our node was removed: nothing that we could do here brings it back."""
 
 
 class InUse(Exception):
@@ -57,11 +62,23 @@ def recall(state: Path) -> Identity | None:
         return None
 
 
-def enrol(server: str, token: str, name: str, labels: dict[str, str]) -> Identity:
-    """Ask the orchestrator at *server* for an identity; raises Refused or Unreachable."""
+def own_key(state: Path) -> str:
+    """A secret of ours, made before we first ask: with it the question may be repeated."""
+    file = state / "enrolment.key"
+    if not file.exists():
+        _write(file, secrets.token_urlsafe(32))
+    return file.read_text()
+
+
+def enrol(server: str, token: str, name: str, labels: dict[str, str], key: str = "") -> Identity:
+    """Ask the orchestrator at *server* for an identity; raises Refused or Unreachable.
+
+    Asked again with the same *key*, after an answer that was lost, it is the same node.
+    """
+    asked = {"token": token, "name": name, "labels": labels, "key": key}
     request = urllib.request.Request(  # noqa: S310  The operator names the server.
         f"{server}/api/v1/nodes/enrol",
-        data=json.dumps({"token": token, "name": name, "labels": labels}).encode(),
+        data=json.dumps(asked).encode(),
         headers={"Content-Type": "application/json", "Accept": "application/json"},
     )
     try:
@@ -82,13 +99,19 @@ def enrol(server: str, token: str, name: str, labels: dict[str, str]) -> Identit
 
 def remember(state: Path, identity: Identity) -> None:
     """Keep *identity* for the next start, readable by nobody else."""
-    written = state / "identity.json.new"
+    _write(state / "identity.json", json.dumps(asdict(identity)))
+    (state / "enrolment.key").unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write all of *text* or nothing, durably, for nobody else to read."""
+    written = path.with_name(f"{path.name}.new")
     descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump(asdict(identity), file)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    written.replace(state / "identity.json")
+    written.replace(path)
 
 
 def _sentence(body: bytes, status: int) -> str:

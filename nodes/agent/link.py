@@ -15,6 +15,7 @@ from websockets.typing import Subprotocol
 
 from ..protocol import codec
 from ..protocol.messages import MAX_FRAME, SUBPROTOCOL, Close
+from .enrolment import Removed
 from .runner import Runner
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,10 @@ class Link:
         self._leaving = False
 
     async def keep(self) -> None:
-        """Connect, and connect again, until cancelled or after ``leave``."""
+        """Connect, and connect again, until cancelled or after ``leave``.
+
+        Raises Removed when the orchestrator says that there is no such node any longer.
+        """
         loop = asyncio.get_running_loop()
         failures, said = 0, ""
         while True:
@@ -66,6 +70,8 @@ class Link:
             ended = await self._converse()
             if self._leaving:
                 return
+            if ended.code == Close.REMOVED:
+                raise Removed(ended.reason)
             stable = self._opened_at is not None and loop.time() - self._opened_at >= _STABLE
             failures = 0 if stable else failures + 1
             wait = pause(ended, failures, random.random())  # noqa: S311
@@ -136,7 +142,7 @@ class Link:
             self._socket, self._dropped = None, None
             self._runner.closed()
         code, reason = socket.close_code or 0, " ".join((socket.close_reason or "").split())
-        return Ended(code, reason or f"the link was closed with code {code}")
+        return Ended(code, reason.rstrip(".") or f"the link was closed with code {code}")
 
     async def _write(self, socket: ClientConnection) -> None:
         with contextlib.suppress(ConnectionClosed):

@@ -29,6 +29,8 @@ log = logging.getLogger("muster.agent")
 
 #: Exit codes: 2 for what the operator must change, 3 when another agent has the directory.
 _WRONG, _IN_USE, _BROKEN = 2, 3, 4
+#: The node was removed: starting again would not help.
+REMOVED = 5
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,6 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
         asyncio.run(_run(options))
     except enrolment.InUse as error:
         sys.exit(_complain(error, _IN_USE))
+    except enrolment.Removed as error:
+        cure = "to let this machine join again, start the agent with a new join token and another"
+        sys.exit(_complain(f"{error}; {cure} --state-dir than {options.state_dir}", REMOVED))
     except (enrolment.Refused, LedgerUnusable, NoSpawner) as error:
         sys.exit(_complain(error, _WRONG))
     except KeyboardInterrupt:
@@ -135,7 +140,9 @@ async def _run(options: argparse.Namespace) -> None:
         keeping = asyncio.ensure_future(link.keep())
         await asyncio.wait((keeping, ending), return_when=asyncio.FIRST_COMPLETED)
         if keeping.done():
+            runner.close()
             keeping.result()
+            return
         log.info("leaving; tasks go on")
         await link.leave("the agent was told to end")
         keeping.cancel()
@@ -182,9 +189,9 @@ async def _identify(options: argparse.Namespace) -> Identity:
     failures, said = 0, ""
     while True:
         try:
-            token = _join_token(options)
+            token, key = _join_token(options), enrolment.own_key(options.state_dir)
             identity = await asyncio.to_thread(
-                enrolment.enrol, options.server, token, options.name, options.labels
+                enrolment.enrol, options.server, token, options.name, options.labels, key
             )
         except enrolment.Unreachable as error:
             if str(error) != said:
@@ -253,6 +260,6 @@ def _fail(error: BaseException) -> None:
     os._exit(_BROKEN)
 
 
-def _complain(error: Exception, code: int) -> int:
+def _complain(error: Exception | str, code: int) -> int:
     log.error("%s", error)
     return code

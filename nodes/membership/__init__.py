@@ -7,7 +7,7 @@
 from .joining import authenticate, create_join_token, enrol, revoke, revoke_join_token, rotate
 from .presence import Beat, Greeting, Odd, beat, fence, greet, hold_session, leave, reconnect
 from .silence import Patience, Silence, detect_silence
-from .verbs import approve, reject, release, set_draining, set_eligible
+from .verbs import approve, reject, release, remove, set_draining, set_eligible
 
 __all__ = [
     "Beat",
@@ -28,6 +28,7 @@ __all__ = [
     "reconnect",
     "reject",
     "release",
+    "remove",
     "revoke",
     "revoke_join_token",
     "rotate",

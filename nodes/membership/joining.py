@@ -19,7 +19,8 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Func, Q
 from django.db.models.fields import DateTimeField
 
-from nodes.errors import InvalidLabels, InvalidName, JoinRefused, NameTaken, Revoked
+from nodes.errors import InvalidLabels, InvalidName, JoinRefused, NameTaken, Removed, Revoked
+from nodes.locks import Lock, lock_rows
 from nodes.models import JoinToken, Node, NodeCredential, NodeSession
 from nodes.protocol.lifecycle import Approval
 
@@ -31,6 +32,10 @@ MOST_LABELS = 256
 LONGEST_VALUE = 1024
 #: ``last_used_at`` is for people to look at: it need not be exact.
 _USE_IS_NOTED_EVERY = timedelta(hours=1)
+#: How long after its end a token still answers who had joined with it and heard nothing of it.
+_REPEATED_FOR = timedelta(days=1)
+#: No request is under way for longer: a credential this old and never used reached nobody.
+_LOST_AFTER = timedelta(minutes=1)
 
 
 class Clock(Func):
@@ -74,33 +79,43 @@ def revoke_join_token(token: UUID) -> bool:
 
 
 def enrol(
-    token: str, name: str, labels: Mapping[str, str] | None = None, *, address: str = ""
+    token: str,
+    name: str,
+    labels: Mapping[str, str] | None = None,
+    *,
+    key: str = "",
+    address: str = "",
 ) -> tuple[Node, str]:
     """Trade a use of *token* for a new node and its credential, which is never shown again.
 
-    A refused attempt uses nothing up.  An existing node is never overwritten.
+    A refused attempt uses nothing up.  An existing node is never overwritten.  *key* is a secret
+    of the agent's own: with it the same question may be asked again when its answer was lost,
+    until a credential has been used; it uses nothing more up.
     """
-    name = name.strip().lower()
+    token, name = token.strip(), name.strip().lower()
     if not NAME.fullmatch(name):
         raise InvalidName(name=name[:100])
     own_labels = checked_labels(labels or {})
     try:
         with transaction.atomic():
-            join = _use(token.strip())
+            join = _use(token)
             approval = Approval.APPROVED if join.auto_approve else Approval.PENDING
             node = Node.objects.create(
                 name=name,
                 approval=approval.value,
                 labels={**own_labels, **join.labels},
                 enrolled_from=address[:64],
+                enrolment=_enrolment(token, key),
             )
             NodeSession.objects.create(node=node)
             credential = _new_credential(node)
-    except JoinRefused:
-        log.warning("join refused", name=name, address=address)
-        raise
-    except IntegrityError:
-        log.warning("join refused: the name is taken", name=name, address=address)
+    except (JoinRefused, IntegrityError) as error:
+        repeated = _repeat(token, name, key)
+        if repeated is not None:
+            return repeated
+        log.warning("join refused", name=name, address=address, why=type(error).__name__)
+        if isinstance(error, JoinRefused):
+            raise
         raise NameTaken(name=name) from None
     log.info("node joined", node=str(node.pk), name=name, address=address, approval=approval)
     return node, credential
@@ -109,7 +124,8 @@ def enrol(
 def authenticate(credential: str) -> Node | None:
     """The node that signs in with *credential*; None when it may not.
 
-    The first use of a rotated credential ends the ones before it.
+    The first use of a credential ends all others of its node.  Raises Removed for one that a
+    node had which was removed.
     """
     found = (
         NodeCredential.objects.filter(digest=digest(credential), revoked_at__isnull=True)
@@ -119,6 +135,7 @@ def authenticate(credential: str) -> Node | None:
         .first()
     )
     if found is None:
+        _raise_if_removed(credential)
         return None
     if not found.is_recent:
         _note_use(found)
@@ -181,6 +198,43 @@ def _use(token: str) -> JoinToken:
     return mine.get()
 
 
+def _enrolment(token: str, key: str) -> str:
+    return digest(f"{token}\0{key}") if key else ""
+
+
+def _repeat(token: str, name: str, key: str) -> tuple[Node, str] | None:
+    """The node that this very enrolment has made, with one more credential; None if it made none.
+
+    Those given before stay good for a while: of several answers under way, any may be the one
+    that arrives, and its first use ends the others.
+    """
+    if not key:
+        return None
+    unrevoked = JoinToken.objects.filter(digest=digest(token), revoked_at__isnull=True)
+    with transaction.atomic():
+        mine = Node.objects.filter(name=name, enrolment=_enrolment(token, key))
+        lock_rows(Lock.NODES, mine.values_list("pk", flat=True), "id")
+        node = mine.first()
+        if node is None or not unrevoked.filter(expires_at__gt=Clock() - _REPEATED_FOR).exists():
+            return None
+        if node.credentials.filter(last_used_at__isnull=False).exists():
+            return None
+        lost = node.credentials.filter(created_at__lt=Clock() - _LOST_AFTER)
+        lost.filter(last_used_at__isnull=True).delete()
+        credential = _new_credential(node)
+    log.info("node joined again: an answer was lost", node=str(node.pk), name=name)
+    return node, credential
+
+
+def _raise_if_removed(credential: str) -> None:
+    of_removed = NodeCredential.objects.filter(
+        digest=digest(credential), node__removed_at__isnull=False
+    )
+    name = of_removed.values_list("node__name", flat=True).first()
+    if name is not None:
+        raise Removed(name=name)
+
+
 def _new_credential(node: Node) -> str:
     credential = _secret("nt")
     NodeCredential.objects.create(node=node, digest=digest(credential))
@@ -189,8 +243,6 @@ def _new_credential(node: Node) -> str:
 
 def _note_use(credential: NodeCredential) -> None:
     if credential.last_used_at is None:
-        older = NodeCredential.objects.filter(
-            node_id=credential.node_id, created_at__lt=credential.created_at
-        )
-        older.filter(revoked_at__isnull=True).update(revoked_at=Clock())
+        others = NodeCredential.objects.filter(node_id=credential.node_id).exclude(pk=credential.pk)
+        others.filter(revoked_at__isnull=True).update(revoked_at=Clock())
     NodeCredential.objects.filter(pk=credential.pk).update(last_used_at=Clock())

@@ -12,13 +12,13 @@ from uuid import UUID
 import structlog
 from django.db import connection, transaction
 
-from nodes.errors import Fenced, InvalidOffer, Quarantined, Revoked, Superseded
+from nodes.errors import Fenced, InvalidOffer, Quarantined, Removed, Revoked, Superseded
 from nodes.locks import Lock, lock_rows
 from nodes.models import Node, NodeSession
 from nodes.protocol.lifecycle import CONNECTION, Approval, Connection
 from nodes.protocol.messages import Hello
 from nodes.protocol.resources import DIMENSIONS, Resources
-from nodes.upward import Inbound, Verdict
+from nodes.upward import Inbound, Record, Verdict
 
 from .joining import checked_labels
 from .silence import DISCONNECTED_AFTER
@@ -54,39 +54,43 @@ class Odd:
 
     ``fenced``: a newer one exists, or the node was rejected or revoked.  ``given_up``: the node
     was lost meanwhile and must say hello again, so that what it holds is reconciled.  ``back``:
-    the node was thought disconnected; see ``reconnect``.
+    the node was thought disconnected; see ``reconnect``.  ``removed``: the node is no more.
     """
 
     fenced: frozenset[UUID]
     given_up: frozenset[UUID]
     back: frozenset[UUID]
+    removed: frozenset[UUID]
 
 
-def greet(node_id: UUID, hello: Hello, holder: str) -> Greeting:
+def greet(node_id: UUID, hello: Hello, holder: str, *, record: Record) -> Greeting:
     """Begin a session: a new epoch, which fences all the earlier ones.
 
     The same agent, or its successor on the same ledger, supersedes the link it had.  Two that
     are alive with one identity are both shut out: raises Quarantined, and the node stays so until
-    an operator releases it.  Raises Superseded for an older copy of the ledger, Revoked for a
-    rejected node, and InvalidLabels or InvalidOffer for what cannot be stored.
+    an operator releases it, which *record* is told.  Raises Superseded for an older copy of the
+    ledger, Revoked for a rejected node, Removed for one that is no more, and InvalidLabels or
+    InvalidOffer for what cannot be stored.
     """
     offer = _checked(hello.resources)
     attributes = checked_labels(hello.attributes)
     with transaction.atomic():
         session, _ = NodeSession.objects.select_for_update().get_or_create(node_id=node_id)
-        node = Node.objects.select_for_update(no_key=True).get(pk=node_id)
+        node = Node.every.select_for_update(no_key=True).get(pk=node_id)
+        if node.removed_at is not None:
+            raise Removed(name=node.name)
         if node.approval == Approval.REJECTED:
             raise Revoked
         conflict = _conflict(session, node, hello)
         if conflict:
             # Written, not raised in here: the quarantine must be committed.
-            _quarantine(session, node, conflict)
+            _quarantine(session, node, conflict, record)
         elif _is_older(session, node, hello):
             raise Superseded
         else:
             greeting = _begin(session, node, hello, holder, offer, attributes)
     if conflict or node.quarantined:
-        raise Quarantined(why=node.quarantined)
+        raise Quarantined(name=node.name, why=node.quarantined)
     return greeting
 
 
@@ -159,10 +163,11 @@ def beat(beats: Sequence[Beat]) -> Odd:
             ],
         )
         odd = cursor.fetchall()
-    fenced = frozenset(node for node, is_current, _ in odd if not is_current)
+    removed = frozenset(node for node, _, state in odd if state == "removed")
+    fenced = frozenset(node for node, is_current, _ in odd if not is_current) - removed
     at = {node: state for node, is_current, state in odd if is_current}
     given_up = frozenset(node for node in at if at[node] == Connection.LOST)
-    return Odd(fenced, given_up, back=frozenset(at) - given_up)
+    return Odd(fenced, given_up, back=frozenset(at) - given_up, removed=removed)
 
 
 # --- greeting --------------------------------------------------------------------------------
@@ -198,7 +203,7 @@ def _is_held(node: Node) -> bool:
         return cursor.fetchone() is not None
 
 
-def _quarantine(session: NodeSession, node: Node, why: str) -> None:
+def _quarantine(session: NodeSession, node: Node, why: str, record: Record) -> None:
     session.epoch += 1
     session.save(update_fields=["epoch"])
     if node.quarantined:
@@ -207,6 +212,7 @@ def _quarantine(session: NodeSession, node: Node, why: str) -> None:
     if node.connection == Connection.CONNECTED:
         node.connection = CONNECTION.after(Connection.CONNECTED, "silence").value
     node.save(update_fields=["quarantined", "connection"])
+    record(node.pk, "quarantine", f"{node.name} is quarantined: {why}")
     log.error("node quarantined", node=str(node.pk), name=node.name, why=why)
 
 
@@ -302,7 +308,8 @@ _BEAT = """
         SET seen_at = clock_timestamp(), running = current.running, load = current.load
         FROM current JOIN held ON held.node_id = current.node WHERE h.node_id = current.node
     )
-    SELECT said.node, current.node IS NOT NULL, n.connection
+    SELECT said.node, current.node IS NOT NULL,
+        CASE WHEN n.removed_at IS NULL THEN n.connection ELSE 'removed' END
     FROM said
     LEFT JOIN nodes_node n ON n.id = said.node
     LEFT JOIN current ON current.node = said.node

@@ -123,7 +123,8 @@ _SILENT = f"""
         SELECT max(since) AS since, max(at) FILTER (WHERE who = '{EARS}') AS heard
         FROM nodes_listening
     ) AS l
-    WHERE greatest(h.seen_at, l.since) + make_interval(secs => allowed.seconds)
+    WHERE n.removed_at IS NULL
+        AND greatest(h.seen_at, l.since) + make_interval(secs => allowed.seconds)
             + CASE WHEN clock_timestamp() - l.heard > make_interval(secs => %s)
                 THEN make_interval(secs => %s) ELSE interval '0' END
             < clock_timestamp()

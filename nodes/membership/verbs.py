@@ -8,18 +8,26 @@ from uuid import UUID
 import structlog
 from django.db import transaction
 
-from nodes.errors import UnknownNode
+from nodes.errors import Quarantined, UnknownNode
+from nodes.locks import Lock, lock_rows
 from nodes.models import Node, NodeSession
-from nodes.protocol.lifecycle import APPROVAL, Approval
+from nodes.protocol.lifecycle import APPROVAL, CONNECTION, Approval, Connection
 
-from .joining import end_session
+from .joining import Clock, end_session, revoke
 
 log = structlog.get_logger(__name__)
 
 
 def approve(node_id: UUID, *, actor: str) -> Node:
-    """Let the node take part.  Approving it again changes nothing."""
-    return _decide(node_id, "approve", actor)
+    """Let the node take part.  Approving it again changes nothing.
+
+    Raises Quarantined for one that would get no work all the same: it has to be released.
+    """
+    with transaction.atomic():
+        node = _lock(node_id)
+        if node.quarantined:
+            raise Quarantined(name=node.name, why=node.quarantined)
+        return _decide(node_id, "approve", actor)
 
 
 def reject(node_id: UUID, *, actor: str) -> Node:
@@ -40,10 +48,33 @@ def set_draining(node_id: UUID, draining: bool, *, actor: str) -> Node:
 
 
 def release(node_id: UUID, *, actor: str) -> Node:
-    """End the node's quarantine: the next agent that says hello is the node."""
+    """End the node's quarantine: the next agent that says hello is the node.
+
+    Releasing one that is not quarantined changes nothing.
+    """
     with transaction.atomic():
-        NodeSession.objects.filter(node_id=node_id).update(ledger="", instance="", run=0)
+        lock_rows(Lock.SESSIONS, [node_id], "epoch")
+        if _lock(node_id).quarantined:
+            mine = NodeSession.objects.filter(node_id=node_id)
+            mine.update(ledger="", instance="", run=0)
         return _set(node_id, actor, quarantined="")
+
+
+def remove(node_id: UUID, *, actor: str) -> Node:
+    """Let the node be no more: its session and its credentials end, and its name is free.
+
+    Its row stays, for what ran there.  The caller sees to it that nothing is placed on it.
+    """
+    with transaction.atomic():
+        revoke(node_id)
+        node = _lock(node_id)
+        if node.connection == Connection.CONNECTED:
+            node.connection = CONNECTION.after(Connection.CONNECTED, "silence").value
+        node.removed_at = Clock()
+        node.save(update_fields=["connection", "removed_at"])
+    node = Node.every.get(pk=node_id)
+    log.info("node removed", node=str(node_id), name=node.name, actor=actor)
+    return node
 
 
 def _decide(node_id: UUID, event: str, actor: str) -> Node:
@@ -60,6 +91,11 @@ def _set(node_id: UUID, actor: str, **values: Any) -> Node:
     differs = Node.objects.filter(pk=node_id).exclude(**values)
     if differs.update(**values):
         log.info("node changed", node=str(node_id), actor=actor, **values)
+    return _get(node_id)
+
+
+def _lock(node_id: UUID) -> Node:
+    lock_rows(Lock.NODES, [node_id], "id")
     return _get(node_id)
 
 

@@ -34,7 +34,7 @@ def list_executions(request: HttpRequest, paging: Query[Executions]) -> HttpResp
     if observed := words(paging.observed, OBSERVED.states, "observed"):
         rows = rows.filter(observed__in=observed)
     if paging.node:
-        rows = rows.filter(node=references.node(paging.node))
+        rows = rows.filter(node=references.node(paging.node, removed=True))
     return page(
         request, paging, lambda after: newest_first(rows, after), place_in_time, shapes.execution
     )

@@ -78,6 +78,7 @@ class Joining(msgspec.Struct, forbid_unknown_fields=True):
     token: Annotated[str, Meta(max_length=500)]
     name: Annotated[str, Meta(max_length=500)]
     labels: dict[str, str] = {}
+    key: Annotated[str, Meta(max_length=500)] = ""
 
 
 @router.post(
@@ -88,13 +89,22 @@ class Joining(msgspec.Struct, forbid_unknown_fields=True):
         token={"type": "string"},
         name={"type": "string"},
         labels={"type": "object", "additionalProperties": {"type": "string"}},
+        key={"type": "string", "maxLength": 500},
     ),
 )
 def enrol(request: HttpRequest) -> HttpResponse:
-    """Trade a join token for a credential of the node's own: the token is the permission."""
+    """Trade a join token for a credential of the node's own: the token is the permission.
+
+    `key` is a secret that the agent makes itself: with the same token, name and key it may ask
+    again when the answer was lost.
+    """
     said = read(request, Joining)
     node, credential = membership.enrol(
-        said.token, said.name, said.labels, address=request.META.get("REMOTE_ADDR") or ""
+        said.token,
+        said.name,
+        said.labels,
+        key=said.key,
+        address=request.META.get("REMOTE_ADDR") or "",
     )
     return answer(
         {
@@ -127,6 +137,22 @@ def reject(request: HttpRequest, ref: str) -> HttpResponse:
     """Give the node no work and no secrets; what runs on it is lost."""
     read(request, Nothing)
     done = endpoint.reject_node(references.node(ref).pk, actor=caller(request).actor)
+    return answer(shapes.node(done))
+
+
+@router.post("/nodes/{ref}/release", auth=OPERATE, response=schemas.Node)
+def release(request: HttpRequest, ref: str) -> HttpResponse:
+    """End a quarantine: the next agent that connects as this node is the node."""
+    read(request, Nothing)
+    done = endpoint.release_node(references.node(ref).pk, actor=caller(request).actor)
+    return answer(shapes.node(done))
+
+
+@router.delete("/nodes/{ref}", auth=OPERATE, response=schemas.Node)
+def remove(request: HttpRequest, ref: str) -> HttpResponse:
+    """Remove the node, unless something runs there.  Its name is free; its history stays."""
+    found = references.node(ref, removed=True)
+    done = endpoint.remove_node(found.pk, actor=caller(request).actor)
     return answer(shapes.node(done))
 
 

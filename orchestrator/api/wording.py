@@ -76,7 +76,12 @@ def execution(row: Execution) -> str:
 def node(row: Node) -> str:
     """The first thing that keeps it from work, or that nothing does."""
     reasons = (
-        (bool(row.quarantined), f"quarantined: {row.quarantined}"),
+        (row.removed_at is not None, "was removed"),
+        (
+            bool(row.quarantined),
+            f"quarantined: {row.quarantined}; stop one of the two agents, then"
+            f" `muster node release {row.name}`",
+        ),
         (row.approval == "pending", "waits for approval"),
         (row.approval == "rejected", "was rejected"),
         (row.connection != "connected", f"is {row.connection}"),

@@ -85,6 +85,11 @@ class Client:
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
         return self._decoded(self._ask("POST", path, content=content, headers=headers))
 
+    def delete(self, path: str) -> Any:
+        """Remove something; saying it again is no error."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._decoded(self._ask("DELETE", path, headers=headers))
+
     def submit(self, job: bytes) -> dict[str, Any]:
         """Submit the JSON text of a job."""
         answer: dict[str, Any] = self.post("jobs", job)

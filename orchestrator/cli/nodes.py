@@ -1,4 +1,4 @@
-"""`muster node`: listed, judged, drained, invited."""
+"""`muster node`: listed, judged, drained, released, removed, invited."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .options import (
 )
 from .output import Column, Format, Row, ago, cores, labels, repeated, say, size
 
-app = typer.Typer(help="List, approve, reject and drain nodes.", no_args_is_help=True)
+app = typer.Typer(help="List, approve, drain and remove nodes.", no_args_is_help=True)
 
 _COLUMNS = (
     Column("NAME", lambda it: it["name"]),
@@ -79,6 +79,20 @@ def approve(context: typer.Context, node: Reference) -> None:
 def reject(context: typer.Context, node: Reference) -> None:
     """Give a node no work; what runs on it is lost."""
     _change(context, node, "reject")
+
+
+@app.command()
+def release(context: typer.Context, node: Reference) -> None:
+    """End a node's quarantine, once one of its two agents is stopped."""
+    _change(context, node, "release")
+
+
+@app.command()
+def remove(context: typer.Context, node: Reference) -> None:
+    """Remove a node on which nothing runs; its name is free, its history stays."""
+    with client(context) as api:
+        done = api.delete(f"nodes/{segment(node)}")
+    say(sanitise.line(f"{done['name']} {done['sentence']}"))
 
 
 @app.command()

@@ -104,6 +104,21 @@ def words(reports: list[Report]) -> list[Happened]:
 
 
 @scenario()
+async def test_an_agent_whose_node_was_removed_says_so_with_the_cure_and_ends(
+    o: Orchestrator, agent: Agent
+) -> None:
+    assert o.socket is not None
+    await o.socket.close(Close.REMOVED, "The node n was removed by an operator.")
+    code, said = await agent.ended()
+    assert code == 5
+    assert said.splitlines()[-1].endswith(
+        "ERROR   agent=n The node n was removed by an operator; to let this machine join again,"
+        f" start the agent with a new join token and another --state-dir than {agent.state}"
+    )
+    assert said.count("was removed") == 1
+
+
+@scenario()
 async def test_the_conversation_from_bid_to_completion(o: Orchestrator, agent: Agent) -> None:
     await o.order(bid("a", "echo", "hello"), bid("b"))
     await o.until(lambda: o.of("a") and o.of("b"))

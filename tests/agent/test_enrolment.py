@@ -24,6 +24,7 @@ class Desk(ThreadingHTTPServer):
     """Answers every enrolment with what the test has put down."""
 
     status, answer, asked = 201, {"node": "n1", "credential": "nt_x"}, None  # type: ignore[var-annotated]
+    cuts = False
 
 
 class Clerk(BaseHTTPRequestHandler):
@@ -32,6 +33,8 @@ class Clerk(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
         self.server.asked = (self.path, json.loads(self.rfile.read(length)))
+        if self.server.cuts:
+            return
         self.send_response(self.server.status)
         self.end_headers()
         self.wfile.write(json.dumps(self.server.answer).encode())
@@ -58,7 +61,7 @@ def test_a_join_token_is_traded_for_a_credential(desk):
     identity = enrolment.enrol(url(desk), "jt_1", "node-1", {"zone": "a"})
     assert identity == Identity("n1", "nt_x")
     assert "nt_x" not in repr(identity)
-    told = {"token": "jt_1", "name": "node-1", "labels": {"zone": "a"}}
+    told = {"token": "jt_1", "name": "node-1", "labels": {"zone": "a"}, "key": ""}
     assert desk.asked == ("/api/v1/nodes/enrol", told)
 
 
@@ -83,6 +86,23 @@ def test_an_answer_that_makes_no_sense_is_a_refusal(desk):
         enrolment.enrol(url(desk), "jt_1", "node-1", {})
 
 
+def test_the_key_is_made_once_for_each_state_directory_and_readable_by_nobody_else(tmp_path):
+    here, elsewhere = tmp_path / "a", tmp_path / "b"
+    here.mkdir(), elsewhere.mkdir()
+    key = enrolment.own_key(here)
+    assert len(key) > 40
+    assert enrolment.own_key(here) == key != enrolment.own_key(elsewhere)
+    assert stat.S_IMODE((here / "enrolment.key").stat().st_mode) == 0o600
+
+
+def test_an_answer_that_is_cut_off_is_asked_for_again(desk):
+    desk.cuts = True
+    with pytest.raises(Unreachable):
+        enrolment.enrol(url(desk), "jt_1", "node-1", {}, "mine")
+    desk.cuts = False
+    assert enrolment.enrol(url(desk), "jt_1", "node-1", {}, "mine") == Identity("n1", "nt_x")
+
+
 def test_an_identity_is_kept_where_nobody_else_reads_it(tmp_path):
     state = tmp_path / "state"
     with enrolment.claim(state):
@@ -91,6 +111,7 @@ def test_an_identity_is_kept_where_nobody_else_reads_it(tmp_path):
         assert enrolment.recall(state) == Identity("n1", "nt_x")
         assert stat.S_IMODE(state.stat().st_mode) == 0o700
         assert stat.S_IMODE((state / "identity.json").stat().st_mode) == 0o600
+        assert not (state / "enrolment.key").exists(), "it is of no use any longer"
         with pytest.raises(InUse, match="another agent uses"):
             enrolment.claim(state)
 

@@ -53,12 +53,50 @@ def test_an_ended_job_runs_again(operator):
         ("eligible", {"eligible": False}, {"eligible": True}),
         ("drain", {}, {"draining": True}),
         ("undrain", {"draining": True}, {"draining": False}),
+        ("release", {"quarantined": "two agents"}, {"quarantined": ""}),
     ],
 )
 def test_a_node_does_as_it_is_told(operator, verb, differing, expected):
     node = rows.node(**differing)
     assert operator.post(f"/nodes/{node.pk}/{verb}", headers=ASKED).status_code == 200
     assert Node.objects.values(*expected).get(pk=node.pk) == expected
+
+
+def test_a_node_is_removed_and_its_page_becomes_its_history(operator):
+    node = rows.node(name="n")
+    for _ in range(2):
+        answer = operator.post(f"/nodes/{node.pk}/remove", headers=ASKED)
+        assert answer.json() == {"message": "n is removed; its name is free."}
+    assert not Node.objects.exists()
+    for address in (f"/nodes/{node.pk}/", "/nodes/n/"):
+        page = operator.get(address).content.decode()
+        assert "it is no node any longer; this is its history" in page
+        assert "ana removes n" in page
+        assert "/remove" not in page
+
+
+def test_a_node_that_holds_something_says_so_before_it_is_asked_and_after(operator):
+    node = rows.node(name="n")
+    rows.execution(rows.job(name="etl"), node)
+    assert (
+        "It still holds 1 execution: stop their jobs" in operator.get("/nodes/n/").content.decode()
+    )
+    answer = operator.post(f"/nodes/{node.pk}/remove", headers=ASKED)
+    assert answer.status_code == 409
+    assert answer.json()["message"].startswith("n cannot be removed: it still holds 1 execution")
+
+
+def test_a_quarantined_node_shows_what_to_do_and_the_button_that_ends_it(operator):
+    node = rows.node(name="n", quarantined="its state directory was copied, and both copies run")
+    for address in ("/nodes/n/", "/nodes/", "/"):
+        page = operator.get(address).content.decode()
+        assert "stop one of the two agents, then release the node" in page
+        if address != "/":
+            assert f"/nodes/{node.pk}/release" in page
+            assert f"/nodes/{node.pk}/drain" not in page
+    answer = operator.post(f"/nodes/{node.pk}/approve", headers=ASKED)
+    assert answer.status_code == 409
+    assert "`muster node release n`" in answer.json()["message"]
 
 
 def test_scheduling_is_paused_and_resumed(operator):

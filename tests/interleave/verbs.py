@@ -8,7 +8,7 @@ from nodes import membership
 from nodes.protocol.messages import Happened, Held, Hello, Holding, Report
 from nodes.protocol.resources import Resources
 from nodes.upward import Inbound
-from orchestrator import broker, endpoint, housekeeping, spec
+from orchestrator import broker, endpoint, housekeeping, journal, spec
 from orchestrator.lifecycle import Desired, Observed, want
 from orchestrator.planners import compute_forwarder, state_updater
 from tests import rows
@@ -80,8 +80,10 @@ VERBS: dict[str, Verb] = {
     "cancel": lambda it: report(it, Happened.CANCEL),
     "take-orders": take_orders,
     "orders": lambda it: compute_forwarder.orders({it.node.pk: 0, it.other.pk: 0}),
-    "greet": lambda it: membership.greet(it.node.pk, hello(), "web-2"),
-    "greet-copy": lambda it: membership.greet(it.node.pk, hello(instance="copy", run=0), "web-2"),
+    "greet": lambda it: membership.greet(it.node.pk, hello(), "web-2", record=journal.record_node),
+    "greet-copy": lambda it: membership.greet(
+        it.node.pk, hello(instance="copy", run=0), "web-2", record=journal.record_node
+    ),
     "desired": lambda it: compute_forwarder.desired(it.node.pk, hello(), 1),
     "desired-holding": lambda it: compute_forwarder.desired(it.node.pk, holding(it), 1),
     "beat": lambda it: membership.beat(
@@ -95,5 +97,6 @@ VERBS: dict[str, Verb] = {
     "ineligible": lambda it: endpoint.set_eligible(it.node.pk, False, actor="user:a"),
     "drain": lambda it: endpoint.set_draining(it.node.pk, True, actor="user:a"),
     "release": lambda it: endpoint.release_node(it.node.pk, actor="user:a"),
+    "remove": lambda it: endpoint.remove_node(it.node.pk, actor="user:a"),
     "tick": lambda it: housekeeping.tick(),
 }

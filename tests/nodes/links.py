@@ -62,6 +62,7 @@ class Above:
         self.batches = []
         self.told = []
         self.hellos = []
+        self.recorded = []
         self.listed = {}
         self.revisions = Counter()
         self.given_up = []
@@ -74,6 +75,7 @@ class Above:
             desired=self.desired,
             reconnect=membership.reconnect,
             cannot_send=self.cannot_send,
+            record=lambda *fact: self.recorded.append(fact),
         )
 
     def receive(self, batch):

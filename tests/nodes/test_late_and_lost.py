@@ -28,7 +28,7 @@ from nodes.protocol.messages import (
     Want,
 )
 from nodes.upward import Inbound, Verdict
-from orchestrator import lifecycle, reports
+from orchestrator import journal, lifecycle, reports
 from orchestrator.lifecycle import Observed
 from orchestrator.models import BrokerTrigger, Event, Execution, ExecutionHistory, ExecutionOutput
 from orchestrator.planners import compute_forwarder
@@ -77,7 +77,7 @@ class Scene:
     execution: Execution
 
     def greet(self):
-        return membership.greet(self.node.pk, hello(), "web").epoch
+        return membership.greet(self.node.pk, hello(), "web", record=journal.record_node).epoch
 
     def frame(self, epoch, *, seq=1, said=(), told=(), rev=0):
         key = str(self.execution.pk)
@@ -361,7 +361,7 @@ def test_over_a_replaced_link_nothing_is_heard_and_the_new_one_goes_on(message, 
         old = world.link(credential)
         await old.greet(held)
         if elsewhere:
-            await look(lambda: membership.greet(node.pk, held, "another web process"))
+            await look(lambda: membership.greet(node.pk, held, "web-2", record=journal.record_node))
         else:
             new = world.link(credential)
             await new.greet(held)

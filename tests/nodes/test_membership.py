@@ -6,9 +6,19 @@ from uuid import uuid4
 
 import pytest
 from django.db import connections
+from django.db.models.functions import Now
 
 from nodes import membership
-from nodes.errors import InvalidLabels, InvalidName, JoinRefused, NameTaken, Revoked, UnknownNode
+from nodes.errors import (
+    InvalidLabels,
+    InvalidName,
+    JoinRefused,
+    NameTaken,
+    Quarantined,
+    Removed,
+    Revoked,
+    UnknownNode,
+)
 from nodes.models import JoinToken, Node, NodeCredential, NodeSession
 
 pytestmark = pytest.mark.django_db
@@ -66,6 +76,85 @@ def test_a_name_that_is_taken_is_refused_and_uses_nothing_up():
     assert sorted(JoinToken.objects.values_list("uses_left", flat=True)) == [4, 5]
 
 
+def test_who_asks_again_with_the_same_token_and_key_is_the_same_node():
+    once = token(uses=1)
+    node, lost = membership.enrol(once, "n", key="mine")
+    again, credential = membership.enrol(once, "N ", key="mine")
+    assert again == node
+    assert JoinToken.objects.get().uses_left == 0
+    assert membership.authenticate(credential) == node
+    assert membership.authenticate(lost) is None, "its answer reached nobody"
+
+
+def test_of_answers_under_way_any_may_be_the_one_that_arrives():
+    several = token(uses=2)
+    node, first = membership.enrol(several, "n", key="mine")
+    _, second = membership.enrol(several, "n", key="mine")
+    assert membership.authenticate(first) == node
+    assert membership.authenticate(second) is None
+    assert JoinToken.objects.get().uses_left == 1
+
+
+def test_answers_that_reached_nobody_do_not_pile_up():
+    several = token()
+    node, lost = membership.enrol(several, "n", key="mine")
+    NodeCredential.objects.update(created_at=Now() - timedelta(minutes=2))
+    _, credential = membership.enrol(several, "n", key="mine")
+    assert membership.authenticate(lost) is None
+    assert membership.authenticate(credential) == node
+    assert NodeCredential.objects.count() == 1
+
+
+def test_a_repeat_is_good_for_a_while_after_the_token_has_ended_but_not_when_it_is_revoked():
+    several = token()
+    node, _ = membership.enrol(several, "n", key="mine")
+    JoinToken.objects.update(expires_at=Now() - timedelta(hours=1))
+    assert membership.enrol(several, "n", key="mine")[0] == node
+    JoinToken.objects.update(expires_at=Now() - timedelta(hours=25))
+    with pytest.raises(JoinRefused):
+        membership.enrol(several, "n", key="mine")
+    JoinToken.objects.update(expires_at=Now() + timedelta(hours=1), revoked_at=Now())
+    with pytest.raises(JoinRefused):
+        membership.enrol(several, "n", key="mine")
+
+
+@pytest.mark.parametrize("key", ["", "another"])
+def test_a_name_is_taken_for_who_has_another_key_with_the_cure_that_helps(key):
+    several = token()
+    node, credential = membership.enrol(several, "n", key="mine" if key else "")
+    with pytest.raises(NameTaken) as refused:
+        membership.enrol(several, "n", key=key)
+    assert "`muster node remove n`" in refused.value.hint
+    assert membership.authenticate(credential) == node
+    assert JoinToken.objects.get().uses_left == 4
+
+
+def test_a_late_repeat_harms_no_node_that_has_its_credential():
+    several = token()
+    node, credential = membership.enrol(several, "n", key="mine")
+    assert membership.authenticate(credential) == node
+    with pytest.raises(NameTaken):
+        membership.enrol(several, "n", key="mine")
+    assert membership.authenticate(credential) == node
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_enrolment_that_is_asked_many_times_at_once_makes_one_node():
+    once = token(uses=1)
+
+    def join(_):
+        try:
+            return membership.enrol(once, "n", key="mine")
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(join, range(8)))
+    node = Node.objects.get()
+    assert {found for found, _ in answers} == {node}
+    assert membership.authenticate(answers[3][1]) == node
+
+
 @pytest.mark.parametrize(
     "labels",
     [{"": "x"}, {"a b": "x"}, {"a": "x" * 1025}, {"a": "\0"}, {f"k{i}": "" for i in range(257)}],
@@ -103,11 +192,53 @@ def test_a_rotated_credential_ends_the_old_one_when_it_is_first_used():
         membership.rotate(old)
 
 
+@pytest.mark.parametrize("arrives", [0, 1])
+def test_of_two_rotations_either_answer_may_be_the_one_that_arrives(arrives):
+    node, old = membership.enrol(token(), "n")
+    answers = [membership.rotate(old), membership.rotate(old)]
+    assert membership.authenticate(answers[arrives]) == node
+    assert membership.authenticate(answers[1 - arrives]) is None
+    assert membership.authenticate(answers[arrives]) == node
+
+
 def test_a_revoked_credential_is_good_for_nothing_and_fences_the_session():
     node, credential = membership.enrol(token(), "n")
     assert membership.revoke(node.pk) == 1
     assert membership.authenticate(credential) is None
     assert NodeSession.objects.get().epoch == 1
+
+
+def test_a_removed_node_frees_its_name_and_its_credential_is_told_so():
+    several = token()
+    node, credential = membership.enrol(several, "n", key="mine")
+    removed = membership.remove(node.pk, actor="ada")
+    assert removed.removed_at is not None
+    assert (Node.objects.count(), Node.every.get()) == (0, node)
+    for ask in (membership.authenticate, membership.rotate):
+        with pytest.raises(Removed, match="n was removed"):
+            ask(credential)
+    with pytest.raises(UnknownNode):
+        membership.approve(node.pk, actor="ada")
+    successor, its_own = membership.enrol(several, "n", key="mine")
+    assert successor != node
+    assert membership.authenticate(its_own) == successor
+
+
+def test_a_quarantined_node_is_released_not_approved():
+    node, _ = membership.enrol(token(), "n")
+    Node.objects.update(quarantined="two agents")
+    with pytest.raises(Quarantined) as refused:
+        membership.approve(node.pk, actor="ada")
+    assert "`muster node release n`" in refused.value.hint
+    released = membership.release(node.pk, actor="ada")
+    assert (released.quarantined, released.approval) == ("", "pending")
+
+
+def test_releasing_a_node_that_is_not_quarantined_leaves_its_session_alone():
+    node, _ = membership.enrol(token(), "n")
+    NodeSession.objects.update(ledger="l1", instance="i1", run=3)
+    membership.release(node.pk, actor="ada")
+    assert NodeSession.objects.values_list("ledger", "instance", "run").get() == ("l1", "i1", 3)
 
 
 @pytest.mark.parametrize("credential", ["", "nt_", "nt_x\0", "jt_something", "ü" * 10_000])

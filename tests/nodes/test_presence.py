@@ -9,8 +9,15 @@ import pytest
 from django.db import connection, connections, transaction
 
 from nodes import membership
-from nodes.errors import InvalidLabels, InvalidOffer, Quarantined, Revoked, Superseded
-from nodes.membership import Beat, Patience
+from nodes.errors import (
+    InvalidLabels,
+    InvalidOffer,
+    Quarantined,
+    Removed,
+    Revoked,
+    Superseded,
+)
+from nodes.membership import Beat, Patience, Silence
 from nodes.membership.silence import EARS, listen
 from nodes.models import Node, NodeHeartbeat, NodeSession
 from nodes.protocol.messages import Hello
@@ -42,8 +49,8 @@ def node(name="n", approval="approved", **columns):
     return made
 
 
-def greet(of, said=HELLO):
-    return membership.greet(of.pk, said, "web:1")
+def greet(of, said=HELLO, record=lambda *_: None):
+    return membership.greet(of.pk, said, "web:1", record=record)
 
 
 def was_heard(ago, of=None):
@@ -126,6 +133,35 @@ def test_when_the_holder_is_gone_another_may_take_its_place(other):
     greet(n)
     membership.leave(n.pk, 1)
     assert greet(n, other).epoch == 2
+
+
+def test_a_quarantine_is_recorded_once_in_its_transaction():
+    n, told = node(), []
+
+    def record(of, what, message):
+        assert connection.in_atomic_block
+        told.append((of, what, message))
+
+    greet(n)
+    for _ in range(2):
+        with pytest.raises(Quarantined, match=r"^The node n is quarantined: ") as refused:
+            greet(n, hello(instance="i2"), record)
+    assert told == [(n.pk, "quarantine", str(refused.value).removeprefix("The node ").rstrip("."))]
+    assert "`muster node release n`" in refused.value.hint
+
+
+def test_a_removed_node_is_told_so_and_heard_of_no_longer():
+    n = node()
+    greet(n)
+    membership.remove(n.pk, actor="ada")
+    with pytest.raises(Removed, match="n was removed"):
+        greet(n)
+    beat = membership.beat([Beat(n.pk, 1)])
+    assert (beat.removed, beat.fenced) == ({n.pk}, frozenset())
+    assert membership.fence([inbound(n, 1)]) == [Verdict.FENCED]
+    was_heard(3600)
+    attentive()
+    assert membership.detect_silence() == Silence((), ())
 
 
 def test_a_silent_holder_is_gone_even_if_nobody_has_said_so_yet():

@@ -58,6 +58,25 @@ def test_who_does_not_sign_in_gets_no_further_than_the_handshake():
     play(scene)
 
 
+def test_a_removed_node_gets_a_code_of_its_own_on_the_link_it_has_and_on_the_next():
+    node, credential = joined()
+
+    async def scene(world):
+        link, late = world.link(credential), world.link(credential)
+        await link.greet()
+        await late.open()
+        await look(lambda: membership.remove(node.pk, actor="ada"))
+        await link.say(Heartbeat(link.epoch, 0, ""))
+        assert await link.closed() == Close.REMOVED
+        await late.say(hello())
+        assert await late.closed() == Close.REMOVED
+        again = world.link(credential)
+        assert await again.open()
+        assert await again.closed() == Close.REMOVED
+
+    play(scene)
+
+
 def test_a_browser_is_no_node():
     _, credential = joined()
 
@@ -151,8 +170,10 @@ def test_a_quarantined_node_stays_out_whichever_copy_calls():
         await again.say(hello())
         assert await again.closed() == Close.REFUSED
 
-    play(scene)
-    assert "different state directories" in Node.objects.get(pk=node.pk).quarantined
+    above = play(scene)
+    why = Node.objects.get(pk=node.pk).quarantined
+    assert "different state directories" in why
+    assert above.recorded == [(node.pk, "quarantine", f"{node.name} is quarantined: {why}")]
 
 
 def test_an_older_copy_is_fenced_and_the_newer_stays():

@@ -115,7 +115,7 @@ def test_a_link_superseded_elsewhere_is_found_out_at_its_next_word():
     async def scene(world):
         link = world.link(credential)
         await link.greet()
-        await look(lambda: membership.greet(node.pk, hello(), "another web process"))
+        await look(lambda: membership.greet(node.pk, hello(), "another", record=print))
         await link.report()
         assert await link.closed() == Close.FENCED
 

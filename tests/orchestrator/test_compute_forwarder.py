@@ -10,7 +10,7 @@ from nodes.protocol import codec
 from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Orders, Report, Want
 from nodes.protocol.resources import Resources
 from nodes.upward import Inbound
-from orchestrator import reports
+from orchestrator import journal, reports
 from orchestrator.errors import InvalidSpec
 from orchestrator.lifecycle import Desired, Observed
 from orchestrator.models import BrokerTrigger, Event, Execution
@@ -168,8 +168,9 @@ def test_a_lost_execution_that_the_node_no_longer_holds_gives_back_its_resources
 def test_a_hello_of_a_session_that_was_replaced_meanwhile_loses_nothing():
     node, job = rows.node(), rows.job()
     running = rows.execution(job, node, observed=Observed.RUNNING)
-    late = membership.greet(node.pk, hello(), "web-1").epoch
-    membership.greet(node.pk, hello((running.pk, Holding.RUNNING)), "web-2")
+    record = journal.record_node
+    late = membership.greet(node.pk, hello(), "web-1", record=record).epoch
+    membership.greet(node.pk, hello((running.pk, Holding.RUNNING)), "web-2", record=record)
     with pytest.raises(Fenced):
         compute_forwarder.desired(node.pk, hello(), late)
     assert state(running) == ("running", "running")

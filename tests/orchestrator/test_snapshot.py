@@ -4,7 +4,7 @@ import pytest
 
 from nodes.models import Node
 from nodes.protocol.resources import Resources
-from orchestrator import broker, snapshot
+from orchestrator import broker, endpoint, snapshot
 from orchestrator.lifecycle import JobType, Observed, Trigger
 from orchestrator.models import Execution
 from tests import rows
@@ -74,3 +74,21 @@ def test_a_group_is_read_with_a_handful_of_queries(django_assert_max_num_queries
     with django_assert_max_num_queries(4):
         worlds = snapshot.worlds(leases, cluster)
     assert [len(world.executions) for world in worlds] == [1] * 25
+
+
+def test_a_removed_node_leaves_the_view_at_the_next_look():
+    gone, stays = rows.node(), rows.node()
+    view = snapshot.ClusterView()
+    assert set(view.refresh().ids) == {str(gone.pk), str(stays.pk)}
+    endpoint.remove_node(gone.pk, actor="user:ada")
+    assert view.refresh().ids == (str(stays.pk),)
+    assert view.refresh().ids == (str(stays.pk),)
+    assert snapshot.ClusterView().refresh().ids == (str(stays.pk),)
+
+
+def test_the_view_of_a_cluster_whose_last_node_was_removed_is_empty():
+    node = rows.node()
+    view = snapshot.ClusterView()
+    view.refresh()
+    endpoint.remove_node(node.pk, actor="user:ada")
+    assert view.refresh().ids == ()

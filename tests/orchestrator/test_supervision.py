@@ -22,9 +22,9 @@ def supervise(tmp_path):
     said = []
     supervisor = Supervisor(said.append, patience=0.5)
 
-    def start(script: str, name: str = "program") -> Program:
+    def start(script: str, name: str = "program", **more: int) -> Program:
         log = tmp_path / "log" / f"{name}.log"
-        supervisor.add(Program(name, (sys.executable, "-c", script), log, os.environ))
+        supervisor.add(Program(name, (sys.executable, "-c", script), log, os.environ, **more))
         return supervisor.programs[-1]
 
     start.supervisor = supervisor
@@ -74,6 +74,24 @@ def test_a_program_that_is_wrongly_configured_is_not_tried_again(supervise, even
 
     eventually(lambda: supervise.supervisor.programs[0].process.poll() is not None)
     assert given_up()
+
+
+def test_a_program_that_ends_for_good_is_not_started_again_and_the_others_go_on(
+    supervise, eventually
+):
+    supervise("print('the node was removed'); raise SystemExit(5)", final=5)
+    other = supervise(WAITS, "other")
+
+    def ended():
+        supervise.supervisor.tend()
+        return supervise.said
+
+    eventually(ended)
+    for _ in range(3):
+        supervise.supervisor.tend()
+    assert supervise.said == ["program ended for good:\n    the node was removed"]
+    assert other.process.poll() is None
+    assert supervise.supervisor.programs[0].due_at == float("inf")
 
 
 def test_stopping_ends_all_the_stubborn_one_too(supervise, eventually):

@@ -25,6 +25,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection
 
+from nodes.agent.main import REMOVED
 from orchestrator import postgres
 from orchestrator.demo import Demo
 from orchestrator.supervision import Backoff, Hopeless, Program, Supervisor
@@ -123,7 +124,7 @@ class Command(BaseCommand):
                 *("--cpu", str(1000 * (os.cpu_count() or 1))),
                 *("--memory", str(psutil.virtual_memory().total // count)),
             )
-            supervisor.add(Program(name, command, _log(name), environ))
+            supervisor.add(Program(name, command, _log(name), environ, final=REMOVED))
 
     def _demonstrate(self, here: str) -> Event:
         """Play the demonstration beside everything else, from when the cluster takes jobs."""
