@@ -27,11 +27,19 @@ class Api:
     def head(self, path: str, **headers: str) -> HttpResponse:
         return self.client.head(f"/api/v1/{path}", headers=self._with(headers))
 
-    def post(self, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str):
+    def post(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        raw: bytes | None = None,
+        method: str = "POST",
+        **headers: str,
+    ) -> HttpResponse:
         content = raw if raw is not None else (b"" if body is None else json.dumps(body).encode())
         kind = headers.pop("Content_Type", "application/json")
         return self.client.generic(
-            "POST", f"/api/v1/{path}", content, content_type=kind, headers=self._with(headers)
+            method, f"/api/v1/{path}", content, content_type=kind, headers=self._with(headers)
         )
 
     def _with(self, headers: dict[str, str]) -> dict[str, str]:

@@ -23,6 +23,8 @@ VERBS = {
     "jobs/{ref}/rerun": None,
     "nodes/{ref}/approve": None,
     "nodes/{ref}/reject": None,
+    "nodes/{ref}/release": None,
+    "nodes/{ref}": None,
     "nodes/{ref}/eligible": {"eligible": False},
     "nodes/{ref}/drain": {"drain": True},
     "nodes/join-tokens": {"uses": 3},
@@ -30,6 +32,9 @@ VERBS = {
     "queue/pause": {"reason": "repairs"},
     "queue/resume": None,
 }
+
+#: Of those that are not posted to.
+METHODS = {"nodes/{ref}": "DELETE"}
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def asked(api):
         if path == "nodes/enrol":
             body = {**body, "token": token}
         named = path.format(ref="shown" if path.startswith("jobs") else "machine")
-        return api.post(named, body, **headers)
+        return api.post(named, body, method=METHODS.get(path, "POST"), **headers)
 
     return post
 

@@ -20,7 +20,7 @@ from nodes.protocol import codec
 from nodes.protocol.messages import SUBPROTOCOL, Hello, Order, Report, Reports, Welcome
 from nodes.protocol.resources import Resources
 from nodes.upward import DesiredSet, NodeOrders, Upward, Verdict
-from orchestrator import reports
+from orchestrator import journal, reports
 from orchestrator.planners import compute_forwarder
 from orchestrator.planners.unsendable import cannot_send
 
@@ -135,6 +135,7 @@ class Orchestrator(Above):
             desired=compute_forwarder.desired,
             reconnect=reports.reconnect,
             cannot_send=cannot_send,
+            record=journal.record_node,
         )
 
 
