@@ -34,7 +34,7 @@ bench: $(STAMP) ## the benchmark table, into benchmarks/results/ (ARGS="…")
 	$(BIN)/python -m benchmarks $(ARGS)
 
 interleave: $(STAMP) ## every pair of verbs, one held before each of its statements (VERBS=stop,plan limits it)
-	INTERLEAVE=all $(BIN)/pytest -q -n 2 --junit-xml=var/interleave.xml tests/interleave $(ARGS)
+	INTERLEAVE=all $(BIN)/pytest -q -n 2 tests/interleave $(ARGS)
 
 chaos: $(STAMP) ## kill random processes for five minutes (ARGS="--minutes 30 --seed 7")
 	$(BIN)/python -m tests.chaos.long --minutes 5 $(ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from django.db import connection, connections
@@ -13,17 +14,37 @@ from django.db import connection, connections
 PATIENCE = 20.0
 
 
-class Held:
-    """Calls *function* in a thread; it waits before its statement number *at* until let go."""
+class Lane:
+    """A thread that makes calls one after the other, on one connection of its own."""
 
-    def __init__(self, function: Callable[[], object], at: int | None = None) -> None:
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="lane")
+
+    def submit(self, call: Callable[[], None]) -> Future[None]:
+        return self._threads.submit(call)
+
+    def close(self) -> None:
+        self.submit(connections.close_all)
+        self._threads.shutdown()
+
+
+class Held:
+    """Calls *function* in a thread; it waits before its statement number *at* until let go.
+
+    The thread is that of *lane*, or one of its own.
+    """
+
+    def __init__(
+        self, function: Callable[[], object], at: int | None = None, lane: Lane | None = None
+    ) -> None:
         self.error: Exception | None = None
         self._function, self._at, self._seen = function, at, 0
         self._changed = threading.Condition()
         self._is_held = self._is_free = self._is_over = False
         self._backend = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._lane = lane or Lane()
+        self._future = self._lane.submit(self._run)
+        self._is_alone = lane is None
 
     def is_held(self) -> bool:
         """Wait until it is held, or over; whether it is held."""
@@ -54,9 +75,9 @@ class Held:
     def finish(self) -> None:
         """Wait until it is over; raises when that takes too long."""
         self.let_go()
-        self._thread.join(PATIENCE)
-        if not self._is_over:
-            raise AssertionError(f"not over within {PATIENCE:g} s: {self._function}")
+        self._future.result(PATIENCE)
+        if self._is_alone:
+            self._lane.close()
 
     def _run(self) -> None:
         try:
@@ -70,7 +91,7 @@ class Held:
             with self._changed:
                 self._is_over = True
                 self._changed.notify_all()
-            connections.close_all()
+            connection.close_if_unusable_or_obsolete()
 
     def _hold(self, execute: Any, sql: Any, parameters: Any, many: bool, context: Any) -> Any:
         if self._seen == self._at:

@@ -17,8 +17,8 @@ from nodes.errors import MusterError
 from orchestrator import broker
 from tests.invariants import violations
 
-from .holding import Held
-from .scenes import SCENES, state
+from .holding import Held, Lane
+from .scenes import Stage, state
 from .verbs import VERBS
 
 
@@ -45,16 +45,17 @@ class Ending:
 
 @dataclass
 class Pair:
-    """One pair of verbs in one scene; ``runs`` counts the interleavings that were tried."""
+    """One pair of verbs in the scene of a stage; ``runs`` counts the interleavings tried."""
 
-    scene: str
+    stage: Stage
+    lanes: tuple[Lane, Lane]
     first: str
     second: str
     runs: int = 0
     found: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.first} held while {self.second}, {self.scene}"
+        return f"{self.first} held while {self.second}"
 
     def check(self) -> Pair:
         """Try every interleaving, and note what is wrong in ``found``."""
@@ -65,7 +66,7 @@ class Pair:
         return self
 
     def _in_order(self, *names: str) -> Ending:
-        scene, errors = SCENES[self.scene](), []
+        scene, errors = self.stage.scene(), []
         for name in names:
             try:
                 VERBS[name](scene)
@@ -76,12 +77,12 @@ class Pair:
     def _interleaved(self) -> Iterator[tuple[int, Ending]]:
         at = 0
         while True:
-            scene = SCENES[self.scene]()
-            first = Held(partial(VERBS[self.first], scene), at)
+            scene = self.stage.scene()
+            first = Held(partial(VERBS[self.first], scene), at, self.lanes[0])
             if not first.is_held():
                 first.finish()
                 return
-            second = Held(partial(VERBS[self.second], scene))
+            second = Held(partial(VERBS[self.second], scene), lane=self.lanes[1])
             with connection.cursor() as cursor:
                 second.is_over(cursor)
             first.finish()

@@ -11,7 +11,7 @@ from django.apps import apps
 from django.db import connection
 from django.db.models.functions import Now
 
-from nodes.models import Node, NodeHeartbeat
+from nodes.models import Listening, Node, NodeHeartbeat
 from orchestrator import broker, endpoint, snapshot
 from orchestrator.broker.leasing import MOST_DELIVERIES
 from orchestrator.lifecycle import Observed, Trigger
@@ -20,6 +20,9 @@ from orchestrator.planners import state_updater
 from orchestrator.planners.state_updater import Decision
 from orchestrator.scheduling.registry import scheduler_for
 from tests import rows
+
+#: Longer than a scene is tried: what is to happen later does not happen meanwhile.
+LONG = timedelta(hours=1)
 
 
 class Scene:
@@ -31,9 +34,13 @@ class Scene:
 
     def __init__(self, **job: Any) -> None:
         clear()
+        ClusterSetting.objects.create(pk=1)
         # Of equal nodes the id decides.
         self.node = rows.node(id=UUID(int=1), name="n1")
         self.other = rows.node(id=UUID(int=2), name="n2")
+        NodeHeartbeat.objects.update(seen_at=Now() + LONG)  # As long as it is tried, not silent.
+        for who in ("detector", "ears"):
+            Listening.objects.create(who=who, since=Now() - 2 * LONG, at=Now() + LONG)
         self.job = rows.job(**{"name": "j", "count": 2, "approval": "none", **job})
         self.execution: Execution | None = None
         self.decision: Decision | None = None
@@ -42,9 +49,9 @@ class Scene:
     def on(self, node: Node, **differing: Any) -> Execution:
         return rows.execution(self.job, node, **differing)
 
-    def lend(self, worker: str = "w1", **ask: Any) -> broker.Lease:
+    def lend(self, worker: str = "w1") -> broker.Lease:
         broker.enqueue(self.job.pk, Trigger.JOB_SUBMIT)
-        (lease,) = broker.lease(None, 1, worker, **ask)
+        (lease,) = broker.lease(None, 1, worker, LONG.total_seconds())
         self.leases.append(lease)
         return lease
 
@@ -92,7 +99,7 @@ def one_is_to_be_settled_and_one_placed() -> Scene:
 
 
 def a_lost_node_comes_back() -> Scene:
-    it = Scene(retry={"delay": "1s", "max_delay": "1s"})
+    it = Scene(retry={"delay": "1h", "max_delay": "1h"})
     it.execution = it.on(it.node, observed=Observed.RUNNING)
     for state in ("disconnected", "lost"):
         Node.objects.filter(pk=it.node.pk).update(connection=state)
@@ -106,7 +113,7 @@ def a_silent_node_has_work() -> Scene:
     it = Scene()
     it.execution = it.on(it.node, observed=Observed.RUNNING)
     Node.objects.filter(pk=it.node.pk).update(connection="disconnected")
-    NodeHeartbeat.objects.filter(node=it.node).update(seen_at=Now() - timedelta(hours=1))
+    NodeHeartbeat.objects.filter(node=it.node).update(seen_at=Now() - LONG)
     it.plan()
     return it
 
@@ -194,20 +201,49 @@ SCENES: dict[str, Callable[[], Scene]] = {
 }
 
 
+class Stage:
+    """A scene, and its rows as they were when it was made, as often as they are asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._scene = SCENES[name]()
+        _execute(
+            "DROP SCHEMA IF EXISTS saved CASCADE",
+            "CREATE SCHEMA saved",
+            *(f"CREATE TABLE saved.{table} AS TABLE public.{table}" for table in _tables()),
+        )
+
+    def scene(self) -> Scene:
+        """The scene, with everything in the database as it was."""
+        clear()
+        _execute(
+            "SET session_replication_role = replica",
+            *(f"INSERT INTO {table} SELECT * FROM saved.{table}" for table in _tables()),
+            "SET session_replication_role = DEFAULT",
+        )
+        return self._scene
+
+
 def clear() -> None:
     """Empty every table of ours."""
+    _execute(
+        "SET session_replication_role = replica",
+        *(f"DELETE FROM {table}" for table in _tables()),
+        "SET session_replication_role = DEFAULT",
+    )
+
+
+def _tables() -> list[str]:
+    return [
+        model._meta.db_table
+        for app in ("nodes", "orchestrator")
+        for model in apps.get_app_config(app).get_models()
+        if model._meta.managed
+    ]
+
+
+def _execute(*statements: str) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SET session_replication_role = replica; "
-            + "; ".join(
-                f"DELETE FROM {model._meta.db_table}"
-                for app in ("nodes", "orchestrator")
-                for model in apps.get_app_config(app).get_models()
-                if model is not ClusterSetting and model._meta.managed
-            )
-            + "; SET session_replication_role = DEFAULT"
-        )
-    ClusterSetting.objects.update(scheduling_paused=False)
+        cursor.execute("; ".join(statements))
 
 
 #: What there is after two verbs, without what each run has of its own (ids, times), and without

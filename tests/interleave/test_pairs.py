@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from .holding import Lane
 from .pairs import Pair
-from .scenes import SCENES
+from .scenes import SCENES, Stage
 from .verbs import VERBS
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -27,10 +28,19 @@ SECONDS = 5.0
 CASES = list(itertools.product(SCENES, ["any verb"] if IS_SAMPLE else NAMES))
 
 
+@pytest.fixture(scope="module")
+def lanes():
+    both = Lane(), Lane()
+    yield both
+    for lane in both:
+        lane.close()
+
+
 @pytest.mark.parametrize(("scene", "held"), CASES)
-def test_two_verbs_that_meet_end_as_one_after_the_other(scene, held, record_property):
+def test_two_verbs_that_meet_end_as_one_after_the_other(scene, held, lanes, record_property):
     firsts = [held] if held in NAMES else NAMES
-    pairs = [Pair(scene, first, second) for first in firsts for second in NAMES]
+    stage = Stage(scene)
+    pairs = [Pair(stage, lanes, first, second) for first in firsts for second in NAMES]
     if IS_SAMPLE:
         random.Random(f"{SEED} {scene}").shuffle(pairs)
     end = time.monotonic() + (SECONDS if IS_SAMPLE else math.inf)
