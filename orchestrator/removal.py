@@ -12,9 +12,9 @@ from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
 from nodes.protocol.resources import Resources
 
-from . import journal
+from . import broker, journal
 from .errors import NodeInUse
-from .lifecycle import OBSERVED
+from .lifecycle import OBSERVED, Trigger
 from .models import Execution
 from .transitions import give_up, lock_executions, lock_nodes, release
 
@@ -48,6 +48,8 @@ def remove_node(node_id: UUID, *, actor: str) -> Node:
         if holding:
             raise NodeInUse(name=node.name, what=_named(holding))
         give_up(sorted(dead))
+        # Their jobs may have waited for the node to come back.
+        broker.enqueue({locked[key].job for key in dead}, Trigger.NODE_LOST)
         release({node_id: sum((locked[key].resources for key in dead), Resources())})
         node = membership.remove(node_id, actor=actor)
         sentence = f"{journal.who(actor)} removes {node.name}"

@@ -9,7 +9,7 @@ from nodes.models import Node, NodeSession
 from orchestrator import broker, drivers, endpoint, housekeeping
 from orchestrator.errors import NodeInUse, NotFound
 from orchestrator.lifecycle import JobType, Observed, Writer
-from orchestrator.models import Event, Execution
+from orchestrator.models import BrokerTrigger, Event, Execution
 from orchestrator.transitions import lock_nodes
 from tests import rows
 
@@ -76,6 +76,16 @@ def test_what_was_lost_with_its_machine_does_not_keep_a_node():
     lost.refresh_from_db()
     assert (lost.reserved, lost.observed) == (False, "lost")
     assert (removed.allocated_cpu, removed.allocated_memory) == (0, 0)
+
+
+def test_a_job_that_waits_for_the_node_to_return_is_told_that_it_will_not():
+    node, job = rows.node(), rows.job(on_lost="wait")
+    rows.execution(job, node, observed=Observed.LOST)
+    for state in ("disconnected", "lost"):
+        Node.objects.update(connection=state)
+    remove(node)
+    asked = BrokerTrigger.objects.filter(node_id=None).values_list("job_id", "trigger")
+    assert list(asked) == [(job.pk, "node-lost")]
 
 
 def test_what_a_plan_places_while_the_node_is_being_removed_keeps_it(eventually):
