@@ -85,7 +85,7 @@ _PROMOTE = f"""
         not_before = NULL, not_before_trigger = '', dead_letter = NULL,
         blocked_on = NULL, blocked_class = '',
         want = r.want + CASE WHEN r.want > r.done THEN 0 ELSE 1 END,
-        ready_since = CASE WHEN r.want > r.done THEN r.ready_since ELSE clock_timestamp() END,
+        ready_since = r.not_before,
         triggers = CASE WHEN r.want > r.done THEN r.triggers
                    ELSE {merged("r.triggers", "jsonb_build_object(r.not_before_trigger, 1)")} END
     FROM due WHERE r.job_id = due.job_id

@@ -6,6 +6,7 @@ import pytest
 from django.db.models.functions import Now
 
 from orchestrator import broker
+from orchestrator.broker.leasing import MOST_DELIVERIES
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, BrokerTrigger, Evaluation
 from tests import rows
@@ -42,6 +43,20 @@ def test_what_has_become_due_waits_from_then_on(queue):
     assert is_a_minute(broker.stats().oldest)
     assert queue.one().job == job.pk
     assert broker.stats().oldest == 0
+
+
+@pytest.mark.parametrize("deliveries", [2, MOST_DELIVERIES])
+def test_what_had_to_wait_before_it_is_tried_again_is_not_stalled(queue, deliveries):
+    """Back-off and dead letters: their moment counts, folded or not, not when they were asked."""
+    queue.job()
+    for _ in range(deliveries):
+        BrokerRow.objects.update(not_before=None)
+        broker.nack(queue.one(), "it failed")
+    Evaluation.objects.update(leased_at=Now() - 2 * MINUTE)
+    BrokerRow.objects.update(ready_since=Now() - 3 * MINUTE, not_before=Now() - MINUTE)
+    assert is_a_minute(broker.stalled_for())
+    broker.fold()
+    assert is_a_minute(broker.stalled_for())
 
 
 def test_what_is_not_due_yet_or_being_looked_at_or_gone_does_not_wait(queue):
