@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db import Error, connection, transaction
 
 from nodes.hints import Hint, after_commit
+from nodes.locks import Lock, lock_rows
 
 from .folding import fold, merged
 
@@ -151,17 +152,12 @@ def hold(leases: Iterable[Lease]) -> set[Lease]:
     that nobody took over may still commit, one that was taken over cannot.
     """
     asked = {one.job: one for one in leases}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT job_id, token, worker, leased_want IS NOT NULL FROM orchestrator_brokerrow"
-            " WHERE job_id = ANY (%s) ORDER BY job_id FOR UPDATE",
-            [list(asked)],
-        )
-        return {
-            asked[job]
-            for job, token, worker, is_leased in cursor.fetchall()
-            if is_leased and (token, worker) == (asked[job].token, asked[job].worker)
-        }
+    columns = "job_id, token, worker, leased_want IS NOT NULL"
+    return {
+        asked[job]
+        for job, token, worker, is_leased in lock_rows(Lock.QUEUE, asked, columns)
+        if is_leased and (token, worker) == (asked[job].token, asked[job].worker)
+    }
 
 
 def nack(one: Lease, error: str) -> bool:
