@@ -175,7 +175,7 @@ class _Batch:
         self.told: dict[UUID, int] = {}
         self.gone: list[LockedExecution] = []
         self.outputs: list[ExecutionOutput] = []
-        self.late: list[tuple[LockedExecution, Report]] = []
+        self.late: list[tuple[LockedExecution, Observed, Report]] = []
         self.unapproved: list[LockedExecution] = []
         self.foreign: dict[UUID, set[str]] = {}
 
@@ -258,7 +258,7 @@ class _Batch:
             self.gone.append(execution)
         elif state in _SAYS[report.happened] or (state is Observed.LOST and not execution.reserved):
             return  # It was said before, and the acknowledgement lost.
-        self.late.append((execution, report))
+        self.late.append((execution, state, report))
 
     def _refuse(self, execution: LockedExecution, report: Report, name: str) -> None:
         """End what its node began without an approval; its resources go when it has stopped."""
@@ -333,12 +333,12 @@ class _Batch:
             journal.fact(
                 "execution",
                 "late-report",
-                f"a late report ({report.happened}) of an execution that is {execution.observed}",
+                f"a late report ({report.happened}) of an execution that is {state}",
                 job=execution.job,
                 execution=execution.id,
                 node=execution.node,
             )
-            for execution, report in self.late[:100]
+            for execution, state, report in self.late[:100]
         )
         journal.record(
             journal.fact(

@@ -173,6 +173,14 @@ def test_every_end_that_comes_late_gives_the_resources_back_once(ends):
     assert (state(asked)[1], asked.reserved, allocated(node)) == ("lost", False, 0)
 
 
+def test_a_late_report_says_what_the_execution_was_by_then():
+    node, job = rows.node(), rows.job()
+    running = rows.execution(job, node, observed=Observed.RUNNING)
+    reports.receive([frame(node, (running, Happened.COMPLETE), (running, Happened.FAIL))])
+    [event] = Event.objects.filter(what="late-report")
+    assert event.message == "a late report (fail) of an execution that is completed"
+
+
 def test_many_nodes_at_once_are_written_with_a_bounded_number_of_queries(
     django_assert_max_num_queries,
 ):
