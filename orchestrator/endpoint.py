@@ -175,9 +175,16 @@ def set_draining(node_id: UUID, draining: bool, *, actor: str) -> Node:
 
 
 def release_node(node_id: UUID, *, actor: str) -> Node:
-    """End the quarantine of a node that two agents seemed to be; it may connect again."""
+    """End the quarantine of a node that two agents seemed to be; it may connect again.
+
+    Releasing one that is not quarantined changes nothing.
+    """
     with transaction.atomic():
+        lock_rows(Lock.SESSIONS, [node_id], "epoch")  # Changed below; its lock comes first.
+        before = lock_rows(Lock.NODES, [node_id], "quarantined")
         node = membership.release(node_id, actor=actor)
+        if before == [("",)]:
+            return node
         sentence = f"{journal.who(actor)} ends the quarantine of"
         return _changed(node, "release", sentence, actor)
 

@@ -43,6 +43,13 @@ def test_a_verb_about_a_node_that_is_cut_short_anywhere_changes_nothing(verb, cu
     assert as_it_is(node) != before
 
 
+def test_a_quarantine_is_ended_once_however_often_the_node_is_released():
+    node = rows.node(name="n", quarantined="copied")
+    for _ in range(2):
+        assert not endpoint.release_node(node.pk, actor="user:a").quarantined
+    assert [it.message for it in Event.objects.all()] == ["a ends the quarantine of n"]
+
+
 def test_what_a_plan_puts_on_a_node_while_it_is_rejected_is_lost_too():
     node, job = rows.node(), rows.job(approval="none")
     broker.enqueue(job.pk, Trigger.JOB_SUBMIT)
