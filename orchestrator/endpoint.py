@@ -26,7 +26,7 @@ from .errors import AlreadyThere, Ambiguous, Conflict, NotFound
 from .lifecycle import ENDED, JOB, JobState, Trigger
 from .models import ClusterSetting, Execution, Job, JobVersion
 from .removal import remove_node
-from .reports import lock_whole_node, lose, lose_locked, lose_silent, receive, reconnect
+from .reports import lock_whole_node, lose_locked, lose_silent, receive, reconnect
 
 __all__ = [
     "Submitted",
@@ -34,7 +34,6 @@ __all__ = [
     "find_execution",
     "find_job",
     "find_node",
-    "lose",
     "lose_silent",
     "receive",
     "reconnect",

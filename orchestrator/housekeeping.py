@@ -28,10 +28,15 @@ def tick() -> None:
 
 def notice_silence() -> None:
     """Nodes not heard of are disconnected, then lost; what ran on a lost one is lost too."""
+    mark_silent()
+    endpoint.lose_silent()
+
+
+def mark_silent() -> None:
+    """Nodes not heard of are disconnected, then lost, and the journal says so."""
     with transaction.atomic():
         silence = membership.detect_silence()
         _record(silence.disconnected, silence.lost)
-    endpoint.lose_silent()
 
 
 def _record(disconnected: Sequence[UUID], lost: Sequence[UUID]) -> None:

@@ -67,19 +67,11 @@ def receive(batch: Sequence[Inbound], /) -> Sequence[Verdict]:
     return verdicts
 
 
-def lose(nodes: Iterable[UUID], *, reason: str) -> int:
-    """Write that the live executions of these nodes are lost; how many.
-
-    They keep their reservation: it goes back when the node returns and reports them gone.
-    """
-    with transaction.atomic():
-        return lose_locked(lock_executions(live_on(nodes)).values(), reason=reason)
-
-
 def lose_silent() -> int:
-    """Write that what is live on lost nodes is lost, as ``lose`` does; how many.
+    """Write that what is live on lost nodes is lost; how many.
 
-    It asks the rows, so whoever marked a node as lost may have died right after.
+    It keeps its reservation: that goes back when the node returns and reports it gone.  The rows
+    are asked, so whoever marked a node as lost may have died right after.
     """
     lost = Node.objects.filter(connection=Connection.LOST)
     given_up = set(_live().filter(node__in=lost).values_list("node_id", flat=True).distinct())

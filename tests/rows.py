@@ -12,6 +12,7 @@ from nodes.models import Node, NodeHeartbeat, NodeSession
 from orchestrator import spec
 from orchestrator.lifecycle import OBSERVED, Desired, Observed, Writer, path
 from orchestrator.models import Execution, Job, JobVersion
+from orchestrator.reports import lose_silent
 from orchestrator.transitions import Observation, Wish, desire, lock_executions, observe
 
 _numbers = itertools.count(1)
@@ -137,6 +138,13 @@ def wish(row: Execution, after: Desired) -> None:
     Node.objects.filter(pk=on.pk).update(order_rev=on.order_rev + 1)
     desire([Wish(row.pk, Desired(row.desired), after, on.order_rev + 1, "test")])
     row.refresh_from_db()
+
+
+def lose(of: Node) -> None:
+    """Give up node *of*, and what is live there."""
+    for state in ("disconnected", "lost"):
+        Node.objects.filter(pk=of.pk).update(connection=state)
+    lose_silent()
 
 
 def _way(start: Observed, to: Observed) -> tuple[str, ...]:

@@ -101,10 +101,8 @@ def one_is_to_be_settled_and_one_placed() -> Scene:
 def a_lost_node_comes_back() -> Scene:
     it = Scene(retry={"delay": "1h", "max_delay": "1h"})
     it.execution = it.on(it.node, observed=Observed.RUNNING)
-    for state in ("disconnected", "lost"):
-        Node.objects.filter(pk=it.node.pk).update(connection=state)
     it.on(it.other, slot=1, observed=Observed.RUNNING)
-    endpoint.lose_silent()
+    rows.lose(it.node)
     assert it.plan().plan.settle
     return it
 
@@ -114,6 +112,16 @@ def a_silent_node_has_work() -> Scene:
     it.execution = it.on(it.node, observed=Observed.RUNNING)
     Node.objects.filter(pk=it.node.pk).update(connection="disconnected")
     NodeHeartbeat.objects.filter(node=it.node).update(seen_at=Now() - LONG)
+    it.plan()
+    return it
+
+
+def a_node_is_lost_and_its_work_not_yet() -> Scene:
+    """Whoever marked it has died right after."""
+    it = Scene()
+    it.execution = it.on(it.node, observed=Observed.RUNNING)
+    for state in ("disconnected", "lost"):
+        Node.objects.filter(pk=it.node.pk).update(connection=state)
     it.plan()
     return it
 
@@ -172,10 +180,12 @@ def a_job_is_being_stopped() -> Scene:
     return it
 
 
-def a_dead_letter_and_a_pending_node() -> Scene:
+def a_dead_letter_and_nodes_to_be_judged() -> Scene:
+    """One is pending, the other in quarantine."""
     it = Scene(count=1, approval="bid")
     it.other = rows.node(name="n3", approval="pending")
     it.execution = it.on(it.node, observed=Observed.ASK_FOR_BID)
+    Node.objects.filter(pk=it.node.pk).update(quarantined="copied", connection="disconnected")
     lease = it.lend()
     BrokerRow.objects.update(deliveries=MOST_DELIVERIES)
     broker.nack(lease, "poison")
@@ -191,12 +201,13 @@ SCENES: dict[str, Callable[[], Scene]] = {
         one_is_to_be_settled_and_one_placed,
         a_lost_node_comes_back,
         a_silent_node_has_work,
+        a_node_is_lost_and_its_work_not_yet,
         a_lease_was_taken_over,
         a_lease_has_ended,
         a_full_cluster,
         an_ended_job_is_run_again,
         a_job_is_being_stopped,
-        a_dead_letter_and_a_pending_node,
+        a_dead_letter_and_nodes_to_be_judged,
     )
 }
 

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from nodes.errors import Quarantined
+
 from .holding import Lane
 from .pairs import Pair
 from .scenes import SCENES, Stage
@@ -57,3 +59,18 @@ def test_two_verbs_that_meet_end_as_one_after_the_other(scene, held, lanes, reco
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_scene_can_be_made(scene):
     assert SCENES[scene]().leases
+
+
+def test_time_finds_the_silent_node_and_what_ran_there():
+    it = SCENES["a_silent_node_has_work"]()
+    VERBS["mark-silent"](it)
+    VERBS["lose-silent"](it)
+    it.execution.refresh_from_db()
+    assert it.execution.observed == "lost"
+
+
+def test_a_copy_of_a_node_that_is_alive_is_found_out():
+    it = SCENES["one_of_two_runs"]()
+    VERBS["greet"](it)
+    with pytest.raises(Quarantined):
+        VERBS["greet-copy"](it)

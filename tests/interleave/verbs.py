@@ -82,7 +82,7 @@ VERBS: dict[str, Verb] = {
     "orders": lambda it: compute_forwarder.orders({it.node.pk: 0, it.other.pk: 0}),
     "greet": lambda it: membership.greet(it.node.pk, hello(), "web-2", record=journal.record_node),
     "greet-copy": lambda it: membership.greet(
-        it.node.pk, hello(instance="copy", run=0), "web-2", record=journal.record_node
+        it.node.pk, hello(instance="copy"), "web-2", record=journal.record_node
     ),
     "desired": lambda it: compute_forwarder.desired(it.node.pk, hello(), 1),
     "desired-holding": lambda it: compute_forwarder.desired(it.node.pk, holding(it), 1),
@@ -91,12 +91,12 @@ VERBS: dict[str, Verb] = {
     ),
     "reconnect": lambda it: endpoint.reconnect({it.node.pk: 1, it.other.pk: 1}),
     "leave": lambda it: membership.leave(it.node.pk, 1),
-    "lose": lambda it: endpoint.lose([it.node.pk], reason="gone"),
     "approve": lambda it: endpoint.approve_node(it.other.pk, actor="user:a"),
     "reject": lambda it: endpoint.reject_node(it.node.pk, actor="user:a"),
     "ineligible": lambda it: endpoint.set_eligible(it.node.pk, False, actor="user:a"),
     "drain": lambda it: endpoint.set_draining(it.node.pk, True, actor="user:a"),
     "release": lambda it: endpoint.release_node(it.node.pk, actor="user:a"),
     "remove": lambda it: endpoint.remove_node(it.node.pk, actor="user:a"),
-    "tick": lambda it: housekeeping.tick(),
+    "mark-silent": lambda it: housekeeping.mark_silent(),
+    "lose-silent": lambda it: endpoint.lose_silent(),
 }

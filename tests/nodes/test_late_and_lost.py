@@ -311,7 +311,7 @@ def test_orders_whose_taking_was_never_heard_are_proven_by_the_next_hello(want):
 
 def test_the_end_of_a_lost_execution_is_written_down_once_however_often_it_is_said():
     it = scene(Observed.RUNNING)
-    reports.lose([it.node.pk], reason="silent")
+    rows.lose(it.node)
     reports.receive([it.frame(it.greet(), said=[Happened.COMPLETE])])
     once = facts(sessions=False)
     assert [event["what"] for event in once["events"]] == ["late-report"]

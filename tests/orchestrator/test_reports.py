@@ -154,7 +154,7 @@ def test_the_last_output_is_kept_with_the_end():
 def test_a_lost_node_keeps_its_reservation_until_it_reports_the_execution_gone():
     node, job = rows.node(), rows.job()
     running = rows.execution(job, node, observed=Observed.RUNNING, cpu=500)
-    assert reports.lose([node.pk], reason="silent") == 1
+    rows.lose(node)
     assert (state(running), allocated(node)) == (("stopped", "lost"), 500)
     assert triggers(job) == ["node-lost"]
     reports.receive([frame(node, (running, Happened.COMPLETE))])
@@ -168,7 +168,7 @@ def test_a_lost_node_keeps_its_reservation_until_it_reports_the_execution_gone()
 def test_every_end_that_comes_late_gives_the_resources_back_once(ends):
     node, job = rows.node(), rows.job()
     asked = rows.execution(job, node, observed=Observed.ASK_FOR_BID, cpu=500)
-    reports.lose([node.pk], reason="silent")
+    rows.lose(node)
     reports.receive([frame(node, (asked, ends), (asked, ends))])
     assert (state(asked)[1], asked.reserved, allocated(node)) == ("lost", False, 0)
 
