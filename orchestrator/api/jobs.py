@@ -232,8 +232,7 @@ def _seen(request: HttpRequest, ref: str) -> Job:
 
 def _as_stored(changed: Job) -> HttpResponse:
     """Read again: the database has raised its revision."""
-    job = Job.objects.get(pk=changed.pk)
-    return tagged(answer(shapes.job(job)), intent(job))
+    return answer(shapes.job(Job.objects.get(pk=changed.pk)))
 
 
 def _parse_all(texts: list[msgspec.Raw]) -> list[spec.JobSpec]:

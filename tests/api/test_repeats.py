@@ -74,6 +74,7 @@ def test_a_repeat_changes_nothing_and_gets_the_first_answer(asked, path):
     assert (again.status_code, again.json()) == (first.status_code, first.json())
     assert again["Idempotency-Replayed"] == "true"
     assert again["Cache-Control"] == first["Cache-Control"]
+    assert again.get("ETag") == first.get("ETag")
     assert (Event.objects.count(), JoinToken.objects.count()) == (events, tokens)
     assert Node.objects.count() == nodes
 
