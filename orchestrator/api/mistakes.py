@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from orchestrator.spec.reading import noting_repeats
+
 Mistake = dict[str, str]
 
 
@@ -134,16 +136,8 @@ def _beyond(path: str, value: str, length: str | None, which: str, limit: str) -
 
 def _decoded(body: bytes | str, twice: dict[int, list[str]]) -> object:
     """*body* as values; what is repeated in an object comes into *twice*, by its identity."""
-
-    def collect(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        made = dict(pairs)
-        if len(made) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice[id(made)] = sorted({key for key in keys if keys.count(key) > 1})
-        return made
-
     # Numbers of any length: whoever reads them judges them.
-    return json.loads(body, object_pairs_hook=collect, parse_int=_number)
+    return json.loads(body, object_pairs_hook=noting_repeats(twice), parse_int=_number)
 
 
 def _number(digits: str) -> int | str:
