@@ -29,6 +29,7 @@ from nodes.watches import NotConnected, SessionEnded, TooManyWatches
 from orchestrator.health import trouble_behind
 from orchestrator.lifecycle import ENDED, OBSERVED, Observed
 from orchestrator.models import Execution, ExecutionOutput, Job
+from orchestrator.scheduling.wording import counted
 
 from . import references
 from .callers import READ
@@ -193,7 +194,7 @@ async def _of_execution(
                 yield Piece(key, b"", at)
             async for start, data in _live(row, reading, at, lines):
                 if at >= 0 and start > at:
-                    gap = lines.note(f"{start - at} bytes are not kept any longer")
+                    gap = lines.note(f"{counted(start - at, 'byte')} not kept any longer")
                     yield Piece(key, gap, start)
                 at = start + len(data)
                 yield Piece(key, lines.pass_on(data), at)
@@ -263,9 +264,9 @@ async def _kept(row: Execution, reading: Reading, at: int, lines: _Lines) -> tup
     if at < 0:
         return lines.pass_on(text[at:]), size
     kept_from = max(0, size - len(text))
-    gap = (
-        lines.note(f"{kept_from - at} bytes are on a node that is away") if kept_from > at else b""
-    )
+    gap = b""
+    if kept_from > at:
+        gap = lines.note(f"{counted(kept_from - at, 'byte')} on a node that is away")
     return gap + lines.pass_on(text[max(0, at - kept_from) :]), size
 
 

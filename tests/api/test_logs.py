@@ -89,7 +89,7 @@ def test_missing_bytes_are_named_where_they_are_missing(reader):
         await send(link, watch, 100, b"late")
         await end(link, watch, "the rest cannot be read")
         assert await text == (
-            "[muster: 100 bytes are not kept any longer]\nlate\n[muster: the rest cannot be read]\n"
+            "[muster: 100 bytes not kept any longer]\nlate\n[muster: the rest cannot be read]\n"
         )
 
     play(scene)
@@ -187,8 +187,9 @@ def test_who_follows_goes_on_where_the_link_broke(reader):
 @pytest.mark.parametrize(
     ("query", "text"),
     [
-        ("", "[muster: 92 bytes are on a node that is away]\nthe end\n"),
-        ("offset=50", "[muster: 42 bytes are on a node that is away]\nthe end\n"),
+        ("", "[muster: 92 bytes on a node that is away]\nthe end\n"),
+        ("offset=50", "[muster: 42 bytes on a node that is away]\nthe end\n"),
+        ("offset=91", "[muster: 1 byte on a node that is away]\nthe end\n"),
         ("offset=96", "end\n"),
         ("offset=200", ""),
         ("tail=4", "end\n"),
