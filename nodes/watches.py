@@ -18,6 +18,10 @@ class NotConnected(Exception):
     """The node has no session with this process, so its logs cannot be followed from here."""
 
 
+class SessionEnded(NotConnected):
+    """The node was there, and its session ended while its logs were followed."""
+
+
 class TooManyWatches(Exception):
     """The logs of this node are watched by as many readers as it serves at once."""
 
@@ -39,7 +43,7 @@ class Watches:
     ) -> AsyncIterator[LogChunk | LogEnd]:
         """The stream's bytes from *offset* on; the last item is a LogEnd, with the reason if any.
 
-        The node sends at most CREDIT bytes ahead of the reader.  Raises NotConnected when the
+        The node sends at most CREDIT bytes ahead of the reader.  Raises SessionEnded when the
         session ends first, TooManyWatches when there are MOST already.
         """
         if self._is_over:
@@ -58,7 +62,7 @@ class Watches:
                 if granted := reader.consumed(len(item.data)):
                     more = Watch(self._epoch, name, execution, stream, offset, granted, follow)
                     await self._say(more)
-            raise NotConnected
+            raise SessionEnded
         finally:
             del self._open[name]
             if not reader.has_ended:

@@ -69,6 +69,11 @@ TOO_SLOW = Trouble(
 LOCKED = Trouble(
     "busy", "The database did not answer in time: somebody else holds what is needed.", "Try again."
 )
+OVERDUE = Trouble(
+    "busy",
+    "The database has undone a change that was not finished in time.",
+    "Try again.",
+)
 COLLISION = Trouble("busy", "Two changes of the same thing got in each other's way.", "Try again.")
 
 _BY_STATE: dict[str, Trouble] = {
@@ -80,6 +85,8 @@ _BY_STATE: dict[str, Trouble] = {
     "57P03": STARTING,
     "57014": TOO_SLOW,
     "55P03": LOCKED,
+    "25P03": OVERDUE,  # idle_in_transaction_session_timeout
+    "25P04": OVERDUE,  # transaction_timeout
     "40001": COLLISION,
     "40P01": COLLISION,
     "28000": REFUSED,

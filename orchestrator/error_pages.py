@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import cast
 
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
 from orchestrator.api import problems
-from orchestrator.api.application import framed
+from orchestrator.api.application import refuse
 from orchestrator.database_errors import Trouble
 from orchestrator.health import trouble_behind
 
@@ -31,8 +30,7 @@ def unavailable(request: HttpRequest, trouble: Trouble) -> HttpResponse:
     A page looks again by itself; one that is open shows the sentence as its banner.
     """
     if request.path.startswith("/api/"):
-        view = framed(lambda asked: problems.respond(asked, problems.unavailable(trouble)))
-        return cast("HttpResponse", view(request))
+        return refuse(request, problems.unavailable(trouble))
     shown: dict[str, object] = {"trouble": trouble}
     if "regions" in request.GET:
         answer = HttpResponse(render_to_string("parts/trouble.html", shown), status=503)

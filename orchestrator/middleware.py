@@ -9,7 +9,8 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import sync_only_middleware
 
-from orchestrator.api import problems
+from orchestrator.api.application import refuse
+from orchestrator.api.problems import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,5 @@ def _unknown_host(request: HttpRequest) -> HttpResponse:
     hint = "If it should, add the host to MUSTER_HOSTS in the environment of the web process."
     logger.warning("%s %s", detail, hint)
     if request.path.startswith("/api/"):
-        problem = problems.Problem(400, "unknown-host", detail, hint=hint)
-        return problems.respond(request, problem)
+        return refuse(request, Problem(400, "unknown-host", detail, hint=hint))
     return HttpResponse(f"{detail}\n{hint}\n", status=400, content_type="text/plain; charset=utf-8")

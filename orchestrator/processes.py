@@ -58,6 +58,14 @@ def start(
     )
 
 
+def last_printed(log: Path, since: int, most: int = 10_000) -> str:
+    """The end of what was printed into *log* after byte *since*; nothing if it is not there."""
+    with suppress(FileNotFoundError), log.open("rb") as file:
+        file.seek(max(since, log.stat().st_size - most))
+        return file.read().decode(errors="replace")
+    return ""
+
+
 def _ending_with(parent: int, by: signal.Signals) -> Callable[[], None]:
     return lambda: die_with(parent, by)
 

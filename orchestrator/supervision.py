@@ -53,7 +53,7 @@ class Program:
 
     def last_lines(self) -> str:
         """Give the last lines that it printed since it was started, indented."""
-        printed = self.log.read_bytes()[self.log_offset :].decode(errors="replace")
+        printed = processes.last_printed(self.log, self.log_offset)
         return "".join(f"\n    {line}" for line in printed.splitlines()[-LAST_LINES:])
 
 

@@ -14,7 +14,7 @@ from orchestrator.lifecycle import OBSERVED
 from . import states
 from .lifeline import NAMES, letter
 from .states import Shown
-from .words import amounts, capitalised, duration, person
+from .words import amounts, capitalised, counted, duration, person
 
 if TYPE_CHECKING:
     from orchestrator.models import Execution, ExecutionHistory, ExecutionOutput
@@ -208,7 +208,11 @@ def outputs(output: ExecutionOutput | None) -> list[Output]:
 
 def _how_much(text: str, size: int) -> str:
     kept = len(text.encode())
-    return f"the last {kept:,} of {size:,} bytes" if size > kept else f"all of it, {kept:,} bytes"
+    return (
+        f"the last {kept:,} of {size:,} bytes"
+        if size > kept
+        else f"all of it, {counted(size, 'byte')}"
+    )
 
 
 def _line(execution: Execution, now: datetime, longest: float) -> ExecutionLine:

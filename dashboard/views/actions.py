@@ -17,6 +17,7 @@ from django.views.decorators.http import require_POST
 from dashboard.rendering import MAY
 from nodes.errors import MusterError
 from nodes.models import Node
+from orchestrator.lifecycle import ENDED
 from orchestrator.models import Job
 
 Verb = Callable[..., str]
@@ -60,7 +61,9 @@ def stop(request: HttpRequest, pk: UUID) -> str:
     from orchestrator import endpoint
 
     job = get_object_or_404(Job, pk=pk)
-    endpoint.stop(job.pk, actor=_actor(request), reason=_reason(request))
+    done = endpoint.stop(job.pk, actor=_actor(request), reason=_reason(request))
+    if done.state in ENDED:
+        return f"{job.name} has ended already ({done.state}); nothing changes."
     return f"Stop of {job.name} requested."
 
 

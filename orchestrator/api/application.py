@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from django.http import Http404, HttpRequest, HttpResponse
@@ -65,6 +65,12 @@ def framed(view: View) -> View:
 
     framed.csrf_exempt = True  # type: ignore[attr-defined]  # Bearer checks it for sessions.
     return framed
+
+
+def refuse(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """Answer *request*, which reaches no view, with *problem*, in the same frame as any other."""
+    answer = framed(lambda asked: problems.respond(asked, problem))(request)
+    return cast("HttpResponse", answer)
 
 
 def _not_allowed(method: str | None, answer: HttpResponseNotAllowed) -> Problem:

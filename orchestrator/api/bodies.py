@@ -48,7 +48,7 @@ def read(request: HttpRequest, kind: type[T], *, at_most: int = LARGEST) -> T:
         made = msgspec.json.decode(body, type=kind)
         twice = mistakes.repeated(body)
     except msgspec.ValidationError as error:
-        raise invalid_parameters([mistakes.in_body(error, body, kind)]) from None
+        raise invalid_parameters(mistakes.in_body(error, body, kind)) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         said = mistakes.undecodable(error, body)
         raise Problem(400, "invalid-json", said, hint="Correct the text there.") from None

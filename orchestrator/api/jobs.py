@@ -24,6 +24,7 @@ from .conditions import creates_only, honours, intent, require_seen
 from .listing import Paging, newest_first, page, place_in_time, words
 from .mistakes import mistake
 from .problems import invalid_parameters
+from .repeats import only_reads
 
 MOST_AT_ONCE = 500
 _JOB_FILE = {
@@ -103,6 +104,7 @@ def submit_batch(request: HttpRequest) -> HttpResponse:
 
 
 @router.post("/jobs/validate", auth=READ, response=schemas.Valid, openapi_extra=_JOB_FILE)
+@only_reads
 def validate(request: HttpRequest) -> HttpResponse:
     """Say what is wrong with a specification, or how it is understood; nothing is stored.
 
@@ -232,8 +234,7 @@ def _seen(request: HttpRequest, ref: str) -> Job:
 
 def _as_stored(changed: Job) -> HttpResponse:
     """Read again: the database has raised its revision."""
-    job = Job.objects.get(pk=changed.pk)
-    return tagged(answer(shapes.job(job)), intent(job))
+    return answer(shapes.job(Job.objects.get(pk=changed.pk)))
 
 
 def _parse_all(texts: list[msgspec.Raw]) -> list[spec.JobSpec]:

@@ -25,10 +25,11 @@ from pydantic import Field
 from nodes import sessions
 from nodes.intake import with_connection
 from nodes.protocol.messages import LogEnd
-from nodes.watches import NotConnected, TooManyWatches
+from nodes.watches import NotConnected, SessionEnded, TooManyWatches
 from orchestrator.health import trouble_behind
 from orchestrator.lifecycle import ENDED, OBSERVED, Observed
 from orchestrator.models import Execution, ExecutionOutput, Job
+from orchestrator.scheduling.wording import counted
 
 from . import references
 from .callers import READ
@@ -174,7 +175,9 @@ def _record(piece: Piece) -> bytes:
 # --- one execution ---------------------------------------------------------------------------
 
 
-async def _of_execution(key: UUID, reading: Reading, offset: int | None) -> AsyncIterator[Piece]:
+async def _of_execution(
+    key: UUID, reading: Reading, offset: int | None, *, patience: float = PATIENCE
+) -> AsyncIterator[Piece]:
     """The bytes from *offset*, or the last ones, on; every gap is stated where it is."""
     if offset is None and reading.tail == 0 and not reading.follow:
         return
@@ -191,9 +194,9 @@ async def _of_execution(key: UUID, reading: Reading, offset: int | None) -> Asyn
                 yield Piece(key, b"", at)
             async for start, data in _live(row, reading, at, lines):
                 if at >= 0 and start > at:
-                    gap = lines.note(f"{start - at} bytes are not kept any longer")
+                    gap = lines.note(f"{counted(start - at, 'byte')} not kept any longer")
                     yield Piece(key, gap, start)
-                at, away = start + len(data), 0.0
+                at = start + len(data)
                 yield Piece(key, lines.pass_on(data), at)
             if lines.reason:
                 yield Piece(key, lines.note(lines.reason), at)
@@ -202,11 +205,11 @@ async def _of_execution(key: UUID, reading: Reading, offset: int | None) -> Asyn
             note = lines.note("too many read the logs of this node; try again later")
             yield Piece(key, note, -1 if at is None else at)
             return
-        except NotConnected:
+        except NotConnected as why:
+            away = 0.0 if isinstance(why, SessionEnded) else away + LOOK_AGAIN
             row = await _ask(lambda: Execution.objects.get(pk=key))
-            if row.observed in OBSERVED.terminal or not reading.follow or away >= PATIENCE:
+            if row.observed in OBSERVED.terminal or not reading.follow or away > patience:
                 break
-            away += LOOK_AGAIN
             await asyncio.sleep(LOOK_AGAIN)
     if at is not None:
         text, size = await _kept(row, reading, at, lines)
@@ -256,12 +259,14 @@ async def _kept(row: Execution, reading: Reading, at: int, lines: _Lines) -> tup
         return lines.note(why if row.observed not in _NEVER_RAN else "it never ran"), 0
     text = (output.stdout if reading.stream == "stdout" else output.stderr).encode()
     size = output.stdout_size if reading.stream == "stdout" else output.stderr_size
+    if at >= size:
+        return b"", size  # The text may be longer than what was printed: bytes became characters.
     if at < 0:
         return lines.pass_on(text[at:]), size
     kept_from = max(0, size - len(text))
-    gap = (
-        lines.note(f"{kept_from - at} bytes are on a node that is away") if kept_from > at else b""
-    )
+    gap = b""
+    if kept_from > at:
+        gap = lines.note(f"{counted(kept_from - at, 'byte')} on a node that is away")
     return gap + lines.pass_on(text[max(0, at - kept_from) :]), size
 
 
@@ -296,25 +301,29 @@ async def _of_job(
 ) -> AsyncIterator[Piece]:
     """The lines of all, as they come; those of one execution stay in their order.
 
-    *begins* says where to go on, by execution; others are read from their beginning or tail.
+    *begins* says where to go on, by execution; others are new, and read from their beginning.
+    Without it, those that are there at first are read from their tail, when one is asked for.
     Raises what one of them raises: who reads would take the rest for the whole.
     """
     waiting: asyncio.Queue[Piece] = asyncio.Queue(MOST_WAITING)
     readers: dict[UUID, asyncio.Task[None]] = {}
+    begin = 0 if begins else None
     try:
         while True:
             has_ended, found = await _ask(lambda: _executions(key))
+            is_last = has_ended or not reading.follow
             for execution, slot in found:
                 if execution not in readers and len(readers) < MOST_MERGED:
-                    pieces = read(execution, reading, begins.get(execution))
+                    pieces = read(execution, reading, begins.get(execution, begin))
                     lines = _prefixed(pieces, f"{slot} | ".encode(), waiting)
                     readers[execution] = asyncio.create_task(lines)
-            async for piece in _until_looking_again(waiting, readers):
+            begin = 0  # What comes later is new to the reader, however short the tail.
+            async for piece in _until_looking_again(waiting, readers, is_last=is_last):
                 yield piece
             ended = [it for it in readers.values() if it.done()]
             for reader in ended:
                 reader.result()
-            if len(ended) == len(readers) and (has_ended or not reading.follow):
+            if is_last and len(ended) == len(readers) and waiting.empty():
                 break
         if len(found) > MOST_MERGED:
             note = f"[muster: only the first {MOST_MERGED} executions are shown]\n".encode()
@@ -326,8 +335,9 @@ async def _of_job(
 
 
 async def _until_looking_again(
-    waiting: asyncio.Queue[Piece], readers: dict[UUID, asyncio.Task[None]]
+    waiting: asyncio.Queue[Piece], readers: dict[UUID, asyncio.Task[None]], *, is_last: bool
 ) -> AsyncIterator[Piece]:
+    """What comes before the next look at the job, or to the end when nothing new can be found."""
     loop = asyncio.get_running_loop()
     until = loop.time() + LOOK_AGAIN
     while loop.time() < until:
@@ -335,9 +345,7 @@ async def _until_looking_again(
             async with asyncio.timeout(min(0.05, LOOK_AGAIN)):
                 piece = await waiting.get()
         except TimeoutError:
-            if all(it.done() for it in readers.values()) and waiting.empty():
-                # Nothing will come of these any more; do not hurry if there were none at all.
-                await asyncio.sleep(0 if readers else LOOK_AGAIN)
+            if is_last and all(it.done() for it in readers.values()) and waiting.empty():
                 return
         else:
             yield piece
@@ -346,14 +354,16 @@ async def _until_looking_again(
 async def _prefixed(
     pieces: AsyncIterator[Piece], prefix: bytes, waiting: asyncio.Queue[Piece]
 ) -> None:
-    """Pass whole lines on, so that who reads on after one begins with the next."""
+    """Pass whole lines on, so that who reads on after one begins with the next.
+
+    A piece that ends none tells its place alone: where to begin must be known before the first.
+    """
     rest, last = b"", None
     async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
         async for last in pieces:
             *lines, rest = (rest + last.data).split(b"\n")
-            if lines:
-                data = b"".join(prefix + line + b"\n" for line in lines)
-                await waiting.put(replace(last, data=data, after=last.after - len(rest)))
+            data = b"".join(prefix + line + b"\n" for line in lines)
+            await waiting.put(replace(last, data=data, after=last.after - len(rest)))
     if rest and last is not None:
         await waiting.put(replace(last, data=prefix + rest + b"\n"))
 

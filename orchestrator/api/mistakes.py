@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any
 
 import msgspec
+
+from orchestrator.spec.reading import MOST_ERRORS, noting_repeats
 
 Mistake = dict[str, str]
 
@@ -71,11 +75,20 @@ _KINDS = {
 }
 
 
-def in_body(error: msgspec.ValidationError, body: bytes, kind: type) -> Mistake:
-    """What *error* says of *body*, which was to be a *kind*."""
+def in_body(error: msgspec.ValidationError, body: bytes, kind: type) -> list[Mistake]:
+    """What *error* says of *body*, which was to be a *kind*; or first that a name occurs twice."""
+    with suppress(ValueError, RecursionError):  # It has another mistake, further on.
+        if twice := repeated(body):
+            return twice  # Nobody knows which of the two *error* is about.
     text, _, where = str(error).partition(" - at `$")
     path = where.rstrip("`").replace("[...]", "").replace("[", ".").replace("]", "").lstrip(".")
-    value = shown(_at(body, path)) if path and "[...]" not in where else ""
+    if "[...]" not in where:
+        return [_in_field(text, path, shown(_at(body, path)) if path else "", kind)]
+    found = _in_field(text, path, "", kind)
+    return [{**found, "message": f"has an entry that {found['message']}"}]
+
+
+def _in_field(text: str, path: str, value: str, kind: type) -> Mistake:
     if found := _MISSING.fullmatch(text):
         return mistake(_under(path, found[1]), "is missing", "Add it.")
     if found := _UNKNOWN.fullmatch(text):
@@ -91,10 +104,11 @@ def in_body(error: msgspec.ValidationError, body: bytes, kind: type) -> Mistake:
 
 
 def repeated(body: bytes) -> list[Mistake]:
-    """The names that occur twice in one object of *body*, but not within its lists."""
+    """The first names that occur twice in one object of *body*, but not within its lists."""
     twice: dict[int, list[str]] = {}
     data = _decoded(body, twice)
-    return [mistake(path, "occurs twice", "Keep one of them.") for path in _twice(data, twice, "")]
+    found = islice(_twice(data, twice, ""), MOST_ERRORS)
+    return [mistake(path, "occurs twice", "Keep one of them.") for path in found]
 
 
 def undecodable(error: Exception, body: bytes) -> str:
@@ -134,16 +148,8 @@ def _beyond(path: str, value: str, length: str | None, which: str, limit: str) -
 
 def _decoded(body: bytes | str, twice: dict[int, list[str]]) -> object:
     """*body* as values; what is repeated in an object comes into *twice*, by its identity."""
-
-    def collect(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        made = dict(pairs)
-        if len(made) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice[id(made)] = sorted({key for key in keys if keys.count(key) > 1})
-        return made
-
     # Numbers of any length: whoever reads them judges them.
-    return json.loads(body, object_pairs_hook=collect, parse_int=_number)
+    return json.loads(body, object_pairs_hook=noting_repeats(twice), parse_int=_number)
 
 
 def _number(digits: str) -> int | str:

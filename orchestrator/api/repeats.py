@@ -37,13 +37,14 @@ def once(view: View) -> View:
     Who repeats a request while the first is being answered waits for it.  An error stores
     nothing, so that a corrected request may use the same key.  What only reads is left alone.
     """
+    changing = not getattr(view, "only_reads", False)
 
     @wraps(view)
     def done_once(request: HttpRequest, *parts: Any, **named: Any) -> HttpResponse:
         if request.method == "GET":
             return view(request, *parts, **named)
         refuse_others(request, view)
-        key = request.headers.get("Idempotency-Key")
+        key = request.headers.get("Idempotency-Key") if changing else None
         with transaction.atomic():
             if key is None:
                 return view(request, *parts, **named)
@@ -59,6 +60,12 @@ def once(view: View) -> View:
             return made
 
     return done_once
+
+
+def only_reads(view: View) -> View:
+    """Say of *view* that it changes nothing although it takes a body: nothing is kept of it."""
+    view.only_reads = True  # type: ignore[attr-defined]
+    return view
 
 
 def _actor(request: HttpRequest) -> str:

@@ -43,7 +43,7 @@ _ENDED = {JobState.COMPLETED, JobState.FAILED, JobState.STOPPED}
 def _done(row: Job) -> str:
     if row.count == 0:
         return "asks for no slots"
-    return f"{row.tally.get(Observed.COMPLETED, 0)} of {row.count} completed"
+    return f"{min(row.tally.get(Observed.COMPLETED, 0), row.count)} of {row.count} completed"
 
 
 def _counts(row: Job) -> list[str]:

@@ -100,12 +100,7 @@ class Server:
 
     def last_said(self) -> str:
         """Give the last lines that it printed since it was started, and what they come to."""
-        try:
-            with self.place.log.open("rb") as log:
-                log.seek(max(self._log_offset, self.place.log.stat().st_size - 10_000))
-                printed = log.read().decode(errors="replace")
-        except OSError:
-            printed = ""
+        printed = processes.last_printed(self.place.log, self._log_offset)
         room = shutil.disk_usage(self.place.home).free
         full = NO_SPACE in printed or room < SEGMENT
         cure = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -53,6 +54,24 @@ def json_schema() -> dict[str, Any]:
     }
 
 
+def noting_repeats(
+    twice: dict[int, list[str]],
+) -> Callable[[list[tuple[str, object]]], dict[str, object]]:
+    """A hook for a JSON decoder that puts the names which one object repeats into *twice*.
+
+    Keyed by identity: the decoder meets an object before anybody knows its path.
+    """
+
+    def collect(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            times = Counter(key for key, _ in pairs)
+            twice[id(made)] = sorted(key for key, n in times.items() if n > 1)
+        return made
+
+    return collect
+
+
 def _parse(data: object, twice: Mapping[int, list[str]]) -> JobSpec:
     if not isinstance(data, dict):
         raise InvalidSpec([_error("", "must be an object", "Write name: … and task: ….")])
@@ -89,19 +108,13 @@ def _load(text: bytes) -> tuple[object, Mapping[int, list[str]]]:
     if not decoded.strip():
         raise _Mistakes(_error("", "is empty; it must be an object", "Send a job specification."))
     _check_depth(text)
-    # Keyed by identity: the decoder meets an object before anybody knows its path.
     twice: dict[int, list[str]] = {}
-
-    def collect(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        made = dict(pairs)
-        if len(made) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice[id(made)] = sorted({key for key in keys if keys.count(key) > 1})
-        return made
-
     try:
         data = json.loads(
-            decoded, object_pairs_hook=collect, parse_constant=_no_constant, parse_int=_integer
+            decoded,
+            object_pairs_hook=noting_repeats(twice),
+            parse_constant=_no_constant,
+            parse_int=_integer,
         )
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"

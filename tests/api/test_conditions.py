@@ -1,5 +1,6 @@
 """Conditions: what is known is not sent again, what somebody else has changed is left alone."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -71,6 +72,14 @@ def test_a_job_says_when_it_is_tried_again_and_not_in_how_long(api):
     answer = api.get("jobs/failing")
     said = f"1 to be tried again at {later:%Y-%m-%d %H:%M:%S} UTC"
     assert answer.json()["sentence"] == said
+
+
+def test_a_page_in_which_nothing_has_changed_is_not_sent_again(api, eventually):
+    for name in ("a", "b"):
+        rows.job(name=name)
+    tag, second = tag_of(api, "jobs?limit=1"), int(time.time())
+    eventually(lambda: int(time.time()) > second)
+    assert api.get("jobs?limit=1", If_None_Match=tag).status_code == 304
 
 
 def test_answers_are_for_who_asked_alone(api):

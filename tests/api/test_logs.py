@@ -3,9 +3,11 @@
 import asyncio
 import json
 from base64 import b64decode
+from contextlib import aclosing
 from uuid import UUID
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.test import AsyncClient
 
@@ -13,7 +15,7 @@ from nodes.protocol import codec
 from nodes.protocol.messages import LogChunk, LogEnd, Watch
 from orchestrator import tokens
 from orchestrator.api import logs
-from orchestrator.models import Execution, ExecutionOutput
+from orchestrator.models import Execution, ExecutionOutput, Job
 from tests import rows
 from tests.nodes.links import hello, joined, play
 
@@ -87,7 +89,7 @@ def test_missing_bytes_are_named_where_they_are_missing(reader):
         await send(link, watch, 100, b"late")
         await end(link, watch, "the rest cannot be read")
         assert await text == (
-            "[muster: 100 bytes are not kept any longer]\nlate\n[muster: the rest cannot be read]\n"
+            "[muster: 100 bytes not kept any longer]\nlate\n[muster: the rest cannot be read]\n"
         )
 
     play(scene)
@@ -185,8 +187,9 @@ def test_who_follows_goes_on_where_the_link_broke(reader):
 @pytest.mark.parametrize(
     ("query", "text"),
     [
-        ("", "[muster: 92 bytes are on a node that is away]\nthe end\n"),
-        ("offset=50", "[muster: 42 bytes are on a node that is away]\nthe end\n"),
+        ("", "[muster: 92 bytes on a node that is away]\nthe end\n"),
+        ("offset=50", "[muster: 42 bytes on a node that is away]\nthe end\n"),
+        ("offset=91", "[muster: 1 byte on a node that is away]\nthe end\n"),
         ("offset=96", "end\n"),
         ("offset=200", ""),
         ("tail=4", "end\n"),
@@ -203,6 +206,45 @@ def test_what_was_kept_is_shown_when_the_node_is_away(reader, query, text):
 
     async def scene(world):
         assert await reader(f"executions/{execution.pk}/logs?{query}") == text
+
+    play(scene)
+
+
+def test_who_has_read_all_reads_nothing_twice_when_the_node_goes_away(reader):
+    """Bytes that are no text were kept as characters, of which there may be more bytes."""
+    node, _ = joined()
+    execution = rows.execution(rows.job(), node, observed="completed", cpu=0, memory=0)
+    kept = b"\xff\xfe\n".decode(errors="replace")
+    ExecutionOutput.objects.create(execution=execution, stdout=kept, stdout_size=3)
+
+    async def scene(world):
+        assert await reader(f"executions/{execution.pk}/logs?offset=3") == ""
+        assert await reader(f"executions/{execution.pk}/logs") == kept
+
+    play(scene)
+
+
+def test_a_node_that_comes_back_every_time_is_never_away_for_long(reader):
+    node, credential = joined()
+    execution = running(node)
+
+    async def read():
+        pieces = logs._of_execution(execution.pk, logs.Reading(follow=True), 0, patience=1.0)
+        return b"".join([piece.data async for piece in pieces])
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        text = asyncio.create_task(read())
+        for run in range(2, 6):
+            await link.hear(Watch)
+            await link.leave()
+            link = world.link(credential)
+            await link.greet(hello(instance=f"i{run}", run=run))
+        watch = await link.hear(Watch)
+        await send(link, watch, 0, b"at last\n")
+        await end(link, watch)
+        assert await text == b"at last\n"
 
     play(scene)
 
@@ -250,6 +292,82 @@ def test_a_job_that_has_run_nothing_has_no_lines(reader):
 
     play(scene)
     assert not Execution.objects.exists()
+
+
+def test_who_reads_slowly_reads_everything():
+    """The last lines wait for their reader, also when all that printed has ended long before."""
+    node, _ = joined()
+    execution = running(node)
+    numbers, ended = range(10), asyncio.Event()
+
+    async def printed(key, _reading, _offset):
+        for number in numbers:
+            yield logs.Piece(key, b"%d\n" % number, 2 * number + 2)
+        ended.set()
+
+    async def scene(world):
+        found = []
+        lines = logs._of_job(execution.job_id, logs.Reading(), {}, read=printed)
+        async for piece in lines:
+            found.append(piece.data)
+            await ended.wait()
+            await asyncio.sleep(logs.LOOK_AGAIN / 5)
+        assert found == [b"0 | %d\n" % number for number in numbers]
+
+    play(scene)
+
+
+@pytest.mark.parametrize("tail", [0, 5])
+def test_what_starts_while_a_job_is_followed_is_read_from_its_beginning(tail):
+    node, _ = joined()
+    job = rows.job(name="talks", count=2)
+    first = running(node, slot=0, job=job)
+    asked = {}
+
+    async def printed(key, _reading, offset):
+        asked[key] = offset
+        if key == first.pk:
+            await sync_to_async(running)(node, slot=1, job=job)
+        yield logs.Piece(key, b"line\n", 5)
+
+    async def scene(world):
+        reading = logs.Reading(tail=tail, follow=True)
+        async with aclosing(logs._of_job(job.pk, reading, {}, read=printed)) as lines:
+            assert [(await anext(lines)).data for _ in range(2)] == [b"0 | line\n", b"1 | line\n"]
+        assert list(asked.values()) == [None, 0]
+
+    play(scene)
+
+
+def test_who_reads_a_job_on_reads_what_has_started_meanwhile_from_its_beginning():
+    node, _ = joined()
+    known = running(node, slot=0)
+    new = running(node, slot=1, job=known.job)
+    asked = {}
+
+    async def printed(key, _reading, offset):
+        asked[key] = offset
+        yield logs.Piece(key, b"line\n", 25)
+
+    async def scene(world):
+        reading = logs.Reading(tail=0)
+        lines = logs._of_job(known.job_id, reading, {known.pk: 20}, read=printed)
+        assert len([piece async for piece in lines]) == 2
+        assert asked == {known.pk: 20, new.pk: 0}
+
+    play(scene)
+
+
+def test_a_job_whose_executions_have_all_ended_is_not_looked_at_without_a_pause():
+    async def scene():
+        loop = asyncio.get_running_loop()
+        begun, done = loop.time(), asyncio.ensure_future(asyncio.sleep(0))
+        await done
+        waits = logs._until_looking_again(asyncio.Queue(), {rows.unknown_id(): done}, is_last=False)
+        assert [piece async for piece in waits] == []
+        assert loop.time() - begun >= logs.LOOK_AGAIN
+
+    asyncio.run(scene())
 
 
 def test_a_log_that_cannot_be_read_breaks_the_whole_off():
@@ -347,6 +465,26 @@ def test_each_execution_of_a_job_goes_on_after_the_last_whole_line(records):
             (str(first.pk), "0 | half a line\n", 28),
         ]
         assert [it[2] for it in found if it[0] == str(second.pk)] == [6, 18]
+
+    play(scene)
+
+
+def test_who_follows_a_job_from_its_end_is_told_where_that_is(records):
+    """Otherwise who reads on where a connection broke would miss what was printed meanwhile."""
+    node, credential = joined()
+    execution = running(node)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        read = asyncio.create_task(records("jobs/talks/logs?tail=0&follow=true"))
+        watch = await link.hear(Watch)
+        await send(link, watch, 99, b"t")
+        await end(link, watch)
+        watch = await link.hear(Watch)
+        await sync_to_async(Job.objects.update)(state="stopped")
+        await end(link, watch)
+        assert await read == [(str(execution.pk), "", 100)]
 
     play(scene)
 

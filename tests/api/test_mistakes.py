@@ -4,6 +4,7 @@ import pytest
 
 from orchestrator.models import Job
 from tests import rows
+from tests.api.conftest import Api
 
 pytestmark = pytest.mark.django_db
 
@@ -56,6 +57,7 @@ def test_a_parameter_that_is_refused_says_what_it_may_be(api, address, path, mes
         ("jobs/a-job/stop", b'{"reason": 1}', "reason", "1 must be text"),
         ("jobs/a-job/stop", b'{"reasons": "x"}', "reasons", "is an unknown field"),
         ("jobs/a-job/stop", b'{"reason": "a", "reason": "b"}', "reason", "occurs twice"),
+        ("jobs/a-job/stop", b'{"reason": 1, "reason": "b"}', "reason", "occurs twice"),
         ("jobs/a-job/stop", b'{"reason": "a\\u0000b"}', "reason", "contains the unsupported char"),
         ("queue/pause", b"{}", "reason", "is missing"),
         ("queue/pause", b'{"reason": ""}', "reason", "is empty"),
@@ -64,7 +66,7 @@ def test_a_parameter_that_is_refused_says_what_it_may_be(api, address, path, mes
         ("nodes/join-tokens", b'{"uses": "3"}', "uses", '"3" must be a whole number'),
         ("nodes/join-tokens", b'{"uses": 1.5}', "uses", "1.5 must be a whole number"),
         ("nodes/join-tokens", b'{"uses": 1, "uses": 10000}', "uses", "occurs twice"),
-        ("nodes/join-tokens", b'{"labels": {"a": 1}}', "labels", "must be text"),
+        ("nodes/join-tokens", b'{"labels": {"a": 1}}', "labels", "has an entry that must be"),
         ("nodes/join-tokens", b'{"labels": {"a": "b", "a": "c"}}', "labels.a", "occurs twice"),
         ("nodes/join-tokens", b'{"auto_approve": "yes"}', "auto_approve", '"yes" must be true or'),
         ("nodes/join-tokens", b'{"label": "' + b"x" * 101 + b'"}', "label", "is longer than 100"),
@@ -82,6 +84,13 @@ def test_a_body_that_is_refused_says_what_it_may_be(api, address, body, path, me
     assert (error["path"], error["message"][: len(message)]) == (path, message)
     assert error["hint"]
     assert not any(word in answer.content.decode() for word in FOREIGN)
+
+
+def test_a_flood_of_repeated_names_costs_and_says_little():
+    """Anybody may send this: whoever enrols has no token of the API."""
+    labels = ",".join(f'"{number % 10_000:x}":""' for number in range(20_000))
+    answer = Api().post("nodes/enrol", raw=b'{"labels":{%s}}' % labels.encode())
+    assert (answer.status_code, len(answer.json()["errors"])) == (400, 100)
 
 
 def test_an_unknown_field_names_the_nearest(api):

@@ -18,7 +18,6 @@ pytestmark = pytest.mark.django_db
 VERBS = {
     "jobs": spec("new"),
     "jobs/batch": {"jobs": [spec("new")]},
-    "jobs/validate": spec(),
     "jobs/{ref}/stop": {"reason": "enough"},
     "jobs/{ref}/rerun": None,
     "nodes/{ref}/approve": None,
@@ -61,7 +60,7 @@ def test_the_table_has_every_address_that_changes_something(api):
         for path, methods in document["paths"].items()
         if set(methods) - {"get"}
     }
-    assert changing == VERBS.keys()
+    assert changing == VERBS.keys() | {"jobs/validate"}
 
 
 @pytest.mark.parametrize("path", VERBS)
@@ -74,6 +73,7 @@ def test_a_repeat_changes_nothing_and_gets_the_first_answer(asked, path):
     assert (again.status_code, again.json()) == (first.status_code, first.json())
     assert again["Idempotency-Replayed"] == "true"
     assert again["Cache-Control"] == first["Cache-Control"]
+    assert again.get("ETag") == first.get("ETag")
     assert (Event.objects.count(), JoinToken.objects.count()) == (events, tokens)
     assert Node.objects.count() == nodes
 
@@ -107,8 +107,12 @@ def test_nobody_gets_the_answer_of_somebody_else(django_user_model, names):
     assert not any("Idempotency-Replayed" in answer for answer in answers)
 
 
-def test_who_only_reads_needs_no_key(api):
+def test_of_what_only_reads_nothing_is_kept(api):
     assert api.get("jobs", Idempotency_Key="k1").status_code == 200
+    private = {"command": ["true"], "env": {"PASSWORD": "hunter2"}}
+    for _ in range(2):
+        answer = api.post("jobs/validate", spec(task=private), Idempotency_Key="k1")
+        assert (answer.status_code, "Idempotency-Replayed" in answer) == (200, False)
     assert not IdempotencyKey.objects.exists()
 
 

@@ -26,6 +26,7 @@ LATER = datetime(2026, 3, 1, 12, 0, 40, tzinfo=UTC).isoformat()
             "1 to be tried again at 2026-03-01 12:00:40 UTC",
         ),
         ({"state": "completed", "count": 3, "tally": {"completed": 3}}, "3 of 3 completed"),
+        ({"state": "completed", "count": 1, "tally": {"completed": 3}}, "1 of 1 completed"),
         ({"state": "completed", "count": 0}, "asks for no slots"),
         ({"state": "failed", "reason": "slot 0 failed"}, "slot 0 failed"),
         ({"state": "failed", "count": 2, "tally": {"completed": 1}}, "1 of 2 completed"),

@@ -19,6 +19,13 @@ def test_a_stop_asks_for_it_with_who_and_why(operator):
     assert (job.stop_requested, job.stop_reason) == (True, "wrong image")
 
 
+@pytest.mark.parametrize("state", ["completed", "failed", "stopped"])
+def test_a_stop_of_what_has_ended_says_that_nothing_changes(operator, state):
+    job = rows.job(state=state)
+    answer = operator.post(f"/jobs/{job.pk}/stop", {"reason": "x"}, headers=ASKED)
+    assert answer.json() == {"message": f"{job.name} has ended already ({state}); nothing changes."}
+
+
 def test_without_a_script_the_page_comes_back_with_the_sentence_on_it(operator):
     job = rows.job()
     answer = operator.post(

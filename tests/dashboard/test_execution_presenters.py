@@ -123,6 +123,11 @@ def test_orders_to_a_terminal_are_left_out_of_the_output():
     assert found[0].text == "a red word, 100 %"
 
 
+def test_one_byte_is_one_whatever_became_of_it():
+    found = executions.outputs(ExecutionOutput(stdout="\ufffd", stdout_size=1))
+    assert found[0].note == "all of it, 1 byte"
+
+
 def test_output_that_was_cut_says_how_much_there_was():
     found = executions.outputs(ExecutionOutput(stdout="tail", stdout_size=9000, stderr=""))
     assert [(one.name, one.note) for one in found] == [("stdout", "the last 4 of 9,000 bytes")]

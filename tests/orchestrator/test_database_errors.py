@@ -1,5 +1,7 @@
 """What a database error means, from real servers and from the words that PostgreSQL has."""
 
+import select
+
 import psycopg
 import pytest
 from django.db import InterfaceError, OperationalError, connection, transaction
@@ -81,6 +83,22 @@ def test_a_read_only_database_is_known_through_django():
             ClusterSetting.objects.update(scheduling_paused=False)
         transaction.set_rollback(True)
     assert classify(refused.value) == database_errors.READ_ONLY
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_transaction_that_was_stopped_for_too_long_may_be_tried_again(eventually):
+    @transaction.atomic
+    def change() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '1ms'")
+        socket = connection.connection.fileno()
+        eventually(lambda: select.select([socket], [], [], 0)[0])  # The server has hung up.
+        ClusterSetting.objects.first()
+
+    with pytest.raises(InternalError) as ended:
+        change()
+    connection.close()
+    assert classify(ended.value) == database_errors.OVERDUE
 
 
 @pytest.mark.django_db(transaction=True)

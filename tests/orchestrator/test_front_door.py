@@ -73,6 +73,8 @@ def test_the_api_for_a_host_we_do_not_answer_to_is_a_problem():
     assert said["code"] == "unknown-host"
     assert "'evil.example'" in said["detail"]
     assert "MUSTER_HOSTS" in said["hint"]
+    assert answer["X-Request-Id"] == said["request_id"] != ""
+    assert answer["Cache-Control"] == "private, no-cache"
 
 
 @pytest.mark.django_db

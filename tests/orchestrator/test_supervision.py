@@ -48,6 +48,21 @@ def test_a_killed_program_is_started_again_and_said_so(supervise, eventually):
     assert supervise.said[0].startswith("program ended (SIGKILL); it is started again in 0.5 s.")
 
 
+def test_a_program_whose_log_somebody_removed_is_started_again_like_any_other(
+    supervise, eventually
+):
+    program = supervise(WAITS)
+    program.log.unlink()
+    program.process.kill()
+
+    def planned():
+        supervise.supervisor.tend()
+        return supervise.said
+
+    eventually(planned)
+    assert supervise.said[0].endswith(f"The last it said, in {program.log}:")
+
+
 def test_the_pause_grows_while_a_program_keeps_ending(supervise, eventually):
     program = supervise("raise SystemExit('no luck')")
 
