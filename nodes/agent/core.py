@@ -92,8 +92,8 @@ class Core:
 
     # --- the link ------------------------------------------------------------------------------
 
-    def opened(self, now: float) -> list[Effect]:
-        """A link is up: say who we are."""
+    def opened(self, now: float, *, fenced: bool = False) -> list[Effect]:
+        """A link is up: say who we are, and whether the last one was *fenced*."""
         self._session = _Session(heard_at=now)
         machine = self.machine
         by_liveness = sorted(self.entries.values(), key=lambda entry: not entry.live)
@@ -112,6 +112,7 @@ class Core:
                     holds=holds,
                     partial=len(by_liveness) > len(holds),
                     agent_version=machine.agent_version,
+                    fenced=fenced,
                 )
             )
         ]

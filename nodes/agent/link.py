@@ -57,6 +57,7 @@ class Link:
         self._dropped: asyncio.Task[None] | None = None
         self._opened_at: float | None = None
         self._leaving = False
+        self._fenced = False
 
     async def keep(self) -> None:
         """Connect, and connect again, until cancelled or after ``leave``.
@@ -128,7 +129,7 @@ class Link:
     async def _serve(self, socket: ClientConnection) -> Ended:
         self._socket, self._opened_at = socket, asyncio.get_running_loop().time()
         self._queue.clear()
-        self._runner.opened(self)
+        self._runner.opened(self, fenced=self._fenced)
         writer = asyncio.get_running_loop().create_task(self._write(socket))
         try:
             async for frame in socket:
@@ -141,6 +142,7 @@ class Link:
             writer.cancel()
             self._socket, self._dropped = None, None
             self._runner.closed()
+        self._fenced = socket.close_code == Close.FENCED
         code, reason = socket.close_code or 0, " ".join((socket.close_reason or "").split())
         return Ended(code, reason.rstrip(".") or f"the link was closed with code {code}")
 

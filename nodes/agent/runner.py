@@ -85,10 +85,10 @@ class Runner:
         self._turn()
         self._tidy()
 
-    def opened(self, wire: Wire) -> None:
-        """A link is up."""
+    def opened(self, wire: Wire, *, fenced: bool = False) -> None:
+        """A link is up; the last one was *fenced*, if so."""
         self._wire = wire
-        self._carry_out(self.core.opened(self._loop.time()))
+        self._carry_out(self.core.opened(self._loop.time(), fenced=fenced))
 
     def closed(self) -> None:
         """The link is gone."""

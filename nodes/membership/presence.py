@@ -69,8 +69,8 @@ def greet(node_id: UUID, hello: Hello, holder: str, *, record: Record) -> Greeti
     The same agent, or its successor on the same ledger, supersedes the link it had.  Two that
     are alive with one identity are both shut out: raises Quarantined, and the node stays so until
     an operator releases it, which *record* is told.  Raises Superseded for an older copy of the
-    ledger, Revoked for a rejected node, Removed for one that is no more, and InvalidLabels or
-    InvalidOffer for what cannot be stored.
+    ledger that has not heard of the newer one yet, Revoked for a rejected node, Removed for one
+    that is no more, and InvalidLabels or InvalidOffer for what cannot be stored.
     """
     offer = _checked(hello.resources)
     attributes = checked_labels(hello.attributes)
@@ -181,7 +181,10 @@ def _conflict(session: NodeSession, node: Node, hello: Hello) -> str:
         return ""
     if session.ledger != hello.ledger:
         return "two agents with different state directories use its credential at once"
-    if session.run == hello.run and session.instance != hello.instance:
+    # The successor of an agent starts when that has ended.  A hello of an ended one may be late,
+    # but it is not one that heard of its successor and asks all the same.
+    is_same_start = session.run == hello.run and session.instance != hello.instance
+    if is_same_start or (hello.fenced and hello.run < session.run):
         return "its state directory was copied, and both copies run"
     return ""
 

@@ -137,7 +137,8 @@ class Hello(Struct, frozen=True, tag="hello", omit_defaults=True):
 
     ``instance`` is new with every start of the agent, ``run`` counts its starts, ``ledger`` names
     the database of the state directory, ``boot`` the boot of the machine.  When ``partial``, more
-    is held than ``holds`` names: what is not named may be held all the same.
+    is held than ``holds`` names: what is not named may be held all the same.  ``fenced``: the last
+    link was closed in favour of another one, and this agent is alive all the same.
     """
 
     version: int
@@ -151,6 +152,7 @@ class Hello(Struct, frozen=True, tag="hello", omit_defaults=True):
     holds: tuple[Held, ...] = ()
     partial: bool = False
     agent_version: str = ""
+    fenced: bool = False
 
 
 class Reports(Struct, frozen=True, tag="reports", omit_defaults=True):

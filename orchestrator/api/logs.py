@@ -8,6 +8,7 @@ there is no more.
 from __future__ import annotations
 
 import asyncio
+import re
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
@@ -34,7 +35,7 @@ from orchestrator.scheduling.wording import counted
 from . import references
 from .callers import READ
 from .listing import only
-from .mistakes import mistake
+from .mistakes import mistake, shown
 from .problems import invalid_parameters
 
 #: How often to look whether a task has started, a node is back, or a job has new executions.
@@ -82,7 +83,7 @@ class ReadingMany(Reading):
     after: Annotated[
         str,
         Field(
-            pattern=_AFTER,
+            json_schema_extra={"pattern": _AFTER},
             max_length=64 * MOST_MERGED,
             description="where to go on, as `execution:offset` separated by commas",
         ),
@@ -107,6 +108,10 @@ def read_job(request: HttpRequest, ref: str, reading: Query[ReadingMany]) -> Str
     """What a job's executions of this round print, each line after the number of its slot."""
     only(request, reading)
     row = references.job(ref)
+    if not re.fullmatch(_AFTER, reading.after):
+        message = f"{shown(reading.after)} is no list of places to go on"
+        hint = "Write `execution:offset`, whole ids and whole numbers, separated by commas."
+        raise invalid_parameters([mistake("after", message, hint)])
     after = dict(it.split(":") for it in reading.after.split(",") if it)
     begins = {UUID(execution): int(offset) for execution, offset in after.items()}
     return _answer(request, _of_job(row.pk, reading, begins))

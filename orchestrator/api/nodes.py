@@ -151,6 +151,7 @@ def release(request: HttpRequest, ref: str) -> HttpResponse:
 @router.delete("/nodes/{ref}", auth=OPERATE, response=schemas.Node)
 def remove(request: HttpRequest, ref: str) -> HttpResponse:
     """Remove the node, unless something runs there.  Its name is free; its history stays."""
+    read(request, Nothing)
     found = references.node(ref, removed=True)
     done = endpoint.remove_node(found.pk, actor=caller(request).actor)
     return answer(shapes.node(done))

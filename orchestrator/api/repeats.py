@@ -44,6 +44,7 @@ def once(view: View) -> View:
         if request.method == "GET":
             return view(request, *parts, **named)
         refuse_others(request, view)
+        _refuse_parameters(request)
         key = request.headers.get("Idempotency-Key") if changing else None
         with transaction.atomic():
             if key is None:
@@ -66,6 +67,16 @@ def only_reads(view: View) -> View:
     """Say of *view* that it changes nothing although it takes a body: nothing is kept of it."""
     view.only_reads = True  # type: ignore[attr-defined]
     return view
+
+
+def _refuse_parameters(request: HttpRequest) -> None:
+    """What a change is to do stands in its body: a `?dry_run=true` must not go unheard."""
+    found = [
+        mistake(name[:80], "is an unknown parameter", "Leave it out; say it in the body.")
+        for name in sorted(request.GET)[:20]
+    ]
+    if found:
+        raise invalid_parameters(found)
 
 
 def _actor(request: HttpRequest) -> str:

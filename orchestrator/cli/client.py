@@ -213,7 +213,16 @@ def _records(pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def segment(ref: str) -> str:
-    """*ref* as one segment of an address, whatever it contains."""
+    """*ref* as one segment of an address.
+
+    Raises Failure for what cannot be one, and would lead to another address: it names nothing.
+    """
+    if ref in {"", ".", ".."} or "/" in ref:
+        raise Failure(
+            f"Nothing is called {ref!r}.",
+            code=Code.NOT_FOUND,
+            hint="Give a name, an id, or the beginning of an id.",
+        )
     return quote(ref, safe="")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -11,8 +12,9 @@ import typer
 from . import config, sanitise
 from .client import Client
 from .failures import Code, Failure
+from .following import patiently, repeated
 from .options import AsFormat, Call, Most, Watching, client, output
-from .output import Format, cores, repeated, say, size, span, tell
+from .output import Format, cores, say, size, span, tell
 
 POLL = 1.0
 
@@ -38,7 +40,7 @@ def events(
         _print_events(page["items"], form, lines=follow)
         while follow:
             time.sleep(POLL)
-            page = api.get("events", cursor=page["cursor"], limit=500)
+            page = patiently(partial(api.get, "events", cursor=page["cursor"], limit=500))
             # The first page may end later than its cursor, and never earlier.
             _print_events([it for it in page["items"] if it["id"] not in seen], form, lines=True)
 

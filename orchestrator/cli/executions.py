@@ -7,10 +7,11 @@ from typing import Annotated, Any, Optional
 import typer
 
 from .client import segment
+from .following import repeated
 from .jobs import EXECUTIONS
 from .logs import of_execution, print_log
 from .options import AsFormat, Most, NoHeaders, Quiet, Reference, Watching, client, output
-from .output import Column, Format, ago, repeated, say
+from .output import Column, Format, ago, say
 
 app = typer.Typer(help="List and show executions, and read their logs.", no_args_is_help=True)
 

@@ -1,21 +1,25 @@
-"""A job followed until it is where somebody waits for it to be."""
+"""What is looked at again and again, also while the server is away for a moment."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from . import sanitise
 from .client import Client
 from .failures import Code, Failure, Unreachable
-from .output import tell
+from .output import say, tell
 
 POLL = 0.25
-#: How long the server may be away while a job is followed.
+#: How long the server may be away while something is followed.
 PATIENCE = 60.0
 ENDED = {"completed", "failed", "stopped"}
+
+T = TypeVar("T")
 
 
 class Until(StrEnum):
@@ -57,19 +61,39 @@ def follow(
     raise AssertionError("the states of a job do not end")
 
 
-def _states(client: Client, job: str) -> Iterator[dict[str, Any]]:
-    """The job as it is, again and again, also while the server is away for a moment."""
+def repeated(show: Callable[[], None], every: float | None) -> None:
+    """Show once, or again and again until somebody interrupts."""
+    ask = show
+    while True:
+        if every is not None and sys.stdout.isatty():
+            say("\x1b[H\x1b[2J", end="")
+        ask()
+        if every is None:
+            return
+        time.sleep(every)
+        ask = partial(patiently, show)
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """What *ask* answers; while the server is away it is asked again, and people are told."""
     away_since: float | None = None
     while True:
         try:
-            yield client.get(f"jobs/{job}")
-            away_since = None
-        except Unreachable:
+            return ask()
+        except Unreachable as error:
             now = time.monotonic()
-            away_since = now if away_since is None else away_since
-            if now - away_since > PATIENCE:
+            if away_since is None:
+                away_since = now
+                tell(f"muster: waiting: {sanitise.line(str(error))}")
+            elif now - away_since > PATIENCE:
                 raise
             time.sleep(1.0)
+
+
+def _states(client: Client, job: str) -> Iterator[dict[str, Any]]:
+    """The job as it is, again and again."""
+    while True:
+        yield patiently(lambda: client.get(f"jobs/{job}"))
 
 
 def _how_to_look(job: str) -> str:

@@ -13,7 +13,7 @@ import typer
 from . import jobfile, sanitise
 from .client import Client, segment
 from .failures import Code, Failure
-from .following import Until, follow
+from .following import Until, follow, repeated
 from .jobfile import JobFile, Mistaken
 from .logs import of_job, print_log
 from .options import (
@@ -34,7 +34,6 @@ from .output import (
     ago,
     counted,
     labels,
-    repeated,
     say,
     size,
     tell,

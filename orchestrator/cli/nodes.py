@@ -9,6 +9,7 @@ import typer
 from . import sanitise
 from .client import segment
 from .failures import Code, Failure
+from .following import repeated
 from .options import (
     AsFormat,
     Most,
@@ -21,7 +22,7 @@ from .options import (
     output,
     seconds,
 )
-from .output import Column, Format, Row, ago, cores, labels, repeated, say, size
+from .output import Column, Format, Row, ago, cores, labels, say, size
 
 app = typer.Typer(help="List, approve, drain and remove nodes.", no_args_is_help=True)
 

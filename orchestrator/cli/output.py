@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -124,17 +123,6 @@ def tell_places(found: Sequence[Mapping[str, str]]) -> None:
         tell(f"  {place}: {message}" if place else f"  {message}")
         if one.get("hint"):
             tell(f"      {sanitise.line(one['hint'])}")
-
-
-def repeated(show: Callable[[], None], every: float | None) -> None:
-    """Show once, or again and again until somebody interrupts."""
-    while True:
-        if every is not None and sys.stdout.isatty():
-            say("\x1b[H\x1b[2J", end="")
-        show()
-        if every is None:
-            return
-        time.sleep(every)
 
 
 # --- words -----------------------------------------------------------------------------------

@@ -119,6 +119,20 @@ async def test_an_agent_whose_node_was_removed_says_so_with_the_cure_and_ends(
 
 
 @scenario()
+async def test_an_agent_that_was_fenced_says_so_when_it_asks_again(
+    o: Orchestrator, agent: Agent
+) -> None:
+    def greetings() -> list[bool]:
+        return [message.fenced for message in o.messages if isinstance(message, Hello)]
+
+    await o.socket.close(Close.FENCED, "a newer link of this node exists")
+    await o.until(lambda: len(greetings()) == 2)
+    assert greetings() == [False, True]
+    await o.cut()
+    await o.until(lambda: len(greetings()) == 3)
+    assert greetings() == [False, True, False]
+
+
 async def test_the_conversation_from_bid_to_completion(o: Orchestrator, agent: Agent) -> None:
     await o.order(bid("a", "echo", "hello"), bid("b"))
     await o.until(lambda: o.of("a") and o.of("b"))

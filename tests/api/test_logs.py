@@ -494,4 +494,9 @@ def test_a_place_to_go_on_that_is_none_is_a_mistake_with_its_name(api, after):
     rows.job(name="talks")
     answer = api.get(f"jobs/talks/logs?after={after}")
     assert answer.status_code == 400
-    assert answer.json()["errors"][0]["path"] == "after"
+    found = answer.json()["errors"][0]
+    assert (found["path"], found["message"]) == (
+        "after",
+        f'"{after}" is no list of places to go on',
+    )
+    assert "`execution:offset`" in found["hint"]

@@ -43,12 +43,12 @@ def asked(api):
     rows.node(name="machine")
     token = api.post("nodes/join-tokens", {}).json()["token"]
 
-    def post(path, **headers):
-        body = VERBS[path]
+    def post(path, *, parameters="", body=None, **headers):
+        body = body or VERBS[path]
         if path == "nodes/enrol":
             body = {**body, "token": token}
         named = path.format(ref="shown" if path.startswith("jobs") else "machine")
-        return api.post(named, body, method=METHODS.get(path, "POST"), **headers)
+        return api.post(named + parameters, body, method=METHODS.get(path, "POST"), **headers)
 
     return post
 
@@ -76,6 +76,21 @@ def test_a_repeat_changes_nothing_and_gets_the_first_answer(asked, path):
     assert again.get("ETag") == first.get("ETag")
     assert (Event.objects.count(), JoinToken.objects.count()) == (events, tokens)
     assert Node.objects.count() == nodes
+
+
+@pytest.mark.parametrize("path", VERBS)
+def test_a_change_takes_no_parameters(asked, path):
+    events = Event.objects.count()
+    said = asked(path, parameters="?dry_run=true")
+    assert (said.status_code, said.json()["code"]) == (400, "invalid-parameter")
+    assert said.json()["errors"][0]["path"] == "dry_run"
+    assert Event.objects.count() == events
+
+
+@pytest.mark.parametrize("path", METHODS)
+def test_what_is_removed_is_removed_without_further_words(api, asked, path):
+    said = asked(path, body={"force": True})
+    assert (said.status_code, said.json()["errors"][0]["path"]) == (400, "force")
 
 
 @pytest.mark.parametrize("path", ["nodes/join-tokens", "nodes/enrol"])

@@ -176,6 +176,24 @@ def test_who_signs_out_elsewhere_is_told(page, running):
     page.complaints.clear()
 
 
+def test_nothing_on_the_overview_leaves_its_card_at_a_common_width(page):
+    for number in range(2):
+        rows.job(name=f"nightly-{number}", count=2)
+    reason = "waiting for capacity: 2 of 2 slots; short of 10m cpu on the best of 2 nodes"
+    Job.objects.update(state="queued", reason=reason)
+    rows.node(name="c-01", memory=2**40 - 1)
+    page.set_viewport_size({"width": 1200, "height": 900})
+    page.goto("/")
+    pill(page, "live")
+    said = page.locator("main .card :is(.capacity-say, .c-when)").all()
+    edges = [
+        it.evaluate("it => [it, it.closest('.card')].map(e => e.getBoundingClientRect().right)")
+        for it in said
+    ]
+    assert len(edges) == 5
+    assert [edge for edge in edges if edge[0] > edge[1]] == []
+
+
 def test_a_filter_is_the_address_and_needs_no_reload(page):
     for name in ("etl", "render"):
         rows.job(name=name)

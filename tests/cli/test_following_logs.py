@@ -1,4 +1,4 @@
-"""A log that is followed over a connection that breaks, or that falls silent without breaking."""
+"""What is followed over a connection that breaks, or that falls silent without breaking."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.cli.client import Client
 from orchestrator.cli.failures import Failure, Unreachable
+from orchestrator.cli.following import repeated
 from orchestrator.cli.logs import of_execution, of_job, print_log
 
 END = {"end": True}
@@ -126,3 +127,24 @@ def test_a_server_that_takes_its_time_is_named_while_it_is_waited_for(serve, cap
     eventually(heard)
     server.over.set()
     asking.join()
+
+
+def test_what_is_watched_is_looked_at_again_when_the_server_was_away(capfd):
+    away = Unreachable("The database does not answer.")
+    rounds = iter([None, away, away, None, KeyboardInterrupt()])
+
+    def show():
+        if failure := next(rounds):
+            raise failure
+
+    with pytest.raises(KeyboardInterrupt):
+        repeated(show, 0)
+    assert capfd.readouterr().err == "muster: waiting: The database does not answer.\n"
+
+
+def test_a_server_that_is_away_from_the_first_is_not_waited_for():
+    def show():
+        raise Unreachable("Nobody listens there.")
+
+    with pytest.raises(Unreachable):
+        repeated(show, 0)

@@ -327,7 +327,9 @@ def test_what_is_not_there_is_6(muster):
         done = muster(*words, "nobody")
         assert done.returncode == 6
         assert "There is no" in done.stderr
-    assert muster("job", "show", "../../x?y#z").returncode == 6
+    for name in ("", ".", "..", "a/b", "../../x?y#z"):
+        done = muster("node", "remove", name)
+        assert (done.returncode, "Nothing is called" in done.stderr) == (6, True)
 
 
 def test_what_may_be_two_things_is_7(muster):

@@ -179,6 +179,21 @@ def test_an_older_copy_of_the_ledger_is_turned_away_and_the_holder_stays():
     assert membership.fence([inbound(n, 1)]) == [Verdict.ACCEPTED]
 
 
+def test_an_older_copy_that_was_told_of_the_newer_and_asks_again_shuts_both_out():
+    n = node()
+    greet(n, hello(run=5))
+    with pytest.raises(Quarantined):
+        greet(n, hello(run=4, instance="old", fenced=True))
+    assert membership.fence([inbound(n, 1)]) == [Verdict.FENCED]
+
+
+def test_a_fenced_agent_is_the_node_again_when_the_newer_is_gone():
+    n = node()
+    greet(n, hello(run=5))
+    membership.leave(n.pk, 1)
+    assert greet(n, hello(run=4, instance="old", fenced=True)).epoch == 2
+
+
 def test_a_rejected_node_is_not_greeted():
     with pytest.raises(Revoked):
         greet(node(approval="rejected"))
