@@ -187,6 +187,7 @@ def a_dead_letter_and_nodes_to_be_judged() -> Scene:
     it.execution = it.on(it.node, observed=Observed.ASK_FOR_BID)
     Node.objects.filter(pk=it.node.pk).update(quarantined="copied", connection="disconnected")
     lease = it.lend()
+    it.plan(lease)  # It comes too late.
     BrokerRow.objects.update(deliveries=MOST_DELIVERIES)
     broker.nack(lease, "poison")
     return it
