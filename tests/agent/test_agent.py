@@ -133,6 +133,7 @@ async def test_an_agent_that_was_fenced_says_so_when_it_asks_again(
     assert greetings() == [False, True, False]
 
 
+@scenario()
 async def test_the_conversation_from_bid_to_completion(o: Orchestrator, agent: Agent) -> None:
     await o.order(bid("a", "echo", "hello"), bid("b"))
     await o.until(lambda: o.of("a") and o.of("b"))
