@@ -20,13 +20,13 @@ def leader():
         one.close()
 
 
-def test_one_of_many_leads_until_it_goes(leader):
+def test_one_of_many_leads_until_it_goes(leader, eventually):
     first, second = leader(), leader()
     assert first.leads()
     assert not second.leads()
     assert first.leads()
     first.close()
-    assert second.leads()
+    assert eventually(second.leads), "the server has noticed that the first is gone"
 
 
 def test_a_leader_that_is_stopped_is_followed_by_another(leader, eventually):
