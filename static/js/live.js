@@ -9,7 +9,7 @@ const FIRST_DELAY = 500, LONGEST_DELAY = 60_000, JITTER = 0.3;
 let pill, socket, cursor = document.body.dataset.cursor;
 let heard = 0, fresh = Date.now(), failures = 0, hiddenAt = 0;
 let looking = null, wanted = null, gone = "";
-const tags = new Map();
+let tag = "";  // The ETag of what is shown, wherever it was fetched: a tag names contents.
 
 export function start(element) {
   pill = element;
@@ -37,40 +37,37 @@ export function refresh(at = "") {
 
 async function look(at) {
   const names = [...document.querySelectorAll("[data-region]")].map((e) => e.dataset.region);
-  const url = new URL(location.href);
-  url.hash = "";
+  const asked = location.search, url = new URL(location.pathname + asked, location.origin);
   url.searchParams.set("regions", names.join(","));
-  const key = url.search;
   if (at) url.searchParams.set("at", at);
-  const headers = tags.has(key) ? { "If-None-Match": tags.get(key) } : {};
+  const headers = tag ? { "If-None-Match": tag } : {};
   try {
     const answer = await fetch(url, { headers, cache: "no-store", signal: AbortSignal.timeout(15_000) });
     if (answer.status === 401) { gone = "signed out: reload to sign in"; socket?.close(); return; }
     if (answer.status === 404) { gone = "this is no longer there"; return; }
-    if (answer.status === 503) { tags.delete(key); wait = Date.now() + SOON; await show(await answer.text()); }
+    if (answer.status === 503) { wait = Date.now() + SOON; await show(answer); }
     if (!answer.ok && answer.status !== 304) throw new Error(answer.status);
     gone = "";
     learn(answer);
-    if (answer.status !== 304) {
-      const text = await answer.text();
-      if (url.search.startsWith(new URL(location.href).search || "?")) await show(text);
-      tags.set(key, answer.headers.get("ETag"));
-    }
+    if (location.search !== asked) return;  // A filter overtook it: that is looked at next.
+    if (answer.status !== 304) await show(answer);
     fresh = Date.now();
   } catch { /* The pill tells: what is shown grows old until a look succeeds. */ }
   say();
 }
 
-async function show(text) {
+async function show(answer) {
   const before = states();
   const all = document.createElement("template");
-  all.innerHTML = text;
+  all.innerHTML = await answer.text();
+  tag = "";  // Until all of it is shown.
   for (const part of all.content.querySelectorAll("template[data-for]")) {
     const target = document.getElementById(`region-${part.dataset.for}`);
     if (!target) continue;
     paint(part.content);
     await htmx.swap({ target, sourceElement: target, text: part.innerHTML, swap: "innerMorph" });
   }
+  tag = answer.headers.get("ETag") ?? "";
   document.dispatchEvent(new CustomEvent("muster:shown"));
   announce(before);
 }

@@ -1,19 +1,10 @@
 """Real pages in a real browser, served by a real Daphne, while the database changes beneath."""
 
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-from contextlib import closing
 
 import pytest
-from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection
-from django.test import Client
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from nodes import hints
 from nodes.models import Node
@@ -22,76 +13,6 @@ from orchestrator.models import Job
 from tests import rows
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
-
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium, django_db_setup):
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        # Playwright runs a loop in this thread, where the tests talk to the database.
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory, django_db_setup):
-    """Where a Daphne of these tests' own serves the test database."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environ = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "orchestrator.settings",
-        "MUSTER_TEST_DATABASE": connection.settings_dict["NAME"],
-        "MUSTER_ROLE": "web",
-    }
-    with (tmp_path_factory.mktemp("web") / "web.log").open("wb") as log:
-        web = subprocess.Popen(
-            [sys.executable, "-m", "tests.browser.served", str(port)],
-            env=environ, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        _await(port)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        web.terminate()
-        web.wait(10)
-
-
-@pytest.fixture
-def page(browser, address):
-    """A page of somebody who is signed in; fails if the browser had anything to complain of."""
-    user = User.objects.create_superuser("ana", password="muster-ana-1")
-    client = Client()
-    client.force_login(user)
-    context = browser.new_context(base_url=address)
-    name = settings.SESSION_COOKIE_NAME
-    context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": address}])
-    context.set_default_timeout(15_000)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    page.complaints = complaints
-    yield page
-    context.close()
-    assert [text for text in complaints if "Security Policy" in text or "Error" in text] == []
-
-
-@pytest.fixture
-def running():
-    """A job of two slots, one at work."""
-    job = rows.job(name="word-count", count=2)
-    execution = rows.execution(job, rows.node(name="c-01"), observed=Observed.RUNNING)
-    Job.objects.filter(pk=job.pk).update(state="running", tally={"running": 1})
-    return job, execution
-
 
 def pill(page, state):
     expect(page.locator("#pill")).to_have_attribute("data-state", state, timeout=15_000)
@@ -283,13 +204,3 @@ def test_signing_in_leads_to_the_overview(browser, address):
     page.wait_for_url(f"{address}/")
     pill(page, "live")
     context.close()
-
-
-def _await(port, within=30.0):
-    """Return when something listens on *port*."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        with closing(socket.socket()) as attempt:
-            if attempt.connect_ex(("127.0.0.1", port)) == 0:
-                return
-    pytest.fail(f"nothing listens on port {port} after {within:g} s")

@@ -1,0 +1,70 @@
+"""An open page shows what its address asks for, whatever was asked for before."""
+
+import pytest
+from playwright.sync_api import expect
+
+from nodes import hints
+from orchestrator.models import Job
+from tests import rows
+from tests.browser.test_live_pages import pill
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
+
+
+def change(job, reason):
+    """Change what the list says of *job*, and tell the pages."""
+    Job.objects.filter(pk=job.pk).update(state="queued", reason=reason)
+    hints.after_commit(hints.Hint.VIEW)
+
+
+def test_a_filter_that_is_taken_back_shows_again_what_it_showed(page):
+    for name in ("etl", "render"):
+        rows.job(name=name)
+    page.goto("/jobs/")
+    pill(page, "live")
+    with page.expect_response("**/jobs/?regions=**"):  # A look of its own without a filter.
+        page.locator("#pill").click()
+    page.keyboard.press("/")
+    page.keyboard.type("etl")
+    expect(page.locator("tbody th")).to_have_text(["etl"])
+    for _ in "etl":
+        page.keyboard.press("Backspace")
+    expect(page.locator("tbody th")).to_have_count(2)
+    assert page.url.endswith("/jobs/")
+
+
+def test_a_look_that_a_filter_overtook_does_not_count(page):
+    for name in ("etl", "render"):
+        rows.job(name=name)
+    page.goto("/jobs/")
+    pill(page, "live")
+    held = []
+    page.route("**/jobs/?regions=**", lambda route: held.append(route), times=1)
+    with page.expect_request("**/jobs/?regions=**"):
+        page.locator("#pill").click()
+    page.keyboard.press("/")
+    page.keyboard.type("etl")
+    page.wait_for_url("**text=etl")
+    held[0].continue_()
+    expect(page.locator("tbody th")).to_have_text(["etl"])
+
+
+@pytest.mark.parametrize("typed", ["/jobs/?text=a-b&note=x%20y", "/jobs/?text=a-b&note=*,~"])
+def test_an_address_typed_by_hand_is_kept_true(page, typed):
+    job = rows.job(name="a-b")
+    page.goto(typed)
+    pill(page, "live")
+    change(job, "seen by who typed it")
+    expect(page.locator("tbody tr").first).to_contain_text("seen by who typed it", ignore_case=True)
+
+
+def test_an_older_page_is_kept_true(page):
+    made = [rows.job(name=f"j-{number:02d}") for number in range(55)]
+    page.goto("/jobs/")
+    pill(page, "live")
+    page.locator("a[rel=next]").click()
+    page.wait_for_url("**before=**")
+    pill(page, "live")
+    change(made[0], "seen on the older page")
+    shown = page.locator(f"#job-{made[0].pk}")
+    expect(shown).to_contain_text("seen on the older page", ignore_case=True)
