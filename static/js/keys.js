@@ -20,7 +20,7 @@ export function listen(refresh) {
       j: () => move(1),
       k: () => move(-1),
       r: () => refresh(),
-      Enter: () => document.querySelector("tr.at")?.querySelector("th a, td a")?.click(),
+      Enter: () => document.querySelector("tr[data-at]")?.querySelector("th a, td a")?.click(),
     }[key];
     if (!deed || (key === "Enter" && event.target !== document.body && event.target.id !== "main")) return;
     event.preventDefault();
@@ -39,9 +39,10 @@ function leave(element) {
 
 function move(step) {
   const rows = [...document.querySelectorAll("tr[data-row]")];
-  const at = rows.findIndex((row) => row.classList.contains("at"));
+  const at = rows.findIndex((row) => "at" in row.dataset);
   const next = rows[Math.min(rows.length - 1, Math.max(0, at + step))];
-  rows[at]?.classList.remove("at");
-  next?.classList.add("at");
-  next?.scrollIntoView({ block: "nearest" });
+  if (!next) return;
+  rows[at]?.removeAttribute("data-at");
+  next.dataset.at = "";  // An attribute that swaps leave alone, see morphIgnore.
+  next.scrollIntoView({ block: "nearest" });
 }

@@ -68,3 +68,23 @@ def test_an_older_page_is_kept_true(page):
     change(made[0], "seen on the older page")
     shown = page.locator(f"#job-{made[0].pk}")
     expect(shown).to_contain_text("seen on the older page", ignore_case=True)
+
+
+def test_the_row_chosen_by_keys_stays_chosen(page):
+    one, _ = rows.job(name="one"), rows.job(name="two")
+    page.goto("/jobs/")
+    pill(page, "live")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    chosen = page.locator("tr[data-at]")
+    expect(chosen).to_have_attribute("id", f"job-{one.pk}")
+    change(one, "changed beneath it")
+    expect(chosen).to_contain_text("changed beneath it", ignore_case=True)
+    rows.job(name="three")
+    hints.after_commit(hints.Hint.VIEW)
+    expect(page.locator("tbody tr")).to_have_count(3)
+    expect(chosen).to_have_attribute("id", f"job-{one.pk}")
+    page.keyboard.press("k")
+    expect(chosen).to_contain_text("two")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("two")

@@ -14,6 +14,7 @@ from tests import rows
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
 
+
 def pill(page, state):
     expect(page.locator("#pill")).to_have_attribute("data-state", state, timeout=15_000)
 
