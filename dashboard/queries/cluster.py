@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db import connection
-from django.db.models import Count, F, Q, QuerySet, Sum
+from django.db.models import Case, Count, F, Q, Sum, When
 
 from nodes.models import Node
 from nodes.protocol.resources import DIMENSIONS
@@ -157,20 +157,26 @@ def troubled_nodes() -> list[Node]:
     return list(Node.objects.filter(troubled).order_by("connection_since")[:ATTENTION])
 
 
-def troubled_rows(late: datetime) -> list[BrokerRow]:
-    """Dead letters, blocked jobs, and jobs that have been ready since before *late*."""
-    troubled = (
-        Q(dead_letter__isnull=False)
-        | Q(blocked_on__isnull=False)
-        | Q(
-            want__gt=F("done"),
-            leased_want__isnull=True,
-            not_before__isnull=True,
-            ready_since__lt=late,
-        )
+def troubled_rows(late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
+    """Jobs that are stuck, the worst kind first.
+
+    Dead letters, what no node could ever run, what has been ready since before *late*, and what
+    is blocked: of each kind at most *most*, so that none hides another.
+    """
+    blocked = Q(blocked_on__isnull=False, dead_letter__isnull=True)
+    ready = Q(want__gt=F("done"), leased_want__isnull=True, dead_letter__isnull=True)
+    ready &= Q(blocked_on__isnull=True, not_before__isnull=True)
+    kinds = (
+        Q(dead_letter__isnull=False),
+        blocked & Q(blocked_on__impossible=True),
+        ready & Q(ready_since__lt=late),
+        blocked,
     )
-    rows: QuerySet[BrokerRow] = BrokerRow.objects.filter(troubled).select_related("job")
-    return list(rows.order_by("-priority", "ready_since")[:ATTENTION])
+    rank = Case(*(When(kind, then=place) for place, kind in enumerate(kinds)))
+    ordered = BrokerRow.objects.order_by("-priority", "ready_since").values("pk")
+    first, *others = (ordered.filter(kind)[:most] for kind in kinds)
+    rows = BrokerRow.objects.filter(pk__in=first.union(*others)).select_related("job")
+    return list(rows.order_by(rank, "-priority", "ready_since")[:most])
 
 
 def failed_jobs(since: datetime) -> list[Job]:

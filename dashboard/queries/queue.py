@@ -36,12 +36,12 @@ class Flow:
     last: datetime | None
 
 
-def pockets() -> dict[str, Pocket]:
-    """Every pocket of the queue, in one look."""
+def pockets(most: int = COUNTED) -> dict[str, Pocket]:
+    """Every pocket of the queue, in one look; stops counting at *most* of each."""
     with connection.cursor() as cursor:
-        cursor.execute(_POCKETS, [COUNTED])
+        cursor.execute(_POCKETS, {"most": most})
         rows = cursor.fetchall()
-        cursor.execute(_ARRIVING, [COUNTED])
+        cursor.execute(_ARRIVING, [most])
         arriving, oldest = cursor.fetchone()
     found: dict[str, Pocket] = {}
     for name, kind, n, since in rows:
@@ -52,20 +52,24 @@ def pockets() -> dict[str, Pocket]:
     return {name: found.get(name, Pocket()) for name in ("arriving", *POCKETS)}
 
 
-_POCKETS = """
-    SELECT pocket, type, count(*), min(ready_since) FROM (
-        SELECT type, ready_since,
-               CASE WHEN leased_want IS NOT NULL THEN 'leased'
-                    WHEN dead_letter IS NOT NULL THEN 'dead'
-                    WHEN blocked_on IS NOT NULL THEN 'blocked'
-                    WHEN not_before IS NOT NULL THEN 'waiting'
-                    ELSE 'ready' END AS pocket
-        FROM orchestrator_brokerrow
-        WHERE want > done OR leased_want IS NOT NULL OR dead_letter IS NOT NULL
-              OR blocked_on IS NOT NULL OR not_before IS NOT NULL
-        LIMIT %s
-    ) queue GROUP BY pocket, type
-"""
+_IN = {
+    "leased": "leased_want IS NOT NULL",
+    "dead": "dead_letter IS NOT NULL AND leased_want IS NULL",
+    "blocked": "blocked_on IS NOT NULL AND dead_letter IS NULL AND leased_want IS NULL",
+    "waiting": """not_before IS NOT NULL AND blocked_on IS NULL AND dead_letter IS NULL
+                  AND leased_want IS NULL""",
+    "ready": """want > done AND leased_want IS NULL AND dead_letter IS NULL
+                AND blocked_on IS NULL AND not_before IS NULL""",
+}
+"""Each has its index.  A job is in one pocket, and a full one must not hide another."""
+
+_POCKETS = " UNION ALL ".join(
+    f"""
+    SELECT '{pocket}', type, count(*), min(ready_since) FROM (
+        SELECT type, ready_since FROM orchestrator_brokerrow WHERE {is_in} LIMIT %(most)s
+    ) {pocket} GROUP BY type"""  # noqa: S608 - All of it is written above.
+    for pocket, is_in in _IN.items()
+)
 
 _ARRIVING = """
     SELECT count(*), min(at) FROM (
@@ -92,9 +96,9 @@ def evaluations(limit: int = 25) -> list[Evaluation]:
 
 
 def flow(now: datetime) -> Flow:
-    """How fast the newest thousand evaluations went."""
+    """How fast the newest COUNTED evaluations went, and how many ended in the last minute."""
     with connection.cursor() as cursor:
-        cursor.execute(_FLOW, [now])
+        cursor.execute(_FLOW, [now, COUNTED])
         return Flow(*cursor.fetchone())
 
 
@@ -103,7 +107,7 @@ _FLOW = """
            percentile_cont(0.5) WITHIN GROUP (ORDER BY took),
            percentile_cont(0.95) WITHIN GROUP (ORDER BY took), max(finished_at)
     FROM (SELECT finished_at, extract(epoch FROM finished_at - leased_at) AS took
-          FROM orchestrator_evaluation ORDER BY id DESC LIMIT 1000) e
+          FROM orchestrator_evaluation ORDER BY id DESC LIMIT %s) e
     WHERE finished_at IS NOT NULL
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 from django.http import Http404
 
 from dashboard.presenters import executions, queue, why
-from dashboard.presenters.words import duration
+from dashboard.presenters.words import capped, duration
 from dashboard.queries import queue as find
 from dashboard.queries.executions import placed_by
 from dashboard.rendering import Page
@@ -35,6 +35,7 @@ class Queue(Page):
             "sides": [shown["waiting"], shown["blocked"], shown["dead"]],
             "arriving": shown["arriving"],
             "flow": flow,
+            "minute": capped(flow.minute, find.COUNTED),
             "low": duration(flow.low) if flow.low is not None else "",
             "high": duration(flow.high) if flow.high is not None else "",
             "setting": self.setting,

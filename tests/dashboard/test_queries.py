@@ -8,9 +8,9 @@ from django.db.models import Max
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from dashboard.queries import cluster, executions, jobs
+from dashboard.queries import cluster, executions, jobs, queue
 from orchestrator.lifecycle import Writer
-from orchestrator.models import Evaluation, Execution, Job, JobVersion
+from orchestrator.models import BrokerRow, Evaluation, Execution, Job, JobVersion
 from tests import rows
 
 pytestmark = pytest.mark.django_db
@@ -104,3 +104,43 @@ def test_jobs_are_found_by_the_state_alone_or_not_at_all():
     assert len(jobs.page("", "", "").rows) == 1
     assert len(jobs.page("pending", "", "").rows) == 1
     assert len(jobs.page("failed", "", "").rows) == 0
+
+
+def queued(number, **columns):
+    """The queue's rows of *number* new jobs."""
+    made = [rows.job() for _ in range(number)]
+    ordinary = {"type": "batch", "want": 1, "done": 0}
+    return [BrokerRow.objects.create(job=job, **{**ordinary, **columns}) for job in made]
+
+
+def test_a_full_pocket_hides_no_other():
+    later = timezone.now() + timedelta(minutes=1)
+    queued(8, blocked_on={"impossible": False}, done=1)
+    queued(3)
+    queued(2, dead_letter="it broke", not_before=later)
+    queued(1, leased_want=1, leased_until=later, blocked_on={"impossible": False})
+    queued(1, not_before=later)
+    found = {name: pocket.n for name, pocket in queue.pockets(most=5).items()}
+    assert found == {
+        "arriving": 0, "ready": 3, "leased": 1, "waiting": 1, "blocked": 5, "dead": 2
+    }  # fmt: skip
+
+
+def test_more_than_a_thousand_evaluations_in_a_minute_are_counted():
+    job, now = rows.job(), timezone.now()
+    ordinary = {"type": "batch", "priority": 50, "token": 1, "finished_at": now}
+    Evaluation.objects.bulk_create(Evaluation(job=job, **ordinary) for _ in range(1001))
+    assert queue.flow(now).minute == 1001
+
+
+def test_jobs_that_merely_wait_hide_nothing_worse():
+    now = timezone.now()
+    old = now - timedelta(hours=1)
+    queued(5, blocked_on={"impossible": False}, done=1, ready_since=old, priority=90)
+    [late] = queued(1, ready_since=old)
+    [never] = queued(1, blocked_on={"impossible": True}, done=1, ready_since=now)
+    [dead] = queued(1, dead_letter="it broke", ready_since=now, priority=10)
+    queued(1, ready_since=now)
+    found = cluster.troubled_rows(now - timedelta(seconds=30), most=4)
+    assert found[:3] == [dead, never, late]
+    assert [row.priority for row in found[3:]] == [90]
