@@ -74,7 +74,7 @@ def head(job: Job, row: BrokerRow | None) -> JobHead:
     """What stands above everything else on a job's page."""
     live = job.state in _LIVE
     at_work = sum(n for look, n in by_look(job.tally).items() if look in {"running", "starting"})
-    figures = [("slots", f"{job.count:,}")]
+    figures = [("slot" if job.count == 1 else "slots", f"{job.count:,}")]
     figures += [
         (_FIGURES.get(look, look), f"{n:,}")
         for look, n in slots_of(job).items()
@@ -82,7 +82,7 @@ def head(job: Job, row: BrokerRow | None) -> JobHead:
     ]
     spare = job.tally.get("failed", 0) + job.tally.get("lost", 0)
     if spare:
-        figures.append(("failed attempts", f"{spare:,}"))
+        figures.append(("failed attempt" if spare == 1 else "failed attempts", f"{spare:,}"))
     figures.append(("priority", str(job.priority)))
     if job.round > 1:
         figures.append(("round", str(job.round)))
@@ -93,7 +93,8 @@ def head(job: Job, row: BrokerRow | None) -> JobHead:
         stopping=live and job.stop_requested,
         figures=tuple(figures),
         effect=(
-            f"Stops {counted(at_work, 'execution')} that run now, and places nothing more."
+            f"Stops {counted(at_work, 'execution that runs', 'executions that run')} now, "
+            "and places nothing more."
             if at_work
             else "Nothing runs now; nothing will be placed any more."
         ),

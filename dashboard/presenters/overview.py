@@ -100,7 +100,11 @@ def tiles(
     started = [minute.started if minute else 0 for minute in series]
     failed = [minute.failed if minute else 0 for minute in series]
     found, most = sample
-    bound = f"of the newest {most:,} executions" if found >= most else "in the last hour"
+    bound = (
+        f"of the newest {most:,} executions"
+        if found >= most
+        else "of those decided in the last hour"
+    )
     ready, known = nodes
     queued, pending = waiting.get("queued", 0), waiting.get("pending", 0)
     return [
@@ -122,15 +126,24 @@ def tiles(
             f"{sum(failed):,}",
             bound,
             "failed" if any(failed) else "ok",
-            spark(failed, "executions that failed, by minute"),
+            spark(failed, "executions that failed, by the minute of their decision"),
         ),
         Tile(
             "Nodes ready",
             f"{ready:,} of {known:,}",
-            "every one takes work" if ready == known else f"{known - ready:,} take no new work",
-            "ok" if ready == known else "blocked",
+            _idle(ready, known),
+            "ok" if 0 < ready == known else "blocked",
         ),
     ]
+
+
+def _idle(ready: int, known: int) -> str:
+    """How many of the *known* nodes take no work."""
+    if not known:
+        return "there is no node"
+    if ready == known:
+        return "every one takes work"
+    return f"{counted(known - ready, 'takes', 'take')} no new work"
 
 
 _WAITS = (

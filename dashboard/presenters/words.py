@@ -37,7 +37,8 @@ def amount(dimension: str, value: int) -> str:
     """An amount of one dimension: millicores, bytes or devices, in words."""
     if dimension == "cpu":
         cores = value / 1000
-        return f"{_short(cores)} {'core' if cores == 1 else 'cores'}"
+        said = f"{cores:g}" if abs(cores) < 1 else _short(cores)
+        return f"{said} {'core' if cores == 1 else 'cores'}"
     if dimension == "gpu":
         return counted(value, "GPU", "GPUs")
     return size(value)

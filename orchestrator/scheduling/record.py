@@ -118,7 +118,7 @@ def _impossible(cluster: Cluster, wanted: Demand) -> str:
 
 def _full(cluster: Cluster, wanted: Demand) -> str:
     if not cluster.ids:
-        return "no node has joined yet"
+        return "there is no node"
     able = suitable(cluster, wanted) & large_enough(cluster, wanted.need)
     rows = np.flatnonzero(able & cluster.ready)
     if not len(rows):

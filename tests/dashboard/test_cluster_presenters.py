@@ -1,5 +1,7 @@
 from datetime import timedelta
 
+import pytest
+
 from dashboard.presenters import nodes, overview, queue
 from dashboard.queries.cluster import Minute
 from dashboard.queries.queue import Pocket
@@ -40,9 +42,22 @@ def test_the_tiles_count_and_say_of_what():
     assert [(tile.name, tile.value, tile.note) for tile in tiles] == [
         ("Executions running", "4", "1 starting"),
         ("Jobs waiting", "4", "3 queued, 1 not evaluated yet"),
-        ("Executions failed", "3", "in the last hour"),
-        ("Nodes ready", "2 of 3", "1 take no new work"),
+        ("Executions failed", "3", "of those decided in the last hour"),
+        ("Nodes ready", "2 of 3", "1 takes no new work"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("ready", "known", "note", "look"),
+    [
+        (0, 0, "there is no node", "blocked"),
+        (3, 3, "every one takes work", "ok"),
+        (1, 3, "2 take no new work", "blocked"),
+    ],
+)
+def test_nodes_that_take_no_work_are_counted(ready, known, note, look):
+    tile = overview.tiles({}, {}, [], (ready, known), cap=1000, sample=(0, 4000))[-1]
+    assert (tile.note, tile.look) == (note, look)
 
 
 def test_a_bounded_sample_says_so():

@@ -97,6 +97,13 @@ def test_a_live_job_can_be_stopped_and_an_ended_one_run_again():
     assert live.effect == "Stops 3 executions that run now, and places nothing more."
 
 
+def test_one_is_said_as_one():
+    head = jobs.head(job(state="running", tally={"running": 1, "failed": 1}), None)
+    assert head.effect == "Stops 1 execution that runs now, and places nothing more."
+    assert ("slot", "1") in head.figures
+    assert ("failed attempt", "1") in head.figures
+
+
 def test_the_grid_shows_what_lives_over_what_is_accounted_for():
     progress = Progress(completed=((0, 1),), attempts={2: 1, 3: 3}, retry_at={2: at(60)})
     live = [(4, "running", "running", UUID(int=9)), (5, "stopped", "running", UUID(int=8))]
@@ -184,7 +191,7 @@ def test_impossible_and_full_are_never_confused():
 
 
 def test_an_empty_record_still_gives_a_sentence():
-    found = why.why("no node has joined yet", {})
+    found = why.why("there is no node", {})
     assert (found.kind, found.steps, found.nearest) == ("capacity", (), ())
     assert found.act == "An operator adds a node."
 

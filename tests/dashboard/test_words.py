@@ -28,6 +28,8 @@ def test_a_duration_has_its_two_largest_units(seconds, said):
         ("cpu", 2500, "2.5 cores"),
         ("memory", 512 * 2**20, "512 MiB"),
         ("memory", 1536 * 2**20, "1.5 GiB"),
+        ("cpu", 40, "0.04 cores"),
+        ("cpu", 250, "0.25 cores"),
         ("disk", 0, "0 B"),
         ("gpu", 1, "1 GPU"),
         ("gpu", 4, "4 GPUs"),

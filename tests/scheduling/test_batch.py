@@ -540,5 +540,5 @@ def test_nodes_that_take_no_work_now_make_nothing_impossible():
 
 def test_an_empty_cluster_makes_jobs_wait():
     plan = schedule(world(nodes=[]))
-    assert plan.reason == "waiting for capacity: 1 of 1 slot; no node has joined yet"
+    assert plan.reason == "waiting for capacity: 1 of 1 slot; there is no node"
     assert not plan.blocked.impossible
