@@ -66,7 +66,7 @@ class Page(LoginRequiredMixin, View):
             return self._some(request, [name for name in self.known if name in wanted])
         cursor = live.feed.cursor  # Before anything is read: later changes will be told.
         page = render(request, f"{self.folder}/page.html", {"page": self, "cursor": cursor})
-        patch_cache_control(page, private=True, no_cache=True)
+        patch_cache_control(page, private=True, no_store=True)  # Nor shown by Back.
         return page
 
     def handle_no_permission(self) -> HttpResponse:  # type: ignore[override]

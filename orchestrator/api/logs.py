@@ -134,6 +134,7 @@ def _answer(request: HttpRequest, pieces: AsyncIterator[Piece]) -> StreamingHttp
         headers={
             "X-Content-Type-Options": "nosniff",
             "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
             "Vary": "Accept",
         },
     )

@@ -31,7 +31,8 @@ async function act(form, button, refresh) {
       method: "POST", body: new FormData(form, button), headers: { "X-Requested-With": "muster" }, redirect: "manual",
     });
     const known = answer.headers.get("Content-Type")?.includes("json");
-    const said = known ? (await answer.json()).message : `The server answered ${answer.status}. Reload and try again.`;
+    const left = answer.type === "opaqueredirect";  // To where one signs in.
+    const said = left ? "You are signed out: sign in and try again." : known ? (await answer.json()).message : `The server answered ${answer.status}. Reload and try again.`;
     toast(said, answer.ok ? "ok" : "failed");
     if (answer.ok) { form.reset(); const sheet = form.closest("details"); if (sheet) sheet.open = false; }
   } catch {

@@ -52,7 +52,7 @@ async function look(at) {
     if (location.search !== asked) return;  // A filter overtook it: that is looked at next.
     if (answer.status !== 304) await show(answer);
     fresh = Date.now();
-  } catch { /* The pill tells: what is shown grows old until a look succeeds. */ }
+  } catch { gone = `stale since ${clock(fresh)}`; }  // Until a look succeeds.
   say();
 }
 

@@ -29,6 +29,7 @@ function view(box, refresh) {
       const status = await read(stream, mine.signal).catch(() => 0);
       if (mine.signal.aborted || !box.isConnected) return;
       if (status === 200) { note.textContent = "the stream has ended"; refresh(); return; }
+      if (status === 401) { note.textContent = "signed out: reload to sign in"; return; }
       note.textContent = status ? `no stream yet (${status}), trying again` : "the stream broke off, trying again";
       await new Promise((resume) => setTimeout(resume, RETRY));
       empty(stream);

@@ -39,7 +39,7 @@ def test_a_look_that_a_filter_overtook_does_not_count(page):
     page.goto("/jobs/")
     pill(page, "live")
     held = []
-    page.route("**/jobs/?regions=**", lambda route: held.append(route), times=1)
+    page.route("**/jobs/?regions=**", lambda route: held.append(route), times=1)  # noqa: PLW0108 - Playwright marks it.
     with page.expect_request("**/jobs/?regions=**"):
         page.locator("#pill").click()
     page.keyboard.press("/")
@@ -88,3 +88,39 @@ def test_the_row_chosen_by_keys_stays_chosen(page):
     expect(chosen).to_contain_text("two")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text("two")
+
+
+def test_a_page_that_grows_old_says_so_at_once(page):
+    page.goto("/jobs/")
+    pill(page, "live")
+    sentence = "<template data-for='banner'><p class='banner'>The database is away.</p></template>"
+    page.route("**/jobs/?regions=**", lambda it: it.fulfill(status=503, body=sentence), times=1)
+    page.locator("#pill").click()
+    expect(page.get_by_text("The database is away.")).to_be_visible()
+    expect(page.locator("#pill")).to_contain_text("stale since")
+    page.locator("#pill").click()
+    pill(page, "live")
+    expect(page.get_by_text("The database is away.")).to_have_count(0)
+    page.complaints.clear()
+
+
+def test_back_after_signing_out_shows_nothing(page):
+    rows.job(name="a-secret")
+    page.goto("/jobs/")
+    pill(page, "live")
+    page.locator(".menu summary").click()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("Password")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_label("Password")).to_be_visible()
+    assert "a-secret" not in page.content()
+
+
+def test_who_acts_after_signing_out_is_asked_to_sign_in(page):
+    rows.node(name="gpu-01", approval="pending")
+    page.goto("/nodes/")
+    pill(page, "live")
+    away = {"status": 302, "headers": {"Location": "/accounts/login/"}}
+    page.route("**/approve", lambda it: it.fulfill(**away))
+    page.get_by_role("button", name="Approve").first.click()
+    expect(page.locator(".toast")).to_have_text("You are signed out: sign in and try again.")

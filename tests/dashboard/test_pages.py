@@ -55,10 +55,10 @@ def test_every_page_is_drawn_with_few_queries_and_no_inline_style(
 def test_pages_of_an_empty_cluster_say_what_will_appear(operator):
     for address, said in (
         ("/", "All is well"),
-        ("/", "No node has joined yet"),
+        ("/", "There is no node."),
         ("/jobs/", "No job has been submitted yet"),
         ("/jobs/?text=nothing", "No job matches this filter"),
-        ("/nodes/", "No node has joined yet"),
+        ("/nodes/", "There is no node."),
         ("/queue/", "No worker has been seen"),
     ):
         assert said in operator.get(address).content.decode(), address
@@ -144,9 +144,14 @@ def test_regions_come_alone_and_a_repeat_costs_nothing(scene, operator):
         assert (again.status_code, again.content) == (304, b""), condition
 
 
-def test_a_page_is_kept_by_nobody_but_its_viewer(scene, operator):
-    for address in ("/", "/?regions=tiles"):
-        assert set(operator.get(address)["Cache-Control"].split(", ")) == {"private", "no-cache"}
+def test_a_page_is_kept_by_nobody_and_a_region_by_nobody_but_its_viewer(scene, operator):
+    for address, how in (("/", "no-store"), ("/?regions=tiles", "no-cache")):
+        assert set(operator.get(address)["Cache-Control"].split(", ")) == {"private", how}
+
+
+def test_no_proxy_holds_a_log_back(scene, operator):
+    execution = Execution.objects.filter(observed="running").first()
+    assert operator.get(f"/api/v1/executions/{execution.pk}/logs")["X-Accel-Buffering"] == "no"
 
 
 def test_a_change_gives_a_region_another_tag(scene, operator):
