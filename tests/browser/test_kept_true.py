@@ -104,18 +104,6 @@ def test_a_page_that_grows_old_says_so_at_once(page):
     page.complaints.clear()
 
 
-def test_back_after_signing_out_shows_nothing(page):
-    rows.job(name="a-secret")
-    page.goto("/jobs/")
-    pill(page, "live")
-    page.locator(".menu summary").click()
-    page.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_label("Password")).to_be_visible()
-    page.go_back()
-    expect(page.get_by_label("Password")).to_be_visible()
-    assert "a-secret" not in page.content()
-
-
 def test_who_acts_after_signing_out_is_asked_to_sign_in(page):
     rows.node(name="gpu-01", approval="pending")
     page.goto("/nodes/")
