@@ -212,6 +212,9 @@ class Core:
         match fact:
             case Started():
                 return self._started(entry, fact.handle)
+            case NeverStarted() if entry.stage is not Stage.STARTING:
+                why = "the task ran, and nothing of it is left to tell how it ended"
+                self._end(entry, outcomes.unknown(Vanished(entry.execution, why)))
             case NeverStarted() if entry.stopping:
                 self._end(entry, outcomes.cancelled(entry.execution, "it had not begun"))
             case NeverStarted():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import count
 
+import pytest
+
 from nodes.agent.core import Core
 from nodes.agent.effects import Discard, Drop, Effect, Follow, Send, Start, Stop
 from nodes.agent.facts import Exited, NeverStarted, NotStarted, Started, Vanished
@@ -288,6 +290,14 @@ def test_what_never_started_is_started_unless_it_should_stop():
     node.order(Want.STOP)
     assert node.core.observe(NeverStarted("e")) == []
     assert happened(node.listen()) == [(Happened.CANCEL, "stopped")]
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_what_ran_is_never_started_again_whatever_its_driver_says(stopping):
+    ran = Entry("e", Stage.RUNNING, task=TRUE, driver="process", handle="1:2:3", stopping=stopping)
+    node = Node(Saved(entries=(ran,)))
+    assert node.core.observe(NeverStarted("e")) == []
+    assert happened(node.listen()) == [(Happened.FAIL, "unknown-outcome")]
 
 
 def test_a_stop_from_before_a_crash_is_repeated_when_the_task_is_found():
