@@ -223,7 +223,7 @@ class Runner:
         self._save()
         self._ledger.prune(self._loop.time())
         for driver in self._drivers.values():
-            driver.tidy()
+            driver.tidy(self.core.entries.keys())
 
     def _raise(self, error: BaseException) -> None:
         if self._wire is not None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 else:
     import supervisor
 
-VERSION = b"2"
+VERSION = b"3"
 _PACKET = 1 << 20
 _JOURNAL_BYTES = 8 << 20
 #: Packets kept for an agent that does not read; then it is cut off, and finds all in the journal.
@@ -398,7 +398,9 @@ def _new_journal() -> int:
         with contextlib.suppress(FileExistsError):
             journal = os.open(f"exits/{number:09d}", flags, 0o600)
             fcntl.flock(journal, fcntl.LOCK_SH)
-            return journal
+            if os.fstat(journal).st_nlink:
+                return journal
+            os.close(journal)  # The agent took it for one that nobody writes to any more.
 
 
 def main() -> None:

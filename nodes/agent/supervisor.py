@@ -15,8 +15,8 @@ link's end, after anything unusual and after many tasks it ends.
 
     free     supervisor-pid     (said only, never recorded)
 
-A directory in ``work`` says that its task was started or may have been; the lock on it says that
-a supervisor lives.  Log segments are ``logs/<id>.<stream>.<offset of their first byte>``.
+A directory in ``work`` says that its task was started or may have been, until the agent has saved
+what became of it and removes the directory; the lock on it says that a supervisor lives.  Log segments are ``logs/<id>.<stream>.<offset of their first byte>``.
 """
 # Each module imported here makes every fork slower, and pathlib is a large one:
 # ruff: noqa: PTH110, PTH112, PTH118, PTH123
@@ -165,8 +165,6 @@ def _supervise(request: Request, post: Post) -> bool:
         # Somebody else's directory: what becomes of that task is not ours to record.
         if error.errno != errno.EEXIST:
             record(places, *failed)
-            with contextlib.suppress(OSError):
-                os.rmdir(name, dir_fd=places.work)
         _say(places, *failed)
         return False
     os.close(out_end)
@@ -196,10 +194,8 @@ def _supervise(request: Request, post: Post) -> bool:
         b"%d" % stdout.size,
         b"%d" % stderr.size,
     )
-    # In this order: who finds neither directory nor lock finds the record.
+    # In this order: who finds the directory without its lock finds the record, if it could be made.
     record(places, *exited)
-    with contextlib.suppress(OSError):  # Usually empty; the agent removes what is not.
-        os.rmdir(name, dir_fd=places.work)
     os.fchdir(places.home)
     os.close(lock)
     _say(places, *exited, *(stream.tail.replace(b"\0", b"") for stream in (stdout, stderr)))
@@ -403,7 +399,8 @@ def _start_ticks(pid: int) -> int:
 def record(places: Places, *fields: bytes) -> None:
     """Append to the journal how a task ended."""
     line = b"\0".join(fields).replace(b"\n", b" ") + b"\n"
-    with contextlib.suppress(OSError):  # A full disk: then only the spawner hears of it.
+    # A full disk: then only the spawner hears of it, and the directory says that it was started.
+    with contextlib.suppress(OSError):
         os.write(places.journal, line)
 
 

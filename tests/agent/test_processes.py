@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import threading
 import time
@@ -202,6 +203,8 @@ async def _not_started(one: Bench) -> None:
         assert word in fact.message
         assert fact.hint
         assert not fact.retryable
+    for execution in ("missing", "nowhere", "data", "script"):
+        one.driver.discard(execution)
     assert list((one.state / "work").iterdir()) == []
 
 
@@ -233,6 +236,9 @@ async def _hundreds(one: Bench) -> None:
         fact = await one.over(name)
         assert isinstance(fact, Exited)
         assert fact.status == number % 100
+    assert sorted(path.name for path in (one.state / "work").iterdir()) == sorted(names)
+    for name in names:
+        one.driver.discard(name)
     assert list((one.state / "work").iterdir()) == []
 
 
@@ -696,6 +702,70 @@ def test_a_task_that_lost_everyone_is_ended_and_called_unknown(tmp_path: Path) -
     _all_killed(tmp_path)
 
 
+async def orphaned(state: Path, task: Entry) -> tuple[Bench, int, int]:
+    """A driver whose task runs, and whose predecessor and spawner died before its handle was saved.
+
+    With the pids of the task and of its supervisor.
+    """
+    first = Bench(state)
+    first.open()
+    first.driver.start(task)
+    pid, supervisor = handle_of(await first.started(task.execution))
+    first.driver.close()
+    spawner = spawner_of(supervisor)
+    os.kill(spawner, signal.SIGKILL)
+    await soon(lambda: not alive(spawner))
+    second = Bench(state)
+    second.open(task)
+    await second.started(task.execution)
+    return second, pid, supervisor
+
+
+def test_a_journal_is_kept_until_what_it_tells_is_accounted_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        one, pid, supervisor = await orphaned(tmp_path, entry("a", "sleep", "60"))
+        os.kill(pid, signal.SIGTERM)
+        await soon(lambda: not alive(supervisor))
+        one.driver.tidy({"a"})
+        fact = await one.over("a")
+        assert isinstance(fact, Exited), fact
+        assert fact.status == -signal.SIGTERM
+        one.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
+def test_what_ended_on_a_full_disk_without_an_agent_is_unknown_not_unstarted(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        first = Bench(tmp_path)
+        first.open()
+        # No file takes another byte, as on a full disk; supervisors inherit that.
+        resource.prlimit(spawner_below(tmp_path), resource.RLIMIT_FSIZE, (0, 0))
+        first.driver.start(shell("a", "exit 7"))
+        _, supervisor = handle_of(await first.started("a"))
+        first.driver.close()
+        await soon(lambda: not alive(supervisor))
+        second = Bench(tmp_path)
+        second.open(entry("a"))
+        assert isinstance(fact := await second.over("a"), Vanished), fact
+        second.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
+def spawner_below(state: Path) -> int:
+    """The spawner of *state* that this process has started."""
+    me = os.getpid()
+    for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split():
+        if str(state).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+            return int(pid)
+    raise LookupError(state)
+
+
 def test_after_a_restart_of_the_machine_nothing_is_started_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with bench(tmp_path) as one:
@@ -746,7 +816,9 @@ def test_a_journal_that_nobody_can_write_to_any_more_is_removed(tmp_path: Path) 
         async with bench(tmp_path) as one:
             journals = sorted((tmp_path / "exits").iterdir())
             assert len(journals) == 2
-            one.driver.tidy()
+            one.driver.tidy({"a"})
+            assert sorted((tmp_path / "exits").iterdir()) == journals, "one tells of what is kept"
+            one.driver.tidy(set())
             assert list((tmp_path / "exits").iterdir()) == journals[1:]
 
     asyncio.run(scenario())

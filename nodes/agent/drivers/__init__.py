@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Protocol
 
 from ..facts import Fact
@@ -31,11 +31,11 @@ class Driver(Protocol):
         ...
 
     def discard(self, execution: str) -> None:
-        """The work directory may go; the logs stay for a while."""
+        """What became of it is saved and acknowledged: only its logs stay, for a while."""
         ...
 
-    def tidy(self) -> None:
-        """Remove what is not needed any more.  Called after a commit, and now and then."""
+    def tidy(self, kept: Set[str]) -> None:
+        """Remove what is not needed any more: nothing of the executions in *kept*."""
         ...
 
     def close(self) -> None:

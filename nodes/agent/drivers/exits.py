@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Set
 from pathlib import Path
 
 
@@ -25,14 +26,15 @@ class Exits:
             self._catch_up()
         return self._records.get(execution)
 
-    def tidy(self) -> None:
-        """Forget what was read, and remove the journals that nobody can write to any more."""
+    def tidy(self, kept: Set[str]) -> None:
+        """Forget what was read; remove journals to which nobody can write, with nothing *kept*."""
         self._records.clear()
         self._read.clear()
         for path in self._directory.iterdir():
             with contextlib.suppress(OSError), path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+                if kept.isdisjoint(_records(file.read())):
+                    path.unlink()
 
     def _catch_up(self) -> None:
         for path in sorted(self._directory.iterdir()):
@@ -40,10 +42,13 @@ class Exits:
                 file.seek(self._read.get(path, 0))
                 whole, newline, _ = file.read().rpartition(b"\n")
                 self._read[path] = self._read.get(path, 0) + len(whole) + len(newline)
-                for line in whole.split(b"\n"):
-                    fields = line.split(b"\0")
-                    if len(fields) > 1:
-                        self._records[fields[1].decode()] = fields
+                self._records |= _records(whole)
+
+
+def _records(journal: bytes) -> dict[str, list[bytes]]:
+    """Executions, and what *journal* says of each."""
+    lines = (line.split(b"\0") for line in journal.split(b"\n"))
+    return {fields[1].decode(): fields for fields in lines if len(fields) > 1}
 
 
 def is_locked(directory: Path) -> bool:

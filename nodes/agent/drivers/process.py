@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 from ..facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
@@ -103,13 +103,13 @@ class ProcessDriver:
             self._removals.add(removal)
             removal.add_done_callback(self._removals.discard)
 
-    def tidy(self) -> None:
-        self._exits.tidy()
+    def tidy(self, kept: Set[str]) -> None:
+        self._exits.tidy(kept)
         self._keeper.tidy(set(self._running))
         long_ago = time.time() - KEPT_FOR
         for directory in self._work.iterdir():  # What an agent left that died amid discarding.
             with contextlib.suppress(FileNotFoundError):
-                if directory.name not in self._running and directory.stat().st_mtime < long_ago:
+                if directory.name not in kept and directory.stat().st_mtime < long_ago:
                     self.discard(directory.name)
 
     def close(self) -> None:
@@ -219,8 +219,9 @@ class ProcessDriver:
     def _account_for(self, execution: str) -> list[Fact]:
         """The first of these that holds: it ended, it never began, it runs, nobody knows.
 
-        The directory and its lock are looked at before the record: a task that ends is recorded
-        before it lets go of them, so one that ends meanwhile is found in one place or the other.
+        A directory stays until what became of its task is saved, so without one nothing began.
+        Its lock is looked at before the record: a task that ends is recorded before its supervisor
+        lets go, so one that ends meanwhile is found in one place or the other.
         """
         was_doubtful = execution in self._doubtful
         self._doubtful.discard(execution)
@@ -251,7 +252,7 @@ class ProcessDriver:
             return []
         del self._running[execution]
         _kill_group(handle)
-        return [Vanished(execution, "its supervisor was killed, and the task with it")]
+        return [Vanished(execution, "its supervisor is gone, and nothing tells how the task ended")]
 
     def _failed(self, execution: str, number: int, reason: str) -> list[Fact]:
         if number == errno.EEXIST:  # Its directory was there already: it was started before.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..facts import Fact
 
-_VERSION = b"2"
+_VERSION = b"3"
 _PATIENCE = 15.0
 _PACKET = 1 << 20
 _PROGRAM = Path(__file__).parent.parent / "spawner.py"
