@@ -89,6 +89,11 @@ class Core:
         for entry in saved.entries:
             self._put(entry)
         self.changes = Changes()
+        #: Whether the machine was restarted since all was accounted for, or may have been.  That
+        #: it was is forgotten in one commit with what the drivers make of it, not before.
+        self.rebooted = saved.boot != machine.boot
+        if self.rebooted:
+            self.changes.boot = machine.boot
 
     # --- the link ------------------------------------------------------------------------------
 

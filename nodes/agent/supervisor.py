@@ -16,7 +16,8 @@ link's end, after anything unusual and after many tasks it ends.
     free     supervisor-pid     (said only, never recorded)
 
 A directory in ``work`` says that its task was started or may have been, until the agent has saved
-what became of it and removes the directory; the lock on it says that a supervisor lives.  Log segments are ``logs/<id>.<stream>.<offset of their first byte>``.
+what became of it and removes the directory; the lock on it says that a supervisor lives.  Log
+segments are ``logs/<id>.<stream>.<offset of their first byte>``.
 """
 # Each module imported here makes every fork slower, and pathlib is a large one:
 # ruff: noqa: PTH110, PTH112, PTH118, PTH123

@@ -300,6 +300,17 @@ def test_what_ran_is_never_started_again_whatever_its_driver_says(stopping):
     assert happened(node.listen()) == [(Happened.FAIL, "unknown-outcome")]
 
 
+def test_a_restart_of_the_machine_is_remembered_until_its_consequences_are_saved():
+    began = Entry("e", Stage.STARTING, task=TRUE, driver="process")
+    machine = Machine("i", 1, "l", "now", Resources(cpu=1000), {}, {"process"})
+    core = Core(machine, Saved(boot="before", entries=(began,)), lambda _: (False, None))
+    assert core.rebooted
+    core.observe(Vanished("e"))
+    changes = core.take_changes()
+    assert (changes.boot, changes.entries["e"].stage) == ("now", Stage.ENDED)
+    assert not Core(machine, Saved(boot="now"), lambda _: (False, None)).rebooted
+
+
 def test_a_stop_from_before_a_crash_is_repeated_when_the_task_is_found():
     entry = Entry("e", Stage.RUNNING, task=TRUE, driver="process", stopping=True)
     node = Node(Saved(entries=(entry,)))

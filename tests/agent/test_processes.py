@@ -46,8 +46,8 @@ class Bench:
         self.facts += facts
         self._told.set()
 
-    def open(self, *interrupted: Entry) -> None:
-        self.tell(self.driver.open(interrupted))
+    def open(self, *interrupted: Entry, rebooted: bool = False) -> None:
+        self.tell(self.driver.open(interrupted, rebooted=rebooted))
 
     async def until(self, question: Callable[[], object], within: float = 15.0) -> None:
         async with asyncio.timeout(within):
@@ -770,12 +770,27 @@ def test_after_a_restart_of_the_machine_nothing_is_started_again(tmp_path: Path)
     async def scenario() -> None:
         async with bench(tmp_path) as one:
             await one.ran(shell("told", "exit 7"))
-        (tmp_path / "boot").write_text("another boot")
         again = Bench(tmp_path)
-        again.open(entry("told"), entry("unclear"))
+        again.open(entry("told"), entry("unclear"), rebooted=True)
         assert isinstance(again.of("told", Exited)[0], Exited)
         assert again.of("unclear", Vanished)
         assert again.of("unclear", NeverStarted) == []
+        again.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
+def test_what_lives_goes_on_when_nobody_knows_of_a_restart_of_the_machine(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        one, _, supervisor = await orphaned(tmp_path, entry("a", "sleep", "60"))
+        one.driver.close()
+        again = Bench(tmp_path)
+        again.open(entry("a"), rebooted=True)
+        assert again.of("a", Started)
+        assert again.of("a", Vanished) == []
+        os.kill(supervisor, signal.SIGTERM)
+        assert isinstance(await again.over("a"), Exited)
         again.driver.close()
         await gone(tmp_path)
 

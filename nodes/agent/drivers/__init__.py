@@ -20,8 +20,11 @@ class Driver(Protocol):
     agent too.
     """
 
-    def open(self, interrupted: Iterable[Entry]) -> list[Fact]:
-        """Get ready; say of each interrupted task what is known of it, or tell it later."""
+    def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
+        """Get ready; say of each interrupted task what is known of it, or tell it later.
+
+        When the machine was *rebooted*, or may have been, what is missing on disk proves nothing.
+        """
         ...
 
     def start(self, entry: Entry) -> None: ...

@@ -18,7 +18,7 @@ class NoopDriver:
         self._running: dict[str, asyncio.TimerHandle] = {}
         self._fresh: list[Fact] = []
 
-    def open(self, interrupted: Iterable[Entry]) -> list[Fact]:
+    def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
         return [Vanished(entry.execution) for entry in interrupted]
 
     def start(self, entry: Entry) -> None:

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from ..facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from ..logs import KEPT_FOR, Keeper, LogFile, readable
-from ..machine import boot_id
 from ..records import Entry
 from . import Tell
 from .exits import Exits, is_locked
@@ -61,9 +60,9 @@ class ProcessDriver:
         self._doubtful: set[str] = set()
         self._removals: set[asyncio.Future[None]] = set()
 
-    def open(self, interrupted: Iterable[Entry]) -> list[Fact]:
+    def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
         self._running = {entry.execution: entry.handle for entry in interrupted}
-        self._rebooted = _note_boot(self._state / "boot")
+        self._rebooted = rebooted
         facts = self._attach()
         self._rebooted = False
         return facts
@@ -233,9 +232,8 @@ class ProcessDriver:
                 return self._failed(execution, int(fields[1]), fields[2].decode())
             del self._running[execution]
             return [_exited(execution, [*fields, *self._tails(execution)])]
-        if (
-            self._rebooted
-        ):  # Then a missing directory proves nothing: it may never have been synced.
+        # Then a missing directory proves nothing: it may never have been synced.  A lock does.
+        if self._rebooted and not locked:
             del self._running[execution]
             return [Vanished(execution, "the machine was restarted while the task ran")]
         if not exists:
@@ -318,14 +316,6 @@ def _exited(execution: str, fields: list[bytes]) -> Exited:
         stdout_size=sizes[0],
         stderr_size=sizes[1],
     )
-
-
-def _note_boot(path: Path) -> bool:
-    """Whether the machine was restarted since this was last asked."""
-    now = boot_id()
-    before = path.read_text() if path.exists() else now
-    path.write_text(now)
-    return before != now
 
 
 def _kill_group(handle: str) -> None:
