@@ -399,7 +399,8 @@ def _start_ticks(pid: int) -> int:
 
 def record(places: Places, *fields: bytes) -> None:
     """Append to the journal how a task ended."""
-    line = b"\0".join(fields).replace(b"\n", b" ") + b"\n"
+    # The newline before it ends a record that was cut short.
+    line = b"\n" + b"\0".join(fields).replace(b"\n", b" ") + b"\n"
     # A full disk: then only the spawner hears of it, and the directory says that it was started.
     with contextlib.suppress(OSError):
         os.write(places.journal, line)

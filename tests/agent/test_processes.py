@@ -702,6 +702,30 @@ def test_a_task_that_lost_everyone_is_ended_and_called_unknown(tmp_path: Path) -
     _all_killed(tmp_path)
 
 
+def test_a_record_that_was_cut_short_is_passed_over_and_harms_no_other(tmp_path, caplog):
+    whole = [
+        f"\nexited\0{name}\0{status}\0\x000.100000\x000\x000\n".encode()
+        for status, name in enumerate("abc")
+    ]
+
+    async def scenario() -> None:
+        (tmp_path / "exits").mkdir()
+        # A full disk took the beginning of the second, and then there was room again.
+        (tmp_path / "exits" / "1").write_bytes(whole[0] + whole[1][:-14] + whole[2])
+        (tmp_path / "exits" / "2").write_bytes(b"exited\0d\x000\0\0" + whole[2][1:])
+        for name in "abc":
+            (tmp_path / "work" / name).mkdir(parents=True)
+        one = Bench(tmp_path)
+        one.open(*(entry(name, "true") for name in "abc"))
+        assert [fact.status for name in "ac" for fact in one.of(name, Exited)] == [0, 2]
+        assert isinstance(await one.over("b"), Vanished)
+        one.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+    assert "cut short: b'exited\\x00b" in caplog.text
+
+
 async def orphaned(state: Path, task: Entry) -> tuple[Bench, int, int]:
     """A driver whose task runs, and whose predecessor and spawner died before its handle was saved.
 

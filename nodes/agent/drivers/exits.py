@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
+import re
 from collections.abc import Set
 from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+#: See ``supervisor`` for these forms.
+_RECORD = re.compile(
+    rb"exited\0[^\0]+\0-?\d+\0[a-z]*\0\d+\.\d{6}\0\d+\0\d+|failed\0[^\0]+\0\d+\0[^\0]*"
+)
 
 
 class Exits:
@@ -47,8 +56,14 @@ class Exits:
 
 def _records(journal: bytes) -> dict[str, list[bytes]]:
     """Executions, and what *journal* says of each."""
-    lines = (line.split(b"\0") for line in journal.split(b"\n"))
-    return {fields[1].decode(): fields for fields in lines if len(fields) > 1}
+    records = {}
+    for line in filter(None, journal.split(b"\n")):
+        if _RECORD.fullmatch(line):
+            fields = line.split(b"\0")
+            records[fields[1].decode()] = fields
+        else:
+            log.warning("passed over a record of a task's end that was cut short: %r", line[:200])
+    return records
 
 
 def is_locked(directory: Path) -> bool:
