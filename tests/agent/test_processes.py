@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from nodes.agent.drivers.process import ProcessDriver
+from nodes.agent.drivers.zygote import VERSION
 from nodes.agent.facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from nodes.agent.logs import LogFile
 from nodes.agent.records import Entry, Stage
@@ -724,6 +726,32 @@ def test_a_record_that_was_cut_short_is_passed_over_and_harms_no_other(tmp_path,
 
     asyncio.run(scenario())
     assert "cut short: b'exited\\x00b" in caplog.text
+
+
+def test_what_a_spawner_said_before_it_died_amid_attaching_is_told(tmp_path: Path) -> None:
+    exited = b"\0".join((b"exited", b"a", b"7", b"", b"0.100000", b"0", b"0", b"", b""))
+
+    def die_amid_sync(listener: socket.socket) -> None:
+        link, _ = listener.accept()
+        with listener, link:
+            link.send(b"hello\0" + VERSION)
+            assert link.recv(100) == b"sync\0attach"
+            link.send(exited)
+
+    async def scenario() -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(str(tmp_path / "spawner.sock"))
+        listener.listen()
+        dying = asyncio.create_task(asyncio.to_thread(die_amid_sync, listener))
+        await asyncio.sleep(0)
+        one = Bench(tmp_path)
+        one.open(entry("a"))
+        await dying
+        assert [fact.status for fact in one.of("a", Exited)] == [7]
+        one.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
 
 
 async def orphaned(state: Path, task: Entry) -> tuple[Bench, int, int]:
