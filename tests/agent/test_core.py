@@ -384,6 +384,19 @@ def test_a_link_that_stays_silent_for_three_heartbeats_is_given_up():
     [drop] = node.core.tick(35.0)
     assert isinstance(drop, Drop)
     assert drop.reason == "nothing was heard for 30 s"
+    assert node.core.wakes_at is None
+    assert node.core.tick(36.0) == []
+    assert node.core.opened(37.0) != []
+    assert node.core.wakes_at == 67.0
+
+
+def test_a_link_is_given_up_once_whatever_still_comes_over_it():
+    node = Node()
+    [drop] = node.acknowledge(99)
+    assert isinstance(drop, Drop)
+    assert node.acknowledge(99) == []
+    assert node.order(Want.RUN) == []
+    assert node.core.entries == {}
 
 
 def test_watches_are_passed_on():
