@@ -209,7 +209,7 @@ class Stream:
     def __init__(self, logs: int, prefix: str) -> None:
         self.size, self.tail = 0, b""
         self._logs, self._prefix = logs, prefix
-        self._file, self._written = -1, 0
+        self._file, self._segment, self._written = -1, "", 0
         self._segments: list[str] = []
 
     def take(self, data: bytes) -> None:
@@ -218,6 +218,9 @@ class Stream:
             self._write(data)
         except OSError:
             # A full disk must not hurt the task: these bytes are missing, the offsets show it.
+            if self._file >= 0 and not self._written:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._segment, dir_fd=self._logs)
             self.close()
         self.size += len(data)
         if self._written >= SEGMENT:
@@ -225,17 +228,19 @@ class Stream:
 
     def _write(self, data: bytes) -> None:
         if self._file < 0:
-            segment = f"{self._prefix}{self.size:015d}"
+            self._segment = f"{self._prefix}{self.size:015d}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            self._file = os.open(segment, flags, 0o600, dir_fd=self._logs)
+            self._file = os.open(self._segment, flags, 0o600, dir_fd=self._logs)
             self._written = 0
-            self._segments.append(segment)
+        wrote = os.write(self._file, data)
+        # Only now it counts: an older one must not go for a segment that stays empty.
+        if wrote and not self._written:
+            self._segments.append(self._segment)
             if len(self._segments) > SEGMENTS:
                 os.unlink(self._segments.pop(0), dir_fd=self._logs)
-        wrote = os.write(self._file, data)
+        self._written += wrote
         if wrote < len(data):
             raise OSError(errno.ENOSPC, "short write")
-        self._written += wrote
 
     def close(self) -> None:
         if self._file >= 0:
