@@ -28,6 +28,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import math
 import os
 import select
 import signal
@@ -36,6 +37,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Set
 
 #: So many tasks, then a fresh fork: whatever might add up does not.
 TASKS = 200
@@ -181,9 +183,9 @@ def _supervise(request: Request, post: Post) -> bool:
     ran = time.monotonic() - began
     _signal_group(pid, signal.SIGKILL)  # Before the pid is reaped: until then it is ours.
     _, status = os.waitpid(pid, 0)
-    _end_orphans()
+    alone = kill_children()
     _drain(streams)
-    clean = not streams and not why and not _stopped
+    clean = alone and not streams and not why and not _stopped
     for stream in (stdout, stderr):
         stream.close()
     exited = (
@@ -361,23 +363,37 @@ def _is_over(pid: int) -> bool:
     return False
 
 
-def _end_orphans() -> None:
-    """Kill whatever the task left behind, also what escaped into sessions of its own."""
-    me = os.getpid()
+def kill_children(spared: Set[int] = frozenset(), within: float = math.inf) -> bool:
+    """Kill what came to us as orphans, and what comes after them; return whether nothing is left.
+
+    What we may not kill, as another user's, is left.  What does not die, since it waits for a
+    device, is waited for *within* so many seconds.
+    """
+    me, until, pause = os.getpid(), time.monotonic() + within, 0.0005
     while True:
         try:
-            if os.waitpid(-1, os.WNOHANG)[0]:
-                continue
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
-            return
+            return True
         with open(f"/proc/self/task/{me}/children", "rb") as listing:
-            children = [int(word) for word in listing.read().split()]
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        # Descendants of the killed come to us next; wait for one of them to be over.
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(-1, 0)
+            children = {int(word) for word in listing.read().split()} - spared
+        killed = [child for child in children if _kill(child)]
+        if not killed or time.monotonic() >= until:
+            return not children
+        # Descendants of the killed come to us next.
+        if not all(os.waitpid(child, os.WNOHANG)[0] for child in killed):
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+
+
+def _kill(child: int) -> bool:
+    """Kill a child of ours and its group; return whether we may."""
+    _signal_group(child, signal.SIGKILL)
+    try:
+        os.kill(child, signal.SIGKILL)
+    except PermissionError:
+        return False
+    return True
 
 
 def _drain(streams: dict[int, Stream]) -> None:

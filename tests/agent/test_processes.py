@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from nodes.agent.drivers.process import ProcessDriver
-from nodes.agent.drivers.zygote import VERSION
+from nodes.agent.drivers.zygote import PROGRAM, VERSION
 from nodes.agent.facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from nodes.agent.logs import LogFile
 from nodes.agent.records import Entry, Stage
@@ -750,6 +751,60 @@ def test_what_a_spawner_said_before_it_died_amid_attaching_is_told(tmp_path: Pat
         assert [fact.status for fact in one.of("a", Exited)] == [7]
         one.driver.close()
         await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
+@asynccontextmanager
+async def spawner_that_may_kill_only_its_own(state: Path) -> AsyncIterator[socket.socket]:
+    """As the agent of a user who is not root has one, though here tasks may become another's."""
+    (state / "exits").mkdir()
+    for directory in ("work", "logs"):
+        (state / directory).mkdir()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, (state / "spawner.log").open("wb") as complaints:
+        spawner = await asyncio.create_subprocess_exec(
+            *("setpriv", "--bounding-set", "-kill", sys.executable, "-I", "-S"),
+            *(str(PROGRAM), str(state), str(theirs.fileno())),
+            pass_fds=(theirs.fileno(),),
+            stderr=complaints,
+        )
+        await soon((state / "spawner.sock").exists)
+        yield ours
+    await spawner.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start processes of another user")
+def test_a_process_that_may_not_be_killed_holds_up_nobody(tmp_path: Path) -> None:
+    """As after ``sudo program &``."""
+
+    async def scenario() -> None:
+        pids = tmp_path / "pids"
+        other = "setpriv --reuid 65534 --regid 65534 --clear-groups"
+        stray = f"setsid {other} sh -c 'echo $$; exec sleep 600' >> {pids} &"
+        # It tells its pid when it is the other user's.
+        leave = f"{stray} until [ $(wc -l < {pids}) -ge $0 ]; do sleep 0.01; done"
+        pids.touch()
+        try:
+            async with (
+                spawner_that_may_kill_only_its_own(tmp_path) as first_link,
+                bench(tmp_path) as one,
+            ):
+                first_link.close()
+                one.driver.start(entry("ends", "sh", "-c", leave, "1"))
+                assert isinstance(fact := await one.over("ends"), Exited)
+                assert fact.status == 0
+                one.driver.start(entry("killed", "sh", "-c", f"{leave}; sleep 60", "2"))
+                _, supervisor = handle_of(await one.started("killed"))
+                await soon(lambda: len(pids.read_text().split()) == 2)
+                os.kill(supervisor, signal.SIGKILL)
+                assert isinstance(await one.over("killed"), Vanished)
+                assert (await one.ran(shell("next", "exit 3"))).status == 3
+                assert all(alive(int(pid)) for pid in pids.read_text().split())
+        finally:
+            for pid in pids.read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+        assert (tmp_path / "spawner.log").read_text() == ""
 
     asyncio.run(scenario())
 

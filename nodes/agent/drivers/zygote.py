@@ -14,7 +14,7 @@ from ..facts import Fact
 VERSION = b"3"
 _PATIENCE = 15.0
 _PACKET = 1 << 20
-_PROGRAM = Path(__file__).parent.parent / "spawner.py"
+PROGRAM = Path(__file__).parent.parent / "spawner.py"
 
 
 class NoSpawner(Exception):
@@ -100,7 +100,7 @@ def _new(state: Path) -> socket.socket | None:
         theirs.set_inheritable(True)
         os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-S", str(_PROGRAM), str(state), str(theirs.fileno())],
+            [sys.executable, "-I", "-S", str(PROGRAM), str(state), str(theirs.fileno())],
             {"PATH": os.defpath},
             file_actions=(
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
