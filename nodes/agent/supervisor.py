@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: So many tasks, then a fresh fork: whatever might add up does not.
 TASKS = 200
+#: In a work directory: a symbolic link to nothing, whose target is the pid of the supervisor.
+SUPERVISOR = ".supervisor"
 SEGMENT = 8 << 20
 SEGMENTS = 4
 TAIL = 8 * 1024
@@ -157,6 +159,8 @@ def _supervise(request: Request, post: Post) -> bool:
         os.mkdir(name, 0o700, dir_fd=places.work)
         lock = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=places.work)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who has neither handle nor spawner finds us by this.  Other than a file it is never empty.
+        os.symlink(b"%d" % os.getpid(), SUPERVISOR, dir_fd=lock)
         os.fchdir(lock)
         out, out_end = os.pipe2(os.O_CLOEXEC)
         err, err_end = os.pipe2(os.O_CLOEXEC)

@@ -828,6 +828,19 @@ async def orphaned(state: Path, task: Entry) -> tuple[Bench, int, int]:
     return second, pid, supervisor
 
 
+def test_a_task_is_stopped_without_its_spawner_and_without_its_handle(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        one, _, _ = await orphaned(tmp_path, entry("a", "sleep", "60"))
+        one.driver.stop("a")
+        fact = await one.over("a")
+        assert isinstance(fact, Exited)
+        assert fact.why == "stopped"
+        one.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
 def test_a_journal_is_kept_until_what_it_tells_is_accounted_for(tmp_path: Path) -> None:
     async def scenario() -> None:
         one, pid, supervisor = await orphaned(tmp_path, entry("a", "sleep", "60"))

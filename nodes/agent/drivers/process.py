@@ -22,6 +22,7 @@ from pathlib import Path
 from ..facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from ..logs import KEPT_FOR, Keeper, LogFile, readable
 from ..records import Entry
+from ..supervisor import SUPERVISOR
 from . import Tell
 from .exits import Exits, is_locked
 from .zygote import connect
@@ -93,6 +94,7 @@ class ProcessDriver:
     def discard(self, execution: str) -> None:
         self._keeper.retire(execution)
         try:
+            (self._work / execution / SUPERVISOR).unlink(missing_ok=True)
             (self._work / execution).rmdir()
         except FileNotFoundError:
             return
@@ -275,9 +277,10 @@ class ProcessDriver:
         loop = asyncio.get_running_loop()
         supervisor = self._running[execution].rpartition(":")[2]
         descriptor = -1
-        if supervisor:
-            with contextlib.suppress(ProcessLookupError):
-                descriptor = os.pidfd_open(int(supervisor))
+        # Without either it will be there at the next look; a stop is asked for again then.
+        with contextlib.suppress(OSError, ValueError):
+            supervisor = supervisor or (self._work / execution / SUPERVISOR).readlink().name
+            descriptor = os.pidfd_open(int(supervisor))
         # The pid may have gone to somebody else meanwhile: the lock decides.
         if descriptor >= 0 and is_locked(self._work / execution):
             self._watched[execution] = descriptor
