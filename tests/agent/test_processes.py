@@ -959,6 +959,20 @@ def test_a_journal_that_nobody_can_write_to_any_more_is_removed(tmp_path: Path) 
     asyncio.run(scenario())
 
 
+def test_the_logs_of_what_is_not_acknowledged_are_kept_however_long(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as one:
+            await one.ran(shell("a", "echo reason"))
+            [log] = (tmp_path / "logs").iterdir()
+            os.utime(log, (0, 0))
+            one.driver.tidy({"a"})
+            assert log.read_text() == "reason\n"
+            one.driver.tidy(set())
+            assert not log.exists()
+
+    asyncio.run(scenario())
+
+
 def test_idle_supervision_costs_no_processor_time(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with bench(tmp_path) as one:

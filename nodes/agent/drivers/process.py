@@ -106,7 +106,7 @@ class ProcessDriver:
 
     def tidy(self, kept: Set[str]) -> None:
         self._exits.tidy(kept)
-        self._keeper.tidy(set(self._running))
+        self._keeper.tidy(kept)
         long_ago = time.time() - KEPT_FOR
         for directory in self._work.iterdir():  # What an agent left that died amid discarding.
             with contextlib.suppress(FileNotFoundError):
