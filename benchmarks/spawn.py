@@ -94,7 +94,7 @@ async def main() -> None:
     state = options.state_dir or Path(tempfile.mkdtemp())
     state.mkdir(parents=True, exist_ok=True)
     run = Run(state, tuple(options.command))
-    run.driver.open([])
+    run.driver.open([], rebooted=False)
     own = spent(resource.RUSAGE_SELF)
     results = {
         "one by one": await run.run(min(200, options.tasks), 1),

@@ -89,6 +89,11 @@ class Core:
         for entry in saved.entries:
             self._put(entry)
         self.changes = Changes()
+        #: Whether the machine was restarted since all was accounted for, or may have been.  That
+        #: it was is forgotten in one commit with what the drivers make of it, not before.
+        self.rebooted = saved.boot != machine.boot
+        if self.rebooted:
+            self.changes.boot = machine.boot
 
     # --- the link ------------------------------------------------------------------------------
 
@@ -121,6 +126,11 @@ class Core:
         """The link is gone.  Tasks go on."""
         self._session = None
 
+    def _drop(self, code: int, reason: str) -> list[Effect]:
+        """Give up the link, once: until the next is up nothing is heard and nothing is said."""
+        self._session = None
+        return [Drop(code, reason)]
+
     @property
     def epoch(self) -> int | None:
         """The epoch of the session, once the orchestrator has welcomed us."""
@@ -139,7 +149,7 @@ class Core:
             return []
         if now >= session.gives_up_at:
             silence = f"nothing was heard for {now - session.heard_at:.0f} s"
-            return [Drop(Close.SHUTTING_DOWN, silence)]
+            return self._drop(Close.SHUTTING_DOWN, silence)
         if session.epoch is None or session.beat_at is None or now < session.beat_at:
             return []
         session.beat_at = now + session.heartbeat
@@ -162,7 +172,7 @@ class Core:
             return self._welcomed(session, message, now)
         if session.epoch is None:
             early = type(message).__name__.lower()
-            return [Drop(Close.OUT_OF_SEQUENCE, f"{early} came before the welcome")]
+            return self._drop(Close.OUT_OF_SEQUENCE, f"{early} came before the welcome")
         if message.epoch != session.epoch:
             return []
         match message:
@@ -212,6 +222,9 @@ class Core:
         match fact:
             case Started():
                 return self._started(entry, fact.handle)
+            case NeverStarted() if entry.stage is not Stage.STARTING:
+                why = "the task ran, and nothing of it is left to tell how it ended"
+                self._end(entry, outcomes.unknown(Vanished(entry.execution, why)))
             case NeverStarted() if entry.stopping:
                 self._end(entry, outcomes.cancelled(entry.execution, "it had not begun"))
             case NeverStarted():
@@ -237,7 +250,7 @@ class Core:
 
     def _welcomed(self, session: _Session, welcome: Welcome, now: float) -> list[Effect]:
         if session.epoch is not None:
-            return [Drop(Close.OUT_OF_SEQUENCE, "a second welcome on one link")]
+            return self._drop(Close.OUT_OF_SEQUENCE, "a second welcome on one link")
         session.epoch = welcome.epoch
         session.heartbeat = max(welcome.heartbeat, _SHORTEST)
         session.beat_at = now + session.heartbeat
@@ -259,12 +272,12 @@ class Core:
 
     def _ordered(self, session: _Session, orders: Orders) -> list[Effect]:
         if session.gathering is not None:
-            return [Drop(Close.OUT_OF_SEQUENCE, "orders came before the desired set was whole")]
+            return self._drop(Close.OUT_OF_SEQUENCE, "orders came before the desired set was whole")
         if orders.order_rev <= self.order_rev:
             return []
         if orders.after != self.order_rev:
             gap = f"orders after {orders.after} came, {self.order_rev} was the last known"
-            return [Drop(Close.OUT_OF_SEQUENCE, gap)]
+            return self._drop(Close.OUT_OF_SEQUENCE, gap)
         self._advance(orders.order_rev)
         return self._apply(orders.items)
 
@@ -348,7 +361,7 @@ class Core:
     def _acknowledged(self, seq: int) -> list[Effect]:
         covered = self.outbox.acknowledge(seq)
         if covered is None:
-            return [Drop(Close.OUT_OF_SEQUENCE, f"reports up to {seq} were never sent")]
+            return self._drop(Close.OUT_OF_SEQUENCE, f"reports up to {seq} were never sent")
         effects: list[Effect] = []
         for number, report in covered:
             self.changes.acked = number

@@ -74,6 +74,7 @@ class Ledger:
         reports = self._db.execute("SELECT number, body FROM report ORDER BY number")
         return Saved(
             order_rev=int(self._get("order_rev", 0)),
+            boot=str(self._get("boot", "")),
             entries=tuple(_entry(body) for (body,) in executions),
             reports=tuple((number, _report(body)) for number, body in reports),
             numbered=int(self._get("numbered", 0)),
@@ -108,6 +109,8 @@ class Ledger:
                 )
             if changes.order_rev is not None:
                 self._set("order_rev", changes.order_rev)
+            if changes.boot is not None:
+                self._set("boot", changes.boot)
 
     def prune(self, now: float) -> None:
         """Forget executions that have been over for so long that nobody will ask again."""

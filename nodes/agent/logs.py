@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections import deque
+from collections.abc import Set
 from pathlib import Path
 
 from ..protocol.messages import TAIL
@@ -106,12 +107,12 @@ class Keeper:
         """The execution is over and acknowledged: its logs are kept only for a while from now."""
         self._retired.append((time.monotonic(), execution))
 
-    def tidy(self, live: set[str]) -> None:
-        """Remove what need not be kept, except of the *live* ones."""
+    def tidy(self, kept: Set[str]) -> None:
+        """Remove what is due, except of the executions in *kept*."""
         due, now = set(), time.monotonic()
         while self._retired and (len(self._retired) > KEPT or self._retired[0][0] < now - KEPT_FOR):
             due.add(self._retired.popleft()[1])
-        spared = live | {execution for _, execution in self._retired}
+        spared = kept | {execution for _, execution in self._retired}
         long_ago = time.time() - KEPT_FOR
         with os.scandir(self._directory) as files:
             for file in files:

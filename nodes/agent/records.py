@@ -77,11 +77,13 @@ class Changes:
     tombstones: dict[str, Report | None] = field(default_factory=dict)
     reports: list[tuple[int, Report]] = field(default_factory=list)
     acked: int = 0
+    boot: str | None = None
     urgent: bool = False
 
     def __bool__(self) -> bool:
         return bool(
             self.order_rev is not None
+            or self.boot is not None
             or self.entries
             or self.tombstones
             or self.reports
@@ -91,9 +93,13 @@ class Changes:
 
 @dataclass(frozen=True)
 class Saved:
-    """What the ledger holds when the agent starts; ``numbered`` is the last number of a report."""
+    """What the ledger holds when the agent starts; ``numbered`` is the last number of a report.
+
+    ``boot`` is that of the machine when its consequences were last saved, empty if none ever was.
+    """
 
     order_rev: int = 0
+    boot: str = ""
     entries: tuple[Entry, ...] = ()
     reports: tuple[tuple[int, Report], ...] = ()
     numbered: int = 0

@@ -78,8 +78,8 @@ class Runner:
         """Account for what ran before, then be ready."""
         interrupted = self.core.interrupted()
         for name, driver in self._drivers.items():
-            facts = driver.open([entry for entry in interrupted if entry.driver == name])
-            self._facts += facts
+            of_driver = [entry for entry in interrupted if entry.driver == name]
+            self._facts += driver.open(of_driver, rebooted=self.core.rebooted)
         if interrupted:
             log.info("picked up %d tasks of a former run", len(interrupted))
         self._turn()
@@ -223,7 +223,7 @@ class Runner:
         self._save()
         self._ledger.prune(self._loop.time())
         for driver in self._drivers.values():
-            driver.tidy()
+            driver.tidy(self.core.entries.keys())
 
     def _raise(self, error: BaseException) -> None:
         if self._wire is not None:

@@ -22,7 +22,7 @@ It passes on what supervisors say, and adds:
     lost   id           its supervisor was killed; so is what was left of the task
 """
 # Each module imported here makes every fork slower, and pathlib is a large one:
-# ruff: noqa: PTH100, PTH101, PTH108, PTH120, PTH123, PTH208
+# ruff: noqa: PTH100, PTH101, PTH108, PTH120, PTH208
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 else:
     import supervisor
 
-VERSION = b"2"
+VERSION = b"3"
 _PACKET = 1 << 20
 _JOURNAL_BYTES = 8 << 20
 #: Packets kept for an agent that does not read; then it is cut off, and finds all in the journal.
@@ -57,6 +57,8 @@ _IDLE = 8
 _IDLE_FOR = 5.0
 #: Links take descriptors, which are few: supervisors beyond these serve one task each.
 _LINKS = 256
+#: Seconds that all others wait for what a dead supervisor left to die.
+_PATIENCE = 1.0
 _POLL_IN = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -183,7 +185,8 @@ class Spawner:
         if lost := [dead.execution for dead in bereft if self.is_busy(dead)]:
             for execution in lost:
                 del self.live[execution]
-            self.kill_strays()
+            # What came to us because its supervisor died: its task, and all that task started.
+            supervisor.kill_children(self.supervisors.keys(), _PATIENCE)
             for execution in lost:
                 self.tell(b"lost\0" + execution)
 
@@ -221,21 +224,6 @@ class Spawner:
             self.links -= 1
         if one in self.idle:
             self.idle.remove(one)
-
-    def kill_strays(self) -> None:
-        """Kill what came to us because its supervisor died: its task, and all that task started."""
-        me = os.getpid()
-        for _ in range(1000):
-            with open(f"/proc/self/task/{me}/children", "rb") as listing:
-                children = {int(word) for word in listing.read().split()}
-            if not (strays := children - self.supervisors.keys()):
-                return
-            for pid in strays:
-                for kill in (os.killpg, os.kill):
-                    with contextlib.suppress(OSError):
-                        kill(pid, signal.SIGKILL)
-                with contextlib.suppress(OSError):
-                    os.waitpid(pid, 0)
 
     def obey(self, connection: Connection) -> supervisor.Post | None:
         """Carry out what the agent asks; returns, in a fork, what to supervise."""
@@ -398,7 +386,9 @@ def _new_journal() -> int:
         with contextlib.suppress(FileExistsError):
             journal = os.open(f"exits/{number:09d}", flags, 0o600)
             fcntl.flock(journal, fcntl.LOCK_SH)
-            return journal
+            if os.fstat(journal).st_nlink:
+                return journal
+            os.close(journal)  # The agent took it for one that nobody writes to any more.
 
 
 def main() -> None:
@@ -409,7 +399,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, supervisor.on_signal)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    supervisor.prctl(36, 1, 0, 0, 0)  # Strays of a killed supervisor come to us, see kill_strays.
+    supervisor.prctl(36, 1, 0, 0, 0)  # Strays of a killed supervisor come to us, see reap.
     try:
         spawner = Spawner(int(sys.argv[2]))
     except BlockingIOError:
@@ -421,8 +411,12 @@ def main() -> None:
     if post is not None:
         try:
             supervisor.serve(post)
-        finally:
-            os._exit(0)
+        except BaseException:  # noqa: BLE001  What it is, spawner.log says.
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
     if spawner.listener:
         with contextlib.suppress(OSError):
             os.unlink("spawner.sock")

@@ -15,8 +15,9 @@ link's end, after anything unusual and after many tasks it ends.
 
     free     supervisor-pid     (said only, never recorded)
 
-A directory in ``work`` says that its task was started or may have been; the lock on it says that
-a supervisor lives.  Log segments are ``logs/<id>.<stream>.<offset of their first byte>``.
+A directory in ``work`` says that its task was started or may have been, until the agent has saved
+what became of it and removes the directory; the lock on it says that a supervisor lives.  Log
+segments are ``logs/<id>.<stream>.<offset of their first byte>``.
 """
 # Each module imported here makes every fork slower, and pathlib is a large one:
 # ruff: noqa: PTH110, PTH112, PTH118, PTH123
@@ -27,6 +28,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import math
 import os
 import select
 import signal
@@ -35,9 +37,12 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Set
 
 #: So many tasks, then a fresh fork: whatever might add up does not.
 TASKS = 200
+#: In a work directory: a symbolic link to nothing, whose target is the pid of the supervisor.
+SUPERVISOR = ".supervisor"
 SEGMENT = 8 << 20
 SEGMENTS = 4
 TAIL = 8 * 1024
@@ -154,6 +159,8 @@ def _supervise(request: Request, post: Post) -> bool:
         os.mkdir(name, 0o700, dir_fd=places.work)
         lock = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=places.work)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who has neither handle nor spawner finds us by this.  Other than a file it is never empty.
+        os.symlink(b"%d" % os.getpid(), SUPERVISOR, dir_fd=lock)
         os.fchdir(lock)
         out, out_end = os.pipe2(os.O_CLOEXEC)
         err, err_end = os.pipe2(os.O_CLOEXEC)
@@ -165,8 +172,6 @@ def _supervise(request: Request, post: Post) -> bool:
         # Somebody else's directory: what becomes of that task is not ours to record.
         if error.errno != errno.EEXIST:
             record(places, *failed)
-            with contextlib.suppress(OSError):
-                os.rmdir(name, dir_fd=places.work)
         _say(places, *failed)
         return False
     os.close(out_end)
@@ -182,9 +187,9 @@ def _supervise(request: Request, post: Post) -> bool:
     ran = time.monotonic() - began
     _signal_group(pid, signal.SIGKILL)  # Before the pid is reaped: until then it is ours.
     _, status = os.waitpid(pid, 0)
-    _end_orphans()
+    alone = kill_children()
     _drain(streams)
-    clean = not streams and not why and not _stopped
+    clean = alone and not streams and not why and not _stopped
     for stream in (stdout, stderr):
         stream.close()
     exited = (
@@ -196,10 +201,8 @@ def _supervise(request: Request, post: Post) -> bool:
         b"%d" % stdout.size,
         b"%d" % stderr.size,
     )
-    # In this order: who finds neither directory nor lock finds the record.
+    # In this order: who finds the directory without its lock finds the record, if it could be made.
     record(places, *exited)
-    with contextlib.suppress(OSError):  # Usually empty; the agent removes what is not.
-        os.rmdir(name, dir_fd=places.work)
     os.fchdir(places.home)
     os.close(lock)
     _say(places, *exited, *(stream.tail.replace(b"\0", b"") for stream in (stdout, stderr)))
@@ -212,7 +215,7 @@ class Stream:
     def __init__(self, logs: int, prefix: str) -> None:
         self.size, self.tail = 0, b""
         self._logs, self._prefix = logs, prefix
-        self._file, self._written = -1, 0
+        self._file, self._segment, self._written = -1, "", 0
         self._segments: list[str] = []
 
     def take(self, data: bytes) -> None:
@@ -221,6 +224,9 @@ class Stream:
             self._write(data)
         except OSError:
             # A full disk must not hurt the task: these bytes are missing, the offsets show it.
+            if self._file >= 0 and not self._written:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._segment, dir_fd=self._logs)
             self.close()
         self.size += len(data)
         if self._written >= SEGMENT:
@@ -228,17 +234,19 @@ class Stream:
 
     def _write(self, data: bytes) -> None:
         if self._file < 0:
-            segment = f"{self._prefix}{self.size:015d}"
+            self._segment = f"{self._prefix}{self.size:015d}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            self._file = os.open(segment, flags, 0o600, dir_fd=self._logs)
+            self._file = os.open(self._segment, flags, 0o600, dir_fd=self._logs)
             self._written = 0
-            self._segments.append(segment)
+        wrote = os.write(self._file, data)
+        # Only now it counts: an older one must not go for a segment that stays empty.
+        if wrote and not self._written:
+            self._segments.append(self._segment)
             if len(self._segments) > SEGMENTS:
                 os.unlink(self._segments.pop(0), dir_fd=self._logs)
-        wrote = os.write(self._file, data)
+        self._written += wrote
         if wrote < len(data):
             raise OSError(errno.ENOSPC, "short write")
-        self._written += wrote
 
     def close(self) -> None:
         if self._file >= 0:
@@ -359,23 +367,37 @@ def _is_over(pid: int) -> bool:
     return False
 
 
-def _end_orphans() -> None:
-    """Kill whatever the task left behind, also what escaped into sessions of its own."""
-    me = os.getpid()
+def kill_children(spared: Set[int] = frozenset(), within: float = math.inf) -> bool:
+    """Kill what came to us as orphans, and what comes after them; return whether nothing is left.
+
+    What we may not kill, as another user's, is left.  What does not die, since it waits for a
+    device, is waited for *within* so many seconds.
+    """
+    me, until, pause = os.getpid(), time.monotonic() + within, 0.0005
     while True:
         try:
-            if os.waitpid(-1, os.WNOHANG)[0]:
-                continue
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
-            return
+            return True
         with open(f"/proc/self/task/{me}/children", "rb") as listing:
-            children = [int(word) for word in listing.read().split()]
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        # Descendants of the killed come to us next; wait for one of them to be over.
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(-1, 0)
+            children = {int(word) for word in listing.read().split()} - spared
+        killed = [child for child in children if _kill(child)]
+        if not killed or time.monotonic() >= until:
+            return not children
+        # Descendants of the killed come to us next.
+        if not all(os.waitpid(child, os.WNOHANG)[0] for child in killed):
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+
+
+def _kill(child: int) -> bool:
+    """Kill a child of ours and its group; return whether we may."""
+    _signal_group(child, signal.SIGKILL)
+    try:
+        os.kill(child, signal.SIGKILL)
+    except PermissionError:
+        return False
+    return True
 
 
 def _drain(streams: dict[int, Stream]) -> None:
@@ -402,8 +424,10 @@ def _start_ticks(pid: int) -> int:
 
 def record(places: Places, *fields: bytes) -> None:
     """Append to the journal how a task ended."""
-    line = b"\0".join(fields).replace(b"\n", b" ") + b"\n"
-    with contextlib.suppress(OSError):  # A full disk: then only the spawner hears of it.
+    # The newline before it ends a record that was cut short.
+    line = b"\n" + b"\0".join(fields).replace(b"\n", b" ") + b"\n"
+    # A full disk: then only the spawner hears of it, and the directory says that it was started.
+    with contextlib.suppress(OSError):
         os.write(places.journal, line)
 
 

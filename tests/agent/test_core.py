@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import count
 
+import pytest
+
 from nodes.agent.core import Core
 from nodes.agent.effects import Discard, Drop, Effect, Follow, Send, Start, Stop
 from nodes.agent.facts import Exited, NeverStarted, NotStarted, Started, Vanished
@@ -290,6 +292,25 @@ def test_what_never_started_is_started_unless_it_should_stop():
     assert happened(node.listen()) == [(Happened.CANCEL, "stopped")]
 
 
+@pytest.mark.parametrize("stopping", [False, True])
+def test_what_ran_is_never_started_again_whatever_its_driver_says(stopping):
+    ran = Entry("e", Stage.RUNNING, task=TRUE, driver="process", handle="1:2:3", stopping=stopping)
+    node = Node(Saved(entries=(ran,)))
+    assert node.core.observe(NeverStarted("e")) == []
+    assert happened(node.listen()) == [(Happened.FAIL, "unknown-outcome")]
+
+
+def test_a_restart_of_the_machine_is_remembered_until_its_consequences_are_saved():
+    began = Entry("e", Stage.STARTING, task=TRUE, driver="process")
+    machine = Machine("i", 1, "l", "now", Resources(cpu=1000), {}, {"process"})
+    core = Core(machine, Saved(boot="before", entries=(began,)), lambda _: (False, None))
+    assert core.rebooted
+    core.observe(Vanished("e"))
+    changes = core.take_changes()
+    assert (changes.boot, changes.entries["e"].stage) == ("now", Stage.ENDED)
+    assert not Core(machine, Saved(boot="now"), lambda _: (False, None)).rebooted
+
+
 def test_a_stop_from_before_a_crash_is_repeated_when_the_task_is_found():
     entry = Entry("e", Stage.RUNNING, task=TRUE, driver="process", stopping=True)
     node = Node(Saved(entries=(entry,)))
@@ -363,6 +384,19 @@ def test_a_link_that_stays_silent_for_three_heartbeats_is_given_up():
     [drop] = node.core.tick(35.0)
     assert isinstance(drop, Drop)
     assert drop.reason == "nothing was heard for 30 s"
+    assert node.core.wakes_at is None
+    assert node.core.tick(36.0) == []
+    assert node.core.opened(37.0) != []
+    assert node.core.wakes_at == 67.0
+
+
+def test_a_link_is_given_up_once_whatever_still_comes_over_it():
+    node = Node()
+    [drop] = node.acknowledge(99)
+    assert isinstance(drop, Drop)
+    assert node.acknowledge(99) == []
+    assert node.order(Want.RUN) == []
+    assert node.core.entries == {}
 
 
 def test_watches_are_passed_on():

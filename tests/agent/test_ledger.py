@@ -40,6 +40,17 @@ def test_what_was_committed_is_there_after_a_restart(path):
     ledger.close()
 
 
+def test_the_boot_is_saved_with_what_came_of_it_or_not_at_all(path):
+    ledger = Ledger(path, now=0.0)
+    assert ledger.saved().boot == ""
+    ledger.commit(Changes(boot="first", reports=[(1, FINAL)]), now=0.0)
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.commit(Changes(boot="second", reports=[(1, FINAL)]), now=0.0)
+    ledger = reopened(ledger, path)
+    assert ledger.saved().boot == "first"
+    ledger.close()
+
+
 def test_acknowledged_reports_and_forgotten_executions_go(path):
     ledger = Ledger(path, now=0.0)
     ledger.commit(Changes(entries={"e": ENTRY}, reports=[(1, FINAL), (2, FINAL)]), now=0.0)

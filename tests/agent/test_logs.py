@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.agent.logs import KEPT, KEPT_FOR, Keeper, LogFile, readable
+from nodes.agent.supervisor import SEGMENTS, Stream
 
 
 @pytest.fixture
@@ -76,3 +79,33 @@ def test_logs_are_kept_for_a_while_and_never_of_what_lives(tmp_path):
     keeper.tidy(set())
     assert list(tmp_path.iterdir()) == []
     assert KEPT_FOR > 0
+
+
+def test_a_full_disk_keeps_the_log_that_there_is(tmp_path):
+    logs = os.open(tmp_path, os.O_RDONLY)
+    stream = Stream(logs, "e.stdout.")
+    stream.take(b"the reason")
+    stream.close()
+    with no_room_for_files():
+        for _ in range(SEGMENTS + 1):
+            stream.take(b"lost")
+    stream.take(b"later")
+    stream.close()
+    os.close(logs)
+    kept = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    later = len("the reason") + (SEGMENTS + 1) * len("lost")
+    assert kept == {
+        f"e.stdout.{0:015d}": b"the reason",
+        f"e.stdout.{later:015d}": b"later",
+    }
+
+
+@contextmanager
+def no_room_for_files():
+    """No file of this process takes another byte, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from nodes.agent.drivers.process import ProcessDriver
+from nodes.agent.drivers.zygote import PROGRAM, VERSION
 from nodes.agent.facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from nodes.agent.logs import LogFile
 from nodes.agent.records import Entry, Stage
@@ -45,8 +49,8 @@ class Bench:
         self.facts += facts
         self._told.set()
 
-    def open(self, *interrupted: Entry) -> None:
-        self.tell(self.driver.open(interrupted))
+    def open(self, *interrupted: Entry, rebooted: bool = False) -> None:
+        self.tell(self.driver.open(interrupted, rebooted=rebooted))
 
     async def until(self, question: Callable[[], object], within: float = 15.0) -> None:
         async with asyncio.timeout(within):
@@ -202,6 +206,8 @@ async def _not_started(one: Bench) -> None:
         assert word in fact.message
         assert fact.hint
         assert not fact.retryable
+    for execution in ("missing", "nowhere", "data", "script"):
+        one.driver.discard(execution)
     assert list((one.state / "work").iterdir()) == []
 
 
@@ -233,6 +239,9 @@ async def _hundreds(one: Bench) -> None:
         fact = await one.over(name)
         assert isinstance(fact, Exited)
         assert fact.status == number % 100
+    assert sorted(path.name for path in (one.state / "work").iterdir()) == sorted(names)
+    for name in names:
+        one.driver.discard(name)
     assert list((one.state / "work").iterdir()) == []
 
 
@@ -696,16 +705,212 @@ def test_a_task_that_lost_everyone_is_ended_and_called_unknown(tmp_path: Path) -
     _all_killed(tmp_path)
 
 
+def test_a_record_that_was_cut_short_is_passed_over_and_harms_no_other(tmp_path, caplog):
+    whole = [
+        f"\nexited\0{name}\0{status}\0\x000.100000\x000\x000\n".encode()
+        for status, name in enumerate("abc")
+    ]
+
+    async def scenario() -> None:
+        (tmp_path / "exits").mkdir()
+        # A full disk took the beginning of the second, and then there was room again.
+        (tmp_path / "exits" / "1").write_bytes(whole[0] + whole[1][:-14] + whole[2])
+        (tmp_path / "exits" / "2").write_bytes(b"exited\0d\x000\0\0" + whole[2][1:])
+        for name in "abc":
+            (tmp_path / "work" / name).mkdir(parents=True)
+        one = Bench(tmp_path)
+        one.open(*(entry(name, "true") for name in "abc"))
+        assert [fact.status for name in "ac" for fact in one.of(name, Exited)] == [0, 2]
+        assert isinstance(await one.over("b"), Vanished)
+        one.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+    assert "cut short: b'exited\\x00b" in caplog.text
+
+
+def test_what_a_spawner_said_before_it_died_amid_attaching_is_told(tmp_path: Path) -> None:
+    exited = b"\0".join((b"exited", b"a", b"7", b"", b"0.100000", b"0", b"0", b"", b""))
+
+    def die_amid_sync(listener: socket.socket) -> None:
+        link, _ = listener.accept()
+        with listener, link:
+            link.send(b"hello\0" + VERSION)
+            assert link.recv(100) == b"sync\0attach"
+            link.send(exited)
+
+    async def scenario() -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(str(tmp_path / "spawner.sock"))
+        listener.listen()
+        dying = asyncio.create_task(asyncio.to_thread(die_amid_sync, listener))
+        await asyncio.sleep(0)
+        one = Bench(tmp_path)
+        one.open(entry("a"))
+        await dying
+        assert [fact.status for fact in one.of("a", Exited)] == [7]
+        one.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
+@asynccontextmanager
+async def spawner_that_may_kill_only_its_own(state: Path) -> AsyncIterator[socket.socket]:
+    """As the agent of a user who is not root has one, though here tasks may become another's."""
+    (state / "exits").mkdir()
+    for directory in ("work", "logs"):
+        (state / directory).mkdir()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, (state / "spawner.log").open("wb") as complaints:
+        spawner = await asyncio.create_subprocess_exec(
+            *("setpriv", "--bounding-set", "-kill", sys.executable, "-I", "-S"),
+            *(str(PROGRAM), str(state), str(theirs.fileno())),
+            pass_fds=(theirs.fileno(),),
+            stderr=complaints,
+        )
+        await soon((state / "spawner.sock").exists)
+        yield ours
+    await spawner.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start processes of another user")
+def test_a_process_that_may_not_be_killed_holds_up_nobody(tmp_path: Path) -> None:
+    """As after ``sudo program &``."""
+
+    async def scenario() -> None:
+        pids = tmp_path / "pids"
+        other = "setpriv --reuid 65534 --regid 65534 --clear-groups"
+        stray = f"setsid {other} sh -c 'echo $$; exec sleep 600' >> {pids} &"
+        # It tells its pid when it is the other user's.
+        leave = f"{stray} until [ $(wc -l < {pids}) -ge $0 ]; do sleep 0.01; done"
+        pids.touch()
+        try:
+            async with (
+                spawner_that_may_kill_only_its_own(tmp_path) as first_link,
+                bench(tmp_path) as one,
+            ):
+                first_link.close()
+                one.driver.start(entry("ends", "sh", "-c", leave, "1"))
+                assert isinstance(fact := await one.over("ends"), Exited)
+                assert fact.status == 0
+                one.driver.start(entry("killed", "sh", "-c", f"{leave}; sleep 60", "2"))
+                _, supervisor = handle_of(await one.started("killed"))
+                await soon(lambda: len(pids.read_text().split()) == 2)
+                os.kill(supervisor, signal.SIGKILL)
+                assert isinstance(await one.over("killed"), Vanished)
+                assert (await one.ran(shell("next", "exit 3"))).status == 3
+                assert all(alive(int(pid)) for pid in pids.read_text().split())
+        finally:
+            for pid in pids.read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+        assert (tmp_path / "spawner.log").read_text() == ""
+
+    asyncio.run(scenario())
+
+
+async def orphaned(state: Path, task: Entry) -> tuple[Bench, int, int]:
+    """A driver whose task runs, and whose predecessor and spawner died before its handle was saved.
+
+    With the pids of the task and of its supervisor.
+    """
+    first = Bench(state)
+    first.open()
+    first.driver.start(task)
+    pid, supervisor = handle_of(await first.started(task.execution))
+    first.driver.close()
+    spawner = spawner_of(supervisor)
+    os.kill(spawner, signal.SIGKILL)
+    await soon(lambda: not alive(spawner))
+    second = Bench(state)
+    second.open(task)
+    await second.started(task.execution)
+    return second, pid, supervisor
+
+
+def test_a_task_is_stopped_without_its_spawner_and_without_its_handle(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        one, _, _ = await orphaned(tmp_path, entry("a", "sleep", "60"))
+        one.driver.stop("a")
+        fact = await one.over("a")
+        assert isinstance(fact, Exited)
+        assert fact.why == "stopped"
+        one.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
+def test_a_journal_is_kept_until_what_it_tells_is_accounted_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        one, pid, supervisor = await orphaned(tmp_path, entry("a", "sleep", "60"))
+        os.kill(pid, signal.SIGTERM)
+        await soon(lambda: not alive(supervisor))
+        one.driver.tidy({"a"})
+        fact = await one.over("a")
+        assert isinstance(fact, Exited), fact
+        assert fact.status == -signal.SIGTERM
+        one.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
+def test_what_ended_on_a_full_disk_without_an_agent_is_unknown_not_unstarted(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        first = Bench(tmp_path)
+        first.open()
+        # No file takes another byte, as on a full disk; supervisors inherit that.
+        resource.prlimit(spawner_below(tmp_path), resource.RLIMIT_FSIZE, (0, 0))
+        first.driver.start(shell("a", "exit 7"))
+        _, supervisor = handle_of(await first.started("a"))
+        first.driver.close()
+        await soon(lambda: not alive(supervisor))
+        second = Bench(tmp_path)
+        second.open(entry("a"))
+        assert isinstance(fact := await second.over("a"), Vanished), fact
+        second.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
+def spawner_below(state: Path) -> int:
+    """The spawner of *state* that this process has started."""
+    me = os.getpid()
+    for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split():
+        if str(state).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+            return int(pid)
+    raise LookupError(state)
+
+
 def test_after_a_restart_of_the_machine_nothing_is_started_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with bench(tmp_path) as one:
             await one.ran(shell("told", "exit 7"))
-        (tmp_path / "boot").write_text("another boot")
         again = Bench(tmp_path)
-        again.open(entry("told"), entry("unclear"))
+        again.open(entry("told"), entry("unclear"), rebooted=True)
         assert isinstance(again.of("told", Exited)[0], Exited)
         assert again.of("unclear", Vanished)
         assert again.of("unclear", NeverStarted) == []
+        again.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
+def test_what_lives_goes_on_when_nobody_knows_of_a_restart_of_the_machine(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        one, _, supervisor = await orphaned(tmp_path, entry("a", "sleep", "60"))
+        one.driver.close()
+        again = Bench(tmp_path)
+        again.open(entry("a"), rebooted=True)
+        assert again.of("a", Started)
+        assert again.of("a", Vanished) == []
+        os.kill(supervisor, signal.SIGTERM)
+        assert isinstance(await again.over("a"), Exited)
         again.driver.close()
         await gone(tmp_path)
 
@@ -746,8 +951,24 @@ def test_a_journal_that_nobody_can_write_to_any_more_is_removed(tmp_path: Path) 
         async with bench(tmp_path) as one:
             journals = sorted((tmp_path / "exits").iterdir())
             assert len(journals) == 2
-            one.driver.tidy()
+            one.driver.tidy({"a"})
+            assert sorted((tmp_path / "exits").iterdir()) == journals, "one tells of what is kept"
+            one.driver.tidy(set())
             assert list((tmp_path / "exits").iterdir()) == journals[1:]
+
+    asyncio.run(scenario())
+
+
+def test_the_logs_of_what_is_not_acknowledged_are_kept_however_long(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as one:
+            await one.ran(shell("a", "echo reason"))
+            [log] = (tmp_path / "logs").iterdir()
+            os.utime(log, (0, 0))
+            one.driver.tidy({"a"})
+            assert log.read_text() == "reason\n"
+            one.driver.tidy(set())
+            assert not log.exists()
 
     asyncio.run(scenario())
 

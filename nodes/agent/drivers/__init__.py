@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Protocol
 
 from ..facts import Fact
@@ -20,8 +20,11 @@ class Driver(Protocol):
     agent too.
     """
 
-    def open(self, interrupted: Iterable[Entry]) -> list[Fact]:
-        """Get ready; say of each interrupted task what is known of it, or tell it later."""
+    def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
+        """Get ready; say of each interrupted task what is known of it, or tell it later.
+
+        When the machine was *rebooted*, or may have been, what is missing on disk proves nothing.
+        """
         ...
 
     def start(self, entry: Entry) -> None: ...
@@ -31,11 +34,11 @@ class Driver(Protocol):
         ...
 
     def discard(self, execution: str) -> None:
-        """The work directory may go; the logs stay for a while."""
+        """What became of it is saved and acknowledged: only its logs stay, for a while."""
         ...
 
-    def tidy(self) -> None:
-        """Remove what is not needed any more.  Called after a commit, and now and then."""
+    def tidy(self, kept: Set[str]) -> None:
+        """Remove what is not needed any more: nothing of the executions in *kept*."""
         ...
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from ..facts import Exited, Fact, Started, Vanished
 from ..records import Entry
@@ -18,7 +18,7 @@ class NoopDriver:
         self._running: dict[str, asyncio.TimerHandle] = {}
         self._fresh: list[Fact] = []
 
-    def open(self, interrupted: Iterable[Entry]) -> list[Fact]:
+    def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
         return [Vanished(entry.execution) for entry in interrupted]
 
     def start(self, entry: Entry) -> None:
@@ -40,7 +40,7 @@ class NoopDriver:
     def discard(self, execution: str) -> None:
         pass
 
-    def tidy(self) -> None:
+    def tidy(self, kept: Set[str]) -> None:
         pass
 
     def close(self) -> None:

@@ -16,13 +16,13 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 from ..facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from ..logs import KEPT_FOR, Keeper, LogFile, readable
-from ..machine import boot_id
 from ..records import Entry
+from ..supervisor import SUPERVISOR
 from . import Tell
 from .exits import Exits, is_locked
 from .zygote import connect
@@ -61,9 +61,9 @@ class ProcessDriver:
         self._doubtful: set[str] = set()
         self._removals: set[asyncio.Future[None]] = set()
 
-    def open(self, interrupted: Iterable[Entry]) -> list[Fact]:
+    def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
         self._running = {entry.execution: entry.handle for entry in interrupted}
-        self._rebooted = _note_boot(self._state / "boot")
+        self._rebooted = rebooted
         facts = self._attach()
         self._rebooted = False
         return facts
@@ -94,6 +94,7 @@ class ProcessDriver:
     def discard(self, execution: str) -> None:
         self._keeper.retire(execution)
         try:
+            (self._work / execution / SUPERVISOR).unlink(missing_ok=True)
             (self._work / execution).rmdir()
         except FileNotFoundError:
             return
@@ -103,13 +104,13 @@ class ProcessDriver:
             self._removals.add(removal)
             removal.add_done_callback(self._removals.discard)
 
-    def tidy(self) -> None:
-        self._exits.tidy()
-        self._keeper.tidy(set(self._running))
+    def tidy(self, kept: Set[str]) -> None:
+        self._exits.tidy(kept)
+        self._keeper.tidy(kept)
         long_ago = time.time() - KEPT_FOR
         for directory in self._work.iterdir():  # What an agent left that died amid discarding.
             with contextlib.suppress(FileNotFoundError):
-                if directory.name not in self._running and directory.stat().st_mtime < long_ago:
+                if directory.name not in kept and directory.stat().st_mtime < long_ago:
                     self.discard(directory.name)
 
     def close(self) -> None:
@@ -219,8 +220,9 @@ class ProcessDriver:
     def _account_for(self, execution: str) -> list[Fact]:
         """The first of these that holds: it ended, it never began, it runs, nobody knows.
 
-        The directory and its lock are looked at before the record: a task that ends is recorded
-        before it lets go of them, so one that ends meanwhile is found in one place or the other.
+        A directory stays until what became of its task is saved, so without one nothing began.
+        Its lock is looked at before the record: a task that ends is recorded before its supervisor
+        lets go, so one that ends meanwhile is found in one place or the other.
         """
         was_doubtful = execution in self._doubtful
         self._doubtful.discard(execution)
@@ -232,9 +234,8 @@ class ProcessDriver:
                 return self._failed(execution, int(fields[1]), fields[2].decode())
             del self._running[execution]
             return [_exited(execution, [*fields, *self._tails(execution)])]
-        if (
-            self._rebooted
-        ):  # Then a missing directory proves nothing: it may never have been synced.
+        # Then a missing directory proves nothing: it may never have been synced.  A lock does.
+        if self._rebooted and not locked:
             del self._running[execution]
             return [Vanished(execution, "the machine was restarted while the task ran")]
         if not exists:
@@ -251,7 +252,7 @@ class ProcessDriver:
             return []
         del self._running[execution]
         _kill_group(handle)
-        return [Vanished(execution, "its supervisor was killed, and the task with it")]
+        return [Vanished(execution, "its supervisor is gone, and nothing tells how the task ended")]
 
     def _failed(self, execution: str, number: int, reason: str) -> list[Fact]:
         if number == errno.EEXIST:  # Its directory was there already: it was started before.
@@ -276,9 +277,10 @@ class ProcessDriver:
         loop = asyncio.get_running_loop()
         supervisor = self._running[execution].rpartition(":")[2]
         descriptor = -1
-        if supervisor:
-            with contextlib.suppress(ProcessLookupError):
-                descriptor = os.pidfd_open(int(supervisor))
+        # Without either it will be there at the next look; a stop is asked for again then.
+        with contextlib.suppress(OSError, ValueError):
+            supervisor = supervisor or (self._work / execution / SUPERVISOR).readlink().name
+            descriptor = os.pidfd_open(int(supervisor))
         # The pid may have gone to somebody else meanwhile: the lock decides.
         if descriptor >= 0 and is_locked(self._work / execution):
             self._watched[execution] = descriptor
@@ -317,14 +319,6 @@ def _exited(execution: str, fields: list[bytes]) -> Exited:
         stdout_size=sizes[0],
         stderr_size=sizes[1],
     )
-
-
-def _note_boot(path: Path) -> bool:
-    """Whether the machine was restarted since this was last asked."""
-    now = boot_id()
-    before = path.read_text() if path.exists() else now
-    path.write_text(now)
-    return before != now
 
 
 def _kill_group(handle: str) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ..facts import Fact
 
-_VERSION = b"2"
+VERSION = b"3"
 _PATIENCE = 15.0
 _PACKET = 1 << 20
-_PROGRAM = Path(__file__).parent.parent / "spawner.py"
+PROGRAM = Path(__file__).parent.parent / "spawner.py"
 
 
 class NoSpawner(Exception):
@@ -29,6 +29,8 @@ def connect(
     The last maps executions to their handles, empty while they have not begun.
     """
     _bury_the_dead()
+    # What one spawner said before it died is true, whoever answers in the end.
+    facts: list[Fact] = []
     for attempt in (_existing, _new, _existing, _new):
         if (link := attempt(state)) is None:
             continue
@@ -36,36 +38,36 @@ def connect(
         with contextlib.suppress(OSError):
             link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PACKET)
         try:
-            answer = _greet(link, understand)
+            live = _greet(link, understand, facts)
         except OSError as error:
             link.close()
             failure: object = error
             continue
-        if answer is not None:
+        if live is not None:
             link.setblocking(False)
-            return link, *answer
+            return link, facts, live
         link.close()
         failure = f"see {state / 'spawner.log'}"
     raise NoSpawner(f"the spawner could not be started: {failure}")
 
 
 def _greet(
-    link: socket.socket, understand: Callable[[bytes], list[Fact]]
-) -> tuple[list[Fact], dict[str, str]] | None:
+    link: socket.socket, understand: Callable[[bytes], list[Fact]], facts: list[Fact]
+) -> dict[str, str] | None:
+    """What the spawner supervises; what else it says is added to *facts*."""
     hello = link.recv(_PACKET).split(b"\0")
     if hello[0] != b"hello":
         return None
-    if hello[1] != _VERSION:
+    if hello[1] != VERSION:
         # Another version's: its tasks go on under their supervisors, new ones are ours.
         link.send(b"retire")
         return None
     link.send(b"sync\0attach")
-    facts: list[Fact] = []
     live: dict[str, str] = {}
     while packet := link.recv(_PACKET):
         kind, _, rest = packet.partition(b"\0")
         if kind == b"synced":
-            return facts, live
+            return live
         if kind == b"live":
             execution, *handle = rest.decode().split("\0")
             live[execution] = ":".join(handle) if handle[0] != "0" else ""
@@ -98,7 +100,7 @@ def _new(state: Path) -> socket.socket | None:
         theirs.set_inheritable(True)
         os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-S", str(_PROGRAM), str(state), str(theirs.fileno())],
+            [sys.executable, "-I", "-S", str(PROGRAM), str(state), str(theirs.fileno())],
             {"PATH": os.defpath},
             file_actions=(
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
