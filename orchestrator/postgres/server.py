@@ -223,11 +223,11 @@ def _end_leftover(where: Place) -> None:
     trace = where.data / "postmaster.pid"
     try:
         server = psutil.Process(int(trace.read_text().split("\n", 1)[0]))
-        if Path(server.cwd()) != where.data:  # The number was given to somebody else since.
-            raise psutil.NoSuchProcess(server.pid)
+        if Path(server.cwd()).resolve() != where.data.resolve():
+            raise psutil.NoSuchProcess(server.pid)  # The number was given to somebody else since.
     except FileNotFoundError:
         return
-    except (ValueError, psutil.NoSuchProcess):
+    except (ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
         trace.unlink(missing_ok=True)
         return
     for order in (signal.SIGINT, signal.SIGQUIT):

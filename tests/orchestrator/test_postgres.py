@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -122,6 +123,28 @@ def test_a_server_left_behind_is_replaced(directory, supervisor):
         assert server_of(directory).pid != server.pid
 
 
+def test_a_server_left_behind_below_a_symbolic_link_is_ended_too(directory):
+    """A second one beside it, on the same files, would ruin them."""
+    link = directory.parent / "link"
+    (directory.parent / "real").mkdir()
+    link.symlink_to(directory.parent / "real")
+    with postgres.running(link / "postgres", durable=False) as first:
+        second = postgres.Server(replace(first.place, home=link / "postgres"), durable=False)
+        second.start()
+        try:
+            assert first.process.poll() is not None
+            assert ask(link / "postgres", "SELECT 1") == 1
+        finally:
+            second.stop()
+
+
+def test_one_directory_is_one_place_whatever_links_lead_there(directory):
+    directory.mkdir()
+    link = directory.parent / ("link" * 30)
+    link.symlink_to(directory)
+    assert postgres.place(link / "postgres") == postgres.place(directory / "postgres")
+
+
 def test_a_server_that_was_killed_recovers(directory, supervisor):
     write(directory)
     os.kill(server_of(directory).pid, signal.SIGKILL)
@@ -157,6 +180,14 @@ def test_a_long_path_gets_a_short_socket(directory):
         assert len(str(sockets / postgres.SOCKET)) <= postgres.LONGEST_SOCKET_PATH
         assert ask(deep, "SELECT 1") == 1
     shutil.rmtree(sockets)
+
+
+def test_any_name_will_do_for_a_directory(directory):
+    odd = directory / 'a,b it\'s "x" \\ ü %'
+    with postgres.running(odd, durable=False) as server:
+        assert ask(odd, "SELECT 1") == 1
+        assert server.place.data.is_relative_to(odd)
+    shutil.rmtree(server.place.sockets)
 
 
 def test_a_start_that_fails_says_what_the_server_said(directory):
