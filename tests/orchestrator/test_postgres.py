@@ -13,7 +13,7 @@ import psutil
 import psycopg
 import pytest
 
-from orchestrator import postgres
+from orchestrator import postgres, processes
 from orchestrator.environment import HOME
 
 pytestmark = pytest.mark.processes
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.processes
 SUPERVISOR = """
 import sys
 from pathlib import Path
-from orchestrator import postgres
+from orchestrator import postgres, processes
 from orchestrator.environment import HOME
 with postgres.running(Path(sys.argv[1])):
     print("running", flush=True)
@@ -193,7 +193,53 @@ def test_any_name_will_do_for_a_directory(directory):
 def test_a_start_that_fails_says_what_the_server_said(directory):
     with postgres.running(directory):
         pass
-    (postgres.place(directory).data / "PG_VERSION").write_text("9\n")
-    with pytest.raises(postgres.PostgresError, match="incompatible"):
+    with (postgres.place(directory).data / "postgresql.conf").open("a") as settings:
+        settings.write("nonsense = 1\n")
+    with pytest.raises(postgres.PostgresError, match='unrecognized configuration parameter "nons'):
         with postgres.running(directory):
             pass
+
+
+def test_data_of_another_major_version_is_refused_with_the_commands_that_take_it_over(directory):
+    with postgres.running(directory):
+        write(directory)
+    written = postgres.place(directory).data / "PG_VERSION"
+    version = written.read_text()
+    written.write_text("17\n")
+    with pytest.raises(postgres.PostgresError, match="was written by PostgreSQL 17") as refused:
+        with postgres.running(directory):
+            pass
+    written.write_text(version)
+
+    dump, load = [line for line in str(refused.value).splitlines() if line.startswith("    ")]
+    with postgres.running(directory):
+        run_in_shell(dump, directory)
+    written.parent.rename(directory / "of-old")
+    run_in_shell(load, directory)
+    with postgres.running(directory):
+        assert ask(directory, "SELECT it FROM kept") == 7
+
+
+def run_in_shell(command: str, directory: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    subprocess.run(
+        command.replace("muster.sql", f"{directory}/muster.sql"),
+        shell=True,
+        cwd=HOME,
+        env=kept | {"MUSTER_VAR": str(directory.parent)},
+        timeout=60,
+        check=True,
+    )
+
+
+def test_the_log_of_a_server_that_prints_without_end_is_bounded(directory):
+    with postgres.running(directory) as server:
+        log = server.place.log
+        with log.open("ab") as printed:
+            printed.truncate(processes.LARGEST_LOG + 1)
+        server.bound_log()
+        assert log.stat().st_size == 0
+        with psycopg.connect(server.place.conninfo()) as connection:
+            connection.execute("DO $$ BEGIN RAISE WARNING 'said after that'; END $$")
+        assert "said after that" in server.last_said()
+    assert log.with_suffix(".log.1").stat().st_size > processes.LARGEST_LOG
