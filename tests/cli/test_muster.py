@@ -152,6 +152,15 @@ def test_one_may_wait_until_it_runs(muster, eventually, wait):
     assert waiting.wait(30) == 0
 
 
+@pytest.mark.parametrize("reason", ["-w", "--wait", "--watch"])
+def test_a_reason_may_look_like_an_option(muster, reason):
+    rows.job(name="shown")
+    for words in (("--reason", reason), (f"--reason={reason}",)):
+        muster("job", "stop", "shown", *words)
+        assert Job.objects.get().stop_reason == reason
+        Job.objects.update(stop_requested=False, stop_reason="")
+
+
 def test_waiting_has_an_end_and_the_job_goes_on(muster):
     done = muster("job", "run", "--wait", "--timeout", "200ms", muster.file(GOOD))
     assert done.returncode == 9
