@@ -30,7 +30,7 @@ def unavailable(request: HttpRequest, trouble: Trouble) -> HttpResponse:
     A page looks again by itself; one that is open shows the sentence as its banner.
     """
     if request.path.startswith("/api/"):
-        return refuse(request, problems.unavailable(trouble))
+        return refuse(request, problems.unavailable(request, trouble))
     shown: dict[str, object] = {"trouble": trouble}
     if "regions" in request.GET:
         answer = HttpResponse(render_to_string("parts/trouble.html", shown), status=503)

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from typing import IO, Any
 # Loaded here, before any fork: between fork and exec nothing may be imported.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
+
+LARGEST_LOG = 4 << 20
+"""Bytes; a log beyond is set aside, so that a program that prints without end fills no disk."""
 
 
 def die_with(parent: int, by: signal.Signals = signal.SIGTERM) -> None:
@@ -64,6 +68,27 @@ def last_printed(log: Path, since: int, most: int = 10_000) -> str:
         file.seek(max(since, log.stat().st_size - most))
         return file.read().decode(errors="replace")
     return ""
+
+
+def set_aside_if_large(log: Path) -> bool:
+    """Empty *log* if it is large, and keep a copy beside it, as .log.1; whether that was done.
+
+    Its writer appends and goes on in the same file, so what it says meanwhile may be lost. Where
+    there is no space for the copy there is none, and an OSError, but the log is emptied all the
+    same.
+    """
+    try:
+        if log.stat().st_size <= LARGEST_LOG:
+            return False
+    except FileNotFoundError:
+        return False
+    kept = log.with_suffix(".log.1")
+    try:
+        kept.unlink(missing_ok=True)
+        shutil.copyfile(log, kept)
+    finally:
+        os.truncate(log, 0)
+    return True
 
 
 def _ending_with(parent: int, by: signal.Signals) -> Callable[[], None]:

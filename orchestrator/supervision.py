@@ -77,6 +77,7 @@ class Supervisor:
         """Start again what has ended, after a pause that grows while it keeps ending."""
         now = time.monotonic()
         for program in self.programs:
+            self._bound_log(program)
             if program.process is None:
                 if now >= program.due_at:
                     self._start(program)
@@ -112,6 +113,14 @@ class Supervisor:
             pause = program.backoff.failed(program.started_at, program.started_at)
             program.due_at = program.started_at + pause
             self.say(f"{program.name} cannot be started ({why}); tried again in {pause:g} s.")
+
+    def _bound_log(self, program: Program) -> None:
+        try:
+            if not processes.set_aside_if_large(program.log):
+                return
+        except OSError as why:
+            self.say(f"What {program.name} printed so far is not kept: {why}")
+        program.log_offset = 0
 
     def _plan_restart(self, program: Program, now: float) -> None:
         process = program.process

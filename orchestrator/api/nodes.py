@@ -86,6 +86,8 @@ class Joining(msgspec.Struct, forbid_unknown_fields=True):
     auth=None,
     response={201: schemas.Enrolled},
     openapi_extra=schemas.body(
+        "token",
+        "name",
         token={"type": "string"},
         name={"type": "string"},
         labels={"type": "object", "additionalProperties": {"type": "string"}},

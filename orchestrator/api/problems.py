@@ -122,7 +122,7 @@ def _problem(request: HttpRequest, error: Exception) -> Problem:
             given = {name: value for name, value in request.GET.items() if isinstance(value, str)}
             return invalid_parameters([mistakes.in_parameter(it, given) for it in error.errors])
     if (trouble := trouble_behind(error)) is not None:
-        return unavailable(trouble)
+        return unavailable(request, trouble)
     for kind, make in _KNOWN:
         if isinstance(error, kind):
             return make()
@@ -137,9 +137,11 @@ _KNOWN: tuple[tuple[type[Exception], Callable[[], Problem]], ...] = (
 )
 
 
-def unavailable(trouble: Trouble) -> Problem:
+def unavailable(request: HttpRequest, trouble: Trouble) -> Problem:
     """The database is away, full or busy; what was asked may be asked again."""
-    hint = f"{trouble.cure} With an Idempotency-Key nothing can happen twice."
+    hint = trouble.cure
+    if request.method not in {"GET", "HEAD"} and "Idempotency-Key" not in request.headers:
+        hint += " With an Idempotency-Key nothing can happen twice."
     return Problem(503, trouble.code, trouble.sentence, hint=hint, headers={"Retry-After": "1"})
 
 

@@ -34,7 +34,9 @@ class Pause(msgspec.Struct, forbid_unknown_fields=True):
     "/queue/pause",
     auth=OPERATE,
     response=schemas.Queue,
-    openapi_extra=schemas.body(reason={"type": "string", "minLength": 1, "maxLength": 500}),
+    openapi_extra=schemas.body(
+        "reason", reason={"type": "string", "minLength": 1, "maxLength": 500}
+    ),
 )
 def pause(request: HttpRequest) -> HttpResponse:
     """Evaluate nothing until it is resumed; the reason is shown everywhere."""

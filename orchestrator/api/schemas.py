@@ -255,7 +255,9 @@ def page_of(shape: type[Schema]) -> type[Schema]:
     )
 
 
-def body(**properties: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI description of a body with these *properties*, none of them required."""
-    schema = {"type": "object", "additionalProperties": False, "properties": properties}
-    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+def body(*required: str, **properties: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI description of a body with these *properties*, some of them *required*."""
+    schema: dict[str, Any] = {"type": "object", "additionalProperties": False}
+    schema |= {"properties": properties, "required": list(required)}
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"content": content, "required": bool(required)}}

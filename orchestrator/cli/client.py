@@ -187,7 +187,7 @@ class Client:
         sentence = str(problem.get("detail") or problem.get("title"))
         if response.status_code >= 500 and request_id:
             sentence += f" (request {request_id})"
-        return (Unreachable if response.status_code in _PASSING else Failure)(
+        return (Unreachable if response.status_code >= 500 else Failure)(
             sentence,
             code=_CODES.get(response.status_code, Code.ERROR),
             hint=str(problem.get("hint") or ""),

@@ -13,10 +13,12 @@ from . import config, sanitise
 from .client import Client
 from .failures import Code, Failure
 from .following import patiently, repeated
-from .options import AsFormat, Call, Most, Watching, client, output
-from .output import Format, cores, say, size, span, tell
+from .options import AsFormat, Call, Watching, client, output
+from .output import Format, cores, person, say, size, span, tell
 
 POLL = 1.0
+MOST = 500
+"""Events in one answer."""
 
 queue_app = typer.Typer(help="The queue of jobs that wait for evaluation.", no_args_is_help=True)
 
@@ -31,16 +33,17 @@ def events(
     context: typer.Context,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="go on with new ones")] = False,
     form: AsFormat = Format.TABLE,
-    limit: Most = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=MOST, help="how many at most")] = 20,
 ) -> None:
     """What happened lately, the oldest first."""
     with client(context) as api:
-        page = api.get("events", last=min(limit, 500))
+        page = api.get("events", last=limit)
         seen = {event["id"] for event in page["items"]}
         _print_events(page["items"], form, lines=follow)
         while follow:
-            time.sleep(POLL)
-            page = patiently(partial(api.get, "events", cursor=page["cursor"], limit=500))
+            if len(page["items"]) < MOST:  # What did not fit into one page is there already.
+                time.sleep(POLL)
+            page = patiently(partial(api.get, "events", cursor=page["cursor"], limit=MOST))
             # The first page may end later than its cursor, and never earlier.
             _print_events([it for it in page["items"] if it["id"] not in seen], form, lines=True)
 
@@ -125,7 +128,7 @@ def _show_queue(it: dict[str, Any], form: Format) -> None:
 def _paused(queue: dict[str, Any]) -> str:
     if not queue["paused"]:
         return "goes on"
-    return f"paused by {queue['paused_by']}: {queue['paused_reason']}"
+    return f"paused by {person(queue['paused_by'])}: {queue['paused_reason']}"
 
 
 def _counts(counts: dict[str, Any]) -> str:
@@ -144,7 +147,7 @@ def _print_events(events: list[dict[str, Any]], form: Format, *, lines: bool) ->
         output(form, no_headers=True).table(events, (), name="id")
         return
     for event in events:
-        at = event["at"] if form is Format.WIDE else event["at"][11:19]
+        at = event["at"] if form is Format.WIDE else f"{event['at'][11:19]}Z"
         say(f"{at}  {event['topic']:<9}  {sanitise.line(event['message'])}")
 
 

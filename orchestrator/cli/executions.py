@@ -11,18 +11,18 @@ from .following import repeated
 from .jobs import EXECUTIONS
 from .logs import of_execution, print_log
 from .options import AsFormat, Most, NoHeaders, Quiet, Reference, Watching, client, output
-from .output import Column, Format, ago, say
+from .output import Column, Format, ago, person, say
 
 app = typer.Typer(help="List and show executions, and read their logs.", no_args_is_help=True)
 
 _HISTORY = (
     Column("REV", lambda it: it["rev"]),
-    Column("AT", lambda it: it["at"][11:23]),
+    Column("AT (UTC)", lambda it: it["at"][11:23]),
     Column("LANE", lambda it: it["lane"]),
     Column("FROM", lambda it: it["before"] or "-"),
     Column("TO", lambda it: it["after"]),
     Column("WRITER", lambda it: it["writer"]),
-    Column("ACTOR", lambda it: it["actor"]),
+    Column("ACTOR", lambda it: person(it["actor"])),
     Column("WHY", lambda it: it["reason"]),
 )
 

@@ -36,4 +36,4 @@ class Failure(Exception):
 
 
 class Unreachable(Failure):
-    """The server did not answer; it may later."""
+    """The server did not answer, or said that something went wrong there; it may answer later."""

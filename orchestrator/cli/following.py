@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from . import sanitise
 from .client import Client
@@ -37,8 +37,17 @@ def follow(
     An interruption leaves the job alone, and says how to look again.
     """
     begun, before = time.monotonic(), ""
+    deadline = None if timeout is None else begun + timeout
+    name, word = job, "not known to have ended"
     try:
-        for state in _states(client, job):
+        while True:
+            try:
+                state = patiently(lambda: client.get(f"jobs/{job}"), deadline)
+            except Unreachable:
+                if deadline is None or time.monotonic() < deadline:
+                    raise
+                raise _still(name, f"{word}, as far as is known,", timeout) from None
+            name, word = state["name"], state["state"]
             sentence = f"{state['state']}: {state['sentence']}"
             if sentence != before:
                 said(f"{time.monotonic() - begun:6.1f} s  {sanitise.line(sentence)}")
@@ -47,18 +56,12 @@ def follow(
                 return Code.OK if state["state"] == "completed" else Code.FAILED
             if until is Until.RUNNING and state["state"] == "running":
                 return Code.OK
-            if timeout is not None and time.monotonic() - begun > timeout:
-                name = state["name"]
-                raise Failure(
-                    f"{name} is still {state['state']} after {timeout:g} s; it goes on.",
-                    code=Code.TIMEOUT,
-                    hint=_how_to_look(name),
-                )
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _still(name, word, timeout)
             time.sleep(POLL)
     except KeyboardInterrupt:
         tell(f"\nmuster: detached; the job goes on. {_how_to_look(job)}")
         return Code.INTERRUPTED
-    raise AssertionError("the states of a job do not end")
 
 
 def repeated(show: Callable[[], None], every: float | None) -> None:
@@ -74,8 +77,11 @@ def repeated(show: Callable[[], None], every: float | None) -> None:
         ask = partial(patiently, show)
 
 
-def patiently(ask: Callable[[], T]) -> T:
-    """What *ask* answers; while the server is away it is asked again, and people are told."""
+def patiently(ask: Callable[[], T], deadline: float | None = None) -> T:
+    """What *ask* answers; while the server is away it is asked again, and people are told.
+
+    Raises Unreachable when that takes a minute, or when *deadline* is over.
+    """
     away_since: float | None = None
     while True:
         try:
@@ -87,13 +93,17 @@ def patiently(ask: Callable[[], T]) -> T:
                 tell(f"muster: waiting: {sanitise.line(str(error))}")
             elif now - away_since > PATIENCE:
                 raise
-            time.sleep(1.0)
+            if deadline is not None and now >= deadline:
+                raise
+            time.sleep(1.0 if deadline is None else min(1.0, deadline - now))
 
 
-def _states(client: Client, job: str) -> Iterator[dict[str, Any]]:
-    """The job as it is, again and again."""
-    while True:
-        yield patiently(lambda: client.get(f"jobs/{job}"))
+def _still(name: str, word: str, timeout: float | None) -> Failure:
+    return Failure(
+        f"{name} is still {word} after {timeout or 0:g} s; it goes on.",
+        code=Code.TIMEOUT,
+        hint=_how_to_look(name),
+    )
 
 
 def _how_to_look(job: str) -> str:

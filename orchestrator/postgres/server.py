@@ -2,9 +2,11 @@
 
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,9 +23,6 @@ from .owner import CURE, Owner, name_of, own, owner_of
 from .place import DATABASE, SEGMENT, USER, Place, PostgresError, Taken, place
 
 PATIENCE = 30.0
-
-LARGEST_LOG = 4 << 20
-"""A start sets a log aside that is larger: the newest of a server that keeps ending is kept."""
 
 NO_SPACE = "No space left on device"
 
@@ -86,7 +85,9 @@ class Server:
         _end_leftover(self.place)
         if not self.place.data.exists():
             _initialise(self.place, self.programs, self.owner)
-        self._log_offset = _rotate(self.place.log)
+        _insist_on_version(self.place, self.programs)
+        self.bound_log()
+        self._log_offset = self.place.log.stat().st_size if self.place.log.exists() else 0
         self.process = _start(self.place, self.programs, self.owner, durable=self.durable)
         try:
             _await_ready(self.place, self.process)
@@ -97,6 +98,13 @@ class Server:
     def has_ended(self) -> bool:
         """Whether it is gone although nobody stopped it."""
         return self.process is None or self.process.poll() is not None
+
+    def bound_log(self) -> None:
+        """Set aside what it printed when that is much; on a full disk it is gone."""
+        with suppress(OSError):
+            if not processes.set_aside_if_large(self.place.log):
+                return
+        self._log_offset = 0
 
     def last_said(self) -> str:
         """Give the last lines that it printed since it was started, and what they come to."""
@@ -223,11 +231,11 @@ def _end_leftover(where: Place) -> None:
     trace = where.data / "postmaster.pid"
     try:
         server = psutil.Process(int(trace.read_text().split("\n", 1)[0]))
-        if Path(server.cwd()) != where.data:  # The number was given to somebody else since.
-            raise psutil.NoSuchProcess(server.pid)
+        if Path(server.cwd()).resolve() != where.data.resolve():
+            raise psutil.NoSuchProcess(server.pid)  # The number was given to somebody else since.
     except FileNotFoundError:
         return
-    except (ValueError, psutil.NoSuchProcess):
+    except (ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
         trace.unlink(missing_ok=True)
         return
     for order in (signal.SIGINT, signal.SIGQUIT):
@@ -242,13 +250,24 @@ def _end_leftover(where: Place) -> None:
     raise PostgresError(f"An old server of {where.home}, process {server.pid}, does not stop.")
 
 
-def _rotate(log: Path) -> int:
-    """Set *log* aside if it is large; where the next line will be."""
-    size = log.stat().st_size if log.exists() else 0
-    if size > LARGEST_LOG:
-        log.replace(log.with_suffix(".log.1"))
-        size = 0
-    return size
+def _insist_on_version(where: Place, bin_directory: Path) -> None:
+    """Refuse data that another major version of PostgreSQL wrote, and say how to take it over."""
+    try:
+        theirs = (where.data / "PG_VERSION").read_text().strip()
+    except FileNotFoundError:  # Damaged: the server will say so.
+        return
+    if theirs == programs.MAJOR:
+        return
+    to_server = [f"--host={where.sockets}", f"--username={USER}"]
+    dump = [str(bin_directory / "pg_dump"), *to_server, "--file=muster.sql", DATABASE]
+    load = [sys.executable, "manage.py", "dbshell", "--", "--set=ON_ERROR_STOP=1"]
+    raise PostgresError(
+        f"{where.data} was written by PostgreSQL {theirs}; this Muster brings {programs.MAJOR}, "
+        "which cannot read it. Nothing was changed. While the Muster that wrote it runs, dump it:\n"
+        f"    {shlex.join(dump)}\n"
+        f"Stop that one, move {where.data} away, and load the dump into a new database:\n"
+        f"    PATH={shlex.quote(str(bin_directory))}:$PATH {shlex.join(load)} -1 -f muster.sql"
+    )
 
 
 def _start(

@@ -37,6 +37,16 @@ def test_every_address_but_three_needs_a_caller(api):
     assert open_ones == {"/api/v1/nodes/enrol", "/api/v1/schemas/job"}
 
 
+@pytest.mark.parametrize(
+    ("path", "required"), [("queue/pause", ["reason"]), ("nodes/enrol", ["token", "name"])]
+)
+def test_what_must_be_in_a_body_is_said_to_be_required(api, path, required):
+    described = api.get("openapi.json").json()["paths"][f"/api/v1/{path}"]["post"]["requestBody"]
+    assert described["required"]
+    assert described["content"]["application/json"]["schema"]["required"] == required
+    assert api.post(path, "{}", content_type="application/json").status_code == 400
+
+
 def test_every_operation_is_described_in_a_sentence(api):
     for methods in api.get("openapi.json").json()["paths"].values():
         for operation in methods.values():

@@ -1,5 +1,6 @@
 """What goes wrong on our side is a problem too, and gives nothing away."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -31,6 +32,19 @@ def test_a_mistake_of_ours_is_logged_and_not_shown(api, caplog):
 def test_a_connection_that_is_gone_is_busy(error):
     answer = problems.answer(RequestFactory().get("/api/v1/jobs"), error)
     assert (answer.status_code, answer["Retry-After"]) == (503, "1")
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (RequestFactory().get("/api/v1/jobs"), False),
+        (RequestFactory().post("/api/v1/jobs"), True),
+        (RequestFactory().post("/api/v1/jobs", headers={"Idempotency-Key": "k"}), False),
+    ],
+)
+def test_who_may_change_something_twice_is_told_how_not_to(request_, told):
+    said = json.loads(problems.answer(request_, OperationalError()).content)
+    assert ("Idempotency-Key" in said["hint"]) is told
 
 
 @pytest.mark.django_db(transaction=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import threading
@@ -15,6 +16,7 @@ import yaml
 from django.db import connection
 
 from nodes.models import Node
+from orchestrator import journal
 from orchestrator.models import ExecutionOutput, Job
 from tests import rows
 
@@ -148,6 +150,15 @@ def test_one_may_wait_until_it_runs(muster, eventually, wait):
     eventually(Job.objects.exists)
     Job.objects.update(state="running")
     assert waiting.wait(30) == 0
+
+
+@pytest.mark.parametrize("reason", ["-w", "--wait", "--watch"])
+def test_a_reason_may_look_like_an_option(muster, reason):
+    rows.job(name="shown")
+    for words in (("--reason", reason), (f"--reason={reason}",)):
+        muster("job", "stop", "shown", *words)
+        assert Job.objects.get().stop_reason == reason
+        Job.objects.update(stop_requested=False, stop_reason="")
 
 
 def test_waiting_has_an_end_and_the_job_goes_on(muster):
@@ -295,7 +306,7 @@ def test_the_cluster_is_on_one_screen(muster):
 def test_the_queue_is_paused_with_a_reason(muster):
     assert muster("queue", "pause").returncode == 2
     assert muster("queue", "pause", "maintenance").returncode == 0
-    assert "paused by user:root: maintenance" in muster("queue", "show").stdout
+    assert "paused by root: maintenance" in muster("queue", "show").stdout
     assert muster("queue", "resume").returncode == 0
     assert "goes on" in muster("queue", "show").stdout
 
@@ -304,7 +315,9 @@ def test_events_are_shown_and_followed(muster):
     muster("job", "run", muster.file(GOOD))
     assert "root submits from-yaml" in muster("events").stdout
     following = muster.start("events", "-f", stdout=subprocess.PIPE)
-    assert b"submits from-yaml" in following.stdout.readline()
+    first = following.stdout.readline().decode()
+    assert re.match(r"\d\d:\d\d:\d\dZ  ", first), "the hour is not that of whoever reads"
+    assert "submits from-yaml" in first
     muster("job", "stop", "from-yaml", "--reason", "enough")
     assert b"stops from-yaml: enough" in following.stdout.readline()
     following.send_signal(signal.SIGINT)
@@ -312,11 +325,26 @@ def test_events_are_shown_and_followed(muster):
     assert following.wait(30) == 130
 
 
+def test_events_that_are_followed_may_be_more_than_one_answer_holds(muster):
+    following = muster.start("events", "-f", "--limit", "1", stdout=subprocess.PIPE)
+    muster("job", "run", muster.file(GOOD))
+    journal.record([journal.fact("cluster", "test", f"event {n}") for n in range(1200)])
+    seen = (line.decode().split("event ")[-1].strip() for line in following.stdout)
+    shown = [next(it for it in seen if it == str(n)) for n in range(1200)]
+    following.kill()
+    following.stdout.close()
+    following.wait(30)
+    assert shown[-1] == "1199"
+    assert muster("events", "--limit", "501").returncode == 2
+
+
 def test_a_job_is_stopped_run_again_and_its_versions_listed(muster):
     muster("job", "run", muster.file(GOOD))
     assert "stopping: enough" in muster("job", "stop", "from-yaml", "--reason", "enough").stdout
     assert "begins round 2" in muster("job", "rerun", "from-yaml").stdout
-    assert "hello world" in muster("job", "versions", "from-yaml").stdout
+    (version,) = muster("job", "versions", "from-yaml", "--no-headers").stdout.splitlines()
+    assert version.split()[:2] == ["1", "root"]
+    assert "hello world" in version
 
 
 # --- leaving ---------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
 
-from orchestrator import postgres
+from orchestrator import postgres, processes
 from orchestrator.environment import HOME
 
 pytestmark = pytest.mark.processes
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.processes
 SUPERVISOR = """
 import sys
 from pathlib import Path
-from orchestrator import postgres
+from orchestrator import postgres, processes
 from orchestrator.environment import HOME
 with postgres.running(Path(sys.argv[1])):
     print("running", flush=True)
@@ -122,6 +123,28 @@ def test_a_server_left_behind_is_replaced(directory, supervisor):
         assert server_of(directory).pid != server.pid
 
 
+def test_a_server_left_behind_below_a_symbolic_link_is_ended_too(directory):
+    """A second one beside it, on the same files, would ruin them."""
+    link = directory.parent / "link"
+    (directory.parent / "real").mkdir()
+    link.symlink_to(directory.parent / "real")
+    with postgres.running(link / "postgres", durable=False) as first:
+        second = postgres.Server(replace(first.place, home=link / "postgres"), durable=False)
+        second.start()
+        try:
+            assert first.process.poll() is not None
+            assert ask(link / "postgres", "SELECT 1") == 1
+        finally:
+            second.stop()
+
+
+def test_one_directory_is_one_place_whatever_links_lead_there(directory):
+    directory.mkdir()
+    link = directory.parent / ("link" * 30)
+    link.symlink_to(directory)
+    assert postgres.place(link / "postgres") == postgres.place(directory / "postgres")
+
+
 def test_a_server_that_was_killed_recovers(directory, supervisor):
     write(directory)
     os.kill(server_of(directory).pid, signal.SIGKILL)
@@ -159,10 +182,64 @@ def test_a_long_path_gets_a_short_socket(directory):
     shutil.rmtree(sockets)
 
 
+def test_any_name_will_do_for_a_directory(directory):
+    odd = directory / 'a,b it\'s "x" \\ ü %'
+    with postgres.running(odd, durable=False) as server:
+        assert ask(odd, "SELECT 1") == 1
+        assert server.place.data.is_relative_to(odd)
+    shutil.rmtree(server.place.sockets)
+
+
 def test_a_start_that_fails_says_what_the_server_said(directory):
     with postgres.running(directory):
         pass
-    (postgres.place(directory).data / "PG_VERSION").write_text("9\n")
-    with pytest.raises(postgres.PostgresError, match="incompatible"):
+    with (postgres.place(directory).data / "postgresql.conf").open("a") as settings:
+        settings.write("nonsense = 1\n")
+    with pytest.raises(postgres.PostgresError, match='unrecognized configuration parameter "nons'):
         with postgres.running(directory):
             pass
+
+
+def test_data_of_another_major_version_is_refused_with_the_commands_that_take_it_over(directory):
+    with postgres.running(directory):
+        write(directory)
+    written = postgres.place(directory).data / "PG_VERSION"
+    version = written.read_text()
+    written.write_text("17\n")
+    with pytest.raises(postgres.PostgresError, match="was written by PostgreSQL 17") as refused:
+        with postgres.running(directory):
+            pass
+    written.write_text(version)
+
+    dump, load = [line for line in str(refused.value).splitlines() if line.startswith("    ")]
+    with postgres.running(directory):
+        run_in_shell(dump, directory)
+    written.parent.rename(directory / "of-old")
+    run_in_shell(load, directory)
+    with postgres.running(directory):
+        assert ask(directory, "SELECT it FROM kept") == 7
+
+
+def run_in_shell(command: str, directory: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    subprocess.run(
+        command.replace("muster.sql", f"{directory}/muster.sql"),
+        shell=True,
+        cwd=HOME,
+        env=kept | {"MUSTER_VAR": str(directory.parent)},
+        timeout=60,
+        check=True,
+    )
+
+
+def test_the_log_of_a_server_that_prints_without_end_is_bounded(directory):
+    with postgres.running(directory) as server:
+        log = server.place.log
+        with log.open("ab") as printed:
+            printed.truncate(processes.LARGEST_LOG + 1)
+        server.bound_log()
+        assert log.stat().st_size == 0
+        with psycopg.connect(server.place.conninfo()) as connection:
+            connection.execute("DO $$ BEGIN RAISE WARNING 'said after that'; END $$")
+        assert "said after that" in server.last_said()
+    assert log.with_suffix(".log.1").stat().st_size > processes.LARGEST_LOG

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from orchestrator.environment import EX_CONFIG, HOME
-from orchestrator.processes import start
+from orchestrator.processes import LARGEST_LOG, start
 from orchestrator.supervision import Hopeless, Program, Supervisor
 
 pytestmark = pytest.mark.processes
@@ -61,6 +61,39 @@ def test_a_program_whose_log_somebody_removed_is_started_again_like_any_other(
 
     eventually(planned)
     assert supervise.said[0].endswith(f"The last it said, in {program.log}:")
+
+
+def test_the_log_of_a_program_that_prints_without_end_is_bounded(supervise, eventually):
+    program = supervise(
+        "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [15]); "
+        f"print('x' * {LARGEST_LOG}, 'all of it', flush=True); "
+        "signal.sigwait([15]); raise SystemExit('late')"
+    )
+    kept = program.log.with_suffix(".log.1")
+
+    def set_aside():
+        supervise.supervisor.tend()
+        return kept.exists() and kept.stat().st_size > LARGEST_LOG
+
+    eventually(lambda: program.log.stat().st_size > LARGEST_LOG)
+    eventually(set_aside)
+    assert program.log.stat().st_size == 0
+
+    program.process.send_signal(signal.SIGTERM)
+    eventually(lambda: program.process.poll() is not None)
+    supervise.supervisor.tend()
+    assert supervise.said[-1].endswith("\n    late")
+    assert program.log.read_text() == "late\n"
+
+
+def test_a_log_that_cannot_be_kept_is_bounded_all_the_same(supervise, eventually):
+    program = supervise(f"print('x' * {LARGEST_LOG + 1}, flush=True); " + WAITS)
+    program.log.with_suffix(".log.1").mkdir()
+    eventually(lambda: "here" in program.log.read_text())
+    supervise.supervisor.tend()
+    assert program.log.stat().st_size == 0
+    assert supervise.said[0].startswith("What program printed so far is not kept: ")
+    assert program.process.poll() is None
 
 
 def test_the_pause_grows_while_a_program_keeps_ending(supervise, eventually):
@@ -122,7 +155,7 @@ def test_children_end_with_a_supervisor_that_is_killed(tmp_path, eventually):
     pids = tmp_path / "pid"
     script = f"""
 import os, pathlib, sys, time
-from orchestrator.processes import start
+from orchestrator.processes import LARGEST_LOG, start
 child = start([sys.executable, "-c", {WAITS!r}], environ=os.environ)
 pathlib.Path({str(pids)!r}).write_text(str(child.pid))
 os.kill(os.getpid(), 9)

@@ -36,6 +36,8 @@ def test_from_nothing_to_a_demonstration_that_ends_and_the_same_again(up, var, e
     second = up("--agents", "2")
     eventually(lambda: second.has_said("demo: word-count completed"), within=120)
     assert "(printed this once)" not in second.said()
+    count = "from orchestrator.models import ApiToken; print(ApiToken.objects.count())"
+    assert manage(var, "shell", "--no-imports", "-c", count).stdout == "1\n"
 
 
 def test_killed_in_the_middle_nothing_stays_and_the_job_goes_on(up, var, eventually):

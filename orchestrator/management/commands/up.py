@@ -4,7 +4,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
 from argparse import ArgumentParser
@@ -26,7 +25,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection
 
 from nodes.agent.main import REMOVED
-from orchestrator import postgres
+from orchestrator import listening, postgres
 from orchestrator.demo import Demo
 from orchestrator.supervision import Backoff, Hopeless, Program, Supervisor
 
@@ -49,8 +48,11 @@ class Command(BaseCommand):
         # Its own lines are for people; what the parts log goes to their files.
         logging.getLogger().setLevel(logging.WARNING)
         host, port = options["host"], options["port"]
-        _insist_on_free_port(host, port)
-        here = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
+        try:
+            listening.insist(host, port)
+        except listening.CannotListen as why:
+            raise CommandError(str(why)) from None
+        here = listening.url(host, port)
         self.say(f"Muster  {here}/")
 
         supervisor = Supervisor(self.say)
@@ -128,14 +130,7 @@ class Command(BaseCommand):
 
     def _demonstrate(self, here: str) -> Event:
         """Play the demonstration beside everything else, from when the cluster takes jobs."""
-        from orchestrator import tokens
-
-        token = tokens.create(
-            user=_administrator(),
-            name="demonstration",
-            scopes=["submit"],
-            expires_in=timedelta(hours=1),
-        )
+        token = _demonstration_token()
         stopped = Event()
 
         def play() -> None:
@@ -181,7 +176,8 @@ class _DatabaseKeeper:
         self._due_at: float | None = None
 
     def tend(self) -> None:
-        """Start it if it has ended and its pause is over."""
+        """Bound its log; start it if it has ended and its pause is over."""
+        self._server.bound_log()
         if not self._server.has_ended():
             self._due_at = None
             return
@@ -204,24 +200,6 @@ class _DatabaseKeeper:
         pause = self._backoff.failed(self._started_at, now)
         self._due_at = now + pause
         self._say(f"{what}\nThe database is started again in {pause:g} s.")
-
-
-def _insist_on_free_port(host: str, port: int) -> None:
-    if _is_free(host, port):
-        return
-    free = next((other for other in range(port + 1, port + 100) if _is_free(host, other)), None)
-    hint = f' Take another: make up ARGS="--port {free}".' if free else ""
-    raise CommandError(f"Something else listens on {host}:{port} already.{hint}")
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # As Daphne will do.
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 @contextmanager
@@ -248,6 +226,17 @@ def _interruptible(supervisor: Supervisor) -> Iterator[None]:
 
 def _administrator() -> User | None:
     return User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+
+
+def _demonstration_token() -> str:
+    """Make a token for the demonstration, in place of the one of the start before."""
+    from orchestrator import tokens
+    from orchestrator.models import ApiToken
+
+    scopes = ["submit"]
+    mine: dict[str, Any] = {"user": _administrator(), "name": "demonstration"}
+    ApiToken.objects.filter(**mine, scopes=scopes, expires_at__isnull=False).delete()
+    return tokens.create(**mine, scopes=scopes, expires_in=timedelta(hours=1))
 
 
 def _write_join_token(file: Path, *, uses: int) -> None:
