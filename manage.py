@@ -14,14 +14,14 @@ ON_A_RUNNING_DATABASE = {"web", "worker"}
 
 def main(arguments: list[str]) -> None:
     """Run the command that *arguments* name, with a database where it needs one."""
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orchestrator.settings")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orchestrator.server.settings")
     command = arguments[1] if len(arguments) > 1 else "help"
     if command in {"web", "worker"}:
         os.environ["MUSTER_ROLE"] = command
 
     from django.core.management import execute_from_command_line
 
-    from orchestrator.postgres import PostgresError
+    from orchestrator.server.postgres import PostgresError
 
     try:
         with _database_for(command, arguments):
@@ -31,8 +31,8 @@ def main(arguments: list[str]) -> None:
 
 
 def _database_for(command: str, arguments: list[str]) -> AbstractContextManager[object]:
-    from orchestrator import postgres
-    from orchestrator.settings import EMBEDDED
+    from orchestrator.server import postgres
+    from orchestrator.server.settings import EMBEDDED
 
     asks_for_help = {"--help", "-h", "--version"} & set(arguments)
     if EMBEDDED is None or command in WITHOUT_DATABASE or asks_for_help:

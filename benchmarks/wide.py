@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 
-from orchestrator.environment import HOME
+from orchestrator.server.environment import HOME
 from tests.chaos.cluster import Cluster, Part
 
 from .latency import WORDS

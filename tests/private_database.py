@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _until_the_end.callback(shutil.rmtree, VAR, ignore_errors=True)
     if "DATABASE_URL" in os.environ or config.option.collectonly:
         return
-    from orchestrator import postgres
+    from orchestrator.server import postgres
 
     _until_the_end.enter_context(postgres.running(VAR / "postgres", durable=False))
 

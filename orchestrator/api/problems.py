@@ -16,7 +16,7 @@ from ninja.errors import AuthenticationError, ValidationError
 from nodes.errors import MusterError
 from orchestrator.database_errors import Trouble
 from orchestrator.errors import InvalidSpec
-from orchestrator.health import trouble_behind
+from orchestrator.server.health import trouble_behind
 
 from . import mistakes
 

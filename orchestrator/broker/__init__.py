@@ -6,6 +6,8 @@ not evaluate it gives back with ``nack``.  Time and dead workers are taken care 
 ``sweep`` and ``give_back``.  See ``docs/broker.md``.
 """
 
+from orchestrator.server.cluster.evaluation_broker import EvaluationBroker
+
 from .acknowledging import Result, ack
 from .asking import capacity_freed, enqueue
 from .blocking import lock_blocking
@@ -13,7 +15,6 @@ from .folding import fold
 from .leasing import Lease, give_back, hold, lease, leaseholders, nack, renew, sweep
 from .operating import drop_dead, evaluate_now, pause, resume, retry_dead
 from .statistics import BrokerStats, Pocket, pocket, stalled_for, stats
-from .tickets import EvaluationBroker
 from .waking import wake, wake_overlooked
 
 __all__ = [

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from django.db import Error, InterfaceError, OperationalError, connection
 
 from orchestrator import broker, snapshot
-from orchestrator.cluster.sharing import stopping
 from orchestrator.planners.state_updater import Decision, apply
 from orchestrator.scheduling.registry import scheduler_for
 from orchestrator.scheduling.world import Cluster, World
+from orchestrator.server.cluster.sharing import stopping
 
 from .identity import Identity
 from .pulse import Pulse

@@ -4,7 +4,7 @@ import re
 
 from orchestrator import tokens
 from orchestrator.api import api
-from orchestrator.environment import HOME
+from orchestrator.server.environment import HOME
 
 MANUAL = (HOME / "docs" / "api.md").read_text()
 

@@ -15,10 +15,10 @@ from nodes.hints import address
 from nodes.protocol.resources import Resources
 from orchestrator import broker
 from orchestrator.broker.blocking import LOCK
-from orchestrator.broker.tickets import PATIENCE, EvaluationBroker
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, BrokerTrigger
 from orchestrator.scheduling.plan import Blocked
+from orchestrator.server.cluster.evaluation_broker import PATIENCE, EvaluationBroker
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)

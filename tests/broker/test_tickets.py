@@ -3,7 +3,7 @@
 import pytest
 from django.db import InterfaceError, OperationalError, connection
 
-from orchestrator.broker.tickets import TICKET, EvaluationBroker
+from orchestrator.server.cluster.evaluation_broker import TICKET, EvaluationBroker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -44,7 +44,7 @@ def address(tmp_path_factory, django_db_setup):
         port = free.getsockname()[1]
     environ = {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "orchestrator.settings",
+        "DJANGO_SETTINGS_MODULE": "orchestrator.server.settings",
         "MUSTER_TEST_DATABASE": connection.settings_dict["NAME"],
         "MUSTER_ROLE": "web",
     }

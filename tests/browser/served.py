@@ -15,4 +15,4 @@ from orchestrator.management.commands.web import FLAGS  # noqa: E402
 
 if __name__ == "__main__":
     binding = ("--bind", "127.0.0.1", "--port", sys.argv[1])
-    CommandLineInterface().run([*FLAGS, *binding, "orchestrator.asgi:application"])
+    CommandLineInterface().run([*FLAGS, *binding, "orchestrator.server.asgi:application"])

@@ -23,8 +23,8 @@ import httpx
 import psutil
 import psycopg
 
-from orchestrator import postgres, processes
-from orchestrator.environment import HOME
+from orchestrator.server import postgres, processes
+from orchestrator.server.environment import HOME
 
 MANAGE = (sys.executable, "manage.py")
 BASE = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME")

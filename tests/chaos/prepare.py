@@ -10,7 +10,7 @@ from django.core.management import call_command
 
 
 def main(nodes: int) -> None:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orchestrator.settings")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orchestrator.server.settings")
     django.setup()
     call_command("migrate", verbosity=0, interactive=False)
 

@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from orchestrator import tokens
-from orchestrator.environment import HOME
+from orchestrator.server.environment import HOME
 
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
 

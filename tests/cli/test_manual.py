@@ -6,7 +6,7 @@ import typer
 
 from orchestrator.cli.failures import Code
 from orchestrator.cli.main import app
-from orchestrator.environment import HOME
+from orchestrator.server.environment import HOME
 
 MANUAL = (HOME / "docs" / "cli.md").read_text()
 

@@ -14,9 +14,9 @@ import pytest
 
 from nodes import membership
 from nodes.models import JoinToken, Node, NodeCredential
-from orchestrator.environment import HOME
 from orchestrator.lifecycle import Observed
 from orchestrator.models import Event
+from orchestrator.server.environment import HOME
 from tests import rows
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]

@@ -24,7 +24,7 @@ def served(tmp_path, eventually):
     socket = tmp_path / "web.sock"
     environ = {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "orchestrator.settings",
+        "DJANGO_SETTINGS_MODULE": "orchestrator.server.settings",
         "MUSTER_TEST_DATABASE": connection.settings_dict["NAME"],
         "MUSTER_ROLE": "web",
     }

@@ -9,8 +9,8 @@ from django.db.utils import InternalError
 
 from orchestrator import database_errors
 from orchestrator.database_errors import Trouble, classify
-from orchestrator.environment import HOME
 from orchestrator.models import ClusterSetting
+from orchestrator.server.environment import HOME
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from django.db import OperationalError
 
-from orchestrator.diagnostics import OneLineASecond, without_secrets
+from orchestrator.server.logging import OneLineASecond, without_secrets
 
 SECRET = "kJ8sdfLKJ23nsdf98xcvKJH234lkjsdf"
 

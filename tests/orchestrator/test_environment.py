@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from orchestrator.environment import HOME, Misconfigured, Role, parse
+from orchestrator.server.environment import HOME, Misconfigured, Role, parse
 
 
 def test_nothing_set_is_a_private_installation():

@@ -8,8 +8,8 @@ from django.db import connection
 from django.db.models.functions import Now
 from django.test import Client
 
-from orchestrator import health
 from orchestrator.models import WorkerProcess
+from orchestrator.server import health
 
 
 def test_health_asks_nobody():
@@ -59,7 +59,7 @@ def test_a_page_for_a_host_we_do_not_answer_to_says_how_we_would(host, caplog):
     assert answer.status_code == 400
     assert answer["Content-Type"] == "text/plain; charset=utf-8"
     assert answer["X-Content-Type-Options"] == "nosniff"
-    (record,) = [it for it in caplog.records if it.name == "orchestrator.middleware"]
+    (record,) = [it for it in caplog.records if it.name == "orchestrator.server.middleware"]
     assert not any(it.exc_info for it in caplog.records)
     for said in (answer.content.decode(), record.getMessage()):
         assert repr(host) in said
@@ -85,7 +85,7 @@ def test_the_database_is_fifteen_or_newer():
 
 def knock(path: str, *headers: tuple[bytes, bytes]) -> bool:
     """Whether the handshake at *path* is accepted."""
-    from orchestrator.asgi import application
+    from orchestrator.server.asgi import application
 
     async def try_it() -> bool:
         visitor = WebsocketCommunicator(application, path, headers=[*headers])

@@ -12,11 +12,11 @@ from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.test import Client
 
-from orchestrator import health
 from orchestrator.database_errors import FULL, SILENT, UNREACHABLE
-from orchestrator.health import Health, Watch
 from orchestrator.models import BrokerRow, BrokerTrigger, ClusterSetting, Evaluation, WorkerProcess
-from orchestrator.outages import answering_without_database
+from orchestrator.server import health
+from orchestrator.server.health import Health, Watch
+from orchestrator.server.outages import answering_without_database
 from tests import rows
 
 FINE = Health()

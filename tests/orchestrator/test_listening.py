@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import listening
-from orchestrator.environment import HOME
-from orchestrator.listening import CannotListen
+from orchestrator.server import listening
+from orchestrator.server.environment import HOME
+from orchestrator.server.listening import CannotListen
 
 UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 

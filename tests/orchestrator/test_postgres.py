@@ -13,8 +13,8 @@ import psutil
 import psycopg
 import pytest
 
-from orchestrator import postgres, processes
-from orchestrator.environment import HOME
+from orchestrator.server import postgres, processes
+from orchestrator.server.environment import HOME
 
 pytestmark = pytest.mark.processes
 
@@ -22,7 +22,7 @@ SUPERVISOR = """
 import sys
 from pathlib import Path
 from orchestrator import postgres, processes
-from orchestrator.environment import HOME
+from orchestrator.server.environment import HOME
 with postgres.running(Path(sys.argv[1])):
     print("running", flush=True)
     sys.stdin.read()

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.environment import HOME
+from orchestrator.server.environment import HOME
 
 
 def free_port() -> int:

@@ -13,8 +13,8 @@ import psutil
 import psycopg
 import pytest
 
-from orchestrator import postgres
-from orchestrator.environment import HOME
+from orchestrator.server import postgres
+from orchestrator.server.environment import HOME
 from tests.walk.conftest import Up, environ, manage
 
 pytestmark = pytest.mark.processes

@@ -9,8 +9,8 @@ import sys
 import httpx
 import pytest
 
-from orchestrator import postgres
-from orchestrator.environment import HOME
+from orchestrator.server import postgres
+from orchestrator.server.environment import HOME
 from tests.walk.conftest import environ, manage
 
 pytestmark = pytest.mark.processes

@@ -15,10 +15,11 @@ from django.conf import settings
 from django.db import connection, connections
 
 from nodes import hints
-from orchestrator import broker, processes
-from orchestrator.environment import HOME
+from orchestrator import broker
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, Evaluation, Execution, WorkerProcess
+from orchestrator.server import processes
+from orchestrator.server.environment import HOME
 from orchestrator.worker import Worker
 from orchestrator.worker.evaluating import LARGEST
 from orchestrator.worker.identity import Identity

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from orchestrator.cluster import sharing
-from orchestrator.cluster.sharing import Channel, Flag, ProcessLock, shared_value
+from orchestrator.server.cluster import sharing
+from orchestrator.server.cluster.sharing import Channel, Flag, ProcessLock, shared_value
 
 fork = multiprocessing.get_context("fork")
 

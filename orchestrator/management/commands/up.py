@@ -25,9 +25,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection
 
 from nodes.agent.main import REMOVED
-from orchestrator import listening, postgres
-from orchestrator.demo import Demo
-from orchestrator.supervision import Backoff, Hopeless, Program, Supervisor
+from orchestrator.server import listening, postgres
+from orchestrator.server.demo import Demo
+from orchestrator.server.supervision import Backoff, Hopeless, Program, Supervisor
 
 TEND_EVERY = 0.2
 FOR_AGENTS = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")

@@ -46,7 +46,7 @@ class Command(BaseCommand):
         allow_many_connections()
         tell_of_refused_connections()
         binding = ("--bind", options["host"], "--port", str(options["port"]))
-        CommandLineInterface().run([*FLAGS, *binding, "orchestrator.asgi:application"])
+        CommandLineInterface().run([*FLAGS, *binding, "orchestrator.server.asgi:application"])
 
 
 def allow_many_connections() -> None:

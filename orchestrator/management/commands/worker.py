@@ -18,8 +18,8 @@ class Command(BaseCommand):
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
         from orchestrator import broker, housekeeping, worker
-        from orchestrator.cluster.chores import Chore
-        from orchestrator.cluster.running import run
+        from orchestrator.server.cluster.chores import Chore
+        from orchestrator.server.cluster.running import run
 
         run(
             options["workers"] or settings.ENVIRONMENT.workers,

@@ -17,9 +17,8 @@ from django_q.conf import Conf
 from django_q.signing import SignedPackage
 
 from nodes.hints import Hint, Listener, after_commit
-from orchestrator.cluster.sharing import stopping
-
-from .waking import wake
+from orchestrator.broker.waking import wake
+from orchestrator.server.cluster.sharing import stopping
 
 log = logging.getLogger(__name__)
 

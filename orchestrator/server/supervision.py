@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator import processes
-from orchestrator.environment import EX_CONFIG, HOME
+from orchestrator.server import processes
+from orchestrator.server.environment import EX_CONFIG, HOME
 
 SHORTEST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0

@@ -16,7 +16,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from orchestrator import processes
+from orchestrator.server import processes
 
 from . import programs
 from .owner import CURE, Owner, name_of, own, owner_of

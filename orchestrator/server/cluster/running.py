@@ -18,7 +18,7 @@ from django.db import connections
 from django_q import cluster as stock
 from django_q.conf import Conf
 
-from orchestrator.processes import die_with
+from orchestrator.server.processes import die_with
 
 from . import sharing
 from .chores import Chore, Chores

@@ -11,7 +11,7 @@ from pathlib import Path
 EX_CONFIG = 78
 """Exit code of a process whose configuration is wrong, as in sysexits.h."""
 
-HOME = Path(__file__).resolve().parent.parent
+HOME = Path(__file__).resolve().parent.parent.parent
 
 
 class Role(StrEnum):

@@ -1,4 +1,4 @@
-"""Django's settings. What varies comes from the environment, as `orchestrator.environment` says."""
+"""Django's settings. What varies comes from the environment, see `environment.py`."""
 
 import os
 import sys
@@ -10,9 +10,9 @@ import dj_database_url
 from csp.constants import NONE, SELF
 from django.core.management.utils import get_random_secret_key
 
-from orchestrator import environment, postgres
-from orchestrator.diagnostics import logging_config
-from orchestrator.environment import Role
+from orchestrator.server import environment, postgres
+from orchestrator.server.environment import Role
+from orchestrator.server.logging import logging_config
 
 try:
     ENVIRONMENT = environment.parse(os.environ)
@@ -103,7 +103,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
-    "orchestrator.middleware.known_hosts",
+    "orchestrator.server.middleware.known_hosts",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -111,10 +111,10 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "orchestrator.middleware.one_thread_hop",
+    "orchestrator.server.middleware.one_thread_hop",
 ]
-ROOT_URLCONF = "orchestrator.urls"
-ASGI_APPLICATION = "orchestrator.asgi.application"
+ROOT_URLCONF = "orchestrator.server.urls"
+ASGI_APPLICATION = "orchestrator.server.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",

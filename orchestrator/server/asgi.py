@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.asgi import get_asgi_application
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orchestrator.settings")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orchestrator.server.settings")
 http = get_asgi_application()  # Fills Django's registry: the imports below need it.
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402
@@ -21,10 +21,11 @@ from django.urls import path  # noqa: E402
 from dashboard.consumers import LiveConsumer  # noqa: E402
 from nodes.consumers import NodeConsumer  # noqa: E402
 from nodes.upward import Upward  # noqa: E402
-from orchestrator import endpoint, health, journal  # noqa: E402
-from orchestrator.outages import answering_without_database  # noqa: E402
+from orchestrator import endpoint, journal  # noqa: E402
 from orchestrator.planners import compute_forwarder  # noqa: E402
 from orchestrator.planners.unsendable import cannot_send  # noqa: E402
+from orchestrator.server import health  # noqa: E402
+from orchestrator.server.outages import answering_without_database  # noqa: E402
 
 # Channels and Django's path() each have a type of their own for what is one thing.
 Application = Any

@@ -21,7 +21,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from orchestrator import broker, postgres
+from orchestrator import broker
 from orchestrator.database_errors import (
     FULL,
     POOL_EXHAUSTED,
@@ -31,6 +31,7 @@ from orchestrator.database_errors import (
     Trouble,
     classify,
 )
+from orchestrator.server import postgres
 
 logger = logging.getLogger(__name__)
 

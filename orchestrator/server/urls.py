@@ -5,7 +5,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
 from orchestrator.api import api
-from orchestrator.health import healthz, readyz
+from orchestrator.server.health import healthz, readyz
 
 urlpatterns = [
     path("healthz", healthz, name="healthz"),
@@ -17,4 +17,4 @@ urlpatterns = [
     path("", include("dashboard.urls")),
 ]
 
-handler500 = "orchestrator.error_pages.server_error"
+handler500 = "orchestrator.server.error_pages.server_error"

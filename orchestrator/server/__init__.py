@@ -1,0 +1,1 @@
+"""How Muster runs: settings and addresses, its processes, its database, and what keeps them up."""
