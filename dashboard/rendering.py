@@ -28,8 +28,8 @@ from django.utils.http import parse_etags
 from django.utils.safestring import SafeString, mark_safe
 from django.views import View
 
+from orchestrator.endpoint import health
 from orchestrator.models import ClusterSetting
-from orchestrator.server import health
 
 from . import live
 from .queries import cluster

@@ -14,8 +14,8 @@ from django.db import connection
 
 from nodes.protocol.resources import DIMENSIONS
 
-from . import stored
 from .lifecycle import Desired, JobState, Observed
+from .models import spec_cache
 from .scheduling.world import Cluster, ExecutionView, Ints, JobView, World
 from .spec import JobSpec
 
@@ -98,7 +98,7 @@ def worlds(leases: Sequence[Leased], cluster: Cluster) -> list[World | None]:
     """
     ids = [lease.job for lease in leases]
     jobs = {row.id: row for row in _jobs(ids)}
-    specs = stored.specs((row.id, row.version) for row in jobs.values())
+    specs = spec_cache.specs((row.id, row.version) for row in jobs.values())
     executions = _unsettled(ids)
     return [
         World(
@@ -227,7 +227,7 @@ def _job_view(job: _Job, spec: JobSpec) -> JobView:
         submitted_at=job.submitted_at,
         stop_requested=job.stop_requested,
         stop_reason=job.stop_reason,
-        progress=stored.load_progress(json.loads(job.progress)),
+        progress=spec_cache.load_progress(json.loads(job.progress)),
     )
 
 

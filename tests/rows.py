@@ -10,9 +10,9 @@ from django.db.models.functions import Now
 
 from nodes.models import Node, NodeHeartbeat, NodeSession
 from orchestrator import spec
+from orchestrator.endpoint.reports import lose_silent
 from orchestrator.lifecycle import OBSERVED, Desired, Observed, Writer, path
 from orchestrator.models import Execution, Job, JobVersion
-from orchestrator.reports import lose_silent
 from orchestrator.transitions import Observation, Wish, desire, lock_executions, observe
 
 _numbers = itertools.count(1)

@@ -11,8 +11,7 @@ from django.http import Http404
 from dashboard.presenters import executions, jobs, queue, slots, specification, why
 from dashboard.queries import jobs as find
 from dashboard.rendering import Page
-from orchestrator import stored
-from orchestrator.models import BrokerRow, Evaluation, Job
+from orchestrator.models import BrokerRow, Evaluation, Job, spec_cache
 
 
 class Jobs(Page):
@@ -74,7 +73,7 @@ class JobPage(OneJob):
         return find.evaluations(self.job)
 
     def slots(self) -> slots.Grid:
-        progress = stored.load_progress(self.job.progress)
+        progress = spec_cache.load_progress(self.job.progress)
         return slots.grid(self.job.count, find.slots(self.job), progress, state=self.job.state)
 
     def why(self) -> why.Why | None:

@@ -10,8 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router
 from pydantic import Field
 
-from orchestrator import drivers, endpoint, spec
-from orchestrator.endpoint import Submitted
+from orchestrator import endpoint, spec
+from orchestrator.endpoint import Submitted, drivers
 from orchestrator.errors import InvalidSpec
 from orchestrator.lifecycle import OBSERVED, JobState, JobType
 from orchestrator.models import Evaluation, Execution, Job, JobVersion

@@ -15,8 +15,8 @@ from ninja.errors import AuthenticationError, ValidationError
 
 from nodes.errors import MusterError
 from orchestrator.database_errors import Trouble
+from orchestrator.endpoint.health import trouble_behind
 from orchestrator.errors import InvalidSpec
-from orchestrator.server.health import trouble_behind
 
 from . import mistakes
 

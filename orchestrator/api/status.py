@@ -11,9 +11,9 @@ from ninja import Router
 
 from nodes.models import Node
 from nodes.protocol.resources import DIMENSIONS
+from orchestrator.endpoint import health
 from orchestrator.lifecycle import ENDED, JOB
 from orchestrator.models import Job
-from orchestrator.server import health
 
 from . import schemas
 from .answers import answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nodes.models import Node
 from orchestrator.lifecycle import MEANING, JobState, Observed
 from orchestrator.models import Execution, Job
-from orchestrator.stored import load_progress
+from orchestrator.models.spec_cache import load_progress
 
 _STARTING = (
     Observed.NEW,

@@ -6,8 +6,6 @@ not evaluate it gives back with ``nack``.  Time and dead workers are taken care 
 ``sweep`` and ``give_back``.  See ``docs/broker.md``.
 """
 
-from orchestrator.server.cluster.evaluation_broker import EvaluationBroker
-
 from .acknowledging import Result, ack
 from .asking import capacity_freed, enqueue
 from .blocking import lock_blocking
@@ -19,7 +17,6 @@ from .waking import wake, wake_overlooked
 
 __all__ = [
     "BrokerStats",
-    "EvaluationBroker",
     "Lease",
     "Pocket",
     "Result",

@@ -1,7 +1,7 @@
 """Fields and constraints of what the orchestrator remembers.  The rules live elsewhere.
 
-Moves between states are checked by the triggers of ``orchestrator.triggers``, generated from the
-tables of ``orchestrator.lifecycle``.
+Moves between states are checked by the triggers of ``triggers.py``, generated from the tables of
+``orchestrator.lifecycle``.
 """
 
 from .cluster import ApiToken, ClusterSetting, Event

@@ -11,7 +11,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from nodes.models import CurrentXid, Xid8Field
-from orchestrator import triggers
+from orchestrator.models import triggers
 
 
 class ClusterSetting(models.Model):

@@ -10,8 +10,8 @@ from django.db.models.functions import Now
 
 from nodes.models import CurrentXid, Node, Xid8Field, known
 from nodes.protocol.resources import Resources
-from orchestrator import triggers
 from orchestrator.lifecycle import APPROVED, DESIRED, OBSERVED, Desired, Observed
+from orchestrator.models import triggers
 
 from .evaluations import Evaluation
 from .jobs import Job

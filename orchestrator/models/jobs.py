@@ -10,8 +10,8 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from nodes.models import known
-from orchestrator import triggers
 from orchestrator.lifecycle import ENDED, JOB, JobState, JobType
+from orchestrator.models import triggers
 
 JOB_ENDED = known(tuple(ENDED))
 

@@ -19,7 +19,7 @@ from nodes.protocol.lifecycle import Approval
 from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Order, Want
 from nodes.protocol.resources import Resources
 from nodes.upward import DesiredSet, NodeOrders
-from orchestrator import broker, journal, stored
+from orchestrator import broker, journal
 from orchestrator.lifecycle import (
     OBSERVED,
     TOLD,
@@ -30,7 +30,7 @@ from orchestrator.lifecycle import (
     path,
     want,
 )
-from orchestrator.models import Event, Execution
+from orchestrator.models import Event, Execution, spec_cache
 from orchestrator.spec import JobSpec
 from orchestrator.transitions import (
     LockedExecution,
@@ -286,7 +286,7 @@ def _record_strangers(node: UUID, unknown: Sequence[UUID]) -> None:
 
 
 def _orders(rows: Sequence[_Row]) -> list[Order | None]:
-    specs = stored.specs((row.job, row.version) for row in rows)
+    specs = spec_cache.specs((row.job, row.version) for row in rows)
     return [_order(row, specs[row.job, row.version]) for row in rows]
 
 

@@ -18,9 +18,9 @@ from django.db import connection, transaction
 from nodes.hints import Hint, after_commit
 from nodes.locks import Lock, lock_rows
 from nodes.protocol.resources import Resources
-from orchestrator import broker, journal, stored
+from orchestrator import broker, journal
 from orchestrator.lifecycle import ENDED, OBSERVED, Desired, Observed, Writer
-from orchestrator.models import Execution
+from orchestrator.models import Execution, spec_cache
 from orchestrator.scheduling.feasibility import demand
 from orchestrator.scheduling.plan import Place, Plan
 from orchestrator.scheduling.world import World
@@ -260,7 +260,7 @@ def _write_jobs(writings: Sequence[_Writing]) -> None:
         for w in writings
         if _differs(
             w,
-            progress := stored.dump_progress(w.decision.plan.progress),
+            progress := spec_cache.dump_progress(w.decision.plan.progress),
             tally := dict(w.decision.plan.tally),
         )
     ]

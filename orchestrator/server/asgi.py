@@ -22,9 +22,9 @@ from dashboard.consumers import LiveConsumer  # noqa: E402
 from nodes.consumers import NodeConsumer  # noqa: E402
 from nodes.upward import Upward  # noqa: E402
 from orchestrator import endpoint, journal  # noqa: E402
+from orchestrator.endpoint import health  # noqa: E402
 from orchestrator.planners import compute_forwarder  # noqa: E402
 from orchestrator.planners.unsendable import cannot_send  # noqa: E402
-from orchestrator.server import health  # noqa: E402
 from orchestrator.server.outages import answering_without_database  # noqa: E402
 
 # Channels and Django's path() each have a type of their own for what is one thing.

@@ -10,7 +10,7 @@ from django.template.loader import render_to_string
 from orchestrator.api import problems
 from orchestrator.api.application import refuse
 from orchestrator.database_errors import Trouble
-from orchestrator.server.health import trouble_behind
+from orchestrator.endpoint.health import trouble_behind
 
 POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'"
 

@@ -9,8 +9,8 @@ from typing import Any
 from django.core.handlers.asgi import ASGIRequest
 
 from orchestrator.database_errors import Trouble
+from orchestrator.endpoint.health import Watch
 from orchestrator.server import error_pages
-from orchestrator.server.health import Watch
 
 Application = Any  # Django and Channels each have a type of their own for what is one thing.
 

@@ -175,14 +175,21 @@ A process that is stopped in the middle of a transaction keeps others from its r
 EMBEDDED = VAR / "postgres" if ENVIRONMENT.database_url is None else None
 """Where the database of our own lies; None when there is one elsewhere."""
 
+PLACE = None if EMBEDDED is None else postgres.place(EMBEDDED)
+DATABASE_DISK = None if PLACE is None else PLACE.data
+"""The directory whose disk our own database fills."""
+
+DATABASE_ROOM = postgres.SEGMENT
+"""Bytes without which our own database ends."""
+
 
 def _database() -> dict[str, Any]:
-    if EMBEDDED is None:
+    if PLACE is None:
         found: dict[str, Any] = dict(dj_database_url.parse(ENVIRONMENT.database_url or ""))
     else:
         found = {
             "ENGINE": "django.db.backends.postgresql",
-            "HOST": str(postgres.place(EMBEDDED).sockets),
+            "HOST": str(PLACE.sockets),
             "NAME": postgres.DATABASE,
             "USER": postgres.USER,
         }
@@ -211,7 +218,7 @@ DATABASES = {"default": _database()}
 Q_CLUSTER = {
     "name": "muster",
     "label": "Workers",
-    "broker_class": "orchestrator.broker.EvaluationBroker",
+    "broker_class": "orchestrator.server.cluster.evaluation_broker.EvaluationBroker",
     "orm": "default",
     "workers": ENVIRONMENT.workers,
     "queue_limit": 1,  # A ticket never waits behind others, so leases begin when work begins.

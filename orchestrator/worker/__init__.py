@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.db import connection
 
 from orchestrator import broker
@@ -15,11 +17,14 @@ __all__ = ["Worker", "begin", "bury", "end", "forget", "pull"]
 _worker: Worker | None = None
 
 
-def begin() -> None:
-    """Be a worker from now on.  Called once in each worker process, right after its fork."""
+def begin(stopping: Callable[[], bool] = lambda: False) -> None:
+    """Be a worker from now on.  Called once in each worker process, right after its fork.
+
+    A pull ends early once *stopping* says so.
+    """
     global _worker  # noqa: PLW0603 - one a process
     connection.close()
-    _worker = Worker(Identity.mine())
+    _worker = Worker(Identity.mine(), stopping)
     bury()
     forget()
     _worker.pulse.start()

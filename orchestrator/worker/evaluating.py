@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from django.db import Error, InterfaceError, OperationalError, connection
 
@@ -12,7 +12,6 @@ from orchestrator import broker, snapshot
 from orchestrator.planners.state_updater import Decision, apply
 from orchestrator.scheduling.registry import scheduler_for
 from orchestrator.scheduling.world import Cluster, World
-from orchestrator.server.cluster.sharing import stopping
 
 from .identity import Identity
 from .pulse import Pulse
@@ -30,8 +29,9 @@ BRISK = 0.5
 class Worker:
     """One process that evaluates."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, stopping: Callable[[], bool] = lambda: False) -> None:
         self.evaluated = 0
+        self._stopping = stopping
         self.pulse = Pulse(identity, lambda: self.evaluated)
         self._view = snapshot.ClusterView()
         self._size = 8
@@ -51,7 +51,7 @@ class Worker:
         return self.evaluated - before
 
     def _pull(self, end: float) -> None:
-        while not stopping() and time.monotonic() < end:
+        while not self._stopping() and time.monotonic() < end:
             began = time.monotonic()
             leases = broker.lease(None, self._size, self.name)
             if not leases:

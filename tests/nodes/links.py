@@ -20,7 +20,8 @@ from nodes.protocol import codec
 from nodes.protocol.messages import SUBPROTOCOL, Hello, Order, Report, Reports, Welcome
 from nodes.protocol.resources import Resources
 from nodes.upward import DesiredSet, NodeOrders, Upward, Verdict
-from orchestrator import journal, reports
+from orchestrator import journal
+from orchestrator.endpoint import reports
 from orchestrator.planners import compute_forwarder
 from orchestrator.planners.unsendable import cannot_send
 

@@ -28,7 +28,8 @@ from nodes.protocol.messages import (
     Want,
 )
 from nodes.upward import Inbound, Verdict
-from orchestrator import journal, lifecycle, reports
+from orchestrator import journal, lifecycle
+from orchestrator.endpoint import reports
 from orchestrator.lifecycle import Observed
 from orchestrator.models import BrokerTrigger, Event, Execution, ExecutionHistory, ExecutionOutput
 from orchestrator.planners import compute_forwarder

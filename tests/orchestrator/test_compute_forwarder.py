@@ -10,7 +10,8 @@ from nodes.protocol import codec
 from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Orders, Report, Want
 from nodes.protocol.resources import Resources
 from nodes.upward import Inbound
-from orchestrator import journal, reports
+from orchestrator import journal
+from orchestrator.endpoint import reports
 from orchestrator.errors import InvalidSpec
 from orchestrator.lifecycle import Desired, Observed
 from orchestrator.models import BrokerTrigger, Event, Execution

@@ -8,8 +8,8 @@ from django.db import connection
 from django.db.models.functions import Now
 from django.test import Client
 
+from orchestrator.endpoint import health
 from orchestrator.models import WorkerProcess
-from orchestrator.server import health
 
 
 def test_health_asks_nobody():

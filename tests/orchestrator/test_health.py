@@ -13,9 +13,9 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from orchestrator.database_errors import FULL, SILENT, UNREACHABLE
+from orchestrator.endpoint import health
+from orchestrator.endpoint.health import Health, Watch
 from orchestrator.models import BrokerRow, BrokerTrigger, ClusterSetting, Evaluation, WorkerProcess
-from orchestrator.server import health
-from orchestrator.server.health import Health, Watch
 from orchestrator.server.outages import answering_without_database
 from tests import rows
 
@@ -91,7 +91,7 @@ class Database:
 
 @pytest.fixture
 def database(settings):
-    settings.EMBEDDED = None  # Whose disk nobody looks at.
+    settings.DATABASE_DISK = None  # Whose disk nobody looks at.
     found = Database()
     yield found
     found.answers.set()

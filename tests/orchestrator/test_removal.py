@@ -6,7 +6,8 @@ import pytest
 from django.db import connection, transaction
 
 from nodes.models import Node, NodeSession
-from orchestrator import broker, drivers, endpoint, housekeeping
+from orchestrator import broker, endpoint, housekeeping
+from orchestrator.endpoint import drivers
 from orchestrator.errors import NodeInUse, NotFound
 from orchestrator.lifecycle import JobType, Observed, Writer
 from orchestrator.models import BrokerTrigger, Event, Execution

@@ -5,7 +5,7 @@ import pytest
 from nodes.models import Node, NodeSession
 from nodes.protocol.messages import Happened, Report, Want
 from nodes.upward import Inbound, Verdict
-from orchestrator import reports
+from orchestrator.endpoint import reports
 from orchestrator.lifecycle import Desired, Observed
 from orchestrator.models import BrokerTrigger, Event, ExecutionHistory, ExecutionOutput
 from orchestrator.planners import compute_forwarder

@@ -9,12 +9,12 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from orchestrator import broker, endpoint, stored
+from orchestrator import broker, endpoint
 from orchestrator.lifecycle import Trigger
-from orchestrator.models import Execution, Job, JobVersion
+from orchestrator.models import Execution, Job, JobVersion, spec_cache
+from orchestrator.models.spec_cache import SpecCache
 from orchestrator.planners import compute_forwarder
 from orchestrator.spec import canonical, selectors
-from orchestrator.stored import SpecCache
 from orchestrator.worker import Worker
 from orchestrator.worker.identity import Identity
 from tests import rows
@@ -133,7 +133,7 @@ def test_threads_share_it():
 
 def test_the_specifications_of_this_process_are_kept():
     [key] = versions(1)
-    stored.specs([key])
+    spec_cache.specs([key])
     with CaptureQueriesContext(connection) as queries:
-        assert stored.specs([key])[key].count == 1
+        assert spec_cache.specs([key])[key].count == 1
     assert len(queries) == 0

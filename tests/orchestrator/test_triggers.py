@@ -7,9 +7,9 @@ from django.db import IntegrityError, connection, transaction
 from nodes import triggers as node_tables
 from nodes.locks import Lock, lock_rows
 from nodes.models import Node, NodeSession
-from orchestrator import endpoint, triggers
+from orchestrator import endpoint
 from orchestrator.lifecycle import Desired, Observed
-from orchestrator.models import Event, Execution, ExecutionHistory, Job, JobVersion
+from orchestrator.models import Event, Execution, ExecutionHistory, Job, JobVersion, triggers
 from tests import rows
 
 pytestmark = pytest.mark.django_db

@@ -1,6 +1,7 @@
 """`manage.py worker`: the processes that evaluate jobs, and everything that time alone causes."""
 
 from argparse import ArgumentParser
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -18,12 +19,13 @@ class Command(BaseCommand):
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
         from orchestrator import broker, housekeeping, worker
+        from orchestrator.server.cluster import sharing
         from orchestrator.server.cluster.chores import Chore
         from orchestrator.server.cluster.running import run
 
         run(
             options["workers"] or settings.ENVIRONMENT.workers,
-            begin=worker.begin,
+            begin=partial(worker.begin, sharing.stopping),
             end=worker.end,
             chores=(
                 Chore(housekeeping.tick, 1.0),

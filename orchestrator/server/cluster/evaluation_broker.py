@@ -17,8 +17,9 @@ from django_q.conf import Conf
 from django_q.signing import SignedPackage
 
 from nodes.hints import Hint, Listener, after_commit
-from orchestrator.broker.waking import wake
-from orchestrator.server.cluster.sharing import stopping
+from orchestrator import broker
+
+from .sharing import stopping
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ def _look(patience: float) -> tuple[bool, float | None]:
         paused, capacity, ready, due_in = cursor.fetchone()
     if paused:
         return False, None
-    if capacity and wake(patience):
+    if capacity and broker.wake(patience):
         return True, None
     is_due = due_in is not None and due_in <= 0
     return ready or is_due, None if due_in is None else float(due_in)

@@ -10,8 +10,16 @@ import pgtrigger
 
 from nodes.protocol.lifecycle import Lifecycle
 from nodes.triggers import Columns, array, broken, refuse, refuse_changes, refuse_illegal
-
-from .lifecycle import AFTER_APPROVAL, DESIRED, ENDED, JOB, OBSERVED, WRITERS, Desired, Observed
+from orchestrator.lifecycle import (
+    AFTER_APPROVAL,
+    DESIRED,
+    ENDED,
+    JOB,
+    OBSERVED,
+    WRITERS,
+    Desired,
+    Observed,
+)
 
 HISTORY = "orchestrator_executionhistory"
 

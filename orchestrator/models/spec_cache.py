@@ -10,10 +10,11 @@ from threading import Lock
 from typing import Any
 from uuid import UUID
 
-from . import spec
-from .models import JobVersion
-from .scheduling.world import Progress
-from .spec import JobSpec
+from orchestrator import spec
+from orchestrator.scheduling.world import Progress
+from orchestrator.spec import JobSpec
+
+from . import JobVersion
 
 Version = tuple[UUID, int]
 

@@ -1,7 +1,4 @@
-"""The Endpoint: the verbs that people may use.  What nodes say comes in through ``reports``.
-
-Each verb is one transaction: the change, the journal, and the evaluation it asks for.
-"""
+"""The verbs of jobs: submit, stop, rerun."""
 
 from __future__ import annotations
 
@@ -9,48 +6,20 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import User
-from django.db import IntegrityError, connection, models, transaction
-from django.db.models import F
+from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
 
-from nodes import membership
 from nodes.locks import Lock, lock_rows
-from nodes.models import Node
+from orchestrator import broker, journal, spec
+from orchestrator.errors import AlreadyThere, Conflict, NotFound
+from orchestrator.lifecycle import ENDED, JOB, JobState, Trigger
+from orchestrator.models import Job, JobVersion, spec_cache
 
-from . import broker, drivers, journal, spec, stored
-from .errors import AlreadyThere, Ambiguous, Conflict, NotFound
-from .lifecycle import ENDED, JOB, JobState, Trigger
-from .models import ClusterSetting, Execution, Job, JobVersion
-from .removal import remove_node
-from .reports import lock_whole_node, lose_locked, lose_silent, receive, reconnect
-
-__all__ = [
-    "Submitted",
-    "approve_node",
-    "find_execution",
-    "find_job",
-    "find_node",
-    "lose_silent",
-    "receive",
-    "reconnect",
-    "reject_node",
-    "release_node",
-    "remove_node",
-    "rerun",
-    "set_algorithm",
-    "set_draining",
-    "set_eligible",
-    "stop",
-    "submit",
-    "submit_many",
-]
-
-
-M = TypeVar("M", bound=models.Model)
+from . import drivers
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,121 +104,6 @@ def rerun(job_id: UUID, *, actor: str) -> Job:
         broker.enqueue(job.pk, Trigger.JOB_RERUN)
         return job
 
-
-# --- nodes -----------------------------------------------------------------------------------
-
-
-def approve_node(node_id: UUID, *, actor: str) -> Node:
-    """Let the node take part; jobs that wait for capacity are looked at again."""
-    with transaction.atomic():
-        node = membership.approve(node_id, actor=actor)
-        return _changed(node, "approve", f"{journal.who(actor)} approves", actor)
-
-
-def reject_node(node_id: UUID, *, actor: str) -> Node:
-    """Give the node no work and no secrets; what runs on it is lost."""
-    with transaction.atomic():
-        lock_rows(Lock.SESSIONS, [node_id], "epoch")  # Ended below; its lock comes first.
-        live = lock_whole_node(node_id)
-        lose_locked(live, reason=f"its node was rejected by {journal.who(actor)}")
-        node = membership.reject(node_id, actor=actor)
-        return _changed(node, "reject", f"{journal.who(actor)} rejects", actor)
-
-
-def set_eligible(node_id: UUID, eligible: bool, *, actor: str, reason: str = "") -> Node:
-    """Whether the node may get new work; what it has goes on."""
-    verb = "makes eligible" if eligible else "makes ineligible"
-    said = f" ({reason})" if reason else ""
-    with transaction.atomic():
-        node = membership.set_eligible(node_id, eligible, actor=actor)
-        return _changed(node, "eligible", f"{journal.who(actor)} {verb}{said}", actor)
-
-
-def set_draining(node_id: UUID, draining: bool, *, actor: str) -> Node:
-    """Whether the node is being emptied: it gets no new work; batch work on it may finish."""
-    verb = "drains" if draining else "ends the drain of"
-    with transaction.atomic():
-        node = membership.set_draining(node_id, draining, actor=actor)
-        return _changed(node, "drain", f"{journal.who(actor)} {verb}", actor)
-
-
-def release_node(node_id: UUID, *, actor: str) -> Node:
-    """End the quarantine of a node that two agents seemed to be; it may connect again.
-
-    Releasing one that is not quarantined changes nothing.
-    """
-    with transaction.atomic():
-        lock_rows(Lock.SESSIONS, [node_id], "epoch")  # Changed below; its lock comes first.
-        before = lock_rows(Lock.NODES, [node_id], "quarantined")
-        node = membership.release(node_id, actor=actor)
-        if before == [("",)]:
-            return node
-        sentence = f"{journal.who(actor)} ends the quarantine of"
-        return _changed(node, "release", sentence, actor)
-
-
-def _changed(node: Node, what: str, sentence: str, actor: str) -> Node:
-    journal.record(
-        [journal.fact("node", what, f"{sentence} {node.name}", actor=actor, node=node.pk)]
-    )
-    broker.capacity_freed([node.pk])
-    return node
-
-
-# --- the cluster -----------------------------------------------------------------------------
-
-
-def set_algorithm(algorithm: str, *, actor: str) -> None:
-    """Whether placement fills nodes (``binpack``) or spreads over them (``spread``).
-
-    It counts for what is placed from now on; raises Conflict for any other word.
-    """
-    if algorithm not in ("binpack", "spread"):
-        raise Conflict(detail=f"{algorithm!r} is no way to place: say binpack or spread")
-    with transaction.atomic():
-        ClusterSetting.objects.filter(pk=1).update(algorithm=algorithm)
-        sentence = f"{journal.who(actor)} sets placement to {algorithm}"
-        journal.record([journal.fact("cluster", "algorithm", sentence, actor=actor)])
-
-
-# --- finding ---------------------------------------------------------------------------------
-
-
-def find_job(ref: str) -> Job:
-    """The job of this name, id, or beginning of an id; raises NotFound or Ambiguous."""
-    named = Job.objects.filter(name=ref).first()
-    return named if named is not None else _by_id(Job.objects.all(), "job", ref)
-
-
-def find_execution(ref: str) -> Execution:
-    """The execution of this id, or beginning of one; raises NotFound or Ambiguous."""
-    return _by_id(Execution.objects.select_related("job", "node"), "execution", ref)
-
-
-def find_node(ref: str, *, removed: bool = False) -> Node:
-    """The node of this name, id, or beginning of an id; raises NotFound or Ambiguous.
-
-    With *removed*, one that was removed, too: the newest of its name, when none has it now.
-    """
-    nodes = (Node.every if removed else Node.objects).all()
-    named = nodes.filter(name=ref).order_by(F("removed_at").desc(nulls_first=True)).first()
-    return named if named is not None else _by_id(nodes, "node", ref)
-
-
-def _by_id(rows: models.QuerySet[M], kind: str, ref: str) -> M:
-    digits = ref.replace("-", "").lower()
-    if not 4 <= len(digits) <= 32 or not set(digits) <= set("0123456789abcdef"):
-        raise NotFound(kind=kind, name=ref[:100])
-    first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
-    found = list(rows.filter(pk__gte=first, pk__lte=last)[:2])
-    if not found:
-        raise NotFound(kind=kind, name=ref[:100])
-    if len(found) > 1:
-        raise Ambiguous(kind=kind, name=ref[:100])
-    return found[0]
-
-
-# --- submitting ------------------------------------------------------------------------------
 
 _RENEWED = [
     "state",
@@ -353,7 +207,7 @@ def _update(job: Job, new: spec.JobSpec, actor: str, user: User | None) -> Submi
     if current.digest == spec.digest(new) and not (job.stop_requested or job.state == "stopped"):
         return Submitted(job, job.version, created=False, changed=False)
     now = (job.pk, job.version)
-    replaces = spec.replaces(stored.specs([now])[now], new)
+    replaces = spec.replaces(spec_cache.specs([now])[now], new)
     stopped = job.stop_requested or job.state == JobState.STOPPED
     job.version += 1
     for name, value in _columns(new).items():

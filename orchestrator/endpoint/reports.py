@@ -19,12 +19,11 @@ from nodes.protocol.lifecycle import Connection
 from nodes.protocol.messages import Happened, Report
 from nodes.protocol.resources import Resources
 from nodes.upward import Inbound, Verdict
-
-from . import broker, journal
-from .lifecycle import OBSERVED, Observed, Trigger, Writer, path, written_by
-from .models import Execution, ExecutionOutput
-from .planners import compute_forwarder, unapproved
-from .transitions import (
+from orchestrator import broker, journal
+from orchestrator.lifecycle import OBSERVED, Observed, Trigger, Writer, path, written_by
+from orchestrator.models import Execution, ExecutionOutput
+from orchestrator.planners import compute_forwarder, unapproved
+from orchestrator.transitions import (
     LockedExecution,
     LockedNode,
     Observation,

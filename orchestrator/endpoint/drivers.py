@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from django.db import connection
 
-from .spec import DRIVERS, JobSpec
+from orchestrator.spec import DRIVERS, JobSpec
 
 
 def warnings(specs: Sequence[JobSpec]) -> list[list[dict[str, str]]]:

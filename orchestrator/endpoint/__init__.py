@@ -1,0 +1,38 @@
+"""The Endpoint: every verb that people may use, and what nodes say.
+
+Each verb is one transaction: the change, the journal, and the evaluation it asks for.
+"""
+
+from .cluster import set_algorithm
+from .finding import find_execution, find_job, find_node
+from .jobs import Submitted, rerun, stop, submit, submit_many
+from .nodes import (
+    approve_node,
+    reject_node,
+    release_node,
+    remove_node,
+    set_draining,
+    set_eligible,
+)
+from .reports import lose_silent, receive, reconnect
+
+__all__ = [
+    "Submitted",
+    "approve_node",
+    "find_execution",
+    "find_job",
+    "find_node",
+    "lose_silent",
+    "receive",
+    "reconnect",
+    "reject_node",
+    "release_node",
+    "remove_node",
+    "rerun",
+    "set_algorithm",
+    "set_draining",
+    "set_eligible",
+    "stop",
+    "submit",
+    "submit_many",
+]

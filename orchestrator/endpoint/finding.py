@@ -1,0 +1,49 @@
+"""Jobs, executions and nodes by name, by id, or by the beginning of an id."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+from uuid import UUID
+
+from django.db import models
+from django.db.models import F
+
+from nodes.models import Node
+from orchestrator.errors import Ambiguous, NotFound
+from orchestrator.models import Execution, Job
+
+M = TypeVar("M", bound=models.Model)
+
+
+def find_job(ref: str) -> Job:
+    """The job of this name, id, or beginning of an id; raises NotFound or Ambiguous."""
+    named = Job.objects.filter(name=ref).first()
+    return named if named is not None else _by_id(Job.objects.all(), "job", ref)
+
+
+def find_execution(ref: str) -> Execution:
+    """The execution of this id, or beginning of one; raises NotFound or Ambiguous."""
+    return _by_id(Execution.objects.select_related("job", "node"), "execution", ref)
+
+
+def find_node(ref: str, *, removed: bool = False) -> Node:
+    """The node of this name, id, or beginning of an id; raises NotFound or Ambiguous.
+
+    With *removed*, one that was removed, too: the newest of its name, when none has it now.
+    """
+    nodes = (Node.every if removed else Node.objects).all()
+    named = nodes.filter(name=ref).order_by(F("removed_at").desc(nulls_first=True)).first()
+    return named if named is not None else _by_id(nodes, "node", ref)
+
+
+def _by_id(rows: models.QuerySet[M], kind: str, ref: str) -> M:
+    digits = ref.replace("-", "").lower()
+    if not 4 <= len(digits) <= 32 or not set(digits) <= set("0123456789abcdef"):
+        raise NotFound(kind=kind, name=ref[:100])
+    first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+    found = list(rows.filter(pk__gte=first, pk__lte=last)[:2])
+    if not found:
+        raise NotFound(kind=kind, name=ref[:100])
+    if len(found) > 1:
+        raise Ambiguous(kind=kind, name=ref[:100])
+    return found[0]

@@ -1,0 +1,132 @@
+"""The verbs of nodes: approve, reject, drain, release from quarantine, remove."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import transaction
+
+from nodes import membership
+from nodes.locks import Lock, lock_rows
+from nodes.models import Node
+from nodes.protocol.lifecycle import Connection
+from nodes.protocol.resources import Resources
+from orchestrator import broker, journal
+from orchestrator.errors import NodeInUse
+from orchestrator.lifecycle import OBSERVED, Trigger
+from orchestrator.models import Execution
+from orchestrator.transitions import give_up, lock_executions, lock_nodes, release
+
+from .reports import lock_whole_node, lose_locked
+
+MOST_NAMED = 5
+"""Executions that a refusal names; of the others it says how many."""
+
+
+def approve_node(node_id: UUID, *, actor: str) -> Node:
+    """Let the node take part; jobs that wait for capacity are looked at again."""
+    with transaction.atomic():
+        node = membership.approve(node_id, actor=actor)
+        return _changed(node, "approve", f"{journal.who(actor)} approves", actor)
+
+
+def reject_node(node_id: UUID, *, actor: str) -> Node:
+    """Give the node no work and no secrets; what runs on it is lost."""
+    with transaction.atomic():
+        lock_rows(Lock.SESSIONS, [node_id], "epoch")  # Ended below; its lock comes first.
+        live = lock_whole_node(node_id)
+        lose_locked(live, reason=f"its node was rejected by {journal.who(actor)}")
+        node = membership.reject(node_id, actor=actor)
+        return _changed(node, "reject", f"{journal.who(actor)} rejects", actor)
+
+
+def set_eligible(node_id: UUID, eligible: bool, *, actor: str, reason: str = "") -> Node:
+    """Whether the node may get new work; what it has goes on."""
+    verb = "makes eligible" if eligible else "makes ineligible"
+    said = f" ({reason})" if reason else ""
+    with transaction.atomic():
+        node = membership.set_eligible(node_id, eligible, actor=actor)
+        return _changed(node, "eligible", f"{journal.who(actor)} {verb}{said}", actor)
+
+
+def set_draining(node_id: UUID, draining: bool, *, actor: str) -> Node:
+    """Whether the node is being emptied: it gets no new work; batch work on it may finish."""
+    verb = "drains" if draining else "ends the drain of"
+    with transaction.atomic():
+        node = membership.set_draining(node_id, draining, actor=actor)
+        return _changed(node, "drain", f"{journal.who(actor)} {verb}", actor)
+
+
+def release_node(node_id: UUID, *, actor: str) -> Node:
+    """End the quarantine of a node that two agents seemed to be; it may connect again.
+
+    Releasing one that is not quarantined changes nothing.
+    """
+    with transaction.atomic():
+        lock_rows(Lock.SESSIONS, [node_id], "epoch")  # Changed below; its lock comes first.
+        before = lock_rows(Lock.NODES, [node_id], "quarantined")
+        node = membership.release(node_id, actor=actor)
+        if before == [("",)]:
+            return node
+        sentence = f"{journal.who(actor)} ends the quarantine of"
+        return _changed(node, "release", sentence, actor)
+
+
+def remove_node(node_id: UUID, *, actor: str) -> Node:
+    """Let the node be no more: its agent is turned away and its name is free; its history stays.
+
+    Raises NodeInUse while executions are live or reserved there.  What a lost node still
+    reserves is given up with it: nobody else would ever do it for a machine that is gone.
+    Removing it again changes nothing.
+    """
+    with transaction.atomic():
+        lock_rows(Lock.SESSIONS, [node_id], "epoch")  # Ended below; its lock comes first.
+        locked = lock_executions(_reserved(node_id))
+        lock_nodes([node_id])
+        node = Node.every.get(pk=node_id)
+        if node.removed_at is not None:
+            return node
+        dead = {
+            key
+            for key, it in locked.items()
+            if it.reserved
+            and it.observed in OBSERVED.terminal
+            and node.connection == Connection.LOST
+        }
+        # Asked again: until the node was locked, plans could place there.
+        holding = [key for key in _reserved(node_id) if key not in dead]
+        if holding:
+            raise NodeInUse(name=node.name, what=_named(holding))
+        give_up(sorted(dead))
+        # Their jobs may have waited for the node to come back.
+        broker.enqueue({locked[key].job for key in dead}, Trigger.NODE_LOST)
+        release({node_id: sum((locked[key].resources for key in dead), Resources())})
+        node = membership.remove(node_id, actor=actor)
+        sentence = f"{journal.who(actor)} removes {node.name}"
+        journal.record([journal.fact("node", "remove", sentence, actor=actor, node=node_id)])
+        return node
+
+
+def _changed(node: Node, what: str, sentence: str, actor: str) -> Node:
+    journal.record(
+        [journal.fact("node", what, f"{sentence} {node.name}", actor=actor, node=node.pk)]
+    )
+    broker.capacity_freed([node.pk])
+    return node
+
+
+def _reserved(node_id: UUID) -> list[UUID]:
+    rows = Execution.objects.filter(node_id=node_id, reserved=True)
+    return list(rows.order_by("pk").values_list("pk", flat=True))
+
+
+def _named(executions: list[UUID]) -> str:
+    """``3 executions: a slot 0 (running), …``."""
+    rows = Execution.objects.filter(pk__in=executions).select_related("job")
+    named = [
+        f"{it.job.name} slot {it.slot} ({it.observed})"
+        for it in rows.order_by("job__name", "slot")[:MOST_NAMED]
+    ]
+    rest = len(executions) - len(named)
+    number = "1 execution" if len(executions) == 1 else f"{len(executions)} executions"
+    return f"{number}: {', '.join(named)}" + (f", and {rest} more" if rest else "")
