@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from orchestrator import spec
 from orchestrator.lifecycle import Desired, JobState, Observed
 from orchestrator.scheduling.feasibility import demand
+from orchestrator.scheduling.placement_record import record
 from orchestrator.scheduling.plan import Plan
-from orchestrator.scheduling.record import record
-from orchestrator.scheduling.slots import schedule
+from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.world import Cluster, ExecutionView, JobView, World
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -17,15 +17,15 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from . import membership
-from .conversation import Conversation, Refusal
+from .callbacks import Upward
+from .connect_limits import Reconnects
 from .errors import Fenced, InvalidLabels, InvalidOffer, NodesError, Removed, Superseded
 from .intake import PASSING
 from .models import Node
 from .protocol import codec
 from .protocol.messages import SUBPROTOCOL, VERSION, Close, FromNode, Hello, Reports
-from .reconnects import Reconnects
+from .session_protocol import Conversation, Refusal
 from .sessions import Sessions, install
-from .upward import Upward
 
 log = structlog.get_logger(__name__)
 

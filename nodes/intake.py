@@ -18,7 +18,7 @@ from uuid import UUID
 import structlog
 from django.db import InterfaceError, OperationalError, connection, connections
 
-from .upward import Inbound, Receive, Verdict
+from .callbacks import Inbound, Receive, Verdict
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

@@ -15,6 +15,7 @@ from typing import cast
 
 from msgspec import Raw
 
+from .callbacks import Unsendable
 from .protocol import codec
 from .protocol.messages import (
     BATCH,
@@ -29,7 +30,6 @@ from .protocol.messages import (
     Want,
 )
 from .protocol.session import digest
-from .upward import Unsendable
 
 #: The longest order that can be sent: a frame takes something beside its orders.
 LARGEST_ORDER = MAX_FRAME - 1024

@@ -20,15 +20,15 @@ from uuid import UUID
 import structlog
 
 from . import hints, membership
-from .conversation import Conversation
+from .callbacks import NodeOrders, Upward
 from .errors import Fenced, Quarantined, Revoked
 from .hints import Hint
 from .intake import PASSING, Intake, Settled, with_connection
+from .log_watch import NotConnected
 from .membership.silence import EARS, listen
 from .orders import EncodedOrder, encoded
 from .protocol.messages import BATCH, Close, Hello, LogChunk, LogEnd, Order
-from .upward import NodeOrders, Upward
-from .watches import NotConnected
+from .session_protocol import Conversation
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

@@ -75,7 +75,7 @@ def fact(
 
 
 def record_node(node: UUID, what: str, message: str, /) -> None:
-    """Append one fact about *node*; see ``nodes.upward.Record``."""
+    """Append one fact about *node*; see ``nodes.callbacks.Record``."""
     record([fact("node", what, message, node=node)])
 
 

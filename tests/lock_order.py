@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from nodes.locks import TABLES, Lock
-from orchestrator.broker.blocking import LOCK
+from orchestrator.broker.blocked import LOCK
 
 _LOCK_OF = {table: lock for lock, (table, _key) in TABLES.items()}
 _ANY_TABLE = "|".join(_LOCK_OF)

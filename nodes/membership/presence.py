@@ -12,13 +12,13 @@ from uuid import UUID
 import structlog
 from django.db import connection, transaction
 
+from nodes.callbacks import Inbound, Record, Verdict
 from nodes.errors import Fenced, InvalidOffer, Quarantined, Removed, Revoked, Superseded
 from nodes.locks import Lock, lock_rows
 from nodes.models import Node, NodeSession
 from nodes.protocol.lifecycle import CONNECTION, Approval, Connection
 from nodes.protocol.messages import Hello
 from nodes.protocol.resources import DIMENSIONS, Resources
-from nodes.upward import Inbound, Record, Verdict
 
 from .joining import checked_labels
 from .silence import DISCONNECTED_AFTER

@@ -25,12 +25,12 @@ from pydantic import Field
 
 from nodes import sessions
 from nodes.intake import with_connection
+from nodes.log_watch import NotConnected, SessionEnded, TooManyWatches
 from nodes.protocol.messages import LogEnd
-from nodes.watches import NotConnected, SessionEnded, TooManyWatches
 from orchestrator.endpoint.health import trouble_behind
 from orchestrator.lifecycle import ENDED, OBSERVED, Observed
 from orchestrator.models import Execution, ExecutionOutput, Job
-from orchestrator.scheduling.wording import counted
+from orchestrator.scheduling.formatting import counted
 
 from . import references
 from .callers import READ

@@ -6,14 +6,14 @@ not evaluate it gives back with ``nack``.  Time and dead workers are taken care 
 ``sweep`` and ``give_back``.  See ``docs/broker.md``.
 """
 
-from .acknowledging import Result, ack
-from .asking import capacity_freed, enqueue
-from .blocking import lock_blocking
-from .folding import fold
-from .leasing import Lease, give_back, hold, lease, leaseholders, nack, renew, sweep
-from .operating import drop_dead, evaluate_now, pause, resume, retry_dead
+from .ack import Result, ack
+from .blocked import lock_blocking
+from .enqueue import capacity_freed, enqueue
+from .fold import fold
+from .leases import Lease, give_back, hold, lease, leaseholders, nack, renew, sweep
+from .operator import drop_dead, evaluate_now, pause, resume, retry_dead
 from .statistics import BrokerStats, Pocket, pocket, stalled_for, stats
-from .waking import wake, wake_overlooked
+from .unblock import wake, wake_overlooked
 
 __all__ = [
     "BrokerStats",

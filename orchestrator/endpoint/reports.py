@@ -13,12 +13,12 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from nodes import membership
+from nodes.callbacks import Inbound, Verdict
 from nodes.hints import Hint, after_commit
 from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
 from nodes.protocol.messages import Happened, Report
 from nodes.protocol.resources import Resources
-from nodes.upward import Inbound, Verdict
 from orchestrator import broker, journal
 from orchestrator.lifecycle import OBSERVED, Observed, Trigger, Writer, path, written_by
 from orchestrator.models import Execution, ExecutionOutput
@@ -51,7 +51,7 @@ _BAD = frozenset({Observed.FAILED, Observed.ASK_FOR_BID_REJECTED, Observed.LOST}
 
 
 def receive(batch: Sequence[Inbound], /) -> Sequence[Verdict]:
-    """Apply a batch of Reports frames in one transaction; see ``nodes.upward.Receive``.
+    """Apply a batch of Reports frames in one transaction; see ``nodes.callbacks.Receive``.
 
     Repeats have no effect.  A late report about a terminal execution is written to the journal
     and changes nothing, except that it gives back what a lost execution still held.  So is one

@@ -14,11 +14,11 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from nodes import membership
+from nodes.callbacks import DesiredSet, NodeOrders
 from nodes.locks import Lock, lock_rows
 from nodes.protocol.lifecycle import Approval
 from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Order, Want
 from nodes.protocol.resources import Resources
-from nodes.upward import DesiredSet, NodeOrders
 from orchestrator import broker, journal
 from orchestrator.lifecycle import (
     OBSERVED,
@@ -114,7 +114,7 @@ _DESIRED = f"""
 def orders(nodes: Mapping[UUID, int], /, *, at_most: int = MOST_ORDERS) -> Sequence[NodeOrders]:
     """What each of these nodes must still be told, above the revision last sent to it.
 
-    Two queries at most, and a bounded answer; see ``nodes.upward.PendingOrders``.  Nodes that are
+    Two queries at most, a bounded answer; see ``nodes.callbacks.PendingOrders``.  Nodes that are
     not approved are told nothing, and nobody is told anything of what is over and gone.
     """
     if not nodes:

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from django.db import transaction
 
+from nodes.callbacks import Unsendable
 from nodes.hints import Hint, after_commit
 from nodes.protocol.resources import Resources
-from nodes.upward import Unsendable
 from orchestrator import broker
 from orchestrator.lifecycle import Desired, Observed, Trigger
 from orchestrator.transitions import (
@@ -27,7 +27,7 @@ _NOT_BEGUN = frozenset({Observed.NEW, Observed.ASK_FOR_BID, Observed.ASK_FOR_BID
 
 
 def cannot_send(node: UUID, orders: Sequence[Unsendable], /) -> None:
-    """Cancel the executions of these orders for good; see ``nodes.upward.CannotSend``.
+    """Cancel the executions of these orders for good; see ``nodes.callbacks.CannotSend``.
 
     Not those that may have begun: they go on without an order.
     """

@@ -10,7 +10,7 @@ from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator.spec import JobSpec
 from orchestrator.spec.selectors import Requirement
 
-from .wording import amount
+from .formatting import amount
 from .world import Bools, Cluster, dimensions
 
 #: Entries of a cluster's memo above which it is begun anew.

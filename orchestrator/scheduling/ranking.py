@@ -17,7 +17,7 @@ import numpy.typing as npt
 from orchestrator.spec import Affinity, Spread, selectors
 
 from .feasibility import Demand, remember, satisfying
-from .wording import counted
+from .formatting import counted
 from .world import Cluster, Ints
 
 Floats = npt.NDArray[np.float64]

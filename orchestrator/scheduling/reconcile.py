@@ -9,8 +9,8 @@ import numpy as np
 
 from orchestrator.lifecycle import Desired, Observed
 
-from .accounting import Account, is_current
 from .plan import Stop
+from .slot_history import Account, is_current
 from .world import TERMINAL, ExecutionView, World
 
 #: How far an execution has come; of two for one slot the further one stays.

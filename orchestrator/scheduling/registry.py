@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 
 from orchestrator.lifecycle import JobType
 
-from . import slots
+from . import slot_scheduler
 from .plan import Plan
 from .world import World
 
 Scheduler = Callable[[World], Plan]
 
-SCHEDULERS: Mapping[JobType, Scheduler] = {JobType.BATCH: slots.schedule}
+SCHEDULERS: Mapping[JobType, Scheduler] = {JobType.BATCH: slot_scheduler.schedule}
 
 
 def scheduler_for(job_type: JobType | str) -> Scheduler:

@@ -19,8 +19,8 @@ from django.conf import settings  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from dashboard.consumers import LiveConsumer  # noqa: E402
+from nodes.callbacks import Upward  # noqa: E402
 from nodes.consumers import NodeConsumer  # noqa: E402
-from nodes.upward import Upward  # noqa: E402
 from orchestrator import endpoint, journal  # noqa: E402
 from orchestrator.endpoint import health  # noqa: E402
 from orchestrator.planners import compute_forwarder  # noqa: E402

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.server import processes
+from orchestrator.server import child_processes
 from orchestrator.server.environment import EX_CONFIG, HOME
 
 SHORTEST_PAUSE = 0.5
@@ -53,7 +53,7 @@ class Program:
 
     def last_lines(self) -> str:
         """Give the last lines that it printed since it was started, indented."""
-        printed = processes.last_printed(self.log, self.log_offset)
+        printed = child_processes.last_printed(self.log, self.log_offset)
         return "".join(f"\n    {line}" for line in printed.splitlines()[-LAST_LINES:])
 
 
@@ -93,20 +93,20 @@ class Supervisor:
         deadline = time.monotonic() + self.patience
         for process in alive:
             within = max(0.1, deadline - time.monotonic())
-            processes.end(process, by=signal.SIGTERM, within=within)
+            child_processes.end(process, by=signal.SIGTERM, within=within)
 
     def kill(self) -> None:
         """End all now."""
         for program in self.programs:
             if program.process is not None:
-                processes.kill_group(program.process)
+                child_processes.kill_group(program.process)
 
     def _start(self, program: Program) -> None:
         program.started_at = time.monotonic()
         try:
             with program.log.open("ab") as log:
                 program.log_offset = log.tell()
-                program.process = processes.start(
+                program.process = child_processes.start(
                     program.command, environ=program.environ, output=log, directory=HOME
                 )
         except OSError as why:  # No space, no memory, too many files: that passes.
@@ -116,7 +116,7 @@ class Supervisor:
 
     def _bound_log(self, program: Program) -> None:
         try:
-            if not processes.set_aside_if_large(program.log):
+            if not child_processes.set_aside_if_large(program.log):
                 return
         except OSError as why:
             self.say(f"What {program.name} printed so far is not kept: {why}")
@@ -131,7 +131,7 @@ class Supervisor:
             program.process, program.due_at = None, float("inf")
             self.say(f"{program.name} ended for good:{program.last_lines()}")
             return
-        processes.kill_group(process)  # What it left behind would be in its successor's way.
+        child_processes.kill_group(process)  # What it left behind would be in its successor's way.
         pause = program.backoff.failed(program.started_at, now)
         program.due_at = now + pause
         program.process = None

@@ -8,9 +8,9 @@ from django.db import connection
 
 from orchestrator import broker
 
-from .evaluating import Worker
-from .identity import Identity
-from .pulse import forget
+from .evaluate import Worker
+from .heartbeat import forget
+from .worker_id import Identity
 
 __all__ = ["Worker", "begin", "bury", "end", "forget", "pull"]
 

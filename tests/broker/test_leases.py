@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from orchestrator import broker
-from orchestrator.broker.leasing import _LEASE
+from orchestrator.broker.leases import _LEASE
 from orchestrator.errors import LeaseLost
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, Evaluation

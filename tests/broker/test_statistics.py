@@ -6,7 +6,7 @@ import pytest
 from django.db.models.functions import Now
 
 from orchestrator import broker
-from orchestrator.broker.leasing import MOST_DELIVERIES
+from orchestrator.broker.leases import MOST_DELIVERIES
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, BrokerTrigger, Evaluation
 from tests import rows

@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from nodes.hints import address
 from nodes.protocol.resources import Resources
 from orchestrator import broker
-from orchestrator.broker.blocking import LOCK
+from orchestrator.broker.blocked import LOCK
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, BrokerTrigger
 from orchestrator.scheduling.plan import Blocked

@@ -10,8 +10,8 @@ from nodes.hints import Hint, Listener
 from nodes.models import Node
 from nodes.protocol.resources import Resources
 from orchestrator import broker
-from orchestrator.broker.blocking import Room, Waits, room_since
-from orchestrator.broker.waking import MOST_CLASSES, Candidate, choose
+from orchestrator.broker.blocked import Room, Waits, room_since
+from orchestrator.broker.unblock import MOST_CLASSES, Candidate, choose
 from orchestrator.models import BrokerRow, Job
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked

@@ -23,7 +23,7 @@ import httpx
 import psutil
 import psycopg
 
-from orchestrator.server import postgres, processes
+from orchestrator.server import child_processes, postgres
 from orchestrator.server.environment import HOME
 
 MANAGE = (sys.executable, "manage.py")
@@ -61,7 +61,7 @@ class Part:
     def start(self) -> None:
         assert self.process is None or self.process.poll() is not None, f"{self.name} runs"
         with self.log.open("ab") as log:
-            self.process = processes.start(
+            self.process = child_processes.start(
                 self.command, environ=self.environ, output=log, directory=HOME
             )
 
@@ -73,7 +73,7 @@ class Part:
 
     def stop(self, within: float = 10.0) -> None:
         if self.process is not None:
-            processes.end(self.process, by=signal.SIGTERM, within=within)
+            child_processes.end(self.process, by=signal.SIGTERM, within=within)
 
     @property
     def pid(self) -> int:

@@ -11,10 +11,10 @@ django.setup()
 
 from daphne.cli import CommandLineInterface  # noqa: E402
 
-from nodes import reasons  # noqa: E402
+from nodes import close_reasons  # noqa: E402
 from orchestrator.management.commands.web import FLAGS  # noqa: E402
 
 if __name__ == "__main__":
-    reasons.tell()
+    close_reasons.tell()
     binding = ("--bind", "127.0.0.1", "--port", sys.argv[1])
     CommandLineInterface().run([*FLAGS, *binding, "orchestrator.server.asgi:application"])

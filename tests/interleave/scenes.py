@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 
 from nodes.models import Listening, Node, NodeHeartbeat
 from orchestrator import broker, endpoint, snapshot
-from orchestrator.broker.leasing import MOST_DELIVERIES
+from orchestrator.broker.leases import MOST_DELIVERIES
 from orchestrator.lifecycle import Observed, Trigger
 from orchestrator.models import BrokerRow, ClusterSetting, Execution, Job
 from orchestrator.planners import state_updater

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nodes import membership
+from nodes.callbacks import Inbound
 from nodes.protocol.messages import Happened, Held, Hello, Holding, Report
 from nodes.protocol.resources import Resources
-from nodes.upward import Inbound
 from orchestrator import broker, endpoint, housekeeping, journal, spec
 from orchestrator.lifecycle import Desired, Observed, want
 from orchestrator.planners import compute_forwarder, state_updater

@@ -13,13 +13,13 @@ from channels.testing import WebsocketCommunicator
 from django.db import transaction
 
 from nodes import membership
+from nodes.callbacks import DesiredSet, NodeOrders, Upward, Verdict
 from nodes.consumers import NodeConsumer
 from nodes.intake import with_connection
 from nodes.models import Node
 from nodes.protocol import codec
 from nodes.protocol.messages import SUBPROTOCOL, Hello, Order, Report, Reports, Welcome
 from nodes.protocol.resources import Resources
-from nodes.upward import DesiredSet, NodeOrders, Upward, Verdict
 from orchestrator import journal
 from orchestrator.endpoint import reports
 from orchestrator.planners import compute_forwarder

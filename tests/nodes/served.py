@@ -11,7 +11,7 @@ django.setup()
 
 from daphne.cli import CommandLineInterface  # noqa: E402
 
-from nodes import reasons  # noqa: E402
+from nodes import close_reasons  # noqa: E402
 from nodes.consumers import NodeConsumer  # noqa: E402
 from orchestrator.management.commands.web import FLAGS  # noqa: E402
 from tests.nodes.links import Above  # noqa: E402
@@ -19,5 +19,5 @@ from tests.nodes.links import Above  # noqa: E402
 application = NodeConsumer.as_asgi(upward=Above().upward())
 
 if __name__ == "__main__":
-    reasons.tell()
+    close_reasons.tell()
     CommandLineInterface().run([*FLAGS, "-u", sys.argv[1], f"{__spec__.name}:application"])

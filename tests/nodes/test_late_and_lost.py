@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from nodes import membership
-from nodes.conversation import Conversation
+from nodes.callbacks import Inbound, Verdict
 from nodes.errors import Fenced
 from nodes.models import Node, NodeHeartbeat, NodeSession
 from nodes.protocol import codec
@@ -27,7 +27,7 @@ from nodes.protocol.messages import (
     Reports,
     Want,
 )
-from nodes.upward import Inbound, Verdict
+from nodes.session_protocol import Conversation
 from orchestrator import journal, lifecycle
 from orchestrator.endpoint import reports
 from orchestrator.lifecycle import Observed

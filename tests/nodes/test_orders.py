@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodes.callbacks import Unsendable
 from nodes.orders import LARGEST_ORDER, Comparison, NeverSent, Outgoing, encoded, parts
 from nodes.protocol import codec
 from nodes.protocol.messages import (
@@ -23,7 +24,6 @@ from nodes.protocol.messages import (
     Want,
 )
 from nodes.protocol.session import digest
-from nodes.upward import Unsendable
 
 
 def order(execution="e1", want=Want.RUN, rev=1, size=0):

@@ -9,6 +9,7 @@ import pytest
 from django.db import connection, connections, transaction
 
 from nodes import membership
+from nodes.callbacks import Inbound, Verdict
 from nodes.errors import (
     InvalidLabels,
     InvalidOffer,
@@ -22,7 +23,6 @@ from nodes.membership.silence import EARS, listen
 from nodes.models import Node, NodeHeartbeat, NodeSession
 from nodes.protocol.messages import Hello
 from nodes.protocol.resources import Resources
-from nodes.upward import Inbound, Verdict
 
 pytestmark = pytest.mark.django_db
 

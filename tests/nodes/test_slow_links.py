@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from nodes.agent.core import Core
 from nodes.agent.effects import Drop
 from nodes.agent.records import Machine, Saved
+from nodes.log_watch import NotConnected
 from nodes.models import NodeHeartbeat
 from nodes.protocol import codec
 from nodes.protocol.messages import (
@@ -26,7 +27,6 @@ from nodes.protocol.messages import (
     Welcome,
 )
 from nodes.protocol.resources import Resources
-from nodes.watches import NotConnected
 from tests.nodes.links import Above, execution, hello, joined, look, play, until
 
 pytestmark = pytest.mark.django_db(transaction=True)

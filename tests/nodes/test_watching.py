@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
+from nodes.log_watch import CREDIT, MOST, NotConnected, TooManyWatches
 from nodes.protocol import codec
 from nodes.protocol.messages import Ack, Close, LogChunk, LogEnd, Unwatch, Watch
-from nodes.watches import CREDIT, MOST, NotConnected, TooManyWatches
 from tests.nodes.links import execution, joined, play
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -4,12 +4,12 @@ import msgspec
 import pytest
 
 from nodes import membership
+from nodes.callbacks import Inbound
 from nodes.errors import Fenced
 from nodes.models import Node
 from nodes.protocol import codec
 from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Orders, Report, Want
 from nodes.protocol.resources import Resources
-from nodes.upward import Inbound
 from orchestrator import journal
 from orchestrator.endpoint import reports
 from orchestrator.errors import InvalidSpec

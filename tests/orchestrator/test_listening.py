@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.server import listening
+from orchestrator.server import listen_address
 from orchestrator.server.environment import HOME
-from orchestrator.server.listening import CannotListen
+from orchestrator.server.listen_address import CannotListen
 
 UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
@@ -22,8 +22,8 @@ socket.getaddrinfo("127.0.0.1", 80)  # What it imports may be out of reach later
 if os.geteuid() == 0:
     os.setuid(65534)
 try:
-    listening.insist("127.0.0.1", 80)
-except listening.CannotListen as why:
+    listen_address.insist("127.0.0.1", 80)
+except listen_address.CannotListen as why:
     print(why)
 """
 
@@ -37,8 +37,8 @@ def test_a_busy_port_is_told_from_a_free_one_in_both_families(family, host):
         port = busy.getsockname()[1]
         busy.listen()
         with pytest.raises(CannotListen, match=r'already\. Take another: make up ARGS="--port \d'):
-            listening.insist(host, port)
-    listening.insist(host, port)
+            listen_address.insist(host, port)
+    listen_address.insist(host, port)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_busy_port_is_told_from_a_free_one_in_both_families(family, host):
 )
 def test_an_address_that_nobody_can_have_is_a_sentence(host, port, sentence):
     with pytest.raises(CannotListen, match=re.escape(sentence)):
-        listening.insist(host, port)
+        listen_address.insist(host, port)
 
 
 @pytest.mark.processes
@@ -85,4 +85,4 @@ def test_a_port_that_is_kept_for_root_is_said_to_be():
     ],
 )
 def test_this_machine_reaches_what_listens_on_all_its_addresses(host, url):
-    assert listening.url(host, 8000) == url
+    assert listen_address.url(host, 8000) == url

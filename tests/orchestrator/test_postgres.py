@@ -13,7 +13,7 @@ import psutil
 import psycopg
 import pytest
 
-from orchestrator.server import postgres, processes
+from orchestrator.server import child_processes, postgres
 from orchestrator.server.environment import HOME
 
 pytestmark = pytest.mark.processes
@@ -236,10 +236,10 @@ def test_the_log_of_a_server_that_prints_without_end_is_bounded(directory):
     with postgres.running(directory) as server:
         log = server.place.log
         with log.open("ab") as printed:
-            printed.truncate(processes.LARGEST_LOG + 1)
+            printed.truncate(child_processes.LARGEST_LOG + 1)
         server.bound_log()
         assert log.stat().st_size == 0
         with psycopg.connect(server.place.conninfo()) as connection:
             connection.execute("DO $$ BEGIN RAISE WARNING 'said after that'; END $$")
         assert "said after that" in server.last_said()
-    assert log.with_suffix(".log.1").stat().st_size > processes.LARGEST_LOG
+    assert log.with_suffix(".log.1").stat().st_size > child_processes.LARGEST_LOG

@@ -2,9 +2,9 @@
 
 import pytest
 
+from nodes.callbacks import Inbound, Verdict
 from nodes.models import Node, NodeSession
 from nodes.protocol.messages import Happened, Report, Want
-from nodes.upward import Inbound, Verdict
 from orchestrator.endpoint import reports
 from orchestrator.lifecycle import Desired, Observed
 from orchestrator.models import BrokerTrigger, Event, ExecutionHistory, ExecutionOutput

@@ -16,7 +16,7 @@ from orchestrator.models.spec_cache import SpecCache
 from orchestrator.planners import compute_forwarder
 from orchestrator.spec import canonical, selectors
 from orchestrator.worker import Worker
-from orchestrator.worker.identity import Identity
+from orchestrator.worker.worker_id import Identity
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -7,8 +7,8 @@ import sys
 import psutil
 import pytest
 
+from orchestrator.server.child_processes import LARGEST_LOG, start
 from orchestrator.server.environment import EX_CONFIG, HOME
-from orchestrator.server.processes import LARGEST_LOG, start
 from orchestrator.server.supervision import Hopeless, Program, Supervisor
 
 pytestmark = pytest.mark.processes
@@ -155,7 +155,7 @@ def test_children_end_with_a_supervisor_that_is_killed(tmp_path, eventually):
     pids = tmp_path / "pid"
     script = f"""
 import os, pathlib, sys, time
-from orchestrator.server.processes import LARGEST_LOG, start
+from orchestrator.server.child_processes import LARGEST_LOG, start
 child = start([sys.executable, "-c", {WAITS!r}], environ=os.environ)
 pathlib.Path({str(pids)!r}).write_text(str(child.pid))
 os.kill(os.getpid(), 9)

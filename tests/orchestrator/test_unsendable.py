@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodes.upward import Unsendable
+from nodes.callbacks import Unsendable
 from orchestrator.lifecycle import Desired, Observed
 from orchestrator.models import BrokerTrigger, ExecutionHistory
 from orchestrator.planners.unsendable import cannot_send

@@ -2,8 +2,8 @@
 
 import pytest
 
+from nodes.callbacks import Inbound
 from nodes.protocol.messages import Happened, Report, Want
-from nodes.upward import Inbound
 from orchestrator import broker, endpoint, snapshot
 from orchestrator.lifecycle import JobType
 from orchestrator.models import Evaluation, Execution, ExecutionHistory, Job

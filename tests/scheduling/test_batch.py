@@ -3,10 +3,10 @@
 import pytest
 
 from orchestrator.lifecycle import Desired, JobState, Trigger
-from orchestrator.scheduling.accounting import AVOID
 from orchestrator.scheduling.plan import Place, Stop
 from orchestrator.scheduling.registry import scheduler_for
-from orchestrator.scheduling.slots import schedule
+from orchestrator.scheduling.slot_history import AVOID
+from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.world import Progress
 from tests.scheduling.worlds import GIB, NOW, cluster, execution, node, seconds, world
 

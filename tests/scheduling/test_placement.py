@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.scheduling.feasibility import demand, refusal, refusals
 from orchestrator.scheduling.placement import MOST_SHAPES, choose
+from orchestrator.scheduling.placement_record import record
 from orchestrator.scheduling.ranking import Question, scores, totals
-from orchestrator.scheduling.record import record
 from tests.scheduling.worlds import GIB, NOW, cluster, job_spec, node, seconds
 
 

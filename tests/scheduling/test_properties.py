@@ -17,9 +17,9 @@ from orchestrator.lifecycle import (
     JobState,
     Observed,
 )
-from orchestrator.scheduling.accounting import account, with_slots
 from orchestrator.scheduling.reconcile import finished, reconcile
-from orchestrator.scheduling.slots import has_ended, schedule
+from orchestrator.scheduling.slot_history import account, with_slots
+from orchestrator.scheduling.slot_scheduler import has_ended, schedule
 from orchestrator.scheduling.world import ExecutionView, JobView, Progress, World
 from tests.scheduling.worlds import MIB, NOW, cluster, execution, job_spec, node, seconds, world
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.server.cluster.chores import Leader
+from orchestrator.server.cluster.periodic import Leader
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -18,11 +18,11 @@ from nodes import hints
 from orchestrator import broker
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, Evaluation, Execution, WorkerProcess
-from orchestrator.server import processes
+from orchestrator.server import child_processes
 from orchestrator.server.environment import HOME
 from orchestrator.worker import Worker
-from orchestrator.worker.evaluating import LARGEST
-from orchestrator.worker.identity import Identity
+from orchestrator.worker.evaluate import LARGEST
+from orchestrator.worker.worker_id import Identity
 from tests import rows
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
@@ -39,7 +39,7 @@ class WorkerCommand:
 
     def start(self):
         with self.log.open("ab") as log:
-            self.process = processes.start(
+            self.process = child_processes.start(
                 [sys.executable, "manage.py", "worker", "--workers", str(WORKERS)],
                 environ={**os.environ, "DATABASE_URL": _url(), "MUSTER_ROLE": "worker"},
                 output=log,
@@ -68,7 +68,7 @@ class WorkerCommand:
         return []
 
     def stop(self):
-        processes.end(self.process, by=signal.SIGTERM, within=15)
+        child_processes.end(self.process, by=signal.SIGTERM, within=15)
 
 
 def _url():

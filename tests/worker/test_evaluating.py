@@ -6,14 +6,14 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
+from nodes.callbacks import Inbound
 from nodes.protocol.messages import Happened, Report
-from nodes.upward import Inbound
 from orchestrator import broker, endpoint, worker
-from orchestrator.broker.leasing import LEASE
+from orchestrator.broker.leases import LEASE
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, Evaluation, Execution, Job, WorkerProcess
 from orchestrator.worker import Worker
-from orchestrator.worker.identity import Identity
+from orchestrator.worker.worker_id import Identity
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.worker.identity import PROC, Identity
+from orchestrator.worker.worker_id import PROC, Identity
 
 NOBODY = 2**22 - 1
 

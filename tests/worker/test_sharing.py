@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from orchestrator.server.cluster import sharing
-from orchestrator.server.cluster.sharing import Channel, Flag, ProcessLock, shared_value
+from orchestrator.server.cluster import ipc
+from orchestrator.server.cluster.ipc import Channel, Flag, ProcessLock, shared_value
 
 fork = multiprocessing.get_context("fork")
 
@@ -59,15 +59,15 @@ class TestChannel:
         assert channel.get() == 2
 
     def test_it_does_not_wait_when_the_cluster_stops(self):
-        sharing.share_stopping()
+        ipc.share_stopping()
         try:
             channel = Channel(maxsize=1)
             channel.put(1)
-            sharing.stop()
+            ipc.stop()
             channel.put(2)
             assert (channel.get(), channel.get()) == (1, 2)
         finally:
-            sharing._stopping = None
+            ipc._stopping = None
 
     def test_readers_killed_while_they_wait_harm_nobody(self, start, eventually):
         """The lock of a multiprocessing.Queue would be gone with the first of them."""
@@ -157,5 +157,5 @@ def test_a_flag_wakes_who_waits_for_it(start):
 
 
 def test_nothing_stops_outside_of_a_cluster():
-    sharing.stop()
-    assert not sharing.stopping()
+    ipc.stop()
+    assert not ipc.stopping()

@@ -25,7 +25,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection
 
 from nodes.agent.main import REMOVED
-from orchestrator.server import listening, postgres
+from orchestrator.server import listen_address, postgres
 from orchestrator.server.demo import Demo
 from orchestrator.server.supervision import Backoff, Hopeless, Program, Supervisor
 
@@ -49,10 +49,10 @@ class Command(BaseCommand):
         logging.getLogger().setLevel(logging.WARNING)
         host, port = options["host"], options["port"]
         try:
-            listening.insist(host, port)
-        except listening.CannotListen as why:
+            listen_address.insist(host, port)
+        except listen_address.CannotListen as why:
             raise CommandError(str(why)) from None
-        here = listening.url(host, port)
+        here = listen_address.url(host, port)
         self.say(f"Muster  {here}/")
 
         supervisor = Supervisor(self.say)

@@ -40,9 +40,9 @@ class Command(BaseCommand):
     def handle(self, *_arguments: Any, **options: Any) -> None:
         from daphne.cli import CommandLineInterface
 
-        from nodes import reasons
+        from nodes import close_reasons
 
-        reasons.tell()
+        close_reasons.tell()
         allow_many_connections()
         tell_of_refused_connections()
         binding = ("--bind", options["host"], "--port", str(options["port"]))

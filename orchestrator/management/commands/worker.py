@@ -19,13 +19,13 @@ class Command(BaseCommand):
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
         from orchestrator import broker, housekeeping, worker
-        from orchestrator.server.cluster import sharing
-        from orchestrator.server.cluster.chores import Chore
-        from orchestrator.server.cluster.running import run
+        from orchestrator.server.cluster import ipc
+        from orchestrator.server.cluster.django_q import run
+        from orchestrator.server.cluster.periodic import Chore
 
         run(
             options["workers"] or settings.ENVIRONMENT.workers,
-            begin=partial(worker.begin, sharing.stopping),
+            begin=partial(worker.begin, ipc.stopping),
             end=worker.end,
             chores=(
                 Chore(housekeeping.tick, 1.0),

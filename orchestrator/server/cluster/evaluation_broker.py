@@ -19,7 +19,7 @@ from django_q.signing import SignedPackage
 from nodes.hints import Hint, Listener, after_commit
 from orchestrator import broker
 
-from .sharing import stopping
+from .ipc import stopping
 
 log = logging.getLogger(__name__)
 

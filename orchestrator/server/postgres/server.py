@@ -16,7 +16,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from orchestrator.server import processes
+from orchestrator.server import child_processes
 
 from . import programs
 from .owner import CURE, Owner, name_of, own, owner_of
@@ -102,13 +102,13 @@ class Server:
     def bound_log(self) -> None:
         """Set aside what it printed when that is much; on a full disk it is gone."""
         with suppress(OSError):
-            if not processes.set_aside_if_large(self.place.log):
+            if not child_processes.set_aside_if_large(self.place.log):
                 return
         self._log_offset = 0
 
     def last_said(self) -> str:
         """Give the last lines that it printed since it was started, and what they come to."""
-        printed = processes.last_printed(self.place.log, self._log_offset)
+        printed = child_processes.last_printed(self.place.log, self._log_offset)
         room = shutil.disk_usage(self.place.home).free
         full = NO_SPACE in printed or room < SEGMENT
         cure = (
@@ -120,7 +120,9 @@ class Server:
     def stop(self) -> None:
         """Stop it: open transactions are rolled back, what was committed is on disk."""
         if self.process is not None:
-            processes.end(self.process, by=signal.SIGINT, within=PATIENCE)  # SIGINT: fast shutdown
+            child_processes.end(
+                self.process, by=signal.SIGINT, within=PATIENCE
+            )  # SIGINT: fast shutdown
 
 
 @contextmanager
@@ -199,7 +201,7 @@ def _initialise(where: Place, bin_directory: Path, owner: Owner) -> None:
     half = where.home / "data.half"
     shutil.rmtree(half, ignore_errors=True)
     own(half, owner)
-    made = processes.start(
+    made = child_processes.start(
         [
             bin_directory / "initdb",
             f"--pgdata={half}",
@@ -278,7 +280,7 @@ def _start(
     if not durable:
         settings |= FORGETFUL
     with where.log.open("ab") as log:
-        return processes.start(
+        return child_processes.start(
             [
                 bin_directory / "postgres",
                 "-D",

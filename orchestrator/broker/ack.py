@@ -16,8 +16,8 @@ from orchestrator.lifecycle import Trigger
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
 
-from .blocking import Waits, least, may_block, room_since
-from .leasing import Lease
+from .blocked import Waits, least, may_block, room_since
+from .leases import Lease
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 
 from orchestrator.lifecycle import ENDED, Desired, JobState, Trigger
 
-from .accounting import overruns_at
-from .decided import Decided
+from .decision import Decided
+from .formatting import clock, counted
 from .plan import FollowUp
-from .wording import clock, counted
+from .slot_history import overruns_at
 from .world import TERMINAL
 
 #: Nodes that refused are asked again after at most this long, so that freed ones count too.

@@ -14,7 +14,7 @@ from django.db import Error, connection
 
 from nodes.hints import address
 
-from .sharing import stopping
+from .ipc import stopping
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from django.db import connections
 from django_q import cluster as stock
 from django_q.conf import Conf
 
-from orchestrator.server.processes import die_with
+from orchestrator.server.child_processes import die_with
 
-from . import sharing
-from .chores import Chore, Chores
+from . import ipc
+from .periodic import Chore, Chores
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +43,16 @@ def run(
 
     Each calls *begin* after its fork and *end* before it goes.  The *chores* are done beside them.
     """
-    sharing.share_stopping()
+    ipc.share_stopping()
     _end_children_with_us()
     _replace(begin, end, chores)
     Conf.WORKERS = workers
-    while not sharing.stopping():
+    while not ipc.stopping():
         connections.close_all()
         cluster = _Cluster()
         cluster.start()
         cluster.sentinel.join()
-        if not sharing.stopping():
+        if not ipc.stopping():
             log.critical("the sentinel died; its cluster is started again")
             time.sleep(PAUSE)
 
@@ -60,7 +60,7 @@ def run(
 class _Cluster(stock.Cluster):  # type: ignore[misc] # django-q2 has no types
     def sig_handler(self, signum: int, frame: Any) -> None:
         """Stop everything; for good after PATIENCE."""
-        sharing.stop()
+        ipc.stop()
         signal.signal(signal.SIGALRM, self._lose_patience)
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         super().sig_handler(signum, frame)
@@ -93,8 +93,8 @@ def _replace(begin: Callable[[], None], end: Callable[[], None], chores: Sequenc
         Chores(chores).start()
         stock_pusher(*arguments)
 
-    stock.Queue = sharing.Channel
-    stock.Event = sharing.Flag
-    stock.Value = sharing.shared_value
+    stock.Queue = ipc.Channel
+    stock.Event = ipc.Flag
+    stock.Value = ipc.shared_value
     stock.worker = worker
     stock.pusher = pusher

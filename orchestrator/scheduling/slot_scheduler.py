@@ -16,16 +16,16 @@ import numpy as np
 from orchestrator.lifecycle import ENDED, Desired, JobState, Observed
 from orchestrator.spec import Approval, quantities
 
-from .accounting import Account, account
-from .decided import Decided, Ending, Placement
+from .decision import Decided, Ending, Placement
 from .feasibility import demand
+from .formatting import counted
 from .placement import choose, room
+from .placement_record import blocked, record
 from .plan import Place, Plan
 from .ranking import Question, totals
 from .reconcile import Diff, finished, reconcile
-from .record import blocked, record
-from .standing import followups, reason, summary
-from .wording import counted
+from .slot_history import Account, account
+from .status import followups, reason, summary
 from .world import TERMINAL, ExecutionView, Progress, World
 
 _ACTIVE = frozenset({Observed.PREPARING, Observed.RUNNING, Observed.PUBLISHING})

@@ -18,7 +18,7 @@ from nodes.hints import Hint, after_commit
 from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator.lifecycle import Trigger
 
-from .blocking import Room, Waits, lock_waking, rooms, with_room_for
+from .blocked import Room, Waits, lock_waking, rooms, with_room_for
 
 #: Bounds of one transaction: notes of freed nodes, classes looked at, jobs woken.
 MOST_NODES, MOST_CLASSES, MOST_WOKEN = 1000, 1000, 1000

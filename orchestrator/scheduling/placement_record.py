@@ -10,9 +10,9 @@ import numpy as np
 from nodes.protocol.resources import DIMENSIONS, Resources
 
 from .feasibility import Demand, has_driver, large_enough, refusals, remember, satisfying, suitable
+from .formatting import amount, counted
 from .plan import Blocked
 from .ranking import Floats
-from .wording import amount, counted
 from .world import Bools, Cluster
 
 NEAREST = 5

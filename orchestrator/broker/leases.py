@@ -14,7 +14,7 @@ from django.db import Error, connection, transaction
 from nodes.hints import Hint, after_commit
 from nodes.locks import Lock, lock_rows
 
-from .folding import fold, merged
+from .fold import fold, merged
 
 log = logging.getLogger(__name__)
 

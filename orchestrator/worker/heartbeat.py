@@ -13,10 +13,10 @@ from django.db import Error, connection
 from django.db.models.functions import Now
 
 from orchestrator import broker
-from orchestrator.broker.leasing import LEASE
+from orchestrator.broker.leases import LEASE
 from orchestrator.models import WorkerProcess
 
-from .identity import Identity
+from .worker_id import Identity
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from orchestrator.lifecycle import JobState
 
-from .accounting import Account
 from .plan import Blocked, Place
 from .reconcile import Diff
+from .slot_history import Account
 from .world import Progress, World
 
 

@@ -13,7 +13,9 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from .callbacks import Inbound, Verdict
 from .intake import Settled
+from .log_watch import Watches
 from .orders import Comparison, EncodedOrder, NeverSent, Outgoing
 from .protocol import codec
 from .protocol.messages import (
@@ -34,8 +36,6 @@ from .protocol.messages import (
     Want,
     Welcome,
 )
-from .upward import Inbound, Verdict
-from .watches import Watches
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ from orchestrator.planners.state_updater import Decision, apply
 from orchestrator.scheduling.registry import scheduler_for
 from orchestrator.scheduling.world import Cluster, World
 
-from .identity import Identity
-from .pulse import Pulse
+from .heartbeat import Pulse
+from .worker_id import Identity
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from orchestrator.errors import Conflict
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, ClusterSetting, Evaluation
 
-from .asking import enqueue
+from .enqueue import enqueue
 
 
 def pause(reason: str, actor: str) -> None:

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from .asking import BY_PEOPLE
-from .waking import wake
+from .enqueue import BY_PEOPLE
+from .unblock import wake
 
 #: Triggers folded by one statement, and statements in one fold.
 BATCH, MOST_BATCHES = 1000, 8
