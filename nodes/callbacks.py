@@ -1,6 +1,6 @@
 """What the nodes' end hands upwards, and the functions it is given to do so.
 
-``nodes`` imports nothing of the orchestrator.  The root hands an ``Upward`` to the consumer;
+``nodes`` imports nothing of the orchestrator.  The root hands ``Callbacks`` to the consumer;
 everything that a node says, and everything that it must be told, passes through it in batches.
 The functions are sync and are called in a thread of their own, outside any transaction; only
 ``record`` is called within one.
@@ -117,7 +117,7 @@ class Record(Protocol):
 
 
 @dataclass(frozen=True)
-class Upward:
+class Callbacks:
     """The calls that go up, handed over at the root."""
 
     receive: Receive

@@ -10,7 +10,7 @@ BURST, RATE = 5.0, 1.0
 MOST = 20_000
 
 
-class Reconnects:
+class ConnectLimits:
     """A bucket of connections for each credential, known or not."""
 
     def __init__(self) -> None:

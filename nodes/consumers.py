@@ -17,14 +17,14 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from . import membership
-from .callbacks import Upward
-from .connect_limits import Reconnects
+from .callbacks import Callbacks
+from .connect_limits import ConnectLimits
 from .errors import Fenced, InvalidLabels, InvalidOffer, NodesError, Removed, Superseded
 from .intake import PASSING
 from .models import Node
 from .protocol import codec
 from .protocol.messages import SUBPROTOCOL, VERSION, Close, FromNode, Hello, Reports
-from .session_protocol import Conversation, Refusal
+from .session_protocol import LiveSession, Refusal
 from .sessions import Sessions, install
 
 log = structlog.get_logger(__name__)
@@ -44,26 +44,28 @@ class NodeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
     """One link of one node."""
 
     sessions: Sessions
-    reconnects: Reconnects
+    connect_limits: ConnectLimits
     hello_within: float
 
-    def __init__(self, sessions: Sessions, reconnects: Reconnects, hello_within: float) -> None:
+    def __init__(
+        self, sessions: Sessions, connect_limits: ConnectLimits, hello_within: float
+    ) -> None:
         super().__init__()
-        self.sessions, self.reconnects = sessions, reconnects
+        self.sessions, self.connect_limits = sessions, connect_limits
         self.hello_within = hello_within
         self._node: Node | None = None
-        self._conversation: Conversation | None = None
+        self._conversation: LiveSession | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._background: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def as_asgi(cls, *, upward: Upward, hello_within: float = HELLO_WITHIN) -> Any:
-        """The application: *upward* is where everything goes that nodes say."""
-        sessions = Sessions(upward)
+    def as_asgi(cls, *, callbacks: Callbacks, hello_within: float = HELLO_WITHIN) -> Any:
+        """The application: *callbacks* is where everything goes that nodes say."""
+        sessions = Sessions(callbacks)
         install(sessions)
         application = super().as_asgi(
-            sessions=sessions, reconnects=Reconnects(), hello_within=hello_within
+            sessions=sessions, connect_limits=ConnectLimits(), hello_within=hello_within
         )
         application.sessions = sessions
         return application
@@ -107,7 +109,7 @@ class NodeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
         if scheme.lower() != "node" or not credential:
             return await self._deny("no node credential")
         credential = credential.strip()
-        if not self.reconnects.allows(credential, time.monotonic()):
+        if not self.connect_limits.allows(credential, time.monotonic()):
             await self.accept(self._subprotocol())
             return await self._refuse(Close.SHUTTING_DOWN, "reconnecting too often: wait a second")
         try:

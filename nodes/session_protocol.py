@@ -62,7 +62,7 @@ class Refusal(Exception):
         self.sentence = sentence
 
 
-class Conversation:
+class LiveSession:
     """The state of one session, from its welcome on.
 
     *send* puts a text frame on the link, *close* closes it; *submit* hands a frame to the intake,
@@ -81,7 +81,7 @@ class Conversation:
         send: Callable[[str], Awaitable[None]],
         close: Callable[[int, str], Awaitable[None]],
         submit: Callable[[Inbound], None],
-        ask_again: Callable[[Conversation], None],
+        ask_again: Callable[[LiveSession], None],
     ) -> None:
         self.node, self.epoch = node, epoch
         self.outgoing = Outgoing(epoch, 0, hello.holds)

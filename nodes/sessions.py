@@ -20,7 +20,7 @@ from uuid import UUID
 import structlog
 
 from . import hints, membership
-from .callbacks import NodeOrders, Upward
+from .callbacks import Callbacks, NodeOrders
 from .errors import Fenced, Quarantined, Revoked
 from .hints import Hint
 from .intake import PASSING, Intake, Settled, with_connection
@@ -28,7 +28,7 @@ from .log_watch import NotConnected
 from .membership.silence import EARS, listen
 from .orders import EncodedOrder, encoded
 from .protocol.messages import BATCH, Close, Hello, LogChunk, LogEnd, Order
-from .session_protocol import Conversation
+from .session_protocol import LiveSession
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -42,14 +42,14 @@ HOLDER = f"{socket.gethostname()}:{os.getpid()}"
 class Sessions:
     """All sessions of this process, and the tasks that serve them."""
 
-    def __init__(self, upward: Upward) -> None:
+    def __init__(self, callbacks: Callbacks) -> None:
         self.refusals: Counter[int] = Counter()
-        self._upward = upward
-        self._by_node: dict[UUID, Conversation] = {}
+        self._callbacks = callbacks
+        self._by_node: dict[UUID, LiveSession] = {}
         self._heard: set[UUID] = set()
-        self._differing: set[Conversation] = set()
+        self._differing: set[LiveSession] = set()
         self._wake = asyncio.Event()
-        self._intake = Intake(upward.receive, self._settle)
+        self._intake = Intake(callbacks.receive, self._settle)
         self._hellos = ThreadPoolExecutor(4, thread_name_prefix="hello")
         self._rounds = ThreadPoolExecutor(2, thread_name_prefix="round")
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,7 +131,7 @@ class Sessions:
         *,
         send: Callable[[str], Awaitable[None]],
         close: Callable[[int, str], Awaitable[None]],
-    ) -> Conversation:
+    ) -> LiveSession:
         """Greet *node* and welcome it; an older link that it has here is closed.
 
         Nobody else here can speak over the new link before its welcome is said.  Raises what
@@ -143,7 +143,7 @@ class Sessions:
             # Also the link that it has here: of two with one identity neither is trusted.
             await self._end(self._by_node.get(node), Close.REFUSED, str(error))
             raise
-        conversation = Conversation(
+        conversation = LiveSession(
             node,
             hello,
             greeting.epoch,
@@ -160,7 +160,7 @@ class Sessions:
             raise
         return conversation
 
-    async def _take_place(self, conversation: Conversation) -> None:
+    async def _take_place(self, conversation: LiveSession) -> None:
         other = self._by_node.get(conversation.node)
         if other is not None and other.epoch > conversation.epoch:
             return await conversation.end(Close.FENCED, "a newer session of this node exists")
@@ -169,7 +169,7 @@ class Sessions:
         self._wake.set()
         return await self._end(other, Close.FENCED, "a newer link of this node exists")
 
-    async def finish(self, conversation: Conversation) -> None:
+    async def finish(self, conversation: LiveSession) -> None:
         """The link is gone: the node is disconnected, unless it has another one."""
         conversation.is_over = True
         conversation.watches.close()
@@ -179,7 +179,7 @@ class Sessions:
         with suppress(*PASSING):  # Silence will tell, when the database is back.
             await self.call(membership.leave, conversation.node, conversation.epoch)
 
-    def heard(self, conversation: Conversation) -> None:
+    def heard(self, conversation: LiveSession) -> None:
         """Something was said over this session, if it is still the one that the node has."""
         if self._by_node.get(conversation.node) is conversation:
             self._heard.add(conversation.node)
@@ -187,12 +187,12 @@ class Sessions:
     def _greet(
         self, node: UUID, hello: Hello
     ) -> tuple[membership.Greeting, int, list[EncodedOrder]]:
-        greeting = membership.greet(node, hello, HOLDER, record=self._upward.record)
+        greeting = membership.greet(node, hello, HOLDER, record=self._callbacks.record)
         if not greeting.approved:
             return greeting, greeting.order_rev, []
         return greeting, *self._desired(node, hello, greeting.epoch)
 
-    async def _end(self, conversation: Conversation | None, code: int, sentence: str) -> None:
+    async def _end(self, conversation: LiveSession | None, code: int, sentence: str) -> None:
         if conversation is not None:
             await conversation.end(code, sentence)
 
@@ -261,7 +261,7 @@ class Sessions:
 
     def _orders(self, sent: Mapping[UUID, int]) -> list[tuple[UUID, int, list[EncodedOrder]]]:
         try:
-            found = self._upward.orders(sent)
+            found = self._callbacks.orders(sent)
         except PASSING:
             raise
         except Exception:
@@ -271,7 +271,7 @@ class Sessions:
 
     def _orders_of(self, node: UUID, revision: int) -> Sequence[NodeOrders]:
         try:
-            return self._upward.orders({node: revision})
+            return self._callbacks.orders({node: revision})
         except PASSING:
             raise
         except Exception:
@@ -279,7 +279,7 @@ class Sessions:
             return ()
 
     def _desired(self, node: UUID, hello: Hello, epoch: int) -> tuple[int, list[EncodedOrder]]:
-        desired = self._upward.desired(node, hello, epoch)
+        desired = self._callbacks.desired(node, hello, epoch)
         return desired.order_rev, self._sendable(node, desired.orders)
 
     def _sendable(self, node: UUID, orders: Sequence[Order]) -> list[EncodedOrder]:
@@ -287,13 +287,13 @@ class Sessions:
         sendable, unsendable = encoded(orders)
         if unsendable:
             try:
-                self._upward.cannot_send(node, unsendable)
+                self._callbacks.cannot_send(node, unsendable)
             except Exception:
                 # They are found again at the next look, and must not keep the others from going.
                 log.exception("orders that cannot be sent wait to be given up", node=str(node))
         return sendable
 
-    def _tell_again(self, conversation: Conversation) -> None:
+    def _tell_again(self, conversation: LiveSession) -> None:
         self._differing.add(conversation)
         self._wake.set()
 
@@ -303,7 +303,7 @@ class Sessions:
             self._differing.discard(conversation)
             await self._safely(conversation, self._tell_desired(conversation))
 
-    async def _tell_desired(self, conversation: Conversation) -> None:
+    async def _tell_desired(self, conversation: LiveSession) -> None:
         node, epoch = conversation.node, conversation.epoch
         hello = conversation.hello_now()
         try:
@@ -341,7 +341,7 @@ class Sessions:
         listen(EARS)
         odd = membership.beat(beats)
         if odd.back:
-            self._upward.reconnect({it.node: it.epoch for it in beats if it.node in odd.back})
+            self._callbacks.reconnect({it.node: it.epoch for it in beats if it.node in odd.back})
         return odd
 
     async def _end_outdated(self, beats: Sequence[membership.Beat], odd: membership.Odd) -> None:
@@ -363,7 +363,7 @@ class Sessions:
         for conversation in [it for it in self._by_node.values() if it.is_stuck(now)]:
             await self._end(conversation, Close.TOO_FAST, "the node does not take its orders")
 
-    async def _safely(self, conversation: Conversation, doing: Awaitable[None]) -> None:
+    async def _safely(self, conversation: LiveSession, doing: Awaitable[None]) -> None:
         """Do it; when it fails, that is the end of this session and of no other."""
         try:
             await doing

@@ -14,7 +14,7 @@ class OrchestratorConfig(AppConfig):
 
     def ready(self) -> None:
         """Keep the one row of settings, also after a flush; keep django-q2 out of the admin."""
-        from orchestrator.server.cluster.admin import withhold
+        from orchestrator.server.cluster.q_admin import withhold
 
         withhold()
         post_migrate.connect(keep_settings, sender=self)

@@ -11,7 +11,7 @@ from django.db import connection
 from orchestrator import broker
 from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
 
-POCKETS = tuple(pocket.value for pocket in broker.Pocket)
+POCKETS = tuple(pocket.value for pocket in broker.QueueState)
 COUNTED = 10_000
 LISTED = 50
 SEEN_WITHIN = timedelta(minutes=10)
@@ -82,7 +82,7 @@ _ARRIVING = """
 
 def rows(pocket: str) -> list[BrokerRow]:
     """The first jobs of one pocket, those first that will be taken first."""
-    return list(broker.pocket(broker.Pocket(pocket), LISTED))
+    return list(broker.in_state(broker.QueueState(pocket), LISTED))
 
 
 def workers(now: datetime) -> list[WorkerProcess]:

@@ -12,13 +12,13 @@ from .enqueue import capacity_freed, enqueue
 from .fold import fold
 from .leases import Lease, give_back, hold, lease, leaseholders, nack, renew, sweep
 from .operator import drop_dead, evaluate_now, pause, resume, retry_dead
-from .statistics import BrokerStats, Pocket, pocket, stalled_for, stats
-from .unblock import wake, wake_overlooked
+from .statistics import BrokerStats, QueueState, in_state, stalled_for, stats
+from .unblock import unblock, unblock_overlooked
 
 __all__ = [
     "BrokerStats",
     "Lease",
-    "Pocket",
+    "QueueState",
     "Result",
     "ack",
     "capacity_freed",
@@ -28,18 +28,18 @@ __all__ = [
     "fold",
     "give_back",
     "hold",
+    "in_state",
     "lease",
     "leaseholders",
     "lock_blocking",
     "nack",
     "pause",
-    "pocket",
     "renew",
     "resume",
     "retry_dead",
     "stalled_for",
     "stats",
     "sweep",
-    "wake",
-    "wake_overlooked",
+    "unblock",
+    "unblock_overlooked",
 ]

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from .enqueue import BY_PEOPLE
-from .unblock import wake
+from .unblock import unblock
 
 #: Triggers folded by one statement, and statements in one fold.
 BATCH, MOST_BATCHES = 1000, 8
@@ -22,7 +22,7 @@ def fold() -> int:
     """Bring the broker rows up to date with what was asked for; how many triggers were folded."""
     capacity, due, asked = _look()
     if capacity:
-        wake()
+        unblock()
     if not (due or asked):
         return 0
     with transaction.atomic():

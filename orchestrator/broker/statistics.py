@@ -16,8 +16,8 @@ from orchestrator.models import BrokerRow
 RATED, RATED_SECONDS = 20_000, 10
 
 
-class Pocket(StrEnum):
-    """Where a job of the queue is."""
+class QueueState(StrEnum):
+    """What becomes of a job of the queue."""
 
     READY = "ready"
     LEASED = "leased"
@@ -26,27 +26,29 @@ class Pocket(StrEnum):
     DEAD = "dead"
 
 
-_CONDITION: Mapping[Pocket, Q] = {
-    Pocket.READY: Q(
+_CONDITION: Mapping[QueueState, Q] = {
+    QueueState.READY: Q(
         want__gt=F("done"),
         leased_want=None,
         dead_letter__isnull=True,
         blocked_on__isnull=True,
         not_before=None,
     ),
-    Pocket.LEASED: Q(leased_want__isnull=False),
-    Pocket.WAITING: Q(not_before__isnull=False, blocked_on__isnull=True, dead_letter__isnull=True),
-    Pocket.BLOCKED: Q(blocked_on__isnull=False),
-    Pocket.DEAD: Q(dead_letter__isnull=False),
+    QueueState.LEASED: Q(leased_want__isnull=False),
+    QueueState.WAITING: Q(
+        not_before__isnull=False, blocked_on__isnull=True, dead_letter__isnull=True
+    ),
+    QueueState.BLOCKED: Q(blocked_on__isnull=False),
+    QueueState.DEAD: Q(dead_letter__isnull=False),
 }
 
 
-_ORDER: Mapping[Pocket, tuple[str, ...]] = {
-    Pocket.READY: ("-priority", "ready_since", "job_id"),
-    Pocket.LEASED: ("worker", "job_id"),
-    Pocket.WAITING: ("not_before",),
-    Pocket.BLOCKED: ("-priority", "ready_since", "job_id"),
-    Pocket.DEAD: ("job_id",),
+_ORDER: Mapping[QueueState, tuple[str, ...]] = {
+    QueueState.READY: ("-priority", "ready_since", "job_id"),
+    QueueState.LEASED: ("worker", "job_id"),
+    QueueState.WAITING: ("not_before",),
+    QueueState.BLOCKED: ("-priority", "ready_since", "job_id"),
+    QueueState.DEAD: ("job_id",),
 }
 
 
@@ -72,14 +74,14 @@ class BrokerStats:
 
 
 def stats() -> BrokerStats:
-    """Count the queue, by pocket and type."""
+    """Count the queue, by state and type."""
     counts: dict[str, int] = {}
     by_type: dict[str, dict[str, int]] = {}
-    for pocket in Pocket:
-        kinds = BrokerRow.objects.filter(_CONDITION[pocket]).values_list("type")
+    for state in QueueState:
+        kinds = BrokerRow.objects.filter(_CONDITION[state]).values_list("type")
         for kind, n in kinds.annotate(n=Count("*")):
-            counts[pocket] = counts.get(pocket, 0) + n
-            by_type.setdefault(kind, {})[pocket] = n
+            counts[state] = counts.get(state, 0) + n
+            by_type.setdefault(kind, {})[state] = n
     with connection.cursor() as cursor:
         cursor.execute(_LATELY, [RATED, RATED_SECONDS])
         arriving, finished = cursor.fetchone()
@@ -144,7 +146,7 @@ _WAITS = """
 """
 
 
-def pocket(which: Pocket, limit: int = 50) -> QuerySet[BrokerRow]:
-    """The first jobs of one pocket, in the order in which it gives them up."""
+def in_state(which: QueueState, limit: int = 50) -> QuerySet[BrokerRow]:
+    """The first jobs in one state, in the order in which they leave it."""
     rows = BrokerRow.objects.filter(_CONDITION[which]).select_related("job")
     return rows.order_by(*_ORDER[which])[:limit]

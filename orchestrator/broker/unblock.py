@@ -24,7 +24,7 @@ from .blocked import Room, Waits, lock_waking, rooms, with_room_for
 MOST_NODES, MOST_CLASSES, MOST_WOKEN = 1000, 1000, 1000
 
 
-def wake(patience: float = 0.0) -> int:
+def unblock(patience: float = 0.0) -> int:
     """Make as many blocked jobs ready as freed nodes can hold, best priority first; how many.
 
     Waits at most *patience* seconds for plans that are about to block jobs; if one still is, the
@@ -41,7 +41,7 @@ def wake(patience: float = 0.0) -> int:
     return woken + handout.finish()
 
 
-def wake_overlooked() -> int:
+def unblock_overlooked() -> int:
     """Wake blocked jobs that some node can hold although no note of it came; how many.
 
     The net below ``wake``, for nodes that were changed behind the broker's back and room that
@@ -61,7 +61,7 @@ class _HandOut:
     """Hands room out to blocked jobs, a bounded number in each transaction.
 
     What is left is carried over from one transaction to the next, so that no room is promised
-    twice.  Should the process die in between, ``wake_overlooked`` finds the rest.
+    twice.  Should the process die in between, ``unblock_overlooked`` finds the rest.
     """
 
     def __init__(self, rooms: list[Room]) -> None:

@@ -8,7 +8,7 @@ from orchestrator.lifecycle import JobState
 
 from .plan import Blocked, Place
 from .reconcile import Diff
-from .slot_history import Account
+from .slot_history import SlotHistory
 from .world import Progress, World
 
 
@@ -36,11 +36,11 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class Decision:
     """Everything decided about a job, before it is worded."""
 
     world: World
-    account: Account
+    history: SlotHistory
     progress: Progress
     diff: Diff
     ending: Ending | None = None

@@ -10,7 +10,7 @@ import numpy as np
 from orchestrator.lifecycle import Desired, Observed
 
 from .plan import Stop
-from .slot_history import Account, is_current
+from .slot_history import SlotHistory, is_current
 from .world import TERMINAL, ExecutionView, World
 
 #: How far an execution has come; of two for one slot the further one stays.
@@ -26,7 +26,7 @@ _ORDER = (
 _FAR = {observed: i for i, observed in enumerate(_ORDER)}
 
 #: Points of the nodes that these executions bid from, in the same order.
-Judge = Callable[[Sequence[ExecutionView]], Sequence[float]]
+BidScorer = Callable[[Sequence[ExecutionView]], Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +45,30 @@ class Diff:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class SlotFacts:
     """What the rules look at.
 
-    ``nothing`` is why the job wants no execution at all, or empty.  ``done`` has a byte for each
+    ``unwanted`` is why the job wants no execution at all, or empty.  ``done`` has a byte for each
     slot, 1 when it has completed.
     """
 
     world: World
-    account: Account
-    nothing: str
+    history: SlotHistory
+    unwanted: str
     done: bytes
 
 
-Rule = Callable[[Case, ExecutionView], bool]
+Rule = Callable[[SlotFacts, ExecutionView], bool]
 
 
-def _runs_something_old(case: Case, it: ExecutionView) -> bool:
-    return not is_current(case.world, it)
+def _runs_something_old(facts: SlotFacts, it: ExecutionView) -> bool:
+    return not is_current(facts.world, it)
 
 
-def _bids_from_a_node_that_takes_nothing(case: Case, it: ExecutionView) -> bool:
+def _bids_from_a_node_that_takes_nothing(facts: SlotFacts, it: ExecutionView) -> bool:
     if it.desired is not Desired.PENDING:
         return False
-    cluster = case.world.cluster
+    cluster = facts.world.cluster
     row = cluster.index.get(it.node)
     return row is None or not cluster.ready[row]
 
@@ -76,52 +76,52 @@ def _bids_from_a_node_that_takes_nothing(case: Case, it: ExecutionView) -> bool:
 #: Reasons for which an execution must stop.  The first that holds is the one given, so the order
 #: is part of the meaning.
 REASONS: tuple[tuple[str, Rule], ...] = (
-    ("the job was run again", lambda case, it: it.round != case.world.job.round),
+    ("the job was run again", lambda facts, it: it.round != facts.world.job.round),
     ("the job has a newer version", _runs_something_old),
-    ("the job needs fewer slots", lambda case, it: it.slot >= case.world.job.spec.count),
-    ("its slot has completed", lambda case, it: case.done[it.slot] == 1),
-    ("it ran longer than the job allows", lambda case, it: it.id in case.account.overran),
+    ("the job needs fewer slots", lambda facts, it: it.slot >= facts.world.job.spec.count),
+    ("its slot has completed", lambda facts, it: facts.done[it.slot] == 1),
+    ("it ran longer than the job allows", lambda facts, it: it.id in facts.history.overran),
     ("its node takes no new work any longer", _bids_from_a_node_that_takes_nothing),
 )
 
 
-def reconcile(world: World, account: Account, *, nothing: str, judge: Judge) -> Diff:
+def reconcile(world: World, history: SlotHistory, *, unwanted: str, score_bids: BidScorer) -> Diff:
     """Compare what the job wants with what there is.
 
-    With *nothing*, a reason, the job wants no execution.
+    With *unwanted*, a reason, the job wants no execution.
     """
-    case = Case(world, account, nothing, finished(world, account))
+    facts = SlotFacts(world, history, unwanted, finished(world, history))
     keep, stop, ending = [], [], []
     for execution in world.executions:
         if execution.observed in TERMINAL:
             continue
         if execution.desired is Desired.STOPPED:
             ending.append(execution)
-        elif reason := reason_to_stop(case, execution):
+        elif reason := reason_to_stop(facts, execution):
             stop.append(Stop(execution.id, reason))
         else:
             keep.append(execution)
-    keep, surplus, approve = one_a_slot(keep, world.job.spec.ask, judge)
+    keep, surplus, approve = one_a_slot(keep, world.job.spec.ask, score_bids)
     return Diff(
         keep=tuple(keep),
         stop=(*stop, *surplus),
         ending=tuple(ending),
         approve=approve,
-        missing=() if nothing else _missing(case, keep),
+        missing=() if unwanted else _missing(facts, keep),
     )
 
 
-def reason_to_stop(case: Case, execution: ExecutionView) -> str | None:
-    if case.nothing:
-        return case.nothing
-    return next((reason for reason, holds in REASONS if holds(case, execution)), None)
+def reason_to_stop(facts: SlotFacts, execution: ExecutionView) -> str | None:
+    if facts.unwanted:
+        return facts.unwanted
+    return next((reason for reason, holds in REASONS if holds(facts, execution)), None)
 
 
-def finished(world: World, account: Account) -> bytes:
+def finished(world: World, history: SlotHistory) -> bytes:
     """One byte for each slot: 1 when it has completed."""
     count = world.job.spec.count
     done = bytearray(count)
-    for first, last in account.progress.completed:
+    for first, last in history.progress.completed:
         end = min(last + 1, count)
         if first < end:
             done[first:end] = b"\x01" * (end - first)
@@ -129,7 +129,7 @@ def finished(world: World, account: Account) -> bytes:
 
 
 def one_a_slot(
-    live: Sequence[ExecutionView], ask: int, judge: Judge
+    live: Sequence[ExecutionView], ask: int, score_bids: BidScorer
 ) -> tuple[list[ExecutionView], list[Stop], tuple[str, ...]]:
     """Which executions stay when each slot may run one, which must go, and whose bids are taken."""
     slots: dict[int, list[ExecutionView]] = {}
@@ -150,7 +150,7 @@ def one_a_slot(
             best = min(approved, key=lambda it: (-_FAR[it.observed], it.created_at, it.id))
             reason = "another execution has its slot"
         elif bids:
-            best = _best_bid(bids, judge)
+            best = _best_bid(bids, score_bids)
             approve.append(best.id)
             reason = "another bid was taken"
         else:
@@ -169,21 +169,21 @@ def _bids(execution: ExecutionView) -> bool:
     )
 
 
-def _best_bid(bids: Sequence[ExecutionView], judge: Judge) -> ExecutionView:
-    points = judge(bids)
+def _best_bid(bids: Sequence[ExecutionView], score_bids: BidScorer) -> ExecutionView:
+    points = score_bids(bids)
     ranked = sorted(
         zip(points, bids, strict=True), key=lambda it: (-it[0], it[1].created_at, it[1].id)
     )
     return ranked[0][1]
 
 
-def _missing(case: Case, keep: Iterable[ExecutionView]) -> tuple[int, ...]:
+def _missing(facts: SlotFacts, keep: Iterable[ExecutionView]) -> tuple[int, ...]:
     """The slots without anything: not done, not kept, not held by a lost one, not backing off."""
-    taken = bytearray(case.done)
-    progress = case.account.progress
+    taken = bytearray(facts.done)
+    progress = facts.history.progress
     for execution in keep:
         taken[execution.slot] = 1
-    waiting = (*progress.retry_at, *(execution.slot for execution in case.account.held))
+    waiting = (*progress.retry_at, *(execution.slot for execution in facts.history.held))
     for slot in waiting:
         if slot < len(taken):
             taken[slot] = 1

@@ -23,7 +23,7 @@ OVERRUN = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SlotHistory:
     """What has been accounted for.
 
     ``settle`` are executions that ``progress`` now includes.  ``held`` are lost ones whose nodes
@@ -36,16 +36,16 @@ class Account:
     overran: frozenset[str] = frozenset()
 
 
-def account(world: World) -> Account:
+def slot_history(world: World) -> SlotHistory:
     """The progress of the job after everything that has ended."""
-    books = _Books(world)
+    counting = _Counting(world)
     limited = world.job.spec.timeouts.execution is not None
     for execution in world.executions:
         if execution.observed in TERMINAL:
-            books.close(execution)
+            counting.close(execution)
         elif limited and has_overrun(world, execution):
-            books.overrun(execution)
-    return books.balance()
+            counting.overrun(execution)
+    return counting.balance()
 
 
 def is_current(world: World, execution: ExecutionView) -> bool:
@@ -78,7 +78,7 @@ def delay(retry: Retry, attempts: int) -> timedelta:
 
 
 @dataclass(slots=True)
-class _Books:
+class _Counting:
     """Progress while it is being written."""
 
     world: World
@@ -164,7 +164,7 @@ class _Books:
         row = self.world.cluster.index.get(node)
         return "a node that is gone" if row is None else self.world.cluster.names[row]
 
-    def balance(self) -> Account:
+    def balance(self) -> SlotHistory:
         before, now = self.world.job.progress, self.world.now
         avoid = {node: until for node, until in before.avoid.items() if until > now}
         refusals = dict(before.refusals)
@@ -186,7 +186,7 @@ class _Books:
             outcomes=self.outcomes,
             failed=self.failed,
         )
-        return Account(progress, tuple(self.settled), tuple(self.held), frozenset(self.overran))
+        return SlotHistory(progress, tuple(self.settled), tuple(self.held), frozenset(self.overran))
 
 
 def with_slots(

@@ -16,7 +16,7 @@ import numpy as np
 from orchestrator.lifecycle import ENDED, Desired, JobState, Observed
 from orchestrator.spec import Approval, quantities
 
-from .decision import Decided, Ending, Placement
+from .decision import Decision, Ending, Placement
 from .feasibility import demand
 from .formatting import counted
 from .placement import choose, room
@@ -24,7 +24,7 @@ from .placement_record import blocked, record
 from .plan import Place, Plan
 from .ranking import Question, totals
 from .reconcile import Diff, finished, reconcile
-from .slot_history import Account, account
+from .slot_history import SlotHistory, slot_history
 from .status import followups, reason, summary
 from .world import TERMINAL, ExecutionView, Progress, World
 
@@ -33,20 +33,20 @@ _ACTIVE = frozenset({Observed.PREPARING, Observed.RUNNING, Observed.PUBLISHING})
 
 def schedule(world: World) -> Plan:
     """Decide what should change about a batch job."""
-    booked = account(world)
-    ending = has_ended(world, booked)
-    decided = _decide(world, booked, ending)
+    history = slot_history(world)
+    ending = has_ended(world, history)
+    decided = _decide(world, history, ending)
     if ending is None and (late := waited_too_long(decided)):
-        decided = _decide(world, booked, late, decided.progress)
+        decided = _decide(world, history, late, decided.progress)
     return _plan(decided)
 
 
-def has_ended(world: World, booked: Account) -> Ending | None:
+def has_ended(world: World, history: SlotHistory) -> Ending | None:
     """Whether the job as a whole wants nothing any longer.  The first that holds counts."""
-    job, progress = world.job, booked.progress
+    job, progress = world.job, history.progress
     if job.state in ENDED:
         return Ending(job.state, "", f"the job is {job.state}")
-    if all(finished(world, booked)):
+    if all(finished(world, history)):
         done = "every slot has completed" if job.spec.count else "scaled to zero"
         return Ending(JobState.COMPLETED, done, "the job has completed")
     if job.stop_requested:
@@ -62,7 +62,7 @@ def has_ended(world: World, booked: Account) -> Ending | None:
     return None
 
 
-def waited_too_long(decided: Decided) -> Ending | None:
+def waited_too_long(decided: Decision) -> Ending | None:
     """Whether unplaced work has waited longer than the job allows."""
     limit, since = decided.world.job.spec.timeouts.queue, decided.progress.waiting_since
     if limit is None or since is None or not decided.placement.unplaced:
@@ -77,29 +77,29 @@ def waited_too_long(decided: Decided) -> Ending | None:
 
 
 def _decide(
-    world: World, booked: Account, ending: Ending | None, progress: Progress | None = None
-) -> Decided:
-    def judge(bids: Sequence[ExecutionView]) -> Sequence[float]:
+    world: World, history: SlotHistory, ending: Ending | None, progress: Progress | None = None
+) -> Decision:
+    def score_bids(bids: Sequence[ExecutionView]) -> Sequence[float]:
         rows = np.array([world.cluster.index[it.node] for it in bids])
-        points: list[float] = totals(world.cluster, question(world, booked, ()), rows).tolist()
+        points: list[float] = totals(world.cluster, question(world, history, ()), rows).tolist()
         return points
 
-    diff = reconcile(world, booked, nothing=ending.told if ending else "", judge=judge)
+    diff = reconcile(world, history, unwanted=ending.told if ending else "", score_bids=score_bids)
     if ending is not None:
-        return Decided(world, booked, progress or booked.progress, diff, ending)
-    placement = find_places(world, booked, diff)
-    progress = replace(booked.progress, waiting_since=_waiting_since(world, diff, placement))
-    return Decided(world, booked, progress, diff, None, placement)
+        return Decision(world, history, progress or history.progress, diff, ending)
+    placement = find_places(world, history, diff)
+    progress = replace(history.progress, waiting_since=_waiting_since(world, diff, placement))
+    return Decision(world, history, progress, diff, None, placement)
 
 
-def find_places(world: World, booked: Account, diff: Diff) -> Placement:
+def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
     """Nodes for the missing slots, as many as fit."""
     if not diff.missing:
         return Placement()
-    spec, asked = world.job.spec, question(world, booked, diff.keep)
+    spec, asked = world.job.spec, question(world, history, diff.keep)
     chosen = choose(world.cluster, asked, len(diff.missing), now=world.now, ask=spec.ask)
     desired = Desired.PENDING if spec.approval is Approval.BID else Desired.RUNNING
-    attempts, ids = booked.progress.attempts, world.cluster.ids
+    attempts, ids = history.progress.attempts, world.cluster.ids
     place = tuple(
         Place(slot, attempts.get(slot, 0) + 1, ids[row], desired)
         for slot, rows in zip(diff.missing, chosen, strict=False)
@@ -116,9 +116,9 @@ def find_places(world: World, booked: Account, diff: Diff) -> Placement:
     )
 
 
-def question(world: World, booked: Account, keep: Sequence[ExecutionView]) -> Question:
+def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) -> Question:
     """What placing one more execution of this job would ask."""
-    spec, index, progress = world.job.spec, world.cluster.index, booked.progress
+    spec, index, progress = world.job.spec, world.cluster.index, history.progress
     used = Counter(index[it.node] for it in keep if it.node in index)
     return Question(
         demand=demand(spec),
@@ -149,7 +149,7 @@ def _waiting_since(world: World, diff: Diff, placement: Placement) -> datetime |
     return before if asking else None
 
 
-def _plan(decided: Decided) -> Plan:
+def _plan(decided: Decision) -> Plan:
     world, diff, placement = decided.world, decided.diff, decided.placement
     state = _state(decided)
     unplaced = placement.blocked if not placement.avoided else None
@@ -158,21 +158,21 @@ def _plan(decided: Decided) -> Plan:
         need=world.job.spec.resources,
         stop=diff.stop,
         approve=diff.approve,
-        settle=decided.account.settle,
+        settle=decided.history.settle,
         progress=decided.progress,
         state=state,
         reason=reason(decided, state),
         tally=_tally(decided),
         followups=() if state in ENDED else followups(decided),
         blocked=unplaced,
-        record=record(world.cluster, question(world, decided.account, ()).demand)
+        record=record(world.cluster, question(world, decided.history, ()).demand)
         if placement.unplaced
         else None,
         summary=summary(decided),
     )
 
 
-def _state(decided: Decided) -> JobState:
+def _state(decided: Decision) -> JobState:
     live = [it for it in decided.world.executions if it.observed not in TERMINAL]
     if decided.ending is not None:
         # Stopped means that nothing runs any longer; failed and completed are facts already.
@@ -184,10 +184,10 @@ def _state(decided: Decided) -> JobState:
     return JobState.RUNNING if active else JobState.QUEUED
 
 
-def _tally(decided: Decided) -> dict[str, int]:
+def _tally(decided: Decision) -> dict[str, int]:
     """Executions of this round and before by observed state, after the plan."""
     tally = Counter(decided.progress.outcomes)
-    settled = set(decided.account.settle)
+    settled = set(decided.history.settle)
     tally.update(str(it.observed) for it in decided.world.executions if it.id not in settled)
     if decided.placement.place:
         tally[str(Observed.NEW)] += len(decided.placement.place)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from orchestrator.lifecycle import ENDED, Desired, JobState, Trigger
 
-from .decision import Decided
+from .decision import Decision
 from .formatting import clock, counted
 from .plan import FollowUp
 from .slot_history import overruns_at
@@ -17,7 +17,7 @@ from .world import TERMINAL
 LOOK_AGAIN = timedelta(seconds=60)
 
 
-def reason(decided: Decided, state: JobState) -> str:
+def reason(decided: Decision, state: JobState) -> str:
     """Why the job is in *state*: always something for a queued job."""
     job = decided.world.job
     if decided.ending is not None:
@@ -33,14 +33,14 @@ def reason(decided: Decided, state: JobState) -> str:
     return "; ".join(phrases)
 
 
-def summary(decided: Decided) -> str:
+def summary(decided: Decision) -> str:
     """What the plan does, for the evaluation's history."""
     placement, diff = decided.placement, decided.diff
     done = (
         ("placed", len(placement.place)),
         ("approved", len(diff.approve)),
         ("stopped", len(diff.stop)),
-        ("settled", len(decided.account.settle)),
+        ("settled", len(decided.history.settle)),
     )
     parts = [f"{verb} {number}" for verb, number in done if number]
     if placement.unplaced:
@@ -50,7 +50,7 @@ def summary(decided: Decided) -> str:
     return ", ".join(parts) or "nothing to do"
 
 
-def followups(decided: Decided) -> tuple[FollowUp, ...]:
+def followups(decided: Decision) -> tuple[FollowUp, ...]:
     """When time alone will change the decision, the earliest first; all of it, every time."""
     if decided.ending is not None:
         return ()
@@ -76,7 +76,7 @@ def followups(decided: Decided) -> tuple[FollowUp, ...]:
     return tuple(sorted(found, key=lambda followup: followup.at))
 
 
-def _waiting(decided: Decided) -> list[str]:
+def _waiting(decided: Decision) -> list[str]:
     phrases = []
     placement, progress, job = decided.placement, decided.progress, decided.world.job
     if placement.unplaced:
@@ -90,15 +90,15 @@ def _waiting(decided: Decided) -> list[str]:
         at = clock(min(progress.retry_at.values()))
         slots = counted(len(progress.retry_at), "slot")
         phrases.append(f"{slots} to be tried again, the next at {at}")
-    if decided.account.held:
-        nodes = Counter(_name(decided, it.node) for it in decided.account.held)
+    if decided.history.held:
+        nodes = Counter(_name(decided, it.node) for it in decided.history.held)
         names = ", ".join(sorted(nodes)[:3]) + (" and others" if len(nodes) > 3 else "")
-        slots = counted(len(decided.account.held), "slot")
+        slots = counted(len(decided.history.held), "slot")
         phrases.append(f"{slots} waiting for lost nodes to return: {names}")
     return phrases
 
 
-def _starting(decided: Decided) -> list[str]:
+def _starting(decided: Decision) -> list[str]:
     phrases = []
     approved = set(decided.diff.approve)
     starting = sum(it.desired is Desired.RUNNING or it.id in approved for it in decided.diff.keep)
@@ -115,20 +115,20 @@ def _starting(decided: Decided) -> list[str]:
     return phrases
 
 
-def _for_what(decided: Decided) -> str:
+def _for_what(decided: Decision) -> str:
     if decided.placement.avoided:
         return "nodes that have refused"
     blocked = decided.placement.blocked
     return "a suitable node" if blocked is not None and blocked.impossible else "capacity"
 
 
-def _again(decided: Decided) -> datetime:
+def _again(decided: Decision) -> datetime:
     """When nodes that refused are asked again."""
     latest = decided.world.now + LOOK_AGAIN
     return min([*decided.progress.avoid.values(), latest])
 
 
-def _name(decided: Decided, node: str) -> str:
+def _name(decided: Decision, node: str) -> str:
     cluster = decided.world.cluster
     row = cluster.index.get(node)
     return node if row is None else cluster.names[row]

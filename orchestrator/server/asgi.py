@@ -19,7 +19,7 @@ from django.conf import settings  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from dashboard.consumers import LiveConsumer  # noqa: E402
-from nodes.callbacks import Upward  # noqa: E402
+from nodes.callbacks import Callbacks  # noqa: E402
 from nodes.consumers import NodeConsumer  # noqa: E402
 from orchestrator import endpoint, journal  # noqa: E402
 from orchestrator.endpoint import health  # noqa: E402
@@ -30,7 +30,7 @@ from orchestrator.server.outages import answering_without_database  # noqa: E402
 # Channels and Django's path() each have a type of their own for what is one thing.
 Application = Any
 
-UPWARD = Upward(
+CALLBACKS = Callbacks(
     receive=endpoint.receive,
     orders=compute_forwarder.orders,
     desired=compute_forwarder.desired,
@@ -64,7 +64,7 @@ application = ProtocolTypeRouter(
         "http": answering_without_database(http, health.watch),
         "websocket": URLRouter(
             [
-                path("ws/nodes/", not_for_browsers(NodeConsumer.as_asgi(upward=UPWARD))),
+                path("ws/nodes/", not_for_browsers(NodeConsumer.as_asgi(callbacks=CALLBACKS))),
                 path("ws/live/", for_our_pages(AuthMiddlewareStack(LiveConsumer.as_asgi()))),
             ]
         ),

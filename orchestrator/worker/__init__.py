@@ -9,10 +9,17 @@ from django.db import connection
 from orchestrator import broker
 
 from .evaluate import Worker
-from .heartbeat import forget
-from .worker_id import Identity
+from .heartbeat import delete_dead_workers
+from .worker_id import WorkerId
 
-__all__ = ["Worker", "begin", "bury", "end", "forget", "pull"]
+__all__ = [
+    "Worker",
+    "begin",
+    "delete_dead_workers",
+    "end",
+    "pull",
+    "release_leases_of_dead_workers",
+]
 
 _worker: Worker | None = None
 
@@ -24,16 +31,16 @@ def begin(stopping: Callable[[], bool] = lambda: False) -> None:
     """
     global _worker  # noqa: PLW0603 - one a process
     connection.close()
-    _worker = Worker(Identity.mine(), stopping)
-    bury()
-    forget()
-    _worker.pulse.start()
+    _worker = Worker(WorkerId.mine(), stopping)
+    release_leases_of_dead_workers()
+    delete_dead_workers()
+    _worker.heartbeat.start()
 
 
 def end() -> None:
     """Be a worker no longer."""
     if _worker is not None:
-        _worker.pulse.end()
+        _worker.heartbeat.end()
 
 
 def pull() -> None:
@@ -44,8 +51,8 @@ def pull() -> None:
     _worker.pull()
 
 
-def bury() -> None:
+def release_leases_of_dead_workers() -> None:
     """Give back at once what dead workers of this machine had leased."""
-    dead = [name for name in broker.leaseholders() if Identity.parse(name).is_dead()]
+    dead = [name for name in broker.leaseholders() if WorkerId.parse(name).is_dead()]
     if dead:
         broker.give_back(dead)

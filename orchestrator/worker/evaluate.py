@@ -13,8 +13,8 @@ from orchestrator.planners.state_updater import Decision, apply
 from orchestrator.scheduling.registry import scheduler_for
 from orchestrator.scheduling.world import Cluster, World
 
-from .heartbeat import Pulse
-from .worker_id import Identity
+from .heartbeat import Heartbeat
+from .worker_id import WorkerId
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +29,16 @@ BRISK = 0.5
 class Worker:
     """One process that evaluates."""
 
-    def __init__(self, identity: Identity, stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, identity: WorkerId, stopping: Callable[[], bool] = lambda: False) -> None:
         self.evaluated = 0
         self._stopping = stopping
-        self.pulse = Pulse(identity, lambda: self.evaluated)
+        self.heartbeat = Heartbeat(identity, lambda: self.evaluated)
         self._view = snapshot.ClusterView()
         self._size = 8
 
     @property
     def name(self) -> str:
-        return self.pulse.identity.name
+        return self.heartbeat.identity.name
 
     def pull(self, seconds: float = PULL) -> int:
         """Evaluate what is ready until nothing is or *seconds* have gone; how many."""
@@ -56,7 +56,7 @@ class Worker:
             leases = broker.lease(None, self._size, self.name)
             if not leases:
                 break
-            with self.pulse.holding(leases):
+            with self.heartbeat.holding(leases):
                 self._evaluate(leases)
             self.evaluated += len(leases)
             self._adapt(len(leases), time.monotonic() - began)
@@ -64,7 +64,7 @@ class Worker:
     def _leave_behind(self) -> None:
         """Go on under another name: what this one has leased, known or not, is given back."""
         connection.close()
-        self.pulse.be(Identity.mine())
+        self.heartbeat.be(WorkerId.mine())
 
     def _adapt(self, leased: int, took: float) -> None:
         """Larger groups share queries and commits; slow ones keep priority from being exact."""

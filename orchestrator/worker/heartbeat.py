@@ -1,4 +1,4 @@
-"""The pulse of a worker: it says that it lives, and keeps its leases while it works."""
+"""The heartbeat of a worker: it says that it lives, and keeps its leases while it works."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator import broker
 from orchestrator.broker.leases import LEASE
 from orchestrator.models import WorkerProcess
 
-from .worker_id import Identity
+from .worker_id import WorkerId
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +27,11 @@ BEAT = 2.0
 FORGOTTEN = timedelta(hours=1)
 
 
-class Pulse(threading.Thread):
+class Heartbeat(threading.Thread):
     """A thread beside the work, with a connection of its own."""
 
-    def __init__(self, identity: Identity, evaluated: Callable[[], int]) -> None:
-        super().__init__(name="pulse", daemon=True)
+    def __init__(self, identity: WorkerId, evaluated: Callable[[], int]) -> None:
+        super().__init__(name="heartbeat", daemon=True)
         self.identity = identity
         self._evaluated = evaluated
         self._past: list[str] = []
@@ -50,7 +50,7 @@ class Pulse(threading.Thread):
         finally:
             self._held = ()
 
-    def be(self, identity: Identity) -> None:
+    def be(self, identity: WorkerId) -> None:
         """Be somebody else from now on; leases of who this was are given back in a moment."""
         self._past.append(self.identity.name)
         self.identity = identity
@@ -102,10 +102,10 @@ class Pulse(threading.Thread):
             self._renewed_at = time.monotonic()
 
 
-def forget() -> None:
+def delete_dead_workers() -> None:
     """Drop workers that are known to be dead, or that nobody has heard of for long."""
-    here = WorkerProcess.objects.filter(host=Identity.mine().host).values_list("pk", flat=True)
-    dead = [name for name in here if Identity.parse(name).is_dead()]
+    here = WorkerProcess.objects.filter(host=WorkerId.mine().host).values_list("pk", flat=True)
+    dead = [name for name in here if WorkerId.parse(name).is_dead()]
     if dead:
         WorkerProcess.objects.filter(pk__in=dead).delete()
     WorkerProcess.objects.filter(seen_at__lt=Now() - FORGOTTEN).delete()

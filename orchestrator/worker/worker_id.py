@@ -16,7 +16,7 @@ PROC = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class WorkerId:
     """A process: pids come back, and another container has others; a start and a space do not.
 
     ``start`` is in the kernel's ticks since the machine started, which no setting of the clock
@@ -31,13 +31,13 @@ class Identity:
     mark: str
 
     @classmethod
-    def mine(cls, proc: Path = PROC) -> Identity:
+    def mine(cls, proc: Path = PROC) -> WorkerId:
         """This process."""
         _, start = _state_and_start(proc, os.getpid()) or ("", 0)
         return cls(_host(), os.getpid(), start, _space(proc), secrets.token_hex(4))
 
     @classmethod
-    def parse(cls, name: str) -> Identity:
+    def parse(cls, name: str) -> WorkerId:
         """The opposite of ``name``; what is no name is somebody of whom nothing is known."""
         try:
             host, pid, start, space, mark = name.split(":")

@@ -138,8 +138,8 @@ class QueueMachine(RuleBasedStateMachine):
             broker.capacity_freed([node.pk])
             broker.fold()
         else:
-            assert broker.wake() == 0
-            broker.wake_overlooked()
+            assert broker.unblock() == 0
+            broker.unblock_overlooked()
         Node.objects.filter(pk=node.pk).update(eligible=False)
         blocked = [job for job, model in self.model.items() if model.is_blocked]
         still = BrokerRow.objects.filter(blocked_on__isnull=False).values_list("pk", flat=True)

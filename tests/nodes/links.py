@@ -13,7 +13,7 @@ from channels.testing import WebsocketCommunicator
 from django.db import transaction
 
 from nodes import membership
-from nodes.callbacks import DesiredSet, NodeOrders, Upward, Verdict
+from nodes.callbacks import Callbacks, DesiredSet, NodeOrders, Verdict
 from nodes.consumers import NodeConsumer
 from nodes.intake import with_connection
 from nodes.models import Node
@@ -69,8 +69,8 @@ class Above:
         self.given_up = []
         self.refused = set()
 
-    def upward(self):
-        return Upward(
+    def callbacks(self):
+        return Callbacks(
             receive=self.receive,
             orders=self.orders,
             desired=self.desired,
@@ -129,8 +129,8 @@ class Above:
 class Orchestrator(Above):
     """What really stands above."""
 
-    def upward(self):
-        return Upward(
+    def callbacks(self):
+        return Callbacks(
             receive=reports.receive,
             orders=compute_forwarder.orders,
             desired=compute_forwarder.desired,
@@ -203,7 +203,7 @@ class World:
 
     def __init__(self, above, **options):
         self.above = above
-        self.application = NodeConsumer.as_asgi(upward=above.upward(), **options)
+        self.application = NodeConsumer.as_asgi(callbacks=above.callbacks(), **options)
         self.sessions = self.application.sessions
         self._links = []
 

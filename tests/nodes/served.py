@@ -16,7 +16,7 @@ from nodes.consumers import NodeConsumer  # noqa: E402
 from orchestrator.management.commands.web import FLAGS  # noqa: E402
 from tests.nodes.links import Above  # noqa: E402
 
-application = NodeConsumer.as_asgi(upward=Above().upward())
+application = NodeConsumer.as_asgi(callbacks=Above().callbacks())
 
 if __name__ == "__main__":
     close_reasons.tell()

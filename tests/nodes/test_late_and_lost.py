@@ -27,7 +27,7 @@ from nodes.protocol.messages import (
     Reports,
     Want,
 )
-from nodes.session_protocol import Conversation
+from nodes.session_protocol import LiveSession
 from orchestrator import journal, lifecycle
 from orchestrator.endpoint import reports
 from orchestrator.lifecycle import Observed
@@ -323,7 +323,7 @@ def test_the_end_of_a_lost_execution_is_written_down_once_however_often_it_is_sa
 def test_a_resync_loses_nothing_that_the_node_takes_while_the_set_is_read():
     it = scene(Observed.NEW, "running")
     epoch = it.greet()
-    books = Conversation(
+    books = LiveSession(
         it.node.pk, hello(), epoch, send=None, close=None, submit=None, ask_again=None
     )
     said = books.hello_now()

@@ -620,7 +620,7 @@ def test_orders_that_cannot_be_read_for_one_node_reach_the_others():
 @pytest.mark.parametrize("later", range(6))
 def test_sessions_close_also_when_they_are_woken_in_that_moment(later):
     async def scene():
-        sessions = Sessions(Above().upward())
+        sessions = Sessions(Above().callbacks())
         sessions.start()
         for _ in range(5):
             await asyncio.sleep(0)

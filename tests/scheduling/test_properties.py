@@ -18,7 +18,7 @@ from orchestrator.lifecycle import (
     Observed,
 )
 from orchestrator.scheduling.reconcile import finished, reconcile
-from orchestrator.scheduling.slot_history import account, with_slots
+from orchestrator.scheduling.slot_history import slot_history, with_slots
 from orchestrator.scheduling.slot_scheduler import has_ended, schedule
 from orchestrator.scheduling.world import ExecutionView, JobView, Progress, World
 from tests.scheduling.worlds import MIB, NOW, cluster, execution, job_spec, node, seconds, world
@@ -109,11 +109,11 @@ def worlds(draw):
 
 
 def diff_of(w):
-    booked = account(w)
-    ending = has_ended(w, booked)
-    nothing = ending.told if ending else ""
-    diff = reconcile(w, booked, nothing=nothing, judge=lambda bids: [0.0] * len(bids))
-    return booked, nothing, diff
+    history = slot_history(w)
+    ending = has_ended(w, history)
+    unwanted = ending.told if ending else ""
+    diff = reconcile(w, history, unwanted=unwanted, score_bids=lambda bids: [0.0] * len(bids))
+    return history, unwanted, diff
 
 
 @given(worlds())
@@ -129,14 +129,14 @@ def test_every_live_execution_is_kept_or_stopped_or_ending_and_never_two_of_them
 
 @given(worlds())
 def test_kept_missing_completed_and_waiting_slots_together_are_the_job(w):
-    booked, nothing, diff = diff_of(w)
+    history, unwanted, diff = diff_of(w)
     kept = {it.slot for it in diff.keep}
     assert kept.isdisjoint(diff.missing)
-    if nothing:
+    if unwanted:
         assert (kept, diff.missing) == (set(), ())
         return
-    done = {slot for slot, byte in enumerate(finished(w, booked)) if byte}
-    waiting = {*booked.progress.retry_at, *(it.slot for it in booked.held)}
+    done = {slot for slot, byte in enumerate(finished(w, history)) if byte}
+    waiting = {*history.progress.retry_at, *(it.slot for it in history.held)}
     slots = set(range(w.job.spec.count))
     assert (kept | set(diff.missing) | done | waiting) & slots == slots
     assert done.isdisjoint(kept | set(diff.missing))

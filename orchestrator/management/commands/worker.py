@@ -30,8 +30,8 @@ class Command(BaseCommand):
             chores=(
                 Chore(housekeeping.tick, 1.0),
                 Chore(broker.sweep, 5.0),
-                Chore(broker.wake_overlooked, 60.0),
-                Chore(worker.bury, 1.0, everywhere=True),
-                Chore(worker.forget, 10.0, everywhere=True),
+                Chore(broker.unblock_overlooked, 60.0),
+                Chore(worker.release_leases_of_dead_workers, 1.0, everywhere=True),
+                Chore(worker.delete_dead_workers, 10.0, everywhere=True),
             ),
         )

@@ -142,7 +142,7 @@ def _look(patience: float) -> tuple[bool, float | None]:
         paused, capacity, ready, due_in = cursor.fetchone()
     if paused:
         return False, None
-    if capacity and broker.wake(patience):
+    if capacity and broker.unblock(patience):
         return True, None
     is_due = due_in is not None and due_in <= 0
     return ready or is_due, None if due_in is None else float(due_in)

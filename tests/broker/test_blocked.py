@@ -172,7 +172,7 @@ class TestAlone:
             cursor.execute("ANALYZE orchestrator_brokerrow")
             broker.capacity_freed([node.pk])
             before = _rows_read(cursor)
-            assert broker.wake() == 1
+            assert broker.unblock() == 1
             assert _rows_read(cursor) - before < 20
         assert woken(queue) == [template.pk]
 
@@ -220,9 +220,9 @@ class TestTogether:
         def report():
             assert looked.wait(20)
             broker.capacity_freed([node.pk])
-            assert broker.wake() == 0
+            assert broker.unblock() == 0
             tried.set()
-            return broker.wake(patience=20)
+            return broker.unblock(patience=20)
 
         assert at_once([plan, report])[1] == 1
         assert woken(queue) == [job.pk]
@@ -237,7 +237,7 @@ class TestTogether:
         with transaction.atomic():
             Node.objects.update(allocated_cpu=0)
             broker.capacity_freed([node.pk])
-        assert broker.wake() == 0
+        assert broker.unblock() == 0
         queue.settle(lease, blocked=Blocked(CORE, 1, False, ""), revision=seen)
         queue.let_time_pass()
         assert woken(queue) == [job.pk]

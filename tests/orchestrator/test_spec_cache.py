@@ -16,7 +16,7 @@ from orchestrator.models.spec_cache import SpecCache
 from orchestrator.planners import compute_forwarder
 from orchestrator.spec import canonical, selectors
 from orchestrator.worker import Worker
-from orchestrator.worker.worker_id import Identity
+from orchestrator.worker.worker_id import WorkerId
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -27,9 +27,9 @@ LONG = "zone notin (" + ", ".join(f"value-{i:03d}-abcd" for i in range(64)) + ")
 
 @pytest.fixture
 def worker():
-    it = Worker(Identity.mine())
+    it = Worker(WorkerId.mine())
     yield it
-    it.pulse.end()
+    it.heartbeat.end()
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_job_of_an_earlier_release_waits_and_is_woken(job, worker):
     assert broker.stats().blocked == 1
     type(node).objects.update(capacity_cpu=4000)
     broker.capacity_freed([node.pk])
-    broker.wake()
+    broker.unblock()
     assert worker.pull()
     assert Execution.objects.filter(job=job).exists()
 

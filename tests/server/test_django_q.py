@@ -22,7 +22,7 @@ from orchestrator.server import child_processes
 from orchestrator.server.environment import HOME
 from orchestrator.worker import Worker
 from orchestrator.worker.evaluate import LARGEST
-from orchestrator.worker.worker_id import Identity
+from orchestrator.worker.worker_id import WorkerId
 from tests import rows
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
@@ -201,7 +201,7 @@ def test_a_worker_that_is_stopped_in_the_middle_of_work_keeps_nobody_from_theirs
 def test_a_node_that_nobody_announced_is_used(tmp_path, eventually):
     it = WorkerCommand(tmp_path / "worker.log")
     (job,) = ask()
-    Worker(Identity.mine()).pull()
+    Worker(WorkerId.mine()).pull()
     assert BrokerRow.objects.get().blocked_on is not None
     rows.node()
     it.start()

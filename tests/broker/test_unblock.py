@@ -55,12 +55,12 @@ class TestHandingOut:
     def test_no_more_are_woken_than_there_is_room_for(self):
         blocked(*[waits_for(CORE)] * 3000)
         broker.capacity_freed([rows.node(cpu=1_000_000).pk])
-        assert [broker.wake() for _ in range(4)] == [1000, 0, 0, 0]
+        assert [broker.unblock() for _ in range(4)] == [1000, 0, 0, 0]
 
     def test_room_for_more_than_one_transaction_wakes_is_used(self):
         blocked(*[waits_for(CORE)] * 2600)
         broker.capacity_freed([rows.node(cpu=2_500_000).pk])
-        assert broker.wake() == 2500
+        assert broker.unblock() == 2500
         assert still_blocked() == 100
 
     def test_of_many_classes_the_one_that_fits_is_found(self):
@@ -69,7 +69,7 @@ class TestHandingOut:
         last = max(jobs, key=lambda job: jobs[job].digest)
         BrokerRow.objects.exclude(pk=last).update(blocked_on=waits_for(Resources(gpu=1)).dump())
         broker.capacity_freed([rows.node(cpu=10**9).pk])
-        assert broker.wake() == 1
+        assert broker.unblock() == 1
         assert broker.lease(None, 5, "w")[0].job == last
 
     def test_its_work_is_that_of_nodes_and_jobs_added_not_multiplied(self):
@@ -105,8 +105,8 @@ class TestTheNet:
         low = blocked(*[waits_for(CORE)] * 3, priority=10)
         high = blocked(waits_for(CORE), priority=60)
         rows.node(cpu=2000)
-        assert broker.wake() == 0, "nobody has noted it"
-        assert broker.wake_overlooked() == 2
+        assert broker.unblock() == 0, "nobody has noted it"
+        assert broker.unblock_overlooked() == 2
         first, second = (one.job for one in broker.lease(None, 5, "w"))
         assert [first] == high
         assert second in low
@@ -116,18 +116,18 @@ class TestTheNet:
         blocked(waits_for(Resources(cpu=500, gpu=1)), waits_for(Resources(cpu=9000)))
         small = blocked(waits_for(CORE), priority=10)
         rows.node(cpu=1000)
-        assert broker.wake_overlooked() == 1
+        assert broker.unblock_overlooked() == 1
         assert [one.job for one in broker.lease(None, 5, "w")] == small
 
     def test_nobody_is_woken_for_a_node_that_takes_no_work(self):
         blocked(waits_for(CORE))
         rows.node(draining=True)
         rows.node(attributes={})
-        assert broker.wake_overlooked() == 0
+        assert broker.unblock_overlooked() == 0
 
     def test_nobody_waits_and_nothing_happens(self):
         rows.node()
-        assert broker.wake_overlooked() == 0
+        assert broker.unblock_overlooked() == 0
 
 
 @pytest.mark.django_db(transaction=True)
@@ -136,7 +136,7 @@ class TestTheNetAcrossTransactions:
         blocked(*[waits_for(CORE)] * 20)
         rows.node(cpu=500)
         with transaction.atomic(), connection.cursor() as cursor:
-            broker.wake_overlooked()
+            broker.unblock_overlooked()
             cursor.execute("SELECT pg_current_xact_id_if_assigned()::text")
             assert cursor.fetchone() == (None,)
 
@@ -145,6 +145,6 @@ class TestTheNetAcrossTransactions:
         rows.node()
         listener = Listener([Hint.WORK])
         listener.wait(5)
-        assert broker.wake_overlooked() == 1
+        assert broker.unblock_overlooked() == 1
         assert listener.wait(5) == {Hint.WORK}
         listener.close()

@@ -13,7 +13,7 @@ from orchestrator.broker.leases import LEASE
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, Evaluation, Execution, Job, WorkerProcess
 from orchestrator.worker import Worker
-from orchestrator.worker.worker_id import Identity
+from orchestrator.worker.worker_id import WorkerId
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def evaluator():
-    it = Worker(Identity.mine())
+    it = Worker(WorkerId.mine())
     yield it
-    it.pulse.end()
+    it.heartbeat.end()
 
 
 def submitted(**differing):
@@ -110,7 +110,7 @@ def test_a_job_of_a_type_nobody_decides_about_is_parked_not_lost(evaluator):
         BrokerRow.objects.update(not_before=None)
         evaluator.pull()
     assert broker.stats().dead == 1
-    assert [row.job_id for row in broker.pocket(broker.Pocket.DEAD)] == [poisoned.pk]
+    assert [row.job_id for row in broker.in_state(broker.QueueState.DEAD)] == [poisoned.pk]
 
 
 def test_a_job_deleted_meanwhile_is_nobodys_business(evaluator):
@@ -132,7 +132,7 @@ def test_a_lost_connection_costs_a_delivery_and_no_evaluation(evaluator, caplog,
     assert evaluator.pull() == 0
     assert "the database does not answer" in caplog.text
     assert evaluator.name != before
-    evaluator.pulse.start()
+    evaluator.heartbeat.start()
     assert eventually(evaluator.pull) == 1
     assert Execution.objects.get().job_id == job.pk
     assert Evaluation.objects.get(pk=leased[0].evaluation).state == "failed"
@@ -157,29 +157,29 @@ def _elsewhere(what):
 
 class TestPulse:
     def test_a_worker_says_that_it_lives_and_that_it_goes(self, evaluator, eventually):
-        evaluator.pulse.start()
+        evaluator.heartbeat.start()
         assert eventually(lambda: WorkerProcess.objects.filter(seen_at__lte=Now()).exists())
         row = WorkerProcess.objects.get()
-        assert (row.name, row.pid) == (evaluator.name, Identity.mine().pid)
-        evaluator.pulse.end()
+        assert (row.name, row.pid) == (evaluator.name, WorkerId.mine().pid)
+        evaluator.heartbeat.end()
         assert not WorkerProcess.objects.exists()
 
     def test_leases_are_renewed_while_work_goes_on(self, evaluator):
         submitted()
         leases = broker.lease(None, 1, evaluator.name, lease_seconds=5)
-        with evaluator.pulse.holding(leases):
-            evaluator.pulse._renewed_at -= LEASE / 3 + 1
-            evaluator.pulse._beat()
+        with evaluator.heartbeat.holding(leases):
+            evaluator.heartbeat._renewed_at -= LEASE / 3 + 1
+            evaluator.heartbeat._beat()
         remaining = BrokerRow.objects.get().leased_until - Evaluation.objects.get().leased_at
         assert remaining.total_seconds() > LEASE / 2
 
     def test_the_dead_are_buried(self):
         job = submitted()
-        mine = Identity.mine()
-        dead = Identity(mine.host, 2**22 - 1, 1, mine.space, "x").name
+        mine = WorkerId.mine()
+        dead = WorkerId(mine.host, 2**22 - 1, 1, mine.space, "x").name
         broker.lease(None, 1, dead)
         WorkerProcess.objects.create(name=dead, host=mine.host, pid=2**22 - 1)
-        worker.bury()
-        worker.forget()
+        worker.release_leases_of_dead_workers()
+        worker.delete_dead_workers()
         assert not WorkerProcess.objects.exists()
         assert broker.lease(None, 1, "w")[0].job == job.pk
