@@ -12,7 +12,7 @@ One message is one packet, fields separated by NUL:
 
     start  id  timeout  grace  count  arguments…  NAME=value…      (see ``supervisor.Request``)
     stop   id
-    sync   word         answered by ``live`` packets and ``synced word``
+    sync   word         answered by ``live`` packets and ``synced word``; ends other connections
     retire              another version takes over: take no connection and no order from now on
 
 It passes on what supervisors say, and adds:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 else:
     import supervisor
 
-VERSION = b"3"
+VERSION = b"4"
 _PACKET = 1 << 20
 _JOURNAL_BYTES = 8 << 20
 #: Packets kept for an agent that does not read; then it is cut off, and finds all in the journal.
@@ -237,6 +237,10 @@ class Spawner:
             elif kind == b"stop":
                 self.stop(fields[0], packet)
             elif kind == b"sync":
+                # There is one agent: what another left unread must not begin behind its back.
+                for other in list(self.connections.values()):
+                    if other is not connection:
+                        self.disconnect(other)
                 for execution, entry in self.live.items():
                     self.send(connection, b"\0".join((b"live", execution, *entry)))
                 self.send(connection, b"synced\0" + fields[0])
