@@ -5,8 +5,9 @@ It outlives the agent: a later one connects to ``spawner.sock``.  It ends when i
 nothing and nobody is connected.
 
 A fork costs more than the task it is for, so a supervisor that has ended its task cleanly is used
-again: it says ``free``, and gets its next order by a link of its own.  A few wait for that, for a
-few seconds; closing the link dismisses one.  The spawner's death closes all links.
+again: it says ``free`` as it tells the end, and gets its next order by a link of its own.  A few
+wait for that, for a few seconds; closing the link dismisses one.  The spawner's death closes all
+links.
 
 One message is one packet, fields separated by NUL:
 
@@ -150,16 +151,19 @@ class Spawner:
                 packet = self.ear.recv(_PACKET)
             except BlockingIOError:
                 return
+            free = 0
+            if packet.startswith(b"free\0"):
+                _, pid, packet = packet.split(b"\0", 2)
+                free = int(pid)
             kind, execution, *rest = packet.split(b"\0", 5)
-            if kind == b"free":
-                self.keep(int(execution))
-                continue
             if kind == b"started":
                 if execution in self.live:
                     self.live[execution][:2] = rest[:2]
             else:
                 self.live.pop(execution, None)
             self.tell(packet)
+            if free:
+                self.keep(free)
 
     def tell(self, packet: bytes) -> None:
         for connection in list(self.connections.values()):

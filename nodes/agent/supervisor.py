@@ -8,7 +8,7 @@ and records are fields separated by NUL; their forms are a contract between vers
     started  id  pid  start-ticks  supervisor-pid     (said only)
     exited   id  status  why  seconds  stdout-size  stderr-size  [stdout-tail  stderr-tail]
     failed   id  errno  message
-    free     supervisor-pid                           (said only)
+    free     supervisor-pid  exited …                 (said only, around the end that it tells)
 
 When a task has ended by itself and left nothing, its supervisor is as it was before.  Then it may
 serve another: it tells the spawner so, and waits at its link for ``start`` (see ``Request``).  By
@@ -127,11 +127,9 @@ def serve(post: Post) -> None:
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     request: Request | None = post.request
     for number in range(1, TASKS + 1):
-        if request is None or not _supervise(request, post):
+        if request is None or not _supervise(request, post, may_serve=number < TASKS):
             return
-        if post.link is None or number == TASKS:
-            return
-        _say(post.places, b"free", b"%d" % os.getpid())
+        assert post.link is not None, "who has no link serves once"
         request = _next(post.link, post.wake)
 
 
@@ -155,8 +153,11 @@ def _next(link: socket.socket, wake: int) -> Request | None:
     return None
 
 
-def _supervise(request: Request, post: Post) -> bool:
-    """Run the task until it is over and told; return whether all is as it was before."""
+def _supervise(request: Request, post: Post, *, may_serve: bool) -> bool:
+    """Run the task until it is over and told; return whether another one may follow.
+
+    None follows if not all is as it was before.
+    """
     places, me = post.places, os.getpid()
     name = request.id.decode()
     try:
@@ -191,6 +192,7 @@ def _supervise(request: Request, post: Post) -> bool:
     alone = kill_children()
     _drain(streams)
     clean = alone and not streams and not why and not _stopped
+    free = clean and may_serve and post.link is not None
     for stream in (stdout, stderr):
         stream.close()
     exited = (
@@ -202,10 +204,12 @@ def _supervise(request: Request, post: Post) -> bool:
         b"%d" % stdout.size,
         b"%d" % stderr.size,
     )
-    recorded = record(places, *exited)
+    free = record(places, *exited) and free
     os.fchdir(places.home)
-    _say(places, *exited, *(stream.tail.replace(b"\0", b"") for stream in (stdout, stderr)))
-    return clean and recorded
+    prefix = (b"free", b"%d" % me) if free else ()
+    tails = (stream.tail.replace(b"\0", b"") for stream in (stdout, stderr))
+    _say(places, *prefix, *exited, *tails)
+    return free
 
 
 def _begin(request: Request, places: Places, me: int) -> None:
@@ -441,8 +445,11 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 def _start_ticks(pid: int) -> int:
-    with open(f"/proc/{pid}/stat", "rb", 0) as file:
-        return int(file.read(1024).rsplit(b")", 1)[1].split()[19])
+    file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(file, 1024).rpartition(b")")[2].split(None, 20)[19])
+    finally:
+        os.close(file)
 
 
 def record(places: Places, *fields: bytes) -> bool:

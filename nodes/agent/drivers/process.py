@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 _PACKET = 1 << 20
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOOK_AGAIN = 0.5
+#: Directories are removed together with all that are discarded within so many seconds.
+_REMOVE_AFTER = 1.0
 
 _HINTS = {
     errno.ENOENT: "the program must exist on this node; is it installed, is the path right?",
@@ -60,7 +62,7 @@ class ProcessDriver:
         self._strays: set[str] = set()
         self._held: dict[str, str] = {}
         self._discarded: list[Path] = []
-        self._removal: asyncio.Future[None] | None = None
+        self._removing: asyncio.TimerHandle | None = None
 
     def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
         self._running = {entry.execution: entry.handle for entry in interrupted}
@@ -103,8 +105,9 @@ class ProcessDriver:
     def discard(self, execution: str) -> None:
         self._keeper.retire(execution)
         self._discarded.append(self._work / execution)
-        if self._removal is None:
-            self._remove_discarded()
+        if self._removing is None:
+            loop = asyncio.get_running_loop()
+            self._removing = loop.call_later(_REMOVE_AFTER, self._remove_discarded)
 
     def tidy(self, kept: Set[str]) -> None:
         kept = kept | self._strays
@@ -116,17 +119,17 @@ class ProcessDriver:
                 if directory.name not in kept and directory.stat().st_mtime < long_ago:
                     self.discard(directory.name)
 
-    def _remove_discarded(self, _: object = None) -> None:
-        """Off the loop, and all at once that came while the last were removed."""
-        self._removal = None
-        if self._discarded:
-            directories, self._discarded = self._discarded, []
-            loop = asyncio.get_running_loop()
-            self._removal = loop.run_in_executor(None, _remove, directories)
-            self._removal.add_done_callback(self._remove_discarded)
+    def _remove_discarded(self) -> None:
+        """Many at once: to hand one to a thread costs more than to remove it."""
+        self._removing = None
+        directories, self._discarded = self._discarded, []
+        asyncio.get_running_loop().run_in_executor(None, _remove, directories)
 
     def close(self) -> None:
         loop = asyncio.get_running_loop()
+        if self._removing is not None:
+            self._removing.cancel()
+            self._remove_discarded()
         for descriptor in self._watched.values():
             loop.remove_reader(descriptor)
             os.close(descriptor)
