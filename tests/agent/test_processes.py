@@ -898,6 +898,8 @@ async def _end_not_recorded(one: Bench) -> None:
     await asyncio.to_thread(fifo.write_text, "go\n")
     assert isinstance(fact := await one.over("b"), Exited)
     assert fact.status == 7
+    await one.ran(entry("c", "true"))
+    assert handle_of(await one.started("c"))[1] != supervisor
     await soon(lambda: not alive(supervisor))
 
 
@@ -971,8 +973,43 @@ def test_a_task_that_removes_its_home_is_not_started_again(tmp_path: Path) -> No
     asyncio.run(scenario())
 
 
-def test_a_supervisor_without_its_spawner_does_not_begin(tmp_path: Path) -> None:
-    """Whoever saw that the spawner is dead has called what was not begun unstarted."""
+#: Forks a supervisor, and is dead before that begins.
+DIES_AT_ONCE = f"""
+import os, signal, socket, sys, time
+sys.path.append({str(PROGRAM.parent)!r})
+import supervisor
+ear, mouth = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+journal = os.open("exits/1", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+places, spawner = supervisor.Places(mouth, journal), os.getpid()
+if os.fork():
+    os._exit(0)
+while os.getppid() == spawner:
+    time.sleep(0.001)
+signal.signal(signal.SIGCHLD, supervisor.on_signal)
+order = (b"start", b"a", b"", b"1", b"2", b"/bin/mkdir", b"../../ran")
+request = supervisor.Request(b"\\0".join(order))
+supervisor.serve(supervisor.Post(request, places, None))
+print("over")
+"""
+
+
+def test_a_supervisor_whose_spawner_is_dead_begins_nothing(tmp_path: Path) -> None:
+    """Whoever saw that may have called the task unstarted, and started it again."""
+    for directory in ("work", "logs", "exits"):
+        (tmp_path / directory).mkdir()
+    program = [sys.executable, "-c", DIES_AT_ONCE]
+    done = subprocess.run(program, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("over\n", "")
+    assert not (tmp_path / "ran").exists()
+    end = Exits(tmp_path / "exits").find("a")
+    assert isinstance(end, list)
+    assert end[0] == b"failed"
+    assert list((tmp_path / "work").iterdir()) == [], "nothing is in the way of another attempt"
+
+
+def test_an_order_that_a_dead_spawner_gave_to_an_idle_supervisor_is_not_begun(
+    tmp_path: Path,
+) -> None:
 
     async def scenario() -> None:
         first = Bench(tmp_path)
