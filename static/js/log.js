@@ -27,10 +27,10 @@ wire.addEventListener("end", ({ detail }) => {
   follows.delete(detail.id);
   it?.end(detail);
 });
-wire.addEventListener("closed", ({ detail }) => {
+wire.addEventListener("closed", () => {
   const all = [...follows.values()];
   follows.clear();
-  for (const it of all) it.broke(detail);
+  for (const it of all) it.broke();
 });
 
 /** Ask for a log; *it* is told of each `piece`, then of the `end` or that it `broke`.  0: no socket. */
@@ -61,7 +61,7 @@ function view(box, refresh) {
   const left = new AbortController(), { signal } = left;
   // What is shown: text nodes, each with its bytes and the place of the first of them.
   let parts = [], held = 0, next = null, oldest = false;
-  let stream, decoder, rest, current = 0, earlier = 0, hasEnded = false, isAsleep = false, sleep = 0;
+  let stream, decoder, rest, current = 0, earlier = 0, hasEnded = false, isAsleep = false, sleep = 0, isCutOff = false;
 
   const begin = () => {
     pause();
@@ -90,10 +90,7 @@ function view(box, refresh) {
         hasEnded = true;
         refresh();
       },
-      broke(code) {
-        current = 0;
-        note.textContent = code === 4401 ? "signed out: reload to sign in" : "the stream broke off, trying again";
-      },
+      broke() { current = 0; },
     });
     if (current) note.textContent = "● streaming";
   };
@@ -191,9 +188,11 @@ function view(box, refresh) {
 
   const tellOfCut = () => {
     const missing = parts[0]?.from ?? 0;
-    cut.hidden = !missing || oldest;
-    more.hidden = held > MOST_READ;
-    cut.querySelector("span").textContent = `The first ${missing.toLocaleString("en")} bytes are not shown.`;
+    cut.hidden = !isCutOff && (!missing || oldest);
+    more.hidden = isCutOff || held > MOST_READ;
+    cut.querySelector("span").textContent = isCutOff
+      ? "While the socket is down nothing new is shown here."
+      : `The first ${missing.toLocaleString("en")} bytes are not shown.`;
   };
 
   const leave = () => { pause(); clearTimeout(sleep); left.abort(); };
@@ -208,7 +207,13 @@ function view(box, refresh) {
   more.addEventListener("click", () => { following.checked = false; body.scrollTop = 0; fetchEarlier(); });
   wrap.addEventListener("change", () => body.classList.toggle("wrap", wrap.checked));
   box.querySelectorAll("[name=stream]").forEach((choice) => choice.addEventListener("change", begin));
-  wire.addEventListener("open", goOn, { signal });
+  wire.addEventListener("open", () => { isCutOff = false; tellOfCut(); goOn(); }, { signal });
+  wire.addEventListener("closed", ({ detail }) => {
+    if (hasEnded) return;
+    isCutOff = true;
+    note.textContent = detail === 4401 ? "signed out: reload to sign in" : "the stream broke off, trying again";
+    tellOfCut();
+  }, { signal });
   document.addEventListener("muster:shown", () => { if (!box.isConnected) leave(); }, { signal });
   document.addEventListener("visibilitychange", () => {
     clearTimeout(sleep);

@@ -104,6 +104,7 @@ def test_the_beginning_is_fetched_when_it_is_scrolled_to(page, node):
         page.wait_for_function(
             "held => document.querySelector('.log-body').textContent.length > held", arg=held
         )
+        assert body.evaluate("body => body.scrollTop") > 0  # What was at the top still is.
         held = len(shown(page))
         assert text.endswith(shown(page))
     assert shown(page) == text
@@ -130,6 +131,42 @@ def test_who_reads_further_up_is_left_there_while_more_is_printed(page, node):
     node.print(execution, "the end\n")
     expect(body).to_contain_text("the end")
     assert body.evaluate("b => b.scrollTop + b.clientHeight >= b.scrollHeight - 4")
+
+
+def test_who_has_no_socket_is_told_and_led_to_the_whole_output(page, node):
+    (execution,) = at_work(node)
+    node.print(execution, "said\n")
+    page.route_web_socket(re.compile("/ws/live/"), lambda ws: ws.close())
+    page.goto(f"/executions/{execution}/")
+    cut = page.locator(".log-cut")
+    expect(cut).to_contain_text("While the socket is down nothing new is shown here.")
+    expect(cut.get_by_role("link")).to_be_visible()
+
+
+def test_a_hidden_page_follows_nothing_after_a_while_and_goes_on_when_it_is_seen(
+    page, node, eventually
+):
+    def turn(hidden):
+        page.evaluate(
+            """hidden => {
+              Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+              document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            hidden,
+        )
+
+    (execution,) = at_work(node)
+    page.clock.install()
+    node.print(execution, "seen\n")
+    page.goto(f"/executions/{execution}/")
+    expect(page.locator(".log-body")).to_have_text("seen\n")
+    turn(True)
+    page.clock.run_for(31_000)
+    eventually(lambda: not node.watching)
+    node.print(execution, "unseen\n")
+    turn(False)
+    expect(page.locator(".log-body")).to_have_text("seen\nunseen\n")
+    assert node.asked[-1].offset == len("seen\n")
 
 
 def test_a_long_log_is_cut_at_its_beginning_and_says_so(page, node):
