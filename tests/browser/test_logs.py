@@ -58,8 +58,9 @@ def test_twelve_open_logs_and_the_list_of_jobs_are_all_alive(page, node):
         expect(it.locator("#pill")).to_have_attribute("data-state", "live")
 
 
-def test_a_log_goes_on_where_the_socket_broke(page, node, eventually):
-    (execution,) = at_work(node)
+@pytest.fixture
+def links(page):
+    """The sockets of the page, the newest last, to be closed by the test."""
     links = []
 
     def route(ws):
@@ -68,6 +69,11 @@ def test_a_log_goes_on_where_the_socket_broke(page, node, eventually):
         server.on_message(ws.send)
 
     page.route_web_socket(re.compile("/ws/live/"), route)
+    return links
+
+
+def test_a_log_goes_on_where_the_socket_broke(page, node, links):
+    (execution,) = at_work(node)
     text = lines(0, 500) + "ä€😀" * 50 + "\n"
     node.print(execution, text)
     page.goto(f"/executions/{execution}/")
@@ -83,6 +89,23 @@ def test_a_log_goes_on_where_the_socket_broke(page, node, eventually):
         expect(page.locator(".log-body")).to_contain_text(f"€ after {number}\n")
         assert shown(page) == text
     assert all(it.offset > 0 for it in node.asked[1:])
+
+
+def test_no_byte_is_lost_or_repeated_where_the_socket_breaks_amid_printing(page, node, links):
+    (execution,) = at_work(node)
+    page.goto(f"/executions/{execution}/")
+    expect(page.locator(".log-note")).to_have_text("● streaming")
+    text = "".join(f"{number} ä€😀 " + "x" * (number % 97) + "\n" for number in range(4_000))
+    log = text.encode()
+    for begin in range(0, len(log), 7_001):
+        node.print(execution, log[begin : begin + 7_001])
+        if begin // 7_001 in (5, 15, 25):
+            links[-1].close()
+            expect(page.locator("#pill")).to_have_attribute("data-state", "polling")
+            expect(page.locator("#pill")).to_have_attribute("data-state", "live")
+    expect(page.locator(".log-body")).to_contain_text("3999 ä€😀")
+    assert shown(page) == text
+    assert len(links) == 4
 
 
 def test_the_beginning_is_fetched_when_it_is_scrolled_to(page, node):
