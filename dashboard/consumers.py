@@ -1,4 +1,4 @@
-"""The socket of an open page: it tells that something has changed, and nothing else."""
+"""The socket of an open page: it tells that something has changed, and brings logs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.contrib.auth import get_user
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
-from . import live
+from . import follows, live
 
 SessionStore = import_string(f"{settings.SESSION_ENGINE}.SessionStore")
 
@@ -23,13 +23,14 @@ RECHECK = 60.0
 """Seconds after which a socket's user is asked for again."""
 
 SIGNED_OUT = 4401
+MALFORMED = 4400
 
 
 class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has no types
-    """Sends ``hello``, ``changed`` and ``ping``, each with the cursor; takes nothing.
+    """Sends ``hello``, ``changed`` and ``ping``, each with the cursor, and logs: see ``follows``.
 
     Only for people who are signed in; closed with 4401 when their account is deactivated or
-    their session ends.
+    their session ends, with 4400 when a page says what none of ours says.
     """
 
     heartbeat = HEARTBEAT
@@ -37,6 +38,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
     feed = live.feed
     _chores: asyncio.Task[None] | None = None
     _news: asyncio.Event
+    _follows: follows.Follows | None = None
 
     async def connect(self) -> None:
         await self.accept()  # A refused handshake would not tell the page why.
@@ -45,6 +47,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
             await self.close(SIGNED_OUT)
             return
         self._news = asyncio.Event()
+        self._follows = follows.Follows(self._send_piece, self._send_text)
         self.feed.join(self._hear)
         await self._say("hello")
         self._chores = asyncio.create_task(self._keep())
@@ -53,9 +56,17 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
         self.feed.leave(self._hear)
         if self._chores is not None:
             self._chores.cancel()
+        if self._follows is not None:
+            await self._follows.close()
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Drop it: this socket is read-only."""
+        """Follow a log, or no longer; a socket that was sent away is not listened to."""
+        if self._follows is None:
+            return
+        try:
+            await self._follows.hear(text_data or "")
+        except follows.Malformed:
+            await self._leave(MALFORMED)
 
     def _hear(self) -> None:
         self._news.set()
@@ -75,15 +86,28 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
                 if loop.time() >= ask_at:
                     key = self.scope["session"].session_key
                     if not await database_sync_to_async(_may_stay)(key):
-                        await self.close(SIGNED_OUT)
+                        await self._leave(SIGNED_OUT)
                         return
                     ask_at = loop.time() + self.recheck
                 if loop.time() >= beat_at:
                     await self._say("ping")
                     beat_at = loop.time() + self.heartbeat
 
+    async def _leave(self, code: int) -> None:
+        """Close the socket, and send no more of what is followed."""
+        following, self._follows = self._follows, None
+        if following is not None:
+            await following.close()
+        await self.close(code)
+
     async def _say(self, kind: str) -> None:
-        await self.send(json.dumps({"type": kind, "cursor": str(self.feed.cursor)}))
+        await self._send_text({"type": kind, "cursor": str(self.feed.cursor)})
+
+    async def _send_text(self, message: dict[str, object]) -> None:
+        await self.send(json.dumps(message))
+
+    async def _send_piece(self, frame: bytes) -> None:
+        await self.send(bytes_data=frame)
 
 
 def _may_stay(session_key: str) -> bool:

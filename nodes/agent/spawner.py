@@ -5,14 +5,15 @@ It outlives the agent: a later one connects to ``spawner.sock``.  It ends when i
 nothing and nobody is connected.
 
 A fork costs more than the task it is for, so a supervisor that has ended its task cleanly is used
-again: it says ``free``, and gets its next order by a link of its own.  A few wait for that, for a
-few seconds; closing the link dismisses one.  The spawner's death closes all links.
+again: it says ``free`` as it tells the end, and gets its next order by a link of its own.  A few
+wait for that, for a few seconds; closing the link dismisses one.  The spawner's death closes all
+links.
 
 One message is one packet, fields separated by NUL:
 
     start  id  timeout  grace  count  arguments…  NAME=value…      (see ``supervisor.Request``)
     stop   id
-    sync   word         answered by ``live`` packets and ``synced word``
+    sync   word         answered by ``live`` packets and ``synced word``; ends other connections
     retire              another version takes over: take no connection and no order from now on
 
 It passes on what supervisors say, and adds:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 else:
     import supervisor
 
-VERSION = b"3"
+VERSION = b"4"
 _PACKET = 1 << 20
 _JOURNAL_BYTES = 8 << 20
 #: Packets kept for an agent that does not read; then it is cut off, and finds all in the journal.
@@ -150,16 +151,19 @@ class Spawner:
                 packet = self.ear.recv(_PACKET)
             except BlockingIOError:
                 return
+            free = 0
+            if packet.startswith(b"free\0"):
+                _, pid, packet = packet.split(b"\0", 2)
+                free = int(pid)
             kind, execution, *rest = packet.split(b"\0", 5)
-            if kind == b"free":
-                self.keep(int(execution))
-                continue
             if kind == b"started":
                 if execution in self.live:
                     self.live[execution][:2] = rest[:2]
             else:
                 self.live.pop(execution, None)
             self.tell(packet)
+            if free:
+                self.keep(free)
 
     def tell(self, packet: bytes) -> None:
         for connection in list(self.connections.values()):
@@ -237,6 +241,10 @@ class Spawner:
             elif kind == b"stop":
                 self.stop(fields[0], packet)
             elif kind == b"sync":
+                # There is one agent: what another left unread must not begin behind its back.
+                for other in list(self.connections.values()):
+                    if other is not connection:
+                        self.disconnect(other)
                 for execution, entry in self.live.items():
                     self.send(connection, b"\0".join((b"live", execution, *entry)))
                 self.send(connection, b"synced\0" + fields[0])

@@ -1,23 +1,28 @@
 """Runs tasks to their end, one at a time.  Standard library only; forked by the spawner.
 
-It depends on nobody: agent and spawner may come and go.  What it learns it first appends to the
-journal, one ``write`` a record, and then tells the spawner, if there still is one.  Messages and
-records are fields separated by NUL; their forms are a contract between versions:
+It depends on nobody: agent and spawner may come and go.  What it does and learns it first appends
+to the journal, one ``write`` a record, and then tells the spawner, if there still is one.  Messages
+and records are fields separated by NUL; their forms are a contract between versions:
 
-    started  id  pid  start-ticks  supervisor-pid
+    begun    id  supervisor-pid                       (recorded only)
+    started  id  pid  start-ticks  supervisor-pid     (said only)
     exited   id  status  why  seconds  stdout-size  stderr-size  [stdout-tail  stderr-tail]
     failed   id  errno  message
+    free     supervisor-pid  exited …                 (said only, around the end that it tells)
 
 When a task has ended by itself and left nothing, its supervisor is as it was before.  Then it may
 serve another: it tells the spawner so, and waits at its link for ``start`` (see ``Request``).  By
 the same link comes ``stop  id``; TERM means the same, and that this task is the last.  At the
 link's end, after anything unusual and after many tasks it ends.
 
-    free     supervisor-pid     (said only, never recorded)
+The journal alone says what was started.  No task starts before ``begun`` is written; without it
+nothing of the task has ever run.  While a supervisor lives it holds a POSIX lock on one byte of its
+journal, at the offset that its pid is.  It ends when it could not record an end, so the task that
+it began last, without an end, runs as long as that lock is held; any other without an end is lost.
+That lock goes when its process closes any descriptor of the journal: it must open none.
 
-A directory in ``work`` says that its task was started or may have been, until the agent has saved
-what became of it and removes the directory; the lock on it says that a supervisor lives.  Log
-segments are ``logs/<id>.<stream>.<offset of their first byte>``.
+``work/<id>`` is the home of the task, and nothing else; the agent removes it.  Log segments are
+``logs/<id>.<stream>.<offset of their first byte>``.
 """
 # Each module imported here makes every fork slower, and pathlib is a large one:
 # ruff: noqa: PTH110, PTH112, PTH118, PTH123
@@ -41,8 +46,6 @@ if TYPE_CHECKING:
 
 #: So many tasks, then a fresh fork: whatever might add up does not.
 TASKS = 200
-#: In a work directory: a symbolic link to nothing, whose target is the pid of the supervisor.
-SUPERVISOR = ".supervisor"
 SEGMENT = 8 << 20
 SEGMENTS = 4
 TAIL = 8 * 1024
@@ -85,6 +88,7 @@ class Places:
 
     def __init__(self, news: socket.socket, journal: int) -> None:
         self.news, self.journal = news, journal
+        self.spawner = os.getpid()
         self.work = os.open("work", os.O_RDONLY | os.O_DIRECTORY)
         self.logs = os.open("logs", os.O_RDONLY | os.O_DIRECTORY)
         self.home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
@@ -123,11 +127,9 @@ def serve(post: Post) -> None:
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     request: Request | None = post.request
     for number in range(1, TASKS + 1):
-        if request is None or not _supervise(request, post):
+        if request is None or not _supervise(request, post, may_serve=number < TASKS):
             return
-        if post.link is None or number == TASKS:
-            return
-        _say(post.places, b"free", b"%d" % os.getpid())
+        assert post.link is not None, "who has no link serves once"
         request = _next(post.link, post.wake)
 
 
@@ -151,32 +153,32 @@ def _next(link: socket.socket, wake: int) -> Request | None:
     return None
 
 
-def _supervise(request: Request, post: Post) -> bool:
-    """Run the task until it is over and told; return whether all is as it was before."""
-    places = post.places
+def _supervise(request: Request, post: Post, *, may_serve: bool) -> bool:
+    """Run the task until it is over and told; return whether another one may follow.
+
+    None follows if not all is as it was before.
+    """
+    places, me = post.places, os.getpid()
     name = request.id.decode()
     try:
+        # Whoever comes second to the same task, as when both its spawners were killed, stops here.
         os.mkdir(name, 0o700, dir_fd=places.work)
-        lock = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=places.work)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Who has neither handle nor spawner finds us by this.  Other than a file it is never empty.
-        os.symlink(b"%d" % os.getpid(), SUPERVISOR, dir_fd=lock)
-        os.fchdir(lock)
+    except OSError as error:
+        return _fail(request, places, error)
+    try:
+        os.chdir(f"work/{name}")
         out, out_end = os.pipe2(os.O_CLOEXEC)
         err, err_end = os.pipe2(os.O_CLOEXEC)
+        _begin(request, places, me)
         began = time.monotonic()
         pid = _spawn(request, out_end, err_end)
     except OSError as error:
-        reason = (error.strerror or str(error)).encode()
-        failed = (b"failed", request.id, b"%d" % (error.errno or 0), reason)
-        # Somebody else's directory: what becomes of that task is not ours to record.
-        if error.errno != errno.EEXIST:
-            record(places, *failed)
-        _say(places, *failed)
+        _fail(request, places, error)
+        with contextlib.suppress(OSError):
+            os.rmdir(name, dir_fd=places.work)  # Nothing began in it: another attempt may.
         return False
     os.close(out_end)
     os.close(err_end)
-    me = os.getpid()
     _say(places, b"started", request.id, b"%d" % pid, b"%d" % _start_ticks(pid), b"%d" % me)
     streams = {
         out: Stream(places.logs, name + ".stdout."),
@@ -190,6 +192,7 @@ def _supervise(request: Request, post: Post) -> bool:
     alone = kill_children()
     _drain(streams)
     clean = alone and not streams and not why and not _stopped
+    free = clean and may_serve and post.link is not None
     for stream in (stdout, stderr):
         stream.close()
     exited = (
@@ -201,12 +204,36 @@ def _supervise(request: Request, post: Post) -> bool:
         b"%d" % stdout.size,
         b"%d" % stderr.size,
     )
-    # In this order: who finds the directory without its lock finds the record, if it could be made.
-    record(places, *exited)
+    free = record(places, *exited) and free
     os.fchdir(places.home)
-    os.close(lock)
-    _say(places, *exited, *(stream.tail.replace(b"\0", b"") for stream in (stdout, stderr)))
-    return clean
+    prefix = (b"free", b"%d" % me) if free else ()
+    tails = (stream.tail.replace(b"\0", b"") for stream in (stdout, stderr))
+    _say(places, *prefix, *exited, *tails)
+    return free
+
+
+def _begin(request: Request, places: Places, me: int) -> None:
+    """Record that the task is about to start; raises the OSError that forbids it to."""
+    try:
+        fcntl.lockf(places.journal, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, me)
+        _append(places, b"begun", request.id, b"%d" % me)
+    except OSError as error:
+        reason = f"the journal of this node cannot be written: {error.strerror}"
+        raise OSError(error.errno, reason) from error
+    # Who saw the spawner dead may have read the journal before: then it was called unstarted.
+    if os.getppid() != places.spawner:
+        raise OSError(errno.ECANCELED, "the spawner died before it began")
+
+
+def _fail(request: Request, places: Places, error: OSError) -> bool:
+    """Tell that the task was not started; always false."""
+    reason = (error.strerror or str(error)).encode()
+    failed = (b"failed", request.id, b"%d" % (error.errno or 0), reason)
+    # Somebody else's directory: what becomes of that task is not ours to record.
+    if error.errno != errno.EEXIST:
+        record(places, *failed)
+    _say(places, *failed)
+    return False
 
 
 class Stream:
@@ -418,17 +445,27 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 def _start_ticks(pid: int) -> int:
-    with open(f"/proc/{pid}/stat", "rb", 0) as file:
-        return int(file.read(1024).rsplit(b")", 1)[1].split()[19])
+    file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(file, 1024).rpartition(b")")[2].split(None, 20)[19])
+    finally:
+        os.close(file)
 
 
-def record(places: Places, *fields: bytes) -> None:
-    """Append to the journal how a task ended."""
+def record(places: Places, *fields: bytes) -> bool:
+    """Append to the journal how a task ended; return whether it could be."""
+    try:
+        _append(places, *fields)
+    except OSError:  # A full disk: then only the spawner hears of it.
+        return False
+    return True
+
+
+def _append(places: Places, *fields: bytes) -> None:
     # The newline before it ends a record that was cut short.
     line = b"\n" + b"\0".join(fields).replace(b"\n", b" ") + b"\n"
-    # A full disk: then only the spawner hears of it, and the directory says that it was started.
-    with contextlib.suppress(OSError):
-        os.write(places.journal, line)
+    if os.write(places.journal, line) < len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _say(places: Places, *fields: bytes) -> None:

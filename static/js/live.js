@@ -25,6 +25,18 @@ export function start(element) {
   addEventListener("pageshow", (event) => event.persisted && (connect(), refresh()));
 }
 
+/** What the socket brings for others: `open`, `closed`, `piece` and `end`. */
+export const wire = new EventTarget();
+
+/** Say *message* over the socket; false when there is none. */
+export function tell(message) {
+  if (socket?.readyState !== 1) return false;
+  socket.send(JSON.stringify(message));
+  return true;
+}
+
+const pass = (name, detail) => wire.dispatchEvent(new CustomEvent(name, { detail }));
+
 /** Look at every region again; *at* is the cursor that the answer must be as new as. */
 export function refresh(at = "") {
   if (looking) { wanted = at || wanted || ""; return looking; }
@@ -77,11 +89,16 @@ function connect() {
   const url = new URL("/ws/live/", location.href);
   url.protocol = url.protocol.replace("http", "ws");
   const mine = (socket = new WebSocket(url));
+  mine.binaryType = "arraybuffer";
   heard = Date.now();
   mine.onmessage = (event) => {
+    if (socket !== mine) return;
     heard = Date.now();
     failures = 0;
+    if (typeof event.data !== "string") { pass("piece", event.data); return; }
     const news = JSON.parse(event.data);
+    if (news.type === "end") { pass("end", news); return; }
+    if (news.type === "hello") pass("open");
     if (news.cursor !== cursor) {
       cursor = news.cursor;
       if (!(hiddenAt && Date.now() - hiddenAt > HIDDEN)) refresh(cursor);
@@ -90,6 +107,7 @@ function connect() {
   };
   mine.onclose = (event) => {
     if (socket !== mine) return;
+    pass("closed", event.code);
     if (event.code === 4401) gone = "signed out: reload to sign in";
     const delay = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures++);
     setTimeout(connect, delay * (1 - JITTER + 2 * JITTER * Math.random()));

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from nodes.agent.drivers.exits import Begun, Exits
 from nodes.agent.drivers.process import ProcessDriver
 from nodes.agent.drivers.zygote import PROGRAM, VERSION
 from nodes.agent.facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
@@ -206,9 +209,7 @@ async def _not_started(one: Bench) -> None:
         assert word in fact.message
         assert fact.hint
         assert not fact.retryable
-    for execution in ("missing", "nowhere", "data", "script"):
-        one.driver.discard(execution)
-    assert list((one.state / "work").iterdir()) == []
+    await soon(lambda: list((one.state / "work").iterdir()) == [])
 
 
 def test_what_cannot_be_executed_was_not_started_and_says_why(tmp_path: Path) -> None:
@@ -242,7 +243,7 @@ async def _hundreds(one: Bench) -> None:
     assert sorted(path.name for path in (one.state / "work").iterdir()) == sorted(names)
     for name in names:
         one.driver.discard(name)
-    assert list((one.state / "work").iterdir()) == []
+    await soon(lambda: list((one.state / "work").iterdir()) == [])
 
 
 def test_three_hundred_tasks_at_once_all_tell_their_own_exit_code(tmp_path: Path) -> None:
@@ -706,6 +707,7 @@ def test_a_task_that_lost_everyone_is_ended_and_called_unknown(tmp_path: Path) -
 
 
 def test_a_record_that_was_cut_short_is_passed_over_and_harms_no_other(tmp_path, caplog):
+    begun = b"".join(f"\nbegun\0{name}\x001\n".encode() for name in "abc")
     whole = [
         f"\nexited\0{name}\0{status}\0\x000.100000\x000\x000\n".encode()
         for status, name in enumerate("abc")
@@ -714,19 +716,20 @@ def test_a_record_that_was_cut_short_is_passed_over_and_harms_no_other(tmp_path,
     async def scenario() -> None:
         (tmp_path / "exits").mkdir()
         # A full disk took the beginning of the second, and then there was room again.
-        (tmp_path / "exits" / "1").write_bytes(whole[0] + whole[1][:-14] + whole[2])
+        (tmp_path / "exits" / "1").write_bytes(begun + whole[0] + whole[1][:-14] + whole[2])
         (tmp_path / "exits" / "2").write_bytes(b"exited\0d\x000\0\0" + whole[2][1:])
-        for name in "abc":
-            (tmp_path / "work" / name).mkdir(parents=True)
         one = Bench(tmp_path)
         one.open(*(entry(name, "true") for name in "abc"))
         assert [fact.status for name in "ac" for fact in one.of(name, Exited)] == [0, 2]
         assert isinstance(await one.over("b"), Vanished)
+        for kept in ({"a"}, {"a"}, set()):
+            one.driver.tidy(kept)
+        assert len(list((tmp_path / "exits").iterdir())) == 1, "that of the living spawner"
         one.driver.close()
         await gone(tmp_path)
 
     asyncio.run(scenario())
-    assert "cut short: b'exited\\x00b" in caplog.text
+    assert caplog.text.count("cut short: b'exited\\x00b") == 1
 
 
 def test_what_a_spawner_said_before_it_died_amid_attaching_is_told(tmp_path: Path) -> None:
@@ -862,11 +865,13 @@ def test_what_ended_on_a_full_disk_without_an_agent_is_unknown_not_unstarted(
     async def scenario() -> None:
         first = Bench(tmp_path)
         first.open()
-        # No file takes another byte, as on a full disk; supervisors inherit that.
-        resource.prlimit(spawner_below(tmp_path), resource.RLIMIT_FSIZE, (0, 0))
-        first.driver.start(shell("a", "exit 7"))
+        fifo = tmp_path / "fifo"
+        os.mkfifo(fifo)
+        first.driver.start(shell("a", f"read x < {fifo}; exit 7"))
         _, supervisor = handle_of(await first.started("a"))
+        fill_the_disk_of(supervisor)
         first.driver.close()
+        await asyncio.to_thread(fifo.write_text, "go\n")
         await soon(lambda: not alive(supervisor))
         second = Bench(tmp_path)
         second.open(entry("a"))
@@ -875,6 +880,227 @@ def test_what_ended_on_a_full_disk_without_an_agent_is_unknown_not_unstarted(
         await gone(tmp_path)
 
     asyncio.run(scenario())
+
+
+def fill_the_disk_of(pid: int) -> None:
+    """No file takes another byte of that process, and of those that it forks from now on."""
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))
+
+
+@with_bench
+async def _end_not_recorded(one: Bench) -> None:
+    supervisor = await idle_after(one, "a")
+    fifo = one.state / "fifo"
+    os.mkfifo(fifo)
+    one.driver.start(shell("b", f"read x < {fifo}; exit 7"))
+    assert handle_of(await one.started("b"))[1] == supervisor
+    fill_the_disk_of(supervisor)
+    await asyncio.to_thread(fifo.write_text, "go\n")
+    assert isinstance(fact := await one.over("b"), Exited)
+    assert fact.status == 7
+    await one.ran(entry("c", "true"))
+    assert handle_of(await one.started("c"))[1] != supervisor
+    await soon(lambda: not alive(supervisor))
+
+
+def test_a_supervisor_that_could_not_record_an_end_serves_nobody_else(tmp_path: Path) -> None:
+    _end_not_recorded(tmp_path)
+
+
+def test_a_task_whose_beginning_cannot_be_recorded_is_not_started_and_may_be_tried_again(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        first = Bench(tmp_path)
+        first.open()
+        spawner = spawner_below(tmp_path)
+        fill_the_disk_of(spawner)
+        # Neither by a mark on disk nor by an end in the journal could it ever be found again.
+        first.driver.start(shell("a", f"mkdir {tmp_path}/ran"))
+        assert isinstance(fact := await first.over("a"), NotStarted)
+        assert fact.retryable
+        assert "journal" in fact.message
+        assert os.strerror(errno.EFBIG) in fact.message
+        first.driver.close()
+        await gone(tmp_path)
+        async with bench(tmp_path) as second:
+            again = await second.ran(shell("a", "exit 7"))
+            assert again.status == 7
+        assert not (tmp_path / "ran").exists()
+
+    asyncio.run(scenario())
+
+
+def test_a_beginning_that_was_recorded_in_part_starts_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as one:
+            [journal] = (tmp_path / "exits").iterdir()
+            limit = journal.stat().st_size + 6
+            resource.prlimit(spawner_below(tmp_path), resource.RLIMIT_FSIZE, (limit, limit))
+            one.driver.start(shell("a", f"mkdir {tmp_path}/ran"))
+            assert isinstance(fact := await one.over("a"), NotStarted)
+            assert os.strerror(errno.ENOSPC) in fact.message
+            assert journal.stat().st_size == limit
+            assert not (tmp_path / "ran").exists()
+
+    asyncio.run(scenario())
+
+
+def test_a_task_that_removes_its_home_is_not_started_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        removed = tmp_path / "removed"
+        task = shell("a", f'rm -rf "$HOME"; mkdir {removed}; sleep 60')
+        first = Bench(tmp_path)
+        first.open()
+        first.driver.start(task)
+        pid, supervisor = handle_of(await first.started("a"))
+        await soon(removed.exists)
+        assert not (tmp_path / "work" / "a").exists()
+        first.driver.close()
+        os.kill(spawner := spawner_of(supervisor), signal.SIGKILL)
+        await soon(lambda: not alive(spawner))
+        # Its handle was never saved.
+        second = Bench(tmp_path)
+        second.open(entry("a"))
+        assert second.of("a", Started)
+        os.kill(supervisor, signal.SIGKILL)
+        assert isinstance(await second.over("a"), Vanished)
+        assert second.of("a", NeverStarted) == []
+        second.driver.close()
+        await gone(tmp_path)
+        os.kill(pid, signal.SIGKILL)
+
+    asyncio.run(scenario())
+
+
+#: Forks a supervisor, and is dead before that begins.
+DIES_AT_ONCE = f"""
+import os, signal, socket, sys, time
+sys.path.append({str(PROGRAM.parent)!r})
+import supervisor
+ear, mouth = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+journal = os.open("exits/1", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+places, spawner = supervisor.Places(mouth, journal), os.getpid()
+if os.fork():
+    os._exit(0)
+while os.getppid() == spawner:
+    time.sleep(0.001)
+signal.signal(signal.SIGCHLD, supervisor.on_signal)
+order = (b"start", b"a", b"", b"1", b"2", b"/bin/mkdir", b"../../ran")
+request = supervisor.Request(b"\\0".join(order))
+supervisor.serve(supervisor.Post(request, places, None))
+print("over")
+"""
+
+
+def test_a_supervisor_whose_spawner_is_dead_begins_nothing(tmp_path: Path) -> None:
+    """Whoever saw that may have called the task unstarted, and started it again."""
+    for directory in ("work", "logs", "exits"):
+        (tmp_path / directory).mkdir()
+    program = [sys.executable, "-c", DIES_AT_ONCE]
+    done = subprocess.run(program, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("over\n", "")
+    assert not (tmp_path / "ran").exists()
+    end = Exits(tmp_path / "exits").find("a")
+    assert isinstance(end, list)
+    assert end[0] == b"failed"
+    assert list((tmp_path / "work").iterdir()) == [], "nothing is in the way of another attempt"
+
+
+def test_an_order_that_a_dead_spawner_gave_to_an_idle_supervisor_is_not_begun(
+    tmp_path: Path,
+) -> None:
+
+    async def scenario() -> None:
+        first = Bench(tmp_path)
+        first.open()
+        supervisor = await idle_after(first, "a")
+        spawner = spawner_of(supervisor)
+        os.kill(supervisor, signal.SIGSTOP)
+        first.driver.start(shell("b", f"echo first >> {tmp_path}/ran"))
+        # It has handed the order over when it has done the next as well.
+        await first.ran(entry("c", "true"))
+        first.driver.close()
+        os.kill(spawner, signal.SIGKILL)
+        await soon(lambda: not alive(spawner))
+        second = Bench(tmp_path)
+        second.open(entry("b"))
+        assert second.of("b", NeverStarted)
+        second.facts.clear()
+        await second.ran(shell("b", f'echo second >> {tmp_path}/ran; rm -rf "$HOME"'))
+        os.kill(supervisor, signal.SIGCONT)
+        await soon(lambda: not alive(supervisor))
+        assert (tmp_path / "ran").read_text() == "second\n"
+        second.driver.close()
+        await gone(tmp_path)
+        third = Bench(tmp_path)
+        third.open(entry("b"))
+        assert third.of("b", Exited), "the attempt that failed says nothing about the other"
+        third.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("spawner_lives", [True, False])
+def test_what_runs_and_the_ledger_does_not_know_is_stopped_before_anything_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spawner_lives: bool
+) -> None:
+    async def scenario() -> None:
+        first = Bench(tmp_path)
+        first.open()
+        gentle = f"trap 'echo over >> {tmp_path}/order; exit 0' TERM; echo; sleep 60 & wait"
+        tasks = {name: shell(name, gentle, grace=60.0) for name in ("a", "b", "known")}
+        tasks["hard"] = shell("hard", "trap '' TERM; echo; while :; do sleep 60; done")
+        pids = {}
+        for name, task in tasks.items():
+            first.driver.start(task)
+            pids[name], supervisor = handle_of(await first.started(name))
+            log = LogFile(tmp_path / "logs", name, "stdout")
+            await soon(log.size)
+            log.close()
+        first.driver.close()
+        if not spawner_lives:
+            os.kill(spawner := spawner_of(supervisor), signal.SIGKILL)
+            await soon(lambda: not alive(spawner))
+        second = Bench(tmp_path)
+        second.open(tasks["known"])
+        second.driver.start(tasks["a"])
+        second.driver.start(entry("changed", "true"))
+        second.driver.stop("changed")
+        assert second.of("changed", NeverStarted), "it is held, so it provably has not begun"
+        second.driver.tidy({"known", "next"})
+        await second.ran(shell("next", f"echo next >> {tmp_path}/order"))
+        assert (tmp_path / "order").read_text() == "over\nover\nnext\n"
+        assert not any(alive(pids[name]) for name in ("a", "b", "hard"))
+        assert [(f.status, f.why) for f in second.of("a", Exited)] == [(0, "stopped")]
+        assert alive(pids["known"])
+        await soon(lambda: not (tmp_path / "work" / "a").exists())
+        second.driver.stop("known")
+        await second.over("known")
+        second.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
+    for name in ("a", "b", "hard"):
+        assert f"{name} runs here and the ledger does not know it: stopping it" in caplog.text
+        assert f"{name}, which the ledger does not know, has ended" in caplog.text
+    assert "known runs here" not in caplog.text
+
+
+def test_an_emptied_ledger_does_not_make_ended_tasks_run_or_strays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as one:
+            await one.ran(entry("a", "true"))
+            await one.ran(entry("b", "true"))
+            one.driver.close()
+            async with bench(tmp_path):
+                pass
+
+    asyncio.run(scenario())
+    assert "ledger does not know" not in caplog.text
 
 
 def spawner_below(state: Path) -> int:
@@ -957,6 +1183,48 @@ def test_a_journal_that_nobody_can_write_to_any_more_is_removed(tmp_path: Path) 
             assert list((tmp_path / "exits").iterdir()) == journals[1:]
 
     asyncio.run(scenario())
+
+
+def test_a_journal_that_is_closed_is_read_once(tmp_path: Path) -> None:
+    exited = b"\nexited\0a\x007\0\x000.100000\x000\x000\n"
+    exits = Exits(tmp_path)
+    journal = tmp_path / "000000001"
+    journal.write_bytes(b"\nbegun\0a\x001\n" + exited)
+    exits.tidy({"a"})
+    # Nobody writes to it any more, so nobody could tell.
+    journal.write_bytes(b"\0" * journal.stat().st_size)
+    exits.tidy({"a"})
+    assert exits.find("a") == exited.strip(b"\n").split(b"\0")
+    assert journal.exists()
+    exits.tidy(set())
+    assert not journal.exists()
+    assert exits.find("a") is None
+
+
+def test_only_the_task_that_a_living_supervisor_began_last_runs(tmp_path: Path) -> None:
+    """Its pid may have been that of another supervisor before."""
+    journal = tmp_path / "000000001"
+    exits = Exits(tmp_path)
+    script = f"""
+import fcntl, os
+journal = open({str(journal)!r}, "ab")
+fcntl.lockf(journal, fcntl.LOCK_EX, 1, os.getpid())
+for name in "ab":
+    os.write(journal.fileno(), f"\\nbegun\\0{{name}}\\0{{os.getpid()}}\\n".encode())
+print(flush=True)
+input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert exits.running() == ["b"]
+        assert exits.find("a") == Begun(0)
+        assert exits.find("b") == Begun(other.pid)
+        other.communicate(b"\n")
+    assert exits.running() == []
+    assert exits.find("b") == Begun(0)
 
 
 def test_the_logs_of_what_is_not_acknowledged_are_kept_however_long(tmp_path: Path) -> None:

@@ -129,34 +129,6 @@ def test_a_filter_is_the_address_and_needs_no_reload(page):
     expect(page.locator("[name=text]")).to_have_value("etl")
 
 
-def test_a_long_log_says_that_its_beginning_is_not_shown(page, running):
-    _, execution = running
-    lines = [f"line {number:06d} of what it printed" for number in range(20_000)]
-    logs = re.compile(f"/api/v1/executions/{execution.pk}/logs")
-    page.route(logs, lambda route: route.fulfill(body="\n".join(lines) + "\nthe end\n"))
-    page.goto(f"/executions/{execution.pk}/")
-    body, cut = page.locator(".log-body"), page.locator(".log-cut")
-    expect(body).to_contain_text("the end")
-    expect(cut).to_be_visible()
-    shown = body.text_content()
-    assert len(shown) <= 400_000
-    assert shown.splitlines()[0] in lines
-    missing = len("\n".join(lines) + "\nthe end\n") - len(shown)
-    expect(cut).to_contain_text(f"The first {missing:,} characters are not shown")
-    expect(cut.get_by_role("link")).to_have_attribute(
-        "href", f"/api/v1/executions/{execution.pk}/logs?stream=stdout"
-    )
-
-
-def test_a_short_log_is_shown_whole(page, running):
-    _, execution = running
-    logs = re.compile(f"/api/v1/executions/{execution.pk}/logs")
-    page.route(logs, lambda route: route.fulfill(body="\x1b[31mred\x1b[0m\nthe end\n"))
-    page.goto(f"/executions/{execution.pk}/")
-    expect(page.locator(".log-body")).to_have_text("red\nthe end\n")
-    expect(page.locator(".log-cut")).to_be_hidden()
-
-
 def test_keys_lead_to_the_sections_and_to_help(page):
     page.goto("/")
     page.keyboard.press("g")

@@ -146,17 +146,6 @@ def test_a_socket_hears_hello_then_of_every_change(somebody):
     run_and_let_go(run())
 
 
-def test_what_a_page_sends_is_dropped(somebody):
-    async def run():
-        async with socket(somebody) as (link, its):
-            await said(link)
-            await link.send_to(text_data='{"type": "stop", "job": "all"}')
-            its.changed()
-            assert (await said(link))["type"] == "changed"
-
-    run_and_let_go(run())
-
-
 def test_a_silent_socket_shows_signs_of_life(somebody):
     async def run():
         async with socket(somebody, heartbeat=0.01) as (link, _):

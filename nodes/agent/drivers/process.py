@@ -22,16 +22,17 @@ from pathlib import Path
 from ..facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from ..logs import KEPT_FOR, Keeper, LogFile, readable
 from ..records import Entry
-from ..supervisor import SUPERVISOR
 from . import Tell
-from .exits import Exits, is_locked
+from .exits import Begun, Exits
 from .zygote import connect
 
 log = logging.getLogger(__name__)
 
 _PACKET = 1 << 20
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LOCK_POLL = 0.5
+_LOOK_AGAIN = 0.5
+#: Directories are removed together with all that are discarded within so many seconds.
+_REMOVE_AFTER = 1.0
 
 _HINTS = {
     errno.ENOENT: "the program must exist on this node; is it installed, is the path right?",
@@ -57,20 +58,24 @@ class ProcessDriver:
         self._rebooted = False
         self._unsent: deque[bytes] = deque()
         self._watched: dict[str, int] = {}
-        #: Found once with a directory that nobody has locked.
-        self._doubtful: set[str] = set()
-        self._removals: set[asyncio.Future[None]] = set()
+        #: What runs and nobody ordered; until it has ended, the orders to start are held.
+        self._strays: set[str] = set()
+        self._held: dict[str, str] = {}
+        self._discarded: list[Path] = []
+        self._removing: asyncio.TimerHandle | None = None
 
     def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
         self._running = {entry.execution: entry.handle for entry in interrupted}
         self._rebooted = rebooted
-        facts = self._attach()
+        facts = self._attach(is_first=True)
         self._rebooted = False
         return facts
 
     def start(self, entry: Entry) -> None:
         task = entry.task
         assert task is not None, "an order is refused when it has no task"
+        if entry.execution in self._strays:
+            return  # It was started before the ledger was lost, and how it ends will be told.
         home = str(self._work / entry.execution)
         env = {"PATH": _PATH, "HOME": home, "LANG": "C.UTF-8", **task.env}
         words = [
@@ -83,28 +88,29 @@ class ProcessDriver:
             *(f"{name}={value}" for name, value in env.items()),
         ]
         self._running[entry.execution] = ""
-        self._send("\0".join(words))
+        if self._strays:
+            self._held[entry.execution] = "\0".join(words)
+        else:
+            self._send("\0".join(words))
 
     def stop(self, execution: str) -> None:
         if execution in self._watched:
             self._stop_supervisor(execution)
+        elif self._held.pop(execution, None) is not None:
+            self._forget(execution)
+            self._tell([NeverStarted(execution)])
         elif execution in self._running:
             self._send(f"stop\0{execution}")
 
     def discard(self, execution: str) -> None:
         self._keeper.retire(execution)
-        try:
-            (self._work / execution / SUPERVISOR).unlink(missing_ok=True)
-            (self._work / execution).rmdir()
-        except FileNotFoundError:
-            return
-        except OSError:
+        self._discarded.append(self._work / execution)
+        if self._removing is None:
             loop = asyncio.get_running_loop()
-            removal = loop.run_in_executor(None, _remove, self._work / execution)
-            self._removals.add(removal)
-            removal.add_done_callback(self._removals.discard)
+            self._removing = loop.call_later(_REMOVE_AFTER, self._remove_discarded)
 
     def tidy(self, kept: Set[str]) -> None:
+        kept = kept | self._strays
         self._exits.tidy(kept)
         self._keeper.tidy(kept)
         long_ago = time.time() - KEPT_FOR
@@ -113,8 +119,17 @@ class ProcessDriver:
                 if directory.name not in kept and directory.stat().st_mtime < long_ago:
                     self.discard(directory.name)
 
+    def _remove_discarded(self) -> None:
+        """Many at once: to hand one to a thread costs more than to remove it."""
+        self._removing = None
+        directories, self._discarded = self._discarded, []
+        asyncio.get_running_loop().run_in_executor(None, _remove, directories)
+
     def close(self) -> None:
         loop = asyncio.get_running_loop()
+        if self._removing is not None:
+            self._removing.cancel()
+            self._remove_discarded()
         for descriptor in self._watched.values():
             loop.remove_reader(descriptor)
             os.close(descriptor)
@@ -123,11 +138,17 @@ class ProcessDriver:
 
     # --- the spawner -----------------------------------------------------------------------------
 
-    def _attach(self) -> list[Fact]:
+    def _attach(self, *, is_first: bool = False) -> list[Fact]:
         """Connect to the spawner, or start one; account for everything that runs."""
         self._unsent.clear()
+        self._held.clear()
         self._spawner, facts, live = connect(self._state, self._understand)
         asyncio.get_running_loop().add_reader(self._spawner, self._hear)
+        if is_first:
+            self._strays = {*live, *self._exits.running()} - self._running.keys()
+            self._running |= dict.fromkeys(self._strays, "")
+            for execution in self._strays:
+                log.warning("%s runs here and the ledger does not know it: stopping it", execution)
         for execution in list(self._running):
             if execution in live:
                 if (handle := live[execution]) and not self._running[execution]:
@@ -135,6 +156,8 @@ class ProcessDriver:
                 facts += [Started(execution, live[execution])] if live[execution] else []
             else:
                 facts += self._account_for(execution)
+        for execution in self._strays:
+            self.stop(execution)
         return facts
 
     def _let_go(self) -> None:
@@ -189,7 +212,7 @@ class ProcessDriver:
 
     def _too_large(self, packet: bytes) -> None:
         execution = packet.split(b"\0", 2)[1].decode()
-        self._running.pop(execution, None)
+        self._forget(execution)
         message = f"its command and environment take {len(packet)} bytes, which is too much"
         fact = NotStarted(execution, message, _HINTS[errno.E2BIG], retryable=False)
         asyncio.get_running_loop().call_soon(lambda: self._tell([fact]))
@@ -207,7 +230,7 @@ class ProcessDriver:
                 self._running[execution] = handle
                 return [Started(execution, handle)]
             case b"exited":
-                del self._running[execution]
+                self._forget(execution)
                 return [_exited(execution, fields)]
             case b"failed":
                 return self._failed(execution, int(fields[1]), fields[2].decode())
@@ -215,52 +238,67 @@ class ProcessDriver:
                 return self._account_for(execution)
         return []
 
+    def _forget(self, execution: str) -> None:
+        """It does not run any more; with the last stray the orders that were held go out."""
+        self._running.pop(execution, None)
+        if execution not in self._strays:
+            return
+        self._strays.discard(execution)
+        log.warning("%s, which the ledger does not know, has ended", execution)
+        self.discard(execution)
+        if not self._strays:
+            held, self._held = self._held, {}
+            for words in held.values():
+                self._send(words)
+
     # --- what became of a task that the spawner does not know ------------------------------------
 
     def _account_for(self, execution: str) -> list[Fact]:
-        """The first of these that holds: it ended, it never began, it runs, nobody knows.
-
-        A directory stays until what became of its task is saved, so without one nothing began.
-        Its lock is looked at before the record: a task that ends is recorded before its supervisor
-        lets go, so one that ends meanwhile is found in one place or the other.
-        """
-        was_doubtful = execution in self._doubtful
-        self._doubtful.discard(execution)
-        exists = (self._work / execution).exists()
-        locked = exists and is_locked(self._work / execution)
-        if (record := self._exits.find(execution)) is not None:
-            kind, *fields = record
+        """What the journals say: it ended, it runs, nobody knows, or it never began."""
+        found = self._exits.find(execution)
+        if isinstance(found, list):
+            kind, *fields = found
             if kind == b"failed":
                 return self._failed(execution, int(fields[1]), fields[2].decode())
-            del self._running[execution]
+            self._forget(execution)
             return [_exited(execution, [*fields, *self._tails(execution)])]
-        # Then a missing directory proves nothing: it may never have been synced.  A lock does.
-        if self._rebooted and not locked:
-            del self._running[execution]
-            return [Vanished(execution, "the machine was restarted while the task ran")]
-        if not exists:
-            del self._running[execution]
-            return [NeverStarted(execution)]
         handle = self._running[execution]
-        if locked:
-            self._watch(execution)
+        if found is not None and found.supervisor:
+            self._watch(execution, found.supervisor)
             return [Started(execution, handle)]
-        if not was_doubtful:
-            # Its supervisor may have made the directory a moment ago, and lock it in the next.
-            self._doubtful.add(execution)
-            asyncio.get_running_loop().call_later(_LOCK_POLL, self._look_again, execution)
-            return []
-        del self._running[execution]
+        self._forget(execution)
+        # Then nothing recorded proves nothing: what was written may never have been synced.
+        if self._rebooted:
+            return [Vanished(execution, "the machine was restarted while the task ran")]
+        if found is None:
+            return [NeverStarted(execution)]
         _kill_group(handle)
         return [Vanished(execution, "its supervisor is gone, and nothing tells how the task ended")]
 
     def _failed(self, execution: str, number: int, reason: str) -> list[Fact]:
-        if number == errno.EEXIST:  # Its directory was there already: it was started before.
-            return self._account_for(execution)
-        del self._running[execution]
+        if number == errno.EEXIST:
+            return self._account_for_its_directory(execution)
+        self._forget(execution)
         retryable = number not in (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.E2BIG)
         message = f"the command could not be started: {reason}"
         return [NotStarted(execution, message, _HINTS.get(number, ""), retryable)]
+
+    def _account_for_its_directory(self, execution: str, *, is_first: bool = True) -> list[Fact]:
+        """Somebody made it: another spawner's supervisor a moment ago, or a former version."""
+        if execution not in self._running:
+            return []
+        if self._exits.find(execution) is not None:
+            return self._account_for(execution)
+        if is_first:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_LOOK_AGAIN, self._look_at_its_directory_again, execution)
+            return []
+        self._forget(execution)
+        message = "its directory was there before it, and nothing tells what became of the task"
+        return [Vanished(execution, message)]
+
+    def _look_at_its_directory_again(self, execution: str) -> None:
+        self._tell(self._account_for_its_directory(execution, is_first=False))
 
     def _tails(self, execution: str) -> list[bytes]:
         tails = []
@@ -270,25 +308,25 @@ class ProcessDriver:
             file.close()
         return tails
 
-    def _watch(self, execution: str) -> None:
+    def _watch(self, execution: str, supervisor: int) -> None:
         """Wait for a supervisor that is not our spawner's: a former one started it."""
         if execution in self._watched:
             return
         loop = asyncio.get_running_loop()
-        supervisor = self._running[execution].rpartition(":")[2]
         descriptor = -1
-        # Without either it will be there at the next look; a stop is asked for again then.
-        with contextlib.suppress(OSError, ValueError):
-            supervisor = supervisor or (self._work / execution / SUPERVISOR).readlink().name
-            descriptor = os.pidfd_open(int(supervisor))
+        # Without one it will be there at the next look; a stop is asked for again then.
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(supervisor)
         # The pid may have gone to somebody else meanwhile: the lock decides.
-        if descriptor >= 0 and is_locked(self._work / execution):
+        if descriptor >= 0 and self._exits.find(execution) == Begun(supervisor):
             self._watched[execution] = descriptor
             loop.add_reader(descriptor, self._is_over, execution)
+            if execution in self._strays:
+                self._stop_supervisor(execution)
             return
         if descriptor >= 0:
             os.close(descriptor)
-        loop.call_later(_LOCK_POLL, self._look_again, execution)
+        loop.call_later(_LOOK_AGAIN, self._look_again, execution)
 
     def _is_over(self, execution: str) -> None:
         descriptor = self._watched.pop(execution)
@@ -332,5 +370,11 @@ def _kill_group(handle: str) -> None:
             os.killpg(pid, signal.SIGKILL)
 
 
-def _remove(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
+def _remove(directories: list[Path]) -> None:
+    for directory in directories:
+        try:
+            directory.rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError:
+            shutil.rmtree(directory, ignore_errors=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..facts import Fact
 
-VERSION = b"3"
+VERSION = b"4"
 _PATIENCE = 15.0
 _PACKET = 1 << 20
 PROGRAM = Path(__file__).parent.parent / "spawner.py"
