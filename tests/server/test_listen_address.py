@@ -17,7 +17,7 @@ UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 WITHOUT_PRIVILEGES = """
 import os, socket
-from orchestrator import listening
+from orchestrator.server import listen_address
 socket.getaddrinfo("127.0.0.1", 80)  # What it imports may be out of reach later.
 if os.geteuid() == 0:
     os.setuid(65534)

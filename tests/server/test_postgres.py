@@ -21,7 +21,7 @@ pytestmark = pytest.mark.processes
 SUPERVISOR = """
 import sys
 from pathlib import Path
-from orchestrator import postgres, processes
+from orchestrator.server import child_processes, postgres
 from orchestrator.server.environment import HOME
 with postgres.running(Path(sys.argv[1])):
     print("running", flush=True)
