@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 
-from orchestrator.api import logs
+from orchestrator import logs
 from orchestrator.models import Execution
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Follows:
 
     async def _pass_on(self, ask: Follow, credit: _Credit) -> None:
         reading = logs.Reading(stream=ask.stream, tail=ask.tail, follow=ask.until is None)
-        pieces = logs._of_execution(ask.execution, reading, ask.offset)
+        pieces = logs.of_execution(ask.execution, reading, ask.offset)
         at = ask.offset
         async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
             async for piece in pieces:

@@ -13,8 +13,11 @@ from django.test import AsyncClient
 
 from nodes.protocol import codec
 from nodes.protocol.messages import LogChunk, LogEnd, Watch
-from orchestrator import tokens
-from orchestrator.api import logs
+from orchestrator import logs, tokens
+from orchestrator.api.logs import as_records
+from orchestrator.logs.execution import _begin
+from orchestrator.logs.job import _until_looking_again
+from orchestrator.logs.reading import LOOK_AGAIN
 from orchestrator.models import Execution, ExecutionOutput, Job
 from tests import rows
 from tests.nodes.links import hello, joined, play
@@ -159,7 +162,7 @@ def test_who_follows_from_the_end_sees_what_is_printed_from_then_on(reader, prin
 )
 def test_a_log_begins_where_it_is_asked_for(tail, offset, observed, begin):
     reading = logs.Reading(tail=tail, follow=True)
-    assert logs._begin(reading, offset, observed) == begin
+    assert _begin(reading, offset, observed) == begin
 
 
 def test_who_follows_goes_on_where_the_link_broke(reader):
@@ -229,7 +232,7 @@ def test_a_node_that_comes_back_every_time_is_never_away_for_long(reader):
     execution = running(node)
 
     async def read():
-        pieces = logs._of_execution(execution.pk, logs.Reading(follow=True), 0, patience=1.0)
+        pieces = logs.of_execution(execution.pk, logs.Reading(follow=True), 0, patience=1.0)
         return b"".join([piece.data async for piece in pieces])
 
     async def scene(world):
@@ -307,11 +310,11 @@ def test_who_reads_slowly_reads_everything():
 
     async def scene(world):
         found = []
-        lines = logs._of_job(execution.job_id, logs.Reading(), {}, read=printed)
+        lines = logs.of_job(execution.job_id, logs.Reading(), {}, read=printed)
         async for piece in lines:
             found.append(piece.data)
             await ended.wait()
-            await asyncio.sleep(logs.LOOK_AGAIN / 5)
+            await asyncio.sleep(LOOK_AGAIN / 5)
         assert found == [b"0 | %d\n" % number for number in numbers]
 
     play(scene)
@@ -332,7 +335,7 @@ def test_what_starts_while_a_job_is_followed_is_read_from_its_beginning(tail):
 
     async def scene(world):
         reading = logs.Reading(tail=tail, follow=True)
-        async with aclosing(logs._of_job(job.pk, reading, {}, read=printed)) as lines:
+        async with aclosing(logs.of_job(job.pk, reading, {}, read=printed)) as lines:
             assert [(await anext(lines)).data for _ in range(2)] == [b"0 | line\n", b"1 | line\n"]
         assert list(asked.values()) == [None, 0]
 
@@ -351,7 +354,7 @@ def test_who_reads_a_job_on_reads_what_has_started_meanwhile_from_its_beginning(
 
     async def scene(world):
         reading = logs.Reading(tail=0)
-        lines = logs._of_job(known.job_id, reading, {known.pk: 20}, read=printed)
+        lines = logs.of_job(known.job_id, reading, {known.pk: 20}, read=printed)
         assert len([piece async for piece in lines]) == 2
         assert asked == {known.pk: 20, new.pk: 0}
 
@@ -363,9 +366,9 @@ def test_a_job_whose_executions_have_all_ended_is_not_looked_at_without_a_pause(
         loop = asyncio.get_running_loop()
         begun, done = loop.time(), asyncio.ensure_future(asyncio.sleep(0))
         await done
-        waits = logs._until_looking_again(asyncio.Queue(), {rows.unknown_id(): done}, is_last=False)
+        waits = _until_looking_again(asyncio.Queue(), {rows.unknown_id(): done}, is_last=False)
         assert [piece async for piece in waits] == []
-        assert loop.time() - begun >= logs.LOOK_AGAIN
+        assert loop.time() - begun >= LOOK_AGAIN
 
     asyncio.run(scene())
 
@@ -380,7 +383,7 @@ def test_a_log_that_cannot_be_read_breaks_the_whole_off():
         raise OSError("the log is gone")
 
     async def scene(world):
-        lines = logs._of_job(execution.job_id, logs.Reading(), {}, read=broken)
+        lines = logs.of_job(execution.job_id, logs.Reading(), {}, read=broken)
         assert await anext(lines) == logs.Piece(execution.pk, b"0 | begun\n", 6)
         with pytest.raises(OSError, match="the log is gone"):
             await anext(lines)
@@ -431,7 +434,7 @@ def test_the_server_shows_that_it_is_there_while_a_task_prints_nothing():
             await printed.wait()
             yield logs.Piece(rows.unknown_id(), b"at last", 7)
 
-        records = logs.as_records(pieces(), heartbeat=0.01)
+        records = as_records(pieces(), heartbeat=0.01)
         assert await anext(records) == b"{}\n"
         printed.set()
         rest = [record async for record in records]

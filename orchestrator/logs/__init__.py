@@ -1,0 +1,10 @@
+"""What tasks print: live from the node, or what was kept of it when it is away.
+
+Nothing is read ahead of who asks: the next piece is fetched when it is asked for.
+"""
+
+from .execution import of_execution
+from .job import MOST_MERGED, of_job
+from .reading import Piece, Reading, Stream
+
+__all__ = ["MOST_MERGED", "Piece", "Reading", "Stream", "of_execution", "of_job"]
