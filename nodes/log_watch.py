@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
 
 from .protocol.messages import FromServer, LogChunk, LogEnd, Unwatch, Watch
 
 #: Bytes on their way to one reader, at most.
 CREDIT = 256 * 1024
+#: Bytes of one piece that is handed on, at most, unless the node sent more at once.
+LARGEST = 64 * 1024
+#: Chunks that wait for one reader as they came; more of them are joined.
+MOST_APART = 16
 #: Logs of one node that are watched at once, at most.
 MOST = 64
 
@@ -39,11 +46,11 @@ class Watches:
         return len(self._open)
 
     async def watch(
-        self, execution: str, stream: str, *, offset: int, follow: bool
+        self, execution: str, stream: str, *, offset: int, follow: bool, credit: int = CREDIT
     ) -> AsyncIterator[LogChunk | LogEnd]:
         """The stream's bytes from *offset* on; the last item is a LogEnd, with the reason if any.
 
-        The node sends at most CREDIT bytes ahead of the reader.  Raises SessionEnded when the
+        The node sends at most *credit* bytes ahead of the reader.  Raises SessionEnded when the
         session ends first, TooManyWatches when there are MOST already.
         """
         if self._is_over:
@@ -51,11 +58,11 @@ class Watches:
         if len(self._open) >= MOST:
             raise TooManyWatches
         name = str(next(self._numbers))
-        reader = self._open[name] = _Reader()
-        watch = Watch(self._epoch, name, execution, stream, offset, CREDIT, follow)
+        reader = self._open[name] = _Reader(credit)
+        watch = Watch(self._epoch, name, execution, stream, offset, credit, follow)
         try:
             await self._say(watch)
-            while (item := await reader.queue.get()) is not None:
+            while (item := await reader.take()) is not None:
                 yield item
                 if isinstance(item, LogEnd):
                     return
@@ -78,34 +85,65 @@ class Watches:
         if reader is None or reader.has_ended or not chunk.data:
             return True
         reader.credit -= len(chunk.data)
-        reader.queue.put_nowait(chunk)
+        reader.put(chunk)
         return reader.credit >= 0
 
     def ended(self, end: LogEnd) -> None:
         reader = self._open.get(end.watch)
-        if reader is not None and not reader.has_ended:
-            reader.has_ended = True
-            reader.queue.put_nowait(end)
+        if reader is not None:
+            reader.end(end)
 
     def close(self) -> None:
         """The session is over: every reader is told so."""
         self._is_over = True
         for reader in self._open.values():
-            reader.has_ended = True
-            reader.queue.put_nowait(None)
+            reader.end(None)
 
 
 class _Reader:
-    def __init__(self) -> None:
-        self.queue: asyncio.Queue[LogChunk | LogEnd | None] = asyncio.Queue()
-        self.credit = CREDIT
+    """What has come for one reader.
+
+    Of a reader that is behind, small chunks that follow each other become one: a task may print
+    byte by byte, and each object costs more than its byte.
+    """
+
+    def __init__(self, credit: int) -> None:
+        self.credit = self._window = credit
         self.has_ended = False
+        self._chunks: deque[tuple[LogChunk, bytearray]] = deque()
+        self._end: LogEnd | None = None
+        self._news = asyncio.Event()
         self._owed = 0
+
+    def put(self, chunk: LogChunk) -> None:
+        if len(self._chunks) >= MOST_APART:
+            last, data = self._chunks[-1]
+            is_next = last.offset + len(data) == chunk.offset
+            if is_next and len(data) + len(chunk.data) <= LARGEST:
+                data += chunk.data
+                return
+        self._chunks.append((chunk, bytearray(chunk.data)))
+        self._news.set()
+
+    def end(self, end: LogEnd | None) -> None:
+        if not self.has_ended:
+            self.has_ended, self._end = True, end
+            self._news.set()
+
+    async def take(self) -> LogChunk | LogEnd | None:
+        """The next chunk, or at the end why it ended; None when the session did."""
+        while not self._chunks and not self.has_ended:
+            self._news.clear()
+            await self._news.wait()
+        if not self._chunks:
+            return self._end
+        chunk, data = self._chunks.popleft()
+        return msgspec.structs.replace(chunk, data=bytes(data))
 
     def consumed(self, size: int) -> int:
         """How much to grant now, if it is enough to be worth a message."""
         self._owed += size
-        if self._owed < CREDIT // 2:
+        if self._owed < self._window // 2:
             return 0
         granted, self._owed = self._owed, 0
         self.credit += granted

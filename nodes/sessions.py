@@ -24,7 +24,7 @@ from .callbacks import Callbacks, NodeOrders
 from .errors import Fenced, Quarantined, Revoked
 from .hints import Hint
 from .intake import PASSING, Intake, Settled, with_connection
-from .log_watch import NotConnected
+from .log_watch import CREDIT, NotConnected
 from .membership.silence import EARS, listen
 from .orders import EncodedOrder, encoded
 from .protocol.messages import BATCH, Close, Hello, LogChunk, LogEnd, Order
@@ -199,7 +199,14 @@ class Sessions:
     # --- watching --------------------------------------------------------------------------------
 
     async def watch(
-        self, execution: str, node: UUID, stream: str, offset: int = 0, *, follow: bool = True
+        self,
+        execution: str,
+        node: UUID,
+        stream: str,
+        offset: int = 0,
+        *,
+        follow: bool = True,
+        credit: int = CREDIT,
     ) -> AsyncIterator[LogChunk | LogEnd]:
         """The bytes of a log, from the node that has it; see ``Watches.watch``.
 
@@ -208,7 +215,9 @@ class Sessions:
         conversation = self._by_node.get(node)
         if conversation is None:
             raise NotConnected
-        pieces = conversation.watches.watch(execution, stream, offset=offset, follow=follow)
+        pieces = conversation.watches.watch(
+            execution, stream, offset=offset, follow=follow, credit=credit
+        )
         try:
             async for piece in pieces:
                 yield piece

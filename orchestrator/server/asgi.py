@@ -25,6 +25,7 @@ from orchestrator import endpoint, journal  # noqa: E402
 from orchestrator.endpoint import health  # noqa: E402
 from orchestrator.planners import compute_forwarder  # noqa: E402
 from orchestrator.planners.unsendable import cannot_send  # noqa: E402
+from orchestrator.server.backpressure import as_fast_as_read  # noqa: E402
 from orchestrator.server.outages import answering_without_database  # noqa: E402
 
 # Channels and Django's path() each have a type of their own for what is one thing.
@@ -61,11 +62,14 @@ def for_our_pages(application: Application) -> Application:
 
 application = ProtocolTypeRouter(
     {
-        "http": answering_without_database(http, health.watch),
+        "http": as_fast_as_read(answering_without_database(http, health.watch)),
         "websocket": URLRouter(
             [
                 path("ws/nodes/", not_for_browsers(NodeConsumer.as_asgi(callbacks=CALLBACKS))),
-                path("ws/live/", for_our_pages(AuthMiddlewareStack(LiveConsumer.as_asgi()))),
+                path(
+                    "ws/live/",
+                    as_fast_as_read(for_our_pages(AuthMiddlewareStack(LiveConsumer.as_asgi()))),
+                ),
             ]
         ),
     }

@@ -1,11 +1,12 @@
 """Live logs over a session: in order, within the credit, and told when they end."""
 
 import asyncio
+from itertools import pairwise
 from uuid import uuid4
 
 import pytest
 
-from nodes.log_watch import CREDIT, MOST, NotConnected, TooManyWatches
+from nodes.log_watch import CREDIT, MOST, MOST_APART, NotConnected, TooManyWatches
 from nodes.protocol import codec
 from nodes.protocol.messages import Ack, Close, LogChunk, LogEnd, Unwatch, Watch
 from tests.nodes.links import execution, joined, play
@@ -90,6 +91,71 @@ def test_credit_is_granted_as_the_reader_reads():
         await asking
         await pieces.aclose()
         assert (await link.hear(Unwatch)).watch == watch.watch
+
+    play(scene)
+
+
+def test_what_is_printed_byte_by_byte_waits_for_its_reader_in_few_pieces():
+    node, credential = joined()
+    printed = bytes(range(256)) * 8
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        pieces = world.sessions.watch(execution(), node.pk, "stdout")
+        first = asyncio.create_task(anext(pieces))
+        watch = await link.hear(Watch)
+        for at in range(len(printed)):
+            await chunk(link, watch, at, printed[at : at + 1])
+        await link.say(LogEnd(link.epoch, watch.watch, ""))
+        await link.report()
+        await link.hear(Ack)
+        found = [await first, *[it async for it in pieces if isinstance(it, LogChunk)]]
+        assert len(found) <= 2 * MOST_APART
+        assert b"".join(it.data for it in found) == printed
+        assert all(a.offset + len(a.data) == b.offset for a, b in pairwise(found))
+
+    play(scene)
+
+
+def test_bytes_after_a_gap_are_a_piece_of_their_own_however_far_its_reader_is_behind():
+    node, credential = joined()
+    numbers = [*range(2 * MOST_APART), 1000, 1001]
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        pieces = world.sessions.watch(execution(), node.pk, "stdout")
+        first = asyncio.create_task(anext(pieces))
+        watch = await link.hear(Watch)
+        for at in numbers:
+            await chunk(link, watch, at, b"x")
+        await link.say(LogEnd(link.epoch, watch.watch, ""))
+        await link.report()
+        await link.hear(Ack)
+        found = [await first, *[it async for it in pieces if isinstance(it, LogChunk)]]
+        assert (found[-1].offset, found[-1].data) == (1000, b"xx")
+        assert sum(len(it.data) for it in found) == len(numbers)
+
+    play(scene)
+
+
+def test_a_log_that_had_ended_before_its_link_did_is_read_to_its_end():
+    node, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        pieces = world.sessions.watch(execution(), node.pk, "stdout")
+        first = asyncio.create_task(anext(pieces))
+        watch = await link.hear(Watch)
+        await chunk(link, watch, 0, b"x")
+        await first
+        await link.say(LogEnd(link.epoch, watch.watch, "it has ended"))
+        await link.report()
+        await link.hear(Ack)
+        await link.leave()
+        assert [it.reason async for it in pieces] == ["it has ended"]
 
     play(scene)
 

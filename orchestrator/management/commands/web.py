@@ -38,15 +38,14 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=8000)
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
-        from daphne.cli import CommandLineInterface
-
         from nodes import close_reasons
+        from orchestrator.server.web_server import WebCommandLine
 
         close_reasons.tell()
         allow_many_connections()
         tell_of_refused_connections()
         binding = ("--bind", options["host"], "--port", str(options["port"]))
-        CommandLineInterface().run([*FLAGS, *binding, "orchestrator.server.asgi:application"])
+        WebCommandLine().run([*FLAGS, *binding, "orchestrator.server.asgi:application"])
 
 
 def allow_many_connections() -> None:
