@@ -36,15 +36,18 @@ from nodes.protocol.resources import Resources
 from nodes.protocol.session import digest
 
 TRUE = Task("process", ("true",))
+WHOLE = Resources(cpu=1000)
 HEARTBEAT = 10.0
 
 
 class Node:
     """A core with a session, committing as its runner would."""
 
-    def __init__(self, saved: Saved | None = None, *desired: Order, cpu: int = 1000) -> None:
+    def __init__(
+        self, saved: Saved | None = None, *desired: Order, capacity: Resources = WHOLE
+    ) -> None:
         self.graves: dict[str, Report | None] = {}
-        machine = Machine("i", 1, "l", "b", Resources(cpu=cpu), {"os": "linux"}, {"process"})
+        machine = Machine("i", 1, "l", "b", capacity, {"os": "linux"}, {"process"})
         self.core = Core(machine, saved or Saved(), self.recall)
         self.rev, self.said = 0, []  # type: int, list[Report]
         self.hello = self.core.opened(0.0)
