@@ -14,11 +14,12 @@ from .nodes import (
     set_draining,
     set_eligible,
 )
-from .reports import lose_silent, receive, reconnect
+from .reports import degraded, lose_silent, receive, reconnect
 
 __all__ = [
     "Submitted",
     "approve_node",
+    "degraded",
     "find_execution",
     "find_job",
     "find_node",

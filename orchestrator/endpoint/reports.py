@@ -142,6 +142,18 @@ def reconnect(sessions: Mapping[UUID, int], /) -> None:
         after_commit(Hint.VIEW)
 
 
+def degraded(said: Mapping[UUID, tuple[int, str]], /) -> None:
+    """These sessions say why their nodes take no new work, or that they take it again."""
+    with transaction.atomic():
+        changed = membership.set_degraded(said)
+        journal.record(
+            journal.fact("node", "degraded", membership.degraded_sentence(node), node=node.pk)
+            for node in changed
+        )
+        broker.capacity_freed(node.pk for node in changed if not node.degraded)
+        after_commit(Hint.VIEW)
+
+
 def _named(frames: Iterable[Inbound]) -> set[UUID]:
     """The executions that these frames speak of."""
     texts = (

@@ -75,6 +75,7 @@ class Above:
             orders=self.orders,
             desired=self.desired,
             reconnect=membership.reconnect,
+            degraded=membership.set_degraded,
             cannot_send=self.cannot_send,
             record=lambda *fact: self.recorded.append(fact),
         )
@@ -135,6 +136,7 @@ class Orchestrator(Above):
             orders=compute_forwarder.orders,
             desired=compute_forwarder.desired,
             reconnect=reports.reconnect,
+            degraded=reports.degraded,
             cannot_send=cannot_send,
             record=journal.record_node,
         )
