@@ -21,10 +21,10 @@ from .answers import answer, tagged
 from .bodies import LARGEST_BATCH, json_bytes, read
 from .callers import READ, SUBMIT, caller
 from .conditions import creates_only, honours, intent, require_seen
+from .idempotency import only_reads
 from .listing import Paging, newest_first, page, place_in_time, words
 from .mistakes import mistake
 from .problems import invalid_parameters
-from .repeats import only_reads
 
 MOST_AT_ONCE = 500
 _JOB_FILE = {
