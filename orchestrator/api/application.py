@@ -27,8 +27,8 @@ from . import (
     queue,
     status,
 )
-from .answers import as_cached, head_of
 from .problems import Problem
+from .responses import as_cached, head_of
 
 View = Callable[..., HttpResponseBase]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)

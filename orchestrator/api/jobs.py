@@ -17,7 +17,6 @@ from orchestrator.lifecycle import OBSERVED, JobState, JobType
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
 
 from . import references, schemas, shapes
-from .answers import answer, tagged
 from .bodies import LARGEST_BATCH, json_bytes, read
 from .callers import READ, SUBMIT, caller
 from .conditions import creates_only, honours, intent, require_seen
@@ -25,6 +24,7 @@ from .idempotency import only_reads
 from .listing import Paging, newest_first, page, place_in_time, words
 from .mistakes import mistake
 from .problems import invalid_parameters
+from .responses import answer, tagged
 
 MOST_AT_ONCE = 500
 _JOB_FILE = {
