@@ -14,7 +14,7 @@ from orchestrator.lifecycle import EvaluationState
 from orchestrator.models import Evaluation
 
 from . import schemas, shapes
-from .callers import READ
+from .authentication import READ
 from .listing import Paging, page, words
 from .responses import answer
 

@@ -12,7 +12,7 @@ from orchestrator import journal
 from orchestrator.models import Event
 
 from . import schemas, shapes
-from .callers import READ
+from .authentication import READ
 from .listing import MOST, only
 from .responses import answer
 

@@ -12,7 +12,7 @@ from orchestrator.lifecycle import OBSERVED
 from orchestrator.models import Execution, ExecutionHistory, ExecutionOutput
 
 from . import references, schemas, shapes
-from .callers import READ
+from .authentication import READ
 from .listing import Paging, newest_first, page, place_in_time, words
 from .responses import answer
 

@@ -20,7 +20,7 @@ from django.utils.crypto import salted_hmac
 
 from orchestrator.models import IdempotencyKey
 
-from .callers import Caller
+from .authentication import Caller
 from .conditions import refuse_others
 from .mistakes import mistake
 from .problems import Problem, invalid_parameters

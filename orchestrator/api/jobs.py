@@ -17,8 +17,8 @@ from orchestrator.lifecycle import OBSERVED, JobState, JobType
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
 
 from . import references, schemas, shapes
+from .authentication import READ, SUBMIT, caller
 from .bodies import LARGEST_BATCH, json_bytes, read
-from .callers import READ, SUBMIT, caller
 from .conditions import creates_only, honours, intent, require_seen
 from .idempotency import only_reads
 from .listing import Paging, newest_first, page, place_in_time, words

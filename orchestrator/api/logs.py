@@ -23,7 +23,7 @@ from pydantic import Field
 from orchestrator.logs import MOST_MERGED, Piece, Reading, Stream, of_execution, of_job
 
 from . import references
-from .callers import READ
+from .authentication import READ
 from .listing import only
 from .mistakes import mistake, shown
 from .problems import invalid_parameters

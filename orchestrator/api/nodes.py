@@ -18,8 +18,8 @@ from nodes.protocol.lifecycle import APPROVAL, CONNECTION
 from orchestrator import endpoint
 
 from . import references, schemas, shapes
+from .authentication import ADMIN, OPERATE, READ, caller
 from .bodies import read
-from .callers import ADMIN, OPERATE, READ, caller
 from .jobs import Nothing
 from .listing import Paging, page, words
 from .responses import answer

@@ -12,8 +12,8 @@ from orchestrator import broker
 from orchestrator.models import ClusterSetting
 
 from . import schemas
+from .authentication import OPERATE, READ, caller
 from .bodies import read
-from .callers import OPERATE, READ, caller
 from .jobs import Nothing
 from .responses import answer
 

@@ -16,7 +16,7 @@ from orchestrator.lifecycle import ENDED, JOB
 from orchestrator.models import Job
 
 from . import schemas
-from .callers import READ
+from .authentication import READ
 from .queue import queue
 from .responses import answer
 
