@@ -21,8 +21,8 @@ from django.utils.crypto import salted_hmac
 from orchestrator.models import IdempotencyKey
 
 from .authentication import Caller
-from .conditions import refuse_others
 from .mistakes import mistake
+from .preconditions import refuse_others
 from .problems import Problem, invalid_parameters
 from .responses import answer
 

@@ -19,10 +19,10 @@ from orchestrator.models import Evaluation, Execution, Job, JobVersion
 from . import references, schemas, shapes
 from .authentication import READ, SUBMIT, caller
 from .bodies import LARGEST_BATCH, json_bytes, read
-from .conditions import creates_only, honours, intent, require_seen
 from .idempotency import only_reads
 from .listing import Paging, newest_first, page, place_in_time, words
 from .mistakes import mistake
+from .preconditions import creates_only, honours, intent, require_seen
 from .problems import invalid_parameters
 from .responses import answer, tagged
 
