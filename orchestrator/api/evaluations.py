@@ -15,7 +15,7 @@ from orchestrator.models import Evaluation
 
 from . import schemas, shapes
 from .authentication import READ
-from .listing import Paging, page, words
+from .pagination import Paging, page, words
 from .responses import answer
 
 router = Router(tags=["evaluations"])

@@ -13,7 +13,7 @@ from orchestrator.models import Event
 
 from . import schemas, shapes
 from .authentication import READ
-from .listing import MOST, only
+from .pagination import MOST, only
 from .responses import answer
 
 router = Router(tags=["events"])

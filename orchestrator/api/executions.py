@@ -13,7 +13,7 @@ from orchestrator.models import Execution, ExecutionHistory, ExecutionOutput
 
 from . import references, schemas, shapes
 from .authentication import READ
-from .listing import Paging, newest_first, page, place_in_time, words
+from .pagination import Paging, newest_first, page, place_in_time, words
 from .responses import answer
 
 MOST_HISTORY = 200

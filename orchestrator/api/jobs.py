@@ -20,8 +20,8 @@ from . import references, schemas, shapes
 from .authentication import READ, SUBMIT, caller
 from .bodies import LARGEST_BATCH, json_bytes, read
 from .idempotency import only_reads
-from .listing import Paging, newest_first, page, place_in_time, words
 from .mistakes import mistake
+from .pagination import Paging, newest_first, page, place_in_time, words
 from .preconditions import creates_only, honours, intent, require_seen
 from .problems import invalid_parameters
 from .responses import answer, tagged

@@ -24,8 +24,8 @@ from orchestrator.logs import MOST_MERGED, Piece, Reading, Stream, of_execution,
 
 from . import references
 from .authentication import READ
-from .listing import only
 from .mistakes import mistake, shown
+from .pagination import only
 from .problems import invalid_parameters
 
 #: Seconds after which a reader of records hears that the server is there.

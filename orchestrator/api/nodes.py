@@ -21,7 +21,7 @@ from . import references, schemas, shapes
 from .authentication import ADMIN, OPERATE, READ, caller
 from .bodies import read
 from .jobs import Nothing
-from .listing import Paging, page, words
+from .pagination import Paging, page, words
 from .responses import answer
 
 router = Router(tags=["nodes"])
