@@ -18,10 +18,10 @@ from orchestrator.models import Evaluation, Execution, Job, JobVersion
 
 from . import references, schemas, shapes
 from .authentication import READ, SUBMIT, caller
-from .bodies import LARGEST_BATCH, json_bytes, read
 from .idempotency import only_reads
 from .mistakes import mistake
 from .pagination import Paging, newest_first, page, place_in_time, words
+from .parsing import LARGEST_BATCH, json_bytes, read
 from .preconditions import creates_only, honours, intent, require_seen
 from .problems import invalid_parameters
 from .responses import answer, tagged

@@ -19,9 +19,9 @@ from orchestrator import endpoint
 
 from . import references, schemas, shapes
 from .authentication import ADMIN, OPERATE, READ, caller
-from .bodies import read
 from .jobs import Nothing
 from .pagination import Paging, page, words
+from .parsing import read
 from .responses import answer
 
 router = Router(tags=["nodes"])

@@ -13,8 +13,8 @@ from orchestrator.models import ClusterSetting
 
 from . import schemas
 from .authentication import OPERATE, READ, caller
-from .bodies import read
 from .jobs import Nothing
+from .parsing import read
 from .responses import answer
 
 router = Router(tags=["queue"])
