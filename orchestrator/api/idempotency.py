@@ -21,10 +21,10 @@ from django.utils.crypto import salted_hmac
 from orchestrator.models import IdempotencyKey
 
 from .authentication import Caller
-from .mistakes import mistake
 from .preconditions import refuse_others
 from .problems import Problem, invalid_parameters
 from .responses import answer
+from .validation_errors import mistake
 
 LONGEST = 255
 

@@ -19,12 +19,12 @@ from orchestrator.models import Evaluation, Execution, Job, JobVersion
 from . import references, schemas, shapes
 from .authentication import READ, SUBMIT, caller
 from .idempotency import only_reads
-from .mistakes import mistake
 from .pagination import Paging, newest_first, page, place_in_time, words
 from .parsing import LARGEST_BATCH, json_bytes, read
 from .preconditions import creates_only, honours, intent, require_seen
 from .problems import invalid_parameters
 from .responses import answer, tagged
+from .validation_errors import mistake
 
 MOST_AT_ONCE = 500
 _JOB_FILE = {

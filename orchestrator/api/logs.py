@@ -24,9 +24,9 @@ from orchestrator.logs import MOST_MERGED, Piece, Reading, Stream, of_execution,
 
 from . import references
 from .authentication import READ
-from .mistakes import mistake, shown
 from .pagination import only
 from .problems import invalid_parameters
+from .validation_errors import mistake, shown
 
 #: Seconds after which a reader of records hears that the server is there.
 HEARTBEAT = 5.0
