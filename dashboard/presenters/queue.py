@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nodes.protocol.resources import DIMENSIONS
+from orchestrator.formatting import amounts, capitalised, capped, counted, duration, listed
+
 from . import states
 from .states import Shown
-from .words import amount, capitalised, capped, counted, duration, listed
 
 if TYPE_CHECKING:
     from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
@@ -203,9 +205,5 @@ def needs(blocked_on: Mapping[str, Any]) -> str:
     if sentence:
         return str(sentence)
     held = blocked_on.get("need", blocked_on)
-    parts = [
-        f"{amount(name, held[name])}{'' if name in {'cpu', 'gpu'} else f' {name}'}"
-        for name in ("cpu", "memory", "disk", "gpu")
-        if isinstance(held, Mapping) and held.get(name)
-    ]
-    return f"waits for {', '.join(parts)}" if parts else "waits for a node"
+    parts = {name: held[name] for name in DIMENSIONS if held.get(name)}
+    return f"waits for {amounts(parts)}" if parts else "waits for a node"

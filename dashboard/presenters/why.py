@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nodes.protocol.resources import DIMENSIONS
-
-from .words import amount, amounts, capitalised, listed
+from orchestrator.formatting import amount, amounts, capitalised, listed, named
 
 _FIT = {"cpu": "have the cores free", "memory": "have the memory free"}
 _FIT |= {"disk": "have the disk free", "gpu": "have the GPUs free"}
@@ -113,4 +112,4 @@ def _lacks(miss: Mapping[str, Any]) -> tuple[str, ...]:
     if miss.get("refusals"):
         return tuple(str(refusal) for refusal in miss["refusals"])
     short = miss.get("short", {})
-    return tuple(f"lacks {amount(name, n)} of {name}" for name, n in short.items())
+    return tuple(f"lacks {named(name, n)}" for name, n in short.items())

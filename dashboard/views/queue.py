@@ -8,10 +8,10 @@ from typing import Any
 from django.http import Http404
 
 from dashboard.presenters import executions, queue, why
-from dashboard.presenters.words import capped, duration
 from dashboard.queries import queue as find
 from dashboard.queries.executions import placed_by
 from dashboard.rendering import Page
+from orchestrator.formatting import capped, duration
 from orchestrator.models import Evaluation
 
 

@@ -180,7 +180,7 @@ def test_a_wait_for_capacity_is_a_funnel_with_numbers():
         ("have the cores free (2 cores)", 1, 2),
         ("pass every check", 0, 0),
     ]
-    assert found.nearest[0].refusals == ("lacks 0.5 cores of cpu",)
+    assert found.nearest[0].refusals == ("lacks 0.5 cores",)
 
 
 def test_impossible_and_full_are_never_confused():
