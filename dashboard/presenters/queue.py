@@ -1,4 +1,4 @@
-"""The queue as a pipeline, its pockets as rows, an evaluation as a sentence."""
+"""The queue as a pipeline, the jobs of a state as rows, an evaluation as a sentence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TRIGGERS = {
     "operator": "an operator asked for it",
 }
 
-_POCKETS = {
+_STATES = {
     "arriving": ("Arriving", "asked for, not yet sorted in", "waiting"),
     "ready": ("Ready", "may be taken by a worker at once", "waiting"),
     "leased": ("At work", "a worker evaluates them now", "running"),
@@ -47,7 +47,7 @@ _POCKETS = {
 }
 
 
-class PocketLike(Protocol):
+class InStateLike(Protocol):
     @property
     def n(self) -> int: ...
     @property
@@ -57,7 +57,7 @@ class PocketLike(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Pocket:
+class StateBox:
     name: str
     title: str
     mean: str
@@ -70,7 +70,7 @@ class Pocket:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A job in a pocket."""
+    """A job in one state of the queue."""
 
     job: str
     name: str
@@ -112,11 +112,11 @@ class Worker:
     evaluations: str
 
 
-def pocket(name: str, found: PocketLike, cap: int) -> Pocket:
-    """One pocket with its count."""
-    title, mean, look = _POCKETS[name]
+def state_box(name: str, found: InStateLike, cap: int) -> StateBox:
+    """One state of the queue with its count."""
+    title, mean, look = _STATES[name]
     kinds = listed([f"{n:,} {kind}" for kind, n in sorted((found.by_type or {}).items())])
-    return Pocket(
+    return StateBox(
         name=name,
         title=title,
         mean=mean,
@@ -129,7 +129,7 @@ def pocket(name: str, found: PocketLike, cap: int) -> Pocket:
 
 
 def row(found: BrokerRow, name: str) -> Row:
-    """A job in the pocket *name*."""
+    """A job in the state *name*."""
     return Row(
         job=str(found.job_id),
         name=found.job.name,

@@ -37,7 +37,7 @@ class Miss:
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class Explanation:
     """``kind`` is impossible, capacity or delayed; ``act`` says who can do what about it."""
 
     kind: str
@@ -50,7 +50,7 @@ class Why:
     nearest: tuple[Miss, ...]
 
 
-def why(sentence: str, record: Mapping[str, Any]) -> Why:
+def explain(sentence: str, record: Mapping[str, Any]) -> Explanation:
     """The placement *record* of the evaluation that could not place something."""
     known = int(record.get("known", 0))
     steps = _steps(record, known)
@@ -59,7 +59,7 @@ def why(sentence: str, record: Mapping[str, Any]) -> Why:
         or any(step.passes == 0 for step in steps if not step.text.startswith("have the"))
         or "impossible" in sentence
     )
-    return Why(
+    return Explanation(
         kind="impossible" if never and "impossible" in sentence else "capacity",
         look="failed" if never and "impossible" in sentence else "blocked",
         sentence=capitalised(sentence),
