@@ -73,4 +73,5 @@ def _nodes() -> dict[str, int]:
         connected=Count("pk", filter=approved & Q(connection="connected")),
         lost=Count("pk", filter=approved & Q(connection="lost")),
         draining=Count("pk", filter=approved & Q(draining=True)),
+        degraded=Count("pk", filter=approved & ~Q(degraded="")),
     )

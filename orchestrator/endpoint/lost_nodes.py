@@ -1,4 +1,4 @@
-"""Nodes that have been silent too long: what they hold is lost, until they are heard of again."""
+"""Nodes that say nothing, or that they can start nothing: what they hold, and may be given."""
 
 from __future__ import annotations
 
@@ -92,4 +92,16 @@ def reconnect(sessions: Mapping[UUID, int], /) -> None:
             for node in back
         )
         broker.capacity_freed(node.pk for node in back)
+        after_commit(Hint.VIEW)
+
+
+def degraded(said: Mapping[UUID, tuple[int, str]], /) -> None:
+    """These sessions say why their nodes take no new work, or that they take it again."""
+    with transaction.atomic():
+        changed = membership.set_degraded(said)
+        journal.record(
+            journal.fact("node", "degraded", membership.degraded_sentence(node), node=node.pk)
+            for node in changed
+        )
+        broker.capacity_freed(node.pk for node in changed if not node.degraded)
         after_commit(Hint.VIEW)

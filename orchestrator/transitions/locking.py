@@ -65,6 +65,7 @@ def lock_nodes(ids: Iterable[UUID]) -> dict[UUID, LockedNode]:
         " WHEN approval <> 'approved' THEN 'is not approved any longer'"
         " WHEN quarantined <> '' THEN 'is quarantined'"
         " WHEN connection <> 'connected' THEN 'is ' || connection"
+        " WHEN degraded <> '' THEN 'is degraded: ' || degraded"
         " WHEN draining OR NOT eligible THEN 'takes no new work any longer' ELSE '' END,"
         " order_rev, capacity_cpu - allocated_cpu, capacity_memory - allocated_memory,"
         " capacity_disk - allocated_disk, capacity_gpu - allocated_gpu",

@@ -74,6 +74,7 @@ class Above:
             orders=self.orders,
             desired=self.desired,
             reconnect=membership.reconnect,
+            degraded=membership.set_degraded,
             cannot_send=self.cannot_send,
             record=lambda *fact: self.recorded.append(fact),
         )
@@ -134,6 +135,7 @@ class Orchestrator(Above):
             orders=compute_forwarder.orders,
             desired=compute_forwarder.desired,
             reconnect=endpoint.reconnect,
+            degraded=endpoint.degraded,
             cannot_send=cannot_send,
             record=journal.record_node,
         )
