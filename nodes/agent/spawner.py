@@ -14,6 +14,7 @@ One message is one packet, fields separated by NUL:
     start  id  timeout  grace  count  arguments…  NAME=value…      (see ``supervisor.Request``)
     stop   id
     sync   word         answered by ``live`` packets and ``synced word``; ends other connections
+    ping                answered by ``pong``
     retire              another version takes over: take no connection and no order from now on
 
 It passes on what supervisors say, and adds:
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 else:
     import supervisor
 
-VERSION = b"4"
+VERSION = b"5"
 _PACKET = 1 << 20
 _JOURNAL_BYTES = 8 << 20
 #: Packets kept for an agent that does not read; then it is cut off, and finds all in the journal.
@@ -261,6 +262,8 @@ class Spawner:
                 for execution, entry in self.live.items():
                     self.send(connection, b"\0".join((b"live", execution, *entry)))
                 self.send(connection, b"synced\0" + fields[0])
+            elif kind == b"ping":
+                self.send(connection, b"pong")
             elif kind == b"retire":
                 self.retire()
             else:

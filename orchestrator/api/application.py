@@ -15,9 +15,20 @@ from django.urls import URLPattern, URLResolver, re_path
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 
-from . import evaluations, events, executions, jobs, logs, nodes, problems, queue, repeats, status
-from .answers import as_cached, head_of
+from . import (
+    evaluations,
+    events,
+    executions,
+    idempotency,
+    jobs,
+    logs,
+    nodes,
+    problems,
+    queue,
+    status,
+)
 from .problems import Problem
+from .responses import as_cached, head_of
 
 View = Callable[..., HttpResponseBase]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -96,7 +107,7 @@ api = _Api(
 )
 for error in (Exception, Http404, HttpError, ValidationError):  # Over the handlers of ninja.
     api.add_exception_handler(error, _problem)
-api.add_decorator(repeats.once)  # Before the routers: it is around every view of theirs.
+api.add_decorator(idempotency.once)  # Before the routers: it is around every view of theirs.
 for router in (
     *(jobs.router, executions.router, logs.router, nodes.router, evaluations.router),
     *(queue.router, events.router, status.router),

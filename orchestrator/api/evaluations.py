@@ -14,9 +14,9 @@ from orchestrator.lifecycle import EvaluationState
 from orchestrator.models import Evaluation
 
 from . import schemas, shapes
-from .answers import answer
-from .callers import READ
-from .listing import Paging, page, words
+from .authentication import READ
+from .pagination import Paging, page, words
+from .responses import answer
 
 router = Router(tags=["evaluations"])
 

@@ -12,9 +12,9 @@ from orchestrator import journal
 from orchestrator.models import Event
 
 from . import schemas, shapes
-from .answers import answer
-from .callers import READ
-from .listing import MOST, only
+from .authentication import READ
+from .pagination import MOST, only
+from .responses import answer
 
 router = Router(tags=["events"])
 

@@ -12,9 +12,9 @@ from orchestrator.lifecycle import OBSERVED
 from orchestrator.models import Execution, ExecutionHistory, ExecutionOutput
 
 from . import references, schemas, shapes
-from .answers import answer
-from .callers import READ
-from .listing import Paging, newest_first, page, place_in_time, words
+from .authentication import READ
+from .pagination import Paging, newest_first, page, place_in_time, words
+from .responses import answer
 
 MOST_HISTORY = 200
 """Two lanes of a dozen states each: no execution has more."""

@@ -17,14 +17,14 @@ from orchestrator.lifecycle import OBSERVED, JobState, JobType
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
 
 from . import references, schemas, shapes
-from .answers import answer, tagged
-from .bodies import LARGEST_BATCH, json_bytes, read
-from .callers import READ, SUBMIT, caller
-from .conditions import creates_only, honours, intent, require_seen
-from .listing import Paging, newest_first, page, place_in_time, words
-from .mistakes import mistake
+from .authentication import READ, SUBMIT, caller
+from .idempotency import only_reads
+from .pagination import Paging, newest_first, page, place_in_time, words
+from .parsing import LARGEST_BATCH, json_bytes, read
+from .preconditions import creates_only, honours, intent, require_seen
 from .problems import invalid_parameters
-from .repeats import only_reads
+from .responses import answer, tagged
+from .validation_errors import mistake
 
 MOST_AT_ONCE = 500
 _JOB_FILE = {

@@ -23,10 +23,10 @@ from pydantic import Field
 from orchestrator.logs import MOST_MERGED, Piece, Reading, Stream, of_execution, of_job
 
 from . import references
-from .callers import READ
-from .listing import only
-from .mistakes import mistake, shown
+from .authentication import READ
+from .pagination import only
 from .problems import invalid_parameters
+from .validation_errors import mistake, shown
 
 #: Seconds after which a reader of records hears that the server is there.
 HEARTBEAT = 5.0

@@ -18,11 +18,11 @@ from nodes.protocol.lifecycle import APPROVAL, CONNECTION
 from orchestrator import endpoint
 
 from . import references, schemas, shapes
-from .answers import answer
-from .bodies import read
-from .callers import ADMIN, OPERATE, READ, caller
+from .authentication import ADMIN, OPERATE, READ, caller
 from .jobs import Nothing
-from .listing import Paging, page, words
+from .pagination import Paging, page, words
+from .parsing import read
+from .responses import answer
 
 router = Router(tags=["nodes"])
 

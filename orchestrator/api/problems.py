@@ -18,7 +18,7 @@ from orchestrator.database_errors import Trouble
 from orchestrator.endpoint.health import trouble_behind
 from orchestrator.errors import InvalidSpec
 
-from . import mistakes
+from . import validation_errors
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,9 @@ def _problem(request: HttpRequest, error: Exception) -> Problem:
             return Problem(error.status, error.code, str(error), hint=error.hint)
         case ValidationError():
             given = {name: value for name, value in request.GET.items() if isinstance(value, str)}
-            return invalid_parameters([mistakes.in_parameter(it, given) for it in error.errors])
+            return invalid_parameters(
+                [validation_errors.in_parameter(it, given) for it in error.errors]
+            )
     if (trouble := trouble_behind(error)) is not None:
         return unavailable(request, trouble)
     for kind, make in _KNOWN:

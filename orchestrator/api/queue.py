@@ -12,10 +12,10 @@ from orchestrator import broker
 from orchestrator.models import ClusterSetting
 
 from . import schemas
-from .answers import answer
-from .bodies import read
-from .callers import OPERATE, READ, caller
+from .authentication import OPERATE, READ, caller
 from .jobs import Nothing
+from .parsing import read
+from .responses import answer
 
 router = Router(tags=["queue"])
 

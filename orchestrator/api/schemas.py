@@ -154,6 +154,7 @@ class Node(_Shape):
     eligible: bool
     draining: bool
     quarantined: str
+    degraded: str
     labels: dict[str, str]
     attributes: dict[str, str]
     capacity: Resources

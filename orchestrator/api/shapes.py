@@ -114,6 +114,7 @@ def node(row: Node) -> dict[str, Any]:
         "eligible": row.eligible,
         "draining": row.draining,
         "quarantined": row.quarantined,
+        "degraded": row.degraded,
         "labels": row.labels,
         "attributes": row.attributes,
         "capacity": resources(row.capacity),

@@ -16,9 +16,9 @@ from orchestrator.lifecycle import ENDED, JOB
 from orchestrator.models import Job
 
 from . import schemas
-from .answers import answer
-from .callers import READ
+from .authentication import READ
 from .queue import queue
+from .responses import answer
 
 #: Ended jobs are kept for months; those of the last day are what a screen has room for.
 RECENT = timedelta(days=1)
@@ -73,4 +73,5 @@ def _nodes() -> dict[str, int]:
         connected=Count("pk", filter=approved & Q(connection="connected")),
         lost=Count("pk", filter=approved & Q(connection="lost")),
         draining=Count("pk", filter=approved & Q(draining=True)),
+        degraded=Count("pk", filter=approved & ~Q(degraded="")),
     )

@@ -105,6 +105,7 @@ def _show_status(it: dict[str, Any], form: Format) -> None:
                 f"{nodes['connected']} of {nodes['approved']} connected"
                 + (f", {nodes['lost']} lost" if nodes["lost"] else "")
                 + (f", {nodes['draining']} draining" if nodes["draining"] else "")
+                + (f", {nodes['degraded']} degraded" if nodes["degraded"] else "")
                 + (
                     f", {nodes['waiting_for_approval']} wait for approval"
                     if nodes["waiting_for_approval"]

@@ -203,6 +203,7 @@ def test_a_job_is_shown_with_its_executions(muster):
     execution = rows.execution(rows.job(name="shown"), rows.node(), observed="running")
     text = muster("job", "show", "shown").stdout
     assert '"true"' in text
+    assert "batch, 1 slot, priority" in text
     assert str(execution.pk) in text
     assert json.loads(muster("job", "show", "shown", "-o", "json").stdout)["spec"]["count"] == 1
 

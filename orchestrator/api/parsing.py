@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from orchestrator.spec.reading import LARGEST
 
-from . import mistakes
+from . import validation_errors
 from .problems import Problem, bad_request, invalid_parameters
 
 #: A batch of jobs may be larger than one job; Django refuses whatever is larger still.
@@ -46,11 +46,11 @@ def read(request: HttpRequest, kind: type[T], *, at_most: int = LARGEST) -> T:
     body = json_bytes(request, at_most=at_most) or b"{}"
     try:
         made = msgspec.json.decode(body, type=kind)
-        twice = mistakes.repeated(body)
+        twice = validation_errors.repeated(body)
     except msgspec.ValidationError as error:
-        raise invalid_parameters(mistakes.in_body(error, body, kind)) from None
+        raise invalid_parameters(validation_errors.in_body(error, body, kind)) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        said = mistakes.undecodable(error, body)
+        said = validation_errors.undecodable(error, body)
         raise Problem(400, "invalid-json", said, hint="Correct the text there.") from None
     if twice:
         raise invalid_parameters(twice)

@@ -15,8 +15,8 @@ from django.utils.http import parse_etags
 
 from orchestrator.models import Job
 
-from .answers import short
 from .problems import Problem
+from .responses import short
 
 CONDITIONS = ("If-Match", "If-None-Match")
 

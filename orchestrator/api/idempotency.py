@@ -20,11 +20,11 @@ from django.utils.crypto import salted_hmac
 
 from orchestrator.models import IdempotencyKey
 
-from .answers import answer
-from .callers import Caller
-from .conditions import refuse_others
-from .mistakes import mistake
+from .authentication import Caller
+from .preconditions import refuse_others
 from .problems import Problem, invalid_parameters
+from .responses import answer
+from .validation_errors import mistake
 
 LONGEST = 255
 

@@ -15,9 +15,9 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Schema
 from pydantic import Field
 
-from .answers import answer
-from .mistakes import mistake
 from .problems import Problem, invalid_parameters
+from .responses import answer
+from .validation_errors import mistake
 
 MOST = 500
 
