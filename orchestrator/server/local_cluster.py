@@ -20,14 +20,25 @@ import psycopg
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import DatabaseError, OperationalError, connection
 
 from nodes.agent.main import REMOVED
-from orchestrator.server import listen_address, postgres
+from orchestrator.server import cli_context, leftovers, listen_address, postgres
 from orchestrator.server.demo import Demo
 from orchestrator.server.supervision import Backoff, Hopeless, Program, Supervisor
 
 TEND_EVERY = 0.2
+FORESEEN = (
+    leftovers.StillThere,
+    listen_address.CannotListen,
+    postgres.PostgresError,
+    OperationalError,
+    Hopeless,
+)
+"""What keeps a cluster from running, each with a sentence."""
+
+MOST_NAMED = 5
+"""Jobs that are named among what goes on."""
 FOR_AGENTS = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
 """What an agent gets of our environment: nothing secret, as its tasks may inherit it."""
 
@@ -60,19 +71,19 @@ class LocalCluster:
 
     def run(self) -> None:
         """Start every part and keep them running until somebody interrupts; raises CannotRun."""
-        try:
-            listen_address.insist(self.host, self.port)
-        except listen_address.CannotListen as why:
-            raise CannotRun(str(why)) from None
-        self.say(f"Muster  {self.here}/")
-
-        supervisor = Supervisor(self.say)
+        supervisor, going_on = Supervisor(self.say), ["Stopped."]
         with _interruptible(supervisor), ExitStack() as until_the_end:
             try:
+                until_the_end.enter_context(leftovers.sole_cluster(settings.VAR))
+                listen_address.insist(self.host, self.port)
+                self.say(f"Muster  {self.here}/")
                 database = self._database(until_the_end)
+                until_the_end.callback(lambda: going_on.append(_what_goes_on()))
                 until_the_end.callback(supervisor.stop)
                 until_the_end.callback(self.say, "Stopping ...")
                 self._prepare()
+                token = _fresh_token("command line", "admin", expires_in=None)
+                cli_context.leave(settings.VAR, self.here, token)
                 self._start(supervisor)
                 self._start_agents(supervisor)
                 if self.demo:
@@ -81,9 +92,9 @@ class LocalCluster:
                 self._tend(supervisor, database)
             except KeyboardInterrupt:
                 pass
-            except (postgres.PostgresError, Hopeless, OperationalError) as why:
+            except FORESEEN as why:
                 raise CannotRun(str(why)) from None
-        self.say("Stopped. What ran goes on at the next start.")
+        self.say(" ".join(going_on))
 
     def say(self, line: str) -> None:
         """Print *line* at once, whoever reads."""
@@ -141,7 +152,7 @@ class LocalCluster:
 
     def _demonstrate(self) -> Event:
         """Play the demonstration beside everything else, from when the cluster takes jobs."""
-        token = _demonstration_token()
+        token = _fresh_token("demonstration", "submit", expires_in=timedelta(hours=1))
         stopped = Event()
 
         def play() -> None:
@@ -174,6 +185,7 @@ class LocalCluster:
             if not told and _is_ready(self.here):
                 told = True
                 self.say(f"Ready: it takes jobs. What the parts say: {_log('*')}")
+                self.say("\n    ".join(("Try:", *cli_context.commands(settings.VAR, self.here))))
 
 
 class _DatabaseKeeper:
@@ -239,15 +251,15 @@ def _administrator() -> User | None:
     return User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
 
 
-def _demonstration_token() -> str:
-    """Make a token for the demonstration, in place of the one of the start before."""
+def _fresh_token(name: str, scope: str, *, expires_in: timedelta | None) -> str:
+    """Make a token of the administrator, in place of the one of the start before."""
     from orchestrator import tokens
     from orchestrator.models import ApiToken
 
-    scopes = ["submit"]
-    mine: dict[str, Any] = {"user": _administrator(), "name": "demonstration"}
-    ApiToken.objects.filter(**mine, scopes=scopes, expires_at__isnull=False).delete()
-    return tokens.create(**mine, scopes=scopes, expires_in=timedelta(hours=1))
+    mine: dict[str, Any] = {"user": _administrator(), "name": name}
+    never = expires_in is None
+    ApiToken.objects.filter(**mine, scopes=[scope], expires_at__isnull=never).delete()
+    return tokens.create(**mine, scopes=[scope], expires_in=expires_in)
 
 
 def _write_join_token(file: Path, *, uses: int) -> None:
@@ -264,6 +276,23 @@ def _write_join_token(file: Path, *, uses: int) -> None:
             labels={"local": "yes"},
         )
     )
+
+
+def _what_goes_on() -> str:
+    """What still runs now that the cluster has ended, and how to stop it."""
+    running = leftovers.tasks(settings.VAR / "agents")
+    if not running:
+        return "No task runs any longer."
+    jobs = ""
+    with suppress(DatabaseError):
+        from orchestrator.models import Job
+
+        found = Job.objects.filter(executions__id__in=running).distinct().order_by("name")
+        names = list(found.values_list("name", flat=True)[: MOST_NAMED + 1])
+        more = ["…"] if len(names) > MOST_NAMED else []
+        jobs = f" of {', '.join(names[:MOST_NAMED] + more)}" if names else ""
+    what = f"One task{jobs} goes" if len(running) == 1 else f"{len(running)} tasks{jobs} go"
+    return f"{what} on: `make down` stops what runs, `make up` takes it up again."
 
 
 def _log(name: str) -> Path:
