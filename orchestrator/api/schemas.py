@@ -210,7 +210,7 @@ class ExecutionInFull(Execution):
 
 
 class Node(Answer):
-    """`quarantined` and `degraded` say why; `running` and `load` are those of its last heartbeat."""
+    """`quarantined` and `degraded` say why; `running` and `load` are as its last heartbeat said."""
 
     id: UUID
     name: str
