@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from nodes.protocol.resources import DIMENSIONS
+from orchestrator.formatting import amount, capitalised, counted, size
 
 from . import states
 from .bars import Capacity, capacity
 from .states import Shown
-from .words import amount, capitalised, counted, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

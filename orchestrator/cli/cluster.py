@@ -57,9 +57,10 @@ def login(
     address = config.resolve(server or call.server, None, {}).server if server else None
     address = address or call.settings().server
     token = _asked()
-    with Client(address, token) as api:
+    with Client(config.Settings(address, token, "", "standard input")) as api:
         api.get("jobs", limit=1)
-    file = config.keep(address, token)
+    file = config.config_file()
+    config.keep(address, token, file)
     say(f"Signed in at {address}; kept in {file}.")
 
 

@@ -161,6 +161,20 @@ async def test_heartbeats_come_as_often_as_asked(o: Orchestrator, agent: Agent) 
     await o.until(lambda: sum(isinstance(m, Heartbeat) for m in o.messages) >= 3)
 
 
+@scenario(heartbeat=0.5)
+async def test_a_link_that_falls_silent_is_closed_once_and_another_one_opened(
+    o: Orchestrator, agent: Agent
+) -> None:
+    silent = o.socket
+    assert silent is not None
+    # Not even that the agent closes it is answered.
+    silent.transport.pause_reading()
+    await o.until(lambda: o.epoch == 2)
+    silent.transport.abort()
+    _, said = await agent.end()
+    assert said.count("closing the link") == 1
+
+
 @scenario()
 async def test_an_agent_that_is_told_to_end_says_goodbye_and_leaves_its_tasks(
     o: Orchestrator, agent: Agent

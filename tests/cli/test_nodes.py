@@ -155,3 +155,11 @@ def test_a_quarantined_node_is_released_by_the_verb_that_its_sentence_names(must
     done = muster("node", "release", "n")
     assert (done.returncode, done.stdout) == (0, "n takes work\n")
     assert Event.objects.get(what="release", node_id=node.pk).message.endswith("quarantine of n")
+
+
+@pytest.mark.parametrize("length", ["0", "59s", "31d", ""])
+def test_a_join_token_is_good_for_as_long_as_is_said_or_there_is_none(muster, length):
+    refused = muster("node", "token", "--expires-in", length)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "expires_in" in refused.stderr
+    assert not JoinToken.objects.exists()

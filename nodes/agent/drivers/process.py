@@ -117,6 +117,10 @@ class ProcessDriver:
         elif execution in self._running:
             self._send(f"stop\0{execution}")
 
+    def running(self) -> Set[str]:
+        """What is started and not over, the strays included."""
+        return self._running.keys()
+
     def discard(self, execution: str) -> None:
         self._keeper.retire(execution)
         self._discarded.append(self._work / execution)
