@@ -138,6 +138,14 @@ def test_a_node_that_holds_something_is_not_removed(muster):
     assert muster("node", "remove", "nobody").returncode == 6
 
 
+def test_a_degraded_node_says_why_it_takes_no_work(muster):
+    rows.node(name="n", degraded="its spawner does not answer")
+    said = "takes no new work: its spawner does not answer"
+    assert said in muster("node", "show", "n").stdout
+    assert said in muster("node", "list").stdout
+    assert "1 of 1 connected, 1 degraded" in muster("status").stdout
+
+
 def test_a_quarantined_node_is_released_by_the_verb_that_its_sentence_names(muster):
     node = rows.node(name="n", quarantined="its state directory was copied, and both copies run")
     assert "`muster node release n`" in muster("node", "show", "n").stdout
