@@ -78,7 +78,7 @@ class Tracer:
     async def detach(self) -> None:
         if self._process is not None:
             if self._process.returncode is None:
-                self._process.send_signal(signal.SIGINT)
+                kill(self._process.pid, number=signal.SIGINT)
             await self._process.wait()
 
     def places(self) -> dict[str, list[int]]:
