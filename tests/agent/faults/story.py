@@ -105,7 +105,7 @@ class Story:
         try:
             async with Orchestrator() as o:
                 await self._act(o)
-            shutil.copytree(self.root, self.kept, ignore=shutil.ignore_patterns("*.sock"))
+            self._keep()
             found = [f"before it: {one}" for one in self.stalled]
             found += [f"same boot: {one}" for one in await self._judge(o)]
             unknown = self.unknown  # A restart of the machine makes some unknown by itself.
@@ -203,6 +203,14 @@ class Story:
             if self.agent.returncode is None:
                 kill(self.agent.pid)
             await self.agent.wait()
+
+    def _keep(self) -> None:
+        """Copy what is on disk; again, when somebody who lives removes a file meanwhile."""
+        while not self.kept.exists():
+            try:
+                shutil.copytree(self.root, self.kept, ignore=shutil.ignore_patterns("*.sock"))
+            except shutil.Error:
+                shutil.rmtree(self.kept)
 
     async def _restart_the_machine(self) -> None:
         await self._kill_all()
