@@ -7,7 +7,6 @@ there is no more.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -20,7 +19,8 @@ from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Query, Router, Schema
 from pydantic import Field
 
-from orchestrator.logs import MOST_MERGED, Piece, Reading, Stream, of_execution, of_job
+from nodes.log_watch import HEARTBEAT, with_heartbeats
+from orchestrator.logs import MOST_NAMED, Piece, Reading, Stream, of_execution, of_job
 
 from . import references
 from .callers import READ
@@ -28,8 +28,6 @@ from .listing import only
 from .mistakes import mistake, shown
 from .problems import invalid_parameters
 
-#: Seconds after which a reader of records hears that the server is there.
-HEARTBEAT = 5.0
 RECORDS = "application/x-ndjson"
 
 _TEXT = {
@@ -67,7 +65,7 @@ class AskedOfMany(Asked):
         str,
         Field(
             json_schema_extra={"pattern": _AFTER},
-            max_length=64 * MOST_MERGED,
+            max_length=64 * MOST_NAMED,
             description="where to go on, as `execution:offset` separated by commas",
         ),
     ] = ""
@@ -117,30 +115,18 @@ def _answer(request: HttpRequest, pieces: AsyncIterator[Piece]) -> StreamingHttp
 async def _text(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
     async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
         async for piece in pieces:
-            yield piece.data
+            if piece.data:
+                yield piece.data
 
 
 async def as_records(
     pieces: AsyncIterator[Piece], *, heartbeat: float = HEARTBEAT
 ) -> AsyncIterator[bytes]:
     """A line of JSON a piece, an empty object when there was none for a while, and an end."""
-    async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
-        coming = asyncio.ensure_future(anext(pieces, None))
-        try:
-            while True:
-                await asyncio.wait({coming}, timeout=heartbeat)
-                if not coming.done():
-                    yield b"{}\n"
-                    continue
-                piece = coming.result()
-                if piece is None:
-                    yield b'{"end":true}\n'
-                    return
-                yield _record(piece)
-                coming = asyncio.ensure_future(anext(pieces, None))
-        finally:
-            coming.cancel()
-            await asyncio.wait({coming})
+    async with aclosing(with_heartbeats(pieces, heartbeat)) as coming:  # type: ignore[type-var]
+        async for piece in coming:
+            yield b"{}\n" if piece is None else _record(piece)
+    yield b'{"end":true}\n'
 
 
 def _record(piece: Piece) -> bytes:
@@ -148,5 +134,6 @@ def _record(piece: Piece) -> bytes:
         "execution": str(piece.execution),
         "after": piece.after,
         "data": b64encode(piece.data).decode(),
+        **({"note": True} if piece.is_note else {}),
     }
     return msgspec.json.encode(told) + b"\n"

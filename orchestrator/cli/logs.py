@@ -10,9 +10,12 @@ from typing import Any
 
 from . import sanitise
 from .client import Client
-from .failures import Code, Unreachable
+from .failures import Code, Failure, Unreachable
 from .following import PATIENCE
 from .output import leave_quietly, say, tell
+
+MOST_NAMED = 150
+"""Executions that a server goes on with; of more it is not told where each was."""
 
 PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Between one attempt to read on and the next."""
@@ -41,11 +44,13 @@ def of_job(parameters: dict[str, Any]) -> GoOn:
 
 
 def print_log(client: Client, path: str, go_on: GoOn) -> None:
-    """Print a log as it comes; an interruption only ends the printing."""
+    """Print a log as it comes, notes of the server beside it; an interruption only ends that."""
     try:
         harmless = sanitise.Stream() if sys.stdout.isatty() else None
-        for data in _read(client, path, go_on):
-            if harmless is not None:
+        for data, is_note in _read(client, path, go_on):
+            if is_note:
+                tell(sanitise.block(data.decode(errors="replace").rstrip("\n")))
+            elif harmless is not None:
                 say(harmless.feed(data), end="")
             else:
                 sys.stdout.buffer.write(data)
@@ -57,8 +62,11 @@ def print_log(client: Client, path: str, go_on: GoOn) -> None:
         raise SystemExit(Code.INTERRUPTED) from None
 
 
-def _read(client: Client, path: str, go_on: GoOn) -> Iterator[bytes]:
-    """The log to its end, read on where it broke off when the server was away for a while."""
+def _read(client: Client, path: str, go_on: GoOn) -> Iterator[tuple[bytes, bool]]:
+    """The pieces of the log, and whether each is a note about it, to the end.
+
+    It is read on where it broke off when the server was away for a while.
+    """
     after: dict[str, int] = {}
     heard_at: float | None = None
     pause = PAUSE
@@ -67,7 +75,7 @@ def _read(client: Client, path: str, go_on: GoOn) -> Iterator[bytes]:
             for record in client.records(path, **go_on(after)):
                 heard_at, pause = time.monotonic(), PAUSE
                 if "data" in record:
-                    yield b64decode(record["data"])
+                    yield b64decode(record["data"]), bool(record.get("note"))
                     if record["after"] >= 0:
                         after[record["execution"]] = record["after"]
                 if record.get("end"):
@@ -77,6 +85,11 @@ def _read(client: Client, path: str, go_on: GoOn) -> Iterator[bytes]:
             broken = error
         if heard_at is None or time.monotonic() - heard_at > PATIENCE:
             raise broken
+        if len(after) > MOST_NAMED:
+            raise Failure(
+                f"The log broke off, and cannot go on: it had more than {MOST_NAMED} executions.",
+                hint="Ask again with --tail, or read executions one by one.",
+            ) from broken
         if pause == PAUSE:
             tell(f"muster: waiting for {client.server}; the log goes on where it broke off")
         time.sleep(pause)
