@@ -79,7 +79,7 @@ async def of_job(
                 readers[it.key] = asyncio.create_task(lines)
             if unread and reading.follow and not told:
                 told = True
-                yield Piece(key, _waits(most, len(unread)), 0, is_note=True)
+                yield Piece(key, _waits(most, len(unread)), -1, is_note=True)
             async for piece in _until_looking_again(waiting, readers, is_last=is_last):
                 yield piece
             for ended in [it for it in readers if readers[it].done()]:
