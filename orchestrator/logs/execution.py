@@ -11,9 +11,9 @@ from nodes import log_forwarding
 from nodes.log_watch import NotConnected, SessionEnded, TooManyWatches
 from nodes.protocol.lifecycle import Connection
 from nodes.protocol.messages import LogChunk, LogEnd
+from orchestrator.formatting import counted
 from orchestrator.lifecycle import OBSERVED
 from orchestrator.models import Execution, ExecutionOutput
-from orchestrator.scheduling.formatting import counted
 
 from .looks import look, look_again
 from .reading import BEFORE, NEVER_RAN, PATIENCE, Piece, Reading, ask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from nodes.agent.logs import KEPT, KEPT_FOR, Keeper, LogFile, readable
 from nodes.agent.supervisor import SEGMENTS, Stream
+from nodes.agent.watching import Watches
+from nodes.protocol.messages import Watch
 
 
 @pytest.fixture
@@ -109,3 +112,22 @@ def no_room_for_files():
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_who_does_not_follow_reads_what_there_is_however_fast_more_is_printed(tmp_path):
+    segment(tmp_path, 0, b"x" * 10)
+    chunks, ends = [], []
+
+    def take(chunk):
+        chunks.append(chunk.data)
+        segment(tmp_path, 10 * len(chunks), b"y" * 10)
+
+    async def scene():
+        watches = Watches(tmp_path, lambda _: True, ends.append, take)
+        watches.follow(Watch(1, "w", "e", "stdout", offset=4, credit=1000, follow=False))
+        async with asyncio.timeout(10):
+            while not ends:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    asyncio.run(scene())
+    assert chunks == [b"x" * 6]
