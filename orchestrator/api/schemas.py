@@ -211,7 +211,7 @@ class ExecutionInFull(Execution):
 
 
 class Node(Answer):
-    """`quarantined` says why it is; `running` and `load` are those of its last heartbeat."""
+    """`quarantined` and `degraded` say why; `running` and `load` are as its last heartbeat said."""
 
     id: UUID
     name: str
@@ -222,6 +222,7 @@ class Node(Answer):
     eligible: bool
     draining: bool
     quarantined: str
+    degraded: str
     labels: dict[str, str]
     attributes: dict[str, str]
     capacity: Resources
@@ -307,6 +308,7 @@ class NodeCounts(Answer):
     connected: int
     lost: int
     draining: int
+    degraded: int
 
 
 class Status(Answer):

@@ -75,5 +75,6 @@ def _nodes() -> schemas.NodeCounts:
         connected=Count("pk", filter=approved & Q(connection="connected")),
         lost=Count("pk", filter=approved & Q(connection="lost")),
         draining=Count("pk", filter=approved & Q(draining=True)),
+        degraded=Count("pk", filter=approved & ~Q(degraded="")),
     )
     return schemas.NodeCounts(**counts)
