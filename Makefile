@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	command -v $$python >/dev/null && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 
-.PHONY: up down test lint types bench interleave faults chaos soak lock clean help
+.PHONY: up down test lint types bench interleave faults chaos soak mutants lock clean help
 
 up: $(STAMP) ## a whole cluster on this machine, with a demo; Ctrl-C ends it (ARGS="--port 8001")
 	@exec $(BIN)/python manage.py up $(ARGS)
@@ -47,6 +47,9 @@ chaos: $(STAMP) ## kill random processes for five minutes (ARGS="--minutes 30 --
 
 soak: $(STAMP) ## the same for eight hours, seldom, with an eye on the memory (ARGS="…")
 	$(BIN)/python -m tests.chaos.long --minutes 480 --most 1 $(ARGS)
+
+mutants: $(STAMP) ## plant small bugs, list those that no test notices (ARGS="agent --minutes 20")
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 lock: $(STAMP) ## resolve the requirements anew, with hashes and no registry addresses
 	$(BIN)/python -m pip install --quiet uv
