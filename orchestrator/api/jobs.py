@@ -148,7 +148,8 @@ def show_job(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 - 
     """One job, by name, id or the beginning of an id, with its current specification."""
     job = references.job(ref)
     current = JobVersion.objects.filter(job=job, number=job.version).values_list("spec", flat=True)
-    return tagged(answer({**shapes.job(job), "spec": current.first()}), intent(job))
+    shown = shapes.job(job, endpoint.silent_nodes(job))
+    return tagged(answer({**shown, "spec": current.first()}), intent(job))
 
 
 @router.get("/jobs/{ref}/versions", auth=READ, response=schemas.page_of(schemas.Version))

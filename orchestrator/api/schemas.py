@@ -62,12 +62,15 @@ class Valid(_Shape):
 
 
 class Job(_Shape):
+    """`reasons` are why it is as it is: what each *is*, its `cause`, its numbers and times."""
+
     id: UUID
     name: str
     type: str
     state: str
     sentence: str
     reason: str
+    reasons: list[dict[str, Any]]
     priority: int
     count: int
     version: int
@@ -76,6 +79,7 @@ class Job(_Shape):
     tally: dict[str, int]
     stop_requested: bool
     stop_reason: str
+    stopped_by: str
     rev: int
     created_at: datetime
     updated_at: datetime

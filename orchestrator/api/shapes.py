@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from nodes.models import Node, NodeHeartbeat
 from nodes.protocol.resources import Resources
+from orchestrator import wording as said
 from orchestrator.models import (
     Evaluation,
     Event,
@@ -15,18 +17,24 @@ from orchestrator.models import (
     Job,
     JobVersion,
 )
+from orchestrator.reasons import Reason, cause, dump, load
 
 from . import wording
 
 
-def job(row: Job) -> dict[str, Any]:
+def job(row: Job, also: Iterable[Reason] = ()) -> dict[str, Any]:
+    """*also* are reasons that are looked up for one job, not for every one of a list."""
+    found = (*load(row.reason), *also)
     return {
         "id": row.pk,
         "name": row.name,
         "type": row.type,
         "state": row.state,
-        "sentence": wording.job(row),
-        "reason": row.reason,
+        "sentence": said.text(said.job(row, also)),
+        "reason": said.text(said.all_of(found)),
+        "reasons": [
+            {**it, "cause": cause(one)} for one, it in zip(found, dump(found), strict=True)
+        ],
         "priority": row.priority,
         "count": row.count,
         "version": row.version,
@@ -35,6 +43,7 @@ def job(row: Job) -> dict[str, Any]:
         "tally": row.tally,
         "stop_requested": row.stop_requested,
         "stop_reason": row.stop_reason,
+        "stopped_by": row.stopped_by,
         "rev": row.rev,
         "created_at": row.created_at,
         "updated_at": row.updated_at,
