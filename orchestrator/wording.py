@@ -215,17 +215,19 @@ _CLOSED = {
     "is quarantined": "are quarantined",
     "is lost": "are lost",
     "is disconnected": "are disconnected",
-    "is degraded": "are degraded",
     "is not eligible": "are not eligible",
 }
 
 
 def closed(counts: Mapping[str, int]) -> str:
     """``1 drains, 2 are lost``."""
-    return ", ".join(
-        f"{number:,} {why if number == 1 else _CLOSED.get(why, why)}"
-        for why, number in sorted(counts.items())
-    )
+    return ", ".join(_closed(why, number) for why, number in sorted(counts.items()))
+
+
+def _closed(why: str, number: int) -> str:
+    if number == 1:
+        return f"1 {why}"
+    return f"{number:,} {_CLOSED[why]}" if why in _CLOSED else f"{number:,} times: {why}"
 
 
 def all_completed(count: int) -> str:

@@ -147,5 +147,6 @@ def _shown(node: Node) -> Shown:
         eligible=node.eligible,
         draining=node.draining,
         quarantined=node.quarantined,
+        degraded=node.degraded,
         removed=node.removed_at is not None,
     )

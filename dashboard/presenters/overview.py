@@ -183,6 +183,7 @@ def _of_node(node: Node) -> Item:
         eligible=node.eligible,
         draining=node.draining,
         quarantined=node.quarantined,
+        degraded=node.degraded,
     )
     waits = node.approval == "pending"
     text = f"{capitalised(shown.mean)}."

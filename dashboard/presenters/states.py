@@ -111,6 +111,7 @@ def node(
     eligible: bool,
     draining: bool,
     quarantined: str,
+    degraded: str = "",
     removed: bool = False,
 ) -> Shown:
     """One state for all that is known of a node: what an operator must act on comes first."""
@@ -125,6 +126,7 @@ def node(
             Shown("lost", "lost", "silent too long; what ran there is lost"),
         ),
         (connection == "disconnected", Shown("lost", "disconnected", "not heard of lately")),
+        (bool(degraded), Shown("failed", "degraded", f"it takes no new work: {degraded}")),
         (
             draining,
             Shown("blocked", "draining", "it gets no new work; what runs there goes on to its end"),

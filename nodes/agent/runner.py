@@ -145,7 +145,12 @@ class Runner:
             effects += self.core.receive(message, now)
         for fact in facts:
             effects += self.core.observe(fact)
+        effects += self.core.degrade(self._degraded(), now)
         self._carry_out(effects)
+
+    def _degraded(self) -> str:
+        """Why nothing more should be started here."""
+        return "; ".join(filter(None, {driver.degraded for driver in self._drivers.values()}))
 
     def _carry_out(self, effects: list[Effect]) -> None:
         if self.core.changes.urgent:

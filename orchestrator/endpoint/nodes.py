@@ -10,15 +10,14 @@ from nodes import membership
 from nodes.locks import Lock, lock_rows
 from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
-from nodes.protocol.resources import Resources
 from orchestrator import broker, journal
 from orchestrator.errors import NodeInUse
 from orchestrator.formatting import person
 from orchestrator.lifecycle import OBSERVED, Trigger
 from orchestrator.models import Execution
-from orchestrator.transitions import give_up, lock_executions, lock_nodes, release
+from orchestrator.transitions import Changes, lock_executions, lock_nodes
 
-from .reports import lock_whole_node, lose_locked
+from .lost_nodes import lock_whole_node, lose_locked
 
 MOST_NAMED = 5
 """Executions that a refusal names; of the others it says how many."""
@@ -87,21 +86,16 @@ def remove_node(node_id: UUID, *, actor: str) -> Node:
         node = Node.every.get(pk=node_id)
         if node.removed_at is not None:
             return node
-        dead = {
-            key
-            for key, it in locked.items()
-            if it.reserved
-            and it.observed in OBSERVED.terminal
-            and node.connection == Connection.LOST
-        }
+        is_lost = node.connection == Connection.LOST
+        dead = [it for it in locked.values() if is_lost and it.observed in OBSERVED.terminal]
         # Asked again: until the node was locked, plans could place there.
-        holding = [key for key in _reserved(node_id) if key not in dead]
+        holding = sorted(set(_reserved(node_id)) - {it.id for it in dead})
         if holding:
             raise NodeInUse(name=node.name, what=_named(holding))
-        give_up(sorted(dead))
-        # Their jobs may have waited for the node to come back.
-        broker.enqueue({locked[key].job for key in dead}, Trigger.NODE_LOST)
-        release({node_id: sum((locked[key].resources for key in dead), Resources())})
+        changes = Changes()
+        for execution in dead:
+            changes.give_up(execution, Trigger.NODE_LOST)
+        changes.write()
         node = membership.remove(node_id, actor=actor)
         sentence = f"{person(actor)} removes {node.name}"
         journal.record([journal.fact("node", "remove", sentence, actor=actor, node=node_id)])

@@ -29,6 +29,7 @@ def test_an_execution_that_was_told_to_stop_is_stopping_until_it_confirms():
         ({"draining": True, "eligible": False}, "draining"),
         ({"eligible": False}, "ineligible"),
         ({"quarantined": "two of it"}, "quarantined"),
+        ({"degraded": "its spawner does not answer", "draining": True}, "degraded"),
     ],
 )
 def test_a_node_shows_what_an_operator_must_act_on_first(differing, word):
