@@ -276,6 +276,15 @@ def test_slots_of_a_stopped_job_were_stopped_and_lead_to_what_ran(scene, operato
     assert "not run" not in slots
 
 
+def test_capacity_is_over_the_nodes_that_it_counts(operator):
+    rows.node(name="here")
+    rows.lose(rows.node(name="gone"))
+    rows.node(name="new", approval="pending")
+    text = operator.get("/?regions=capacity").content.decode()
+    assert "allocated, over 1 node<" in text
+    assert "of 4 cores" in text
+
+
 def test_every_page_says_that_scheduling_is_paused(scene, operator):
     ClusterSetting.objects.update_or_create(
         pk=1,
