@@ -7,7 +7,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,7 +14,8 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.errors import InvalidSpec
 
-from .model import Affinity, JobSpec, Needs, Retry, Spread, TaskSpec, Timeouts
+from . import field_names
+from .model import JobSpec
 
 LARGEST = 256 * 1024
 DEEPEST = 32
@@ -185,16 +185,6 @@ def _too_deep() -> dict[str, str]:
 
 # --- words -------------------------------------------------------------------------------------
 
-_KNOWN: Mapping[str, type] = {
-    "": JobSpec,
-    "task": TaskSpec,
-    "task.resources": Needs,
-    "retry": Retry,
-    "timeouts": Timeouts,
-    "affinities": Affinity,
-    "spread": Spread,
-}
-
 #: How pydantic's verdicts read; {limits} are its context.
 _SENTENCES: Mapping[str, tuple[str, str]] = {
     "missing": ("is missing", "Add it."),
@@ -216,7 +206,9 @@ def _worded(detail: ErrorDetails) -> dict[str, str]:
     location = [str(part) for part in detail["loc"] if part != "[key]"]
     path, value, context = ".".join(location), detail["input"], detail.get("ctx", {})
     if detail["type"] == "extra_forbidden":
-        return _unknown(location)
+        return _error(
+            path, f"is an unknown field {location[-1][:80]!r}", field_names.cure(location)
+        )
     if detail["type"] == "muster":
         message, hint = str(context["sentence"]), str(context["hint"])
     elif detail["type"] in _SENTENCES:
@@ -227,15 +219,6 @@ def _worded(detail: ErrorDetails) -> dict[str, str]:
         shown = _shown(value, location)
         message = f"{shown} {message}" if shown else message
     return _error(path, message, hint)
-
-
-def _unknown(location: list[str]) -> dict[str, str]:
-    *parents, key = location
-    owner = ".".join(part for part in parents if not part.isdigit())
-    known = list(getattr(_KNOWN.get(owner), "model_fields", {}))
-    near = get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(known)}."
-    return _error(".".join(location), f"is an unknown field {key[:80]!r}", hint)
 
 
 def _shown(value: object, location: list[str]) -> str:
