@@ -62,6 +62,7 @@ class Batch(msgspec.Struct, forbid_unknown_fields=True):
     """Each job is read by the same reader as a single one: its text is kept until then."""
 
     jobs: list[msgspec.Raw]
+    rerun: bool = False
 
 
 @router.post(
@@ -81,7 +82,8 @@ class Batch(msgspec.Struct, forbid_unknown_fields=True):
                                 "type": "array",
                                 "maxItems": MOST_AT_ONCE,
                                 "items": {"$ref": "/api/v1/schemas/job"},
-                            }
+                            },
+                            "rerun": {"type": "boolean", "default": False},
                         },
                     }
                 }
@@ -93,12 +95,18 @@ class Batch(msgspec.Struct, forbid_unknown_fields=True):
 def submit_batch(request: HttpRequest) -> HttpResponse:
     """Submit all of these jobs, or, when one of them has a mistake, none.
 
+    With `rerun` every slot of a job that has ended runs again, also when nothing else changes.
     `If-None-Match: *` creates only: 412 when one of them is there.
     """
-    specs = _parse_all(read(request, Batch, at_most=LARGEST_BATCH).jobs)
+    batch = read(request, Batch, at_most=LARGEST_BATCH)
+    specs = _parse_all(batch.jobs)
     who = caller(request)
     done = endpoint.submit_many(
-        specs, actor=who.actor, user=who.user, create_only=creates_only(request)
+        specs,
+        actor=who.actor,
+        user=who.user,
+        create_only=creates_only(request),
+        rerun=batch.rerun,
     )
     return answer({"items": [_submitted(it) for it in done]})
 
@@ -264,8 +272,12 @@ def _submitted(done: Submitted) -> dict[str, Any]:
         sentence = f"{name} is a new job"
     elif done.changed:
         sentence = f"{name} is now at version {done.version}"
+    elif done.rerun:
+        sentence = f"{name} runs again: round {done.job.round} of version {done.version}"
     else:
         sentence = f"{name} is unchanged: version {done.version} is the same specification"
+        if done.job.ended_at is not None:
+            sentence += f", and it {done.job.state} at {done.job.ended_at:%Y-%m-%d %H:%M:%S} UTC"
     return {
         "id": done.job.pk,
         "name": name,
@@ -273,6 +285,7 @@ def _submitted(done: Submitted) -> dict[str, Any]:
         "state": done.job.state,
         "created": done.created,
         "changed": done.changed,
+        "rerun": done.rerun,
         "sentence": sentence,
         "warnings": done.warnings,
     }

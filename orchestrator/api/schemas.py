@@ -37,7 +37,10 @@ class SpecWarning(_Shape):
 
 
 class Submitted(_Shape):
-    """What came of a submission.  When not `changed`, the same specification was there."""
+    """What came of a submission.  When not `changed`, the same specification was there.
+
+    `rerun` says that the job had ended and that every slot runs again.
+    """
 
     id: UUID
     name: str
@@ -45,6 +48,7 @@ class Submitted(_Shape):
     state: str
     created: bool
     changed: bool
+    rerun: bool
     sentence: str
     warnings: list[SpecWarning]
 

@@ -74,6 +74,13 @@ class Output:
             if text:
                 say(_dim(title.ljust(width)) + "  " + _coloured(text))
 
+    def submitted(self, rows: Sequence[Row]) -> None:
+        """What came of the jobs of a file: an object for one, a list for several."""
+        if self.format is Format.NAME:
+            self.table(rows, ())
+        else:
+            self._objects(rows[0] if len(rows) == 1 else list(rows))
+
     @property
     def is_for_people(self) -> bool:
         return self.format in (Format.TABLE, Format.WIDE)

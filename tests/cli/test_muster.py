@@ -49,6 +49,49 @@ def test_a_job_file_is_submitted_and_said_so(muster):
     assert "unchanged" in again.stdout
 
 
+def test_an_ended_job_says_when_it_ended_and_how_it_runs_again(muster):
+    file = muster.file(GOOD, "my job.yaml")
+    muster("job", "run", file)
+    end("completed")
+    done = muster("job", "run", file)
+    assert re.fullmatch(
+        r"from-yaml is unchanged: version 1 is the same specification, and it completed at "
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\n",
+        done.stdout,
+    )
+    cure = "muster job rerun from-yaml, or muster job run --rerun 'my job.yaml'"
+    assert cure in done.stderr
+    again = muster("job", "run", "--rerun", file)
+    assert again.stdout == "from-yaml runs again: round 2 of version 1\n"
+    assert (Job.objects.get().state, Job.objects.get().round) == ("pending", 2)
+    assert "is unchanged" in muster("job", "run", "--rerun", file).stdout, "it has not ended"
+
+
+SEVERAL = GOOD + "---\n" + GOOD.replace("from-yaml", "second")
+
+
+def test_several_documents_are_submitted_together_and_waited_for(muster, eventually):
+    waiting = muster.start(
+        "job", "run", "--wait", muster.file(SEVERAL), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    eventually(lambda: Job.objects.count() == 2)
+    Job.objects.filter(name="from-yaml").update(state="failed", reason="it broke")
+    Job.objects.filter(name="second").update(state="completed", reason="it ended")
+    printed, said = waiting.communicate(timeout=60)
+    assert printed == b"from-yaml is a new job\nsecond is a new job\n"
+    assert b"from-yaml:" in said
+    assert b"completed: it ended" in said
+    assert waiting.returncode == 5, "one of them failed"
+
+
+def test_of_several_documents_all_are_stored_or_none(muster):
+    done = muster("job", "run", muster.file(SEVERAL + "---\n" + BAD))
+    assert done.returncode == 2
+    assert "line 11, jobs.2.name" in done.stderr
+    assert not Job.objects.exists()
+    assert "is a good job file of 2 jobs" in muster("job", "validate", muster.file(SEVERAL)).stdout
+
+
 def test_json_is_a_job_file_too(muster):
     text = json.dumps({"name": "from-json", "task": {"command": ["true"]}})
     assert muster("job", "run", muster.file(text, "job.json")).returncode == 0
