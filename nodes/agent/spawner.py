@@ -63,6 +63,8 @@ _LOOK_EVERY = 5000.0
 _LINKS = 256
 #: Seconds that all others wait for what a dead supervisor left to die.
 _PATIENCE = 1.0
+#: Beyond so many bytes spawner.log begins anew.
+_LOG_BYTES = 1 << 20
 _POLL_IN = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -415,8 +417,16 @@ def _new_journal() -> int:
             os.close(journal)  # The agent took it for one that nobody writes to any more.
 
 
+def bound_log() -> None:
+    """Begin spawner.log anew when it is too long: what is written next counts more."""
+    with contextlib.suppress(OSError):  # Whoever starts us by hand may read it elsewhere.
+        if os.fstat(2).st_size > _LOG_BYTES:
+            os.ftruncate(2, 0)
+
+
 def main() -> None:
     os.chdir(sys.argv[1])
+    bound_log()
     os.umask(0o022)
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
     signal.signal(signal.SIGTERM, supervisor.on_signal)
@@ -431,15 +441,17 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    post = spawner.serve()
-    if post is not None:
-        try:
+    try:
+        post = spawner.serve()
+        if post is not None:
             supervisor.serve(post)
-        except BaseException:  # noqa: BLE001  What it is, spawner.log says.
-            import traceback
+    except BaseException:  # noqa: BLE001  What it is, spawner.log says.
+        import traceback
 
-            traceback.print_exc()
-            os._exit(1)
+        bound_log()
+        traceback.print_exc()
+        os._exit(1)
+    if post is not None:
         os._exit(0)
     if spawner.listener:
         with contextlib.suppress(OSError):

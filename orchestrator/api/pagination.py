@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
+import msgspec
 from django.core import signing
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
-from ninja import Schema
-from pydantic import Field
 
-from .problems import Problem, invalid_parameters
+from .problems import Problem
 from .responses import answer
-from .validation_errors import mistake
-
-MOST = 500
-
-
-class Paging(Schema):
-    """What every list takes.  A list's own filters are fields beside these; nothing else is."""
-
-    limit: Annotated[int, Field(ge=1, le=MOST, description="how many at most")] = 50
-    cursor: Annotated[str, Field(max_length=500, description="next_cursor of a page")] = ""
-
-
-def words(text: str, known: Iterable[str], name: str) -> list[str]:
-    """The comma-separated words of a filter, each of which must be *known*; empty for no filter."""
-    if not text:
-        return []
-    given, allowed = text.split(","), list(known)
-    unknown = [repr(word[:40]) for word in dict.fromkeys(given) if word not in allowed]
-    if unknown:
-        message = f"{', '.join(unknown)} is none of {', '.join(allowed)}"
-        raise invalid_parameters([mistake(name, message, "Separate several with commas.")])
-    return given
+from .schemas import Answer, Page, Paging
 
 
 def newest_first(rows: QuerySet[Any], after: list[Any] | None) -> QuerySet[Any]:
@@ -55,48 +32,31 @@ def place_in_time(row: Any) -> list[Any]:
 
 def page(
     request: HttpRequest,
-    paging: Paging,
+    query: Paging,
     rows: Callable[[list[Any] | None], QuerySet[Any]],
     place: Callable[[Any], list[Any]],
-    show: Callable[[Any], dict[str, Any]],
+    show: Callable[[Any], Answer],
 ) -> HttpResponse:
     """One page of what *rows* gives after a place; *place* says where a row stands."""
-    only(request, paging)
-    salt = _salt(request, paging)
-    after = _open(paging.cursor, salt) if paging.cursor else None
-    found: list[Model] = list(rows(after)[: paging.limit + 1])
-    more = len(found) > paging.limit
-    found = found[: paging.limit]
+    salt = _salt(request, query)
+    after = _open(query.cursor, salt) if query.cursor else None
+    found: list[Model] = list(rows(after)[: query.limit + 1])
+    more = len(found) > query.limit
+    found = found[: query.limit]
     # Without a time, so that a list in which nothing has changed keeps its ETag.
     cursor = signing.Signer(salt=salt).sign_object(place(found[-1])) if more else None
-    data = {"items": [show(row) for row in found], "next_cursor": cursor}
+    data = Page(items=[show(row) for row in found], next_cursor=cursor)
     if cursor is None:
         return answer(data)
-    query = request.GET.copy()
-    query["cursor"] = cursor
-    return answer(data, Link=f'<{request.path}?{query.urlencode()}>; rel="next"')
+    following = request.GET.copy()
+    following["cursor"] = cursor
+    return answer(data, Link=f'<{request.path}?{following.urlencode()}>; rel="next"')
 
 
-def only(request: HttpRequest, allowed: Schema) -> None:
-    """Refuse what *allowed* does not have, and what is given twice: neither may go unheard."""
-    fields = type(allowed).model_fields
-    found = [
-        mistake(name[:80], "is an unknown parameter", f"Known: {', '.join(fields)}.")
-        for name in sorted(set(request.GET) - set(fields))[:20]
-    ]
-    found += [
-        mistake(name, "is given twice", "Give it once; several words are separated by commas.")
-        for name in fields
-        if len(request.GET.getlist(name)) > 1
-    ]
-    if found:
-        raise invalid_parameters(found)
-
-
-def _salt(request: HttpRequest, paging: Paging) -> str:
+def _salt(request: HttpRequest, query: Paging) -> str:
     """A cursor is good for the list and the filters that it was given for, and for no other."""
-    filters = json.dumps(paging.model_dump(exclude={"limit", "cursor"}), sort_keys=True)
-    digest = hashlib.sha256(f"{request.path}\n{filters}".encode()).hexdigest()
+    filters = msgspec.json.encode(msgspec.structs.replace(query, limit=1, cursor=""))
+    digest = hashlib.sha256(request.path.encode() + b"\n" + filters).hexdigest()
     return f"muster.cursor.{digest}"
 
 

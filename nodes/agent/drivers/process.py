@@ -33,7 +33,7 @@ _PACKET = 1 << 20
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOOK_AGAIN = 0.5
 #: What is not over at so many looks at the spawner may never be.
-_STRAY_LOOKS = 8
+_STRAY_LOOKS = 4
 #: Directories are removed together with all that are discarded within so many seconds.
 _REMOVE_AFTER = 1.0
 
