@@ -14,13 +14,14 @@ from typing import Annotated, Any, Optional
 import typer
 
 from . import jobfile, sanitise
-from .client import Client, segment
+from .client import Client, segment, tell_of_more
 from .failures import Code, Failure
 from .following import ENDED, Until, follow, repeated
 from .jobfile import JobFile, Mistaken
 from .logs import of_job, print_log
 from .options import (
     AsFormat,
+    InUtc,
     Most,
     NoHeaders,
     Quiet,
@@ -34,7 +35,8 @@ from .options import (
 from .output import (
     Column,
     Format,
-    ago,
+    Instant,
+    Output,
     counted,
     labels,
     person,
@@ -56,7 +58,7 @@ COLUMNS = (
     Column("COUNT", lambda job: job["count"], wide=True),
     Column("PRIORITY", lambda job: job["priority"], wide=True),
     Column("VERSION", lambda job: job["version"], wide=True),
-    Column("CREATED", lambda job: ago(job["created_at"])),
+    Column("CREATED", lambda job: Instant(job["created_at"])),
     Column("ID", lambda job: job["id"], wide=True),
     Column("LABELS", lambda job: labels(job["labels"]), wide=True),
     Column("WHAT", lambda job: job["sentence"]),
@@ -70,13 +72,13 @@ EXECUTIONS = (
     Column("DESIRED", lambda it: it["desired"], wide=True),
     Column("OBSERVED", lambda it: it["observed"]),
     Column("EXIT", lambda it: it["exit_code"]),
-    Column("CREATED", lambda it: ago(it["created_at"]), wide=True),
+    Column("CREATED", lambda it: Instant(it["created_at"]), wide=True),
     Column("WHAT", lambda it: it["sentence"]),
 )
 _VERSIONS = (
     Column("VERSION", lambda it: it["number"]),
     Column("BY", lambda it: person(it["actor"])),
-    Column("CREATED", lambda it: ago(it["created_at"])),
+    Column("CREATED", lambda it: Instant(it["created_at"])),
     Column("COUNT", lambda it: it["spec"].get("count")),
     Column("COMMAND", lambda it: json.dumps(it["spec"].get("task", {}).get("command"))),
     Column("DIGEST", lambda it: it["digest"][:12]),
@@ -183,24 +185,30 @@ def list_jobs(
     quiet: Quiet = False,
     watch: Watching = None,
     limit: Most = 50,
+    utc: InUtc = None,
 ) -> None:
     """The newest jobs."""
     with client(context) as api:
 
         def show() -> None:
             found = api.items("jobs", most=limit, state=state, name=name)
-            output(form, no_headers, quiet).table(found, COLUMNS)
+            output(form, no_headers, quiet, utc).table(found, COLUMNS)
+            tell_of_more(found, "--limit")
 
         repeated(show, watch)
 
 
 @app.command()
 def show(
-    context: typer.Context, job: Reference, form: AsFormat = Format.TABLE, watch: Watching = None
+    context: typer.Context,
+    job: Reference,
+    form: AsFormat = Format.TABLE,
+    watch: Watching = None,
+    utc: InUtc = None,
 ) -> None:
     """One job, with its newest executions."""
     with client(context) as api:
-        repeated(lambda: _show(api, job, form), watch)
+        repeated(lambda: _show(api, job, output(form, utc=utc)), watch)
 
 
 @app.command()
@@ -225,11 +233,14 @@ def versions(
     job: Reference,
     form: AsFormat = Format.TABLE,
     no_headers: NoHeaders = False,
+    limit: Most = 100,
+    utc: InUtc = None,
 ) -> None:
     """Every specification that a job has had, the newest first."""
     with client(context) as api:
-        found = api.items(f"jobs/{segment(job)}/versions", most=100)
-    output(form, no_headers).table(found, _VERSIONS, name="number")
+        found = api.items(f"jobs/{segment(job)}/versions", most=limit)
+    output(form, no_headers, utc=utc).table(found, _VERSIONS, name="number")
+    tell_of_more(found, "--limit")
 
 
 @app.command()
@@ -252,9 +263,8 @@ def logs(
         )
 
 
-def _show(api: Any, ref: str, form: Format) -> None:
+def _show(api: Client, ref: str, out: Output) -> None:
     job = api.get(f"jobs/{segment(ref)}")
-    out = output(form, no_headers=False)
     task = (job.get("spec") or {}).get("task", {})
     resources = task.get("resources", {})
     out.one(
@@ -276,8 +286,8 @@ def _show(api: Any, ref: str, form: Format) -> None:
                 else "",
             ),
             ("labels", labels(job["labels"])),
-            ("created", ago(job["created_at"])),
-            ("ended", ago(job["ended_at"])),
+            ("created", Instant(job["created_at"])),
+            ("ended", Instant(job["ended_at"])),
         ],
     )
     if out.is_for_people:
@@ -285,6 +295,7 @@ def _show(api: Any, ref: str, form: Format) -> None:
         if found:
             say("")
             out.table(found, EXECUTIONS, name="id")
+            tell_of_more(found, f"muster execution list --job {job['name']} --limit")
 
 
 def _read(api: Client, name: str) -> JobFile:

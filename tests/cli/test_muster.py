@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import uuid
+from datetime import timedelta, timezone
 
 import pytest
 import yaml
@@ -317,6 +318,32 @@ def test_a_terminal_follows_what_it_submits(muster, eventually):
     detached, code = on_a_terminal(muster, "job", "run", "--detach", "job.yaml")
     assert code == 0
     assert "unchanged" in detached
+
+
+def test_times_are_spans_for_who_looks_and_exact_for_who_asks(muster):
+    job = rows.job(name="timed")
+    at = job.created_at.isoformat().replace("+00:00", "Z")
+    shown, _ = on_a_terminal(muster, "job", "list")
+    assert re.search(r"\b\d+ s ago\b", shown)
+    assert at in muster("job", "list").stdout
+    for words in (["-o", "wide"], ["--utc"]):
+        assert at in on_a_terminal(muster, "job", "list", *words)[0]
+    local = job.created_at.astimezone(timezone(timedelta(hours=-3))).isoformat()
+    muster.environ["TZ"] = "UTC+3"
+    assert local in on_a_terminal(muster, "job", "show", "timed", "--local")[0]
+    assert local in muster("job", "list", "--local").stdout
+
+
+def test_a_list_that_is_cut_says_so_and_how_the_rest_is_seen(muster):
+    job, node = rows.job(name="long"), rows.node()
+    for slot in range(22):
+        rows.execution(job, node, slot=slot)
+    shown = muster("job", "show", "long").stderr
+    assert shown == "20 of 22; muster execution list --job long --limit 22 shows all.\n"
+    part = muster("execution", "list", "-q", "--limit", "3")
+    assert len(part.stdout.splitlines()) == 3
+    assert part.stderr == "3 of 22; --limit 22 shows all.\n"
+    assert muster("execution", "list", "--limit", "22").stderr == ""
 
 
 def test_nodes_are_listed_judged_and_invited(muster):
