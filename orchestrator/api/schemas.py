@@ -99,7 +99,10 @@ class Resources(Answer):
 
 
 class Submitted(Answer):
-    """What came of a submission.  When not `changed`, the same specification was there."""
+    """What came of a submission.  When not `changed`, the same specification was there.
+
+    `rerun` says that the job had ended and that every slot runs again.
+    """
 
     id: UUID
     name: str
@@ -107,6 +110,7 @@ class Submitted(Answer):
     state: JobState
     created: bool
     changed: bool
+    rerun: bool
     sentence: str
     warnings: list[Mistake]
 
@@ -347,6 +351,7 @@ class Batch(Body):
         list[Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": JOB_SPEC})]],
         Meta(min_length=1, max_length=MOST),
     ]
+    rerun: bool = False
 
 
 class Stop(Body):

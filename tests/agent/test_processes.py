@@ -203,10 +203,10 @@ async def _not_started(one: Bench) -> None:
     script.write_text("echo hello\n")
     script.chmod(0o755)
     for name, command, word in (
-        ("missing", "no-such-program", "No such file"),
-        ("nowhere", "/no/such/program", "No such file"),
-        ("data", "/etc/passwd", "Permission denied"),
-        ("script", str(script), "Exec format error"),
+        ("missing", "no-such-program", "no-such-program is in no directory of the task's PATH"),
+        ("nowhere", "/no/such/program", "/no/such/program does not exist on this node"),
+        ("data", "/etc/passwd", "/etc/passwd is not executable"),
+        ("script", str(script), f"{script} is neither a program nor a script"),
     ):
         one.driver.start(entry(name, command))
         fact = await one.over(name)
