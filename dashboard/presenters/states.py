@@ -123,7 +123,10 @@ def node(
             Shown("lost", "lost", "silent too long; what ran there is lost"),
         ),
         (connection == "disconnected", Shown("lost", "disconnected", "not heard of lately")),
-        (draining, Shown("blocked", "draining", "its work moves away")),
+        (
+            draining,
+            Shown("blocked", "draining", "it gets no new work; what runs goes on to its end"),
+        ),
         (not eligible, Shown("stopped", "ineligible", "it gets no new work")),
     )
     return next(
