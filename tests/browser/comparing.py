@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import time
 from typing import Any
 
 import pytest
 
-WITHIN = 6.0
-"""Seconds for a page to show what has changed; less than the ten after which it looks anyway."""
+WITHIN, LOOKS = 6.0, 12
+"""Seconds for a page to show what has changed; less than the ten after which it looks anyway.
+
+Not before so many looks at it, each of which fetches the page: a machine may be busy.
+"""
 
 SHOWN = r"""
 async () => {
@@ -51,10 +55,14 @@ async () => {
 def shows_what_its_address_gives(page: Any, *, within: float = WITHIN) -> None:
     """Fail unless *page* soon is live and shows what a page fetched now shows, filter and all."""
     deadline = time.monotonic() + within
-    while (seen := page.evaluate(SHOWN)) and (seen["pill"] != "live" or differing(seen)):
-        if time.monotonic() > deadline:
-            differs = "\n".join(differing(seen)) or f"its pill says {seen['pill']}"
-            pytest.fail(f"{seen['address']} open (-) and fetched (+):\n{differs}", pytrace=False)
+    for look in itertools.count(1):
+        seen = page.evaluate(SHOWN)
+        differs = differing(seen)
+        if not differs and seen["pill"] == "live":
+            return
+        if look >= LOOKS and time.monotonic() > deadline:
+            said = "\n".join(differs) or f"its pill says {seen['pill']}"
+            pytest.fail(f"{seen['address']} open (-) and fetched (+):\n{said}", pytrace=False)
         page.wait_for_timeout(50)
 
 

@@ -113,7 +113,7 @@ def running():
     return job, execution
 
 
-def _await(port, within=30.0):
+def _await(port, within=90.0):
     """Return when something listens on *port*."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:

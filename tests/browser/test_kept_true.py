@@ -12,6 +12,9 @@ from tests.browser.test_live_pages import pill
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
 
 
+LOOK = "import('/static/js/live.js').then(({ refresh }) => refresh('another.1'))"
+
+
 def change(job, reason):
     """Change what the list says of *job*, and tell the pages."""
     Job.objects.filter(pk=job.pk).update(state="queued", reason=reason)
@@ -155,6 +158,25 @@ def test_a_page_that_grows_old_says_so_at_once(page):
     pill(page, "live")
     expect(page.get_by_text("The database is away.")).to_have_count(0)
     page.complaints.clear()
+
+
+def test_an_open_page_does_not_grow_with_what_it_has_shown(page):
+    jobs = [rows.job(name=f"j-{number}") for number in range(20)]
+    page.goto("/jobs/")
+    pill(page, "live")
+    browser = page.context.new_cdp_session(page)
+
+    def nodes_after(rounds):
+        for number in range(rounds):
+            job = jobs[number % 20]
+            Job.objects.filter(pk=job.pk).update(state="queued", reason=f"{rounds}.{number}")
+            page.evaluate(LOOK)
+        browser.send("HeapProfiler.collectGarbage")
+        expect(page.locator(f"#job-{job.pk}")).to_contain_text(f"{rounds}.{number}")
+        return browser.send("Memory.getDOMCounters")["nodes"]
+
+    before = nodes_after(20)
+    assert nodes_after(60) < before * 1.2
 
 
 def test_who_acts_after_signing_out_is_asked_to_sign_in(page):
