@@ -217,16 +217,16 @@ class OpenPage:
     def follow_a_link(self, name):
         link = self.page.get_by_role("link", name=name, exact=True)
         if link.count():
-            link.first.click(no_wait_after=True)
-            self._arrive()
+            with self.page.expect_navigation(wait_until="domcontentloaded"):
+                link.first.click()
 
     def go_back(self):
         self.page.go_back(wait_until="domcontentloaded")
-        self._arrive()
+        if self.page.url == "about:blank":  # Before the first of all.
+            self.go_forward()
 
     def go_forward(self):
         self.page.go_forward(wait_until="domcontentloaded")
-        self._arrive()
 
     def skip_to_the_content(self):
         self.page.evaluate("location.hash = 'main'")
@@ -246,11 +246,6 @@ class OpenPage:
     def equals_a_fresh_page(self):
         self.wire.release()
         shows_what_its_address_gives(self.page)
-
-    def _arrive(self):
-        if self.page.url == "about:blank":  # Before the first of all.
-            self.page.go_forward(wait_until="domcontentloaded")
-        self.page.wait_for_load_state("domcontentloaded")
 
 
 def step(name, *arguments):
