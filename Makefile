@@ -11,10 +11,13 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	command -v $$python >/dev/null && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 
-.PHONY: up test lint types bench interleave chaos soak lock clean help
+.PHONY: up down test lint types bench interleave chaos soak lock clean help
 
-up: $(STAMP) ## a whole cluster on this machine, with a demo; Ctrl-C stops it (ARGS="--port 8001")
+up: $(STAMP) ## a whole cluster on this machine, with a demo; Ctrl-C ends it (ARGS="--port 8001")
 	@exec $(BIN)/python manage.py up $(ARGS)
+
+down: $(STAMP) ## stop that cluster, from another terminal or after Ctrl-C, with its tasks
+	@$(BIN)/python manage.py down
 
 test: $(STAMP) ## everything that must hold, browser tests included where a Chromium is installed
 	$(BIN)/lint-imports --no-logo
@@ -51,6 +54,7 @@ lock: $(STAMP) ## resolve the requirements anew, with hashes and no registry add
 	done
 
 clean: ## remove the virtual environment, the caches and everything in var/ (jobs included)
+	@[ ! -d var ] || [ ! -e $(STAMP) ] || $(BIN)/python manage.py down
 	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -5,7 +5,7 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
-WITHOUT_DATABASE = {"up", "agent", "help", "version", "--help", "-h", "--version"}
+WITHOUT_DATABASE = {"up", "down", "agent", "help", "version", "--help", "-h", "--version"}
 """Commands that need no database of ours, or that run it themselves."""
 
 ON_A_RUNNING_DATABASE = {"web", "worker"}

@@ -59,6 +59,7 @@ class NodeAdmin(ReadOnly, NodePages):
         "eligible",
         "draining",
         "quarantined",
+        "degraded",
     )
     list_filter = ("approval", "connection", "eligible", "draining")
     search_fields = ("name",)

@@ -106,6 +106,11 @@ class Reconnect(Protocol):
         """These sessions, each node with its epoch, are heard of again after a silence."""
 
 
+class Degraded(Protocol):
+    def __call__(self, said: Mapping[UUID, tuple[int, str]], /) -> None:
+        """These sessions, each node with its epoch, say anew why they take no work; or "" again."""
+
+
 class CannotSend(Protocol):
     def __call__(self, node: UUID, orders: Sequence[Unsendable], /) -> None:
         """Give up the executions whose orders *node* can never be sent; repeating it is safe."""
@@ -124,5 +129,6 @@ class Callbacks:
     orders: PendingOrders
     desired: Desired
     reconnect: Reconnect
+    degraded: Degraded
     cannot_send: CannotSend
     record: Record

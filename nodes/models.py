@@ -77,6 +77,8 @@ class Node(models.Model):
     eligible = models.BooleanField(default=True)
     draining = models.BooleanField(default=False)
     quarantined = models.CharField(max_length=200, blank=True, default="")
+    #: Why it takes no new work, in its agent's own words; empty when it does.
+    degraded = models.CharField(max_length=200, blank=True, default="")
     labels = models.JSONField(default=dict, blank=True)
     attributes = models.JSONField(default=dict, blank=True)
     enrolled_from = models.CharField(max_length=64, blank=True, default="")

@@ -88,7 +88,7 @@ class LiveSession:
         self.watches = Watches(epoch, self.say)
         self.in_flight = 0
         self.is_over = False
-        self.running, self.load = 0, 0.0
+        self.running, self.load, self.degraded = 0, 0.0, hello.degraded
         self._hello = hello
         self._send, self._close = send, close
         self._speaking = asyncio.Lock()
@@ -247,7 +247,7 @@ class LiveSession:
         self._beats += 1
         if self._beats > MOST_BEATS:
             raise Refusal(Close.TOO_FAST, f"more than {MOST_BEATS} heartbeats within a second")
-        self.running, self.load = beat.running, beat.load
+        self.running, self.load, self.degraded = beat.running, beat.load, beat.degraded
         comparison = self.outgoing.compare(beat.order_rev, beat.digest)
         if comparison is Comparison.STILL_DIFFERS:
             log.error("digests differ", node=str(self.node), after="resync")

@@ -330,7 +330,7 @@ class Sessions:
             await asyncio.sleep(TICK)
             heard, self._heard = self._heard, set()
             beats = [
-                membership.Beat(node, it.epoch, it.running, it.load)
+                membership.Beat(node, it.epoch, it.running, it.load, it.degraded)
                 for node in heard
                 if (it := self._by_node.get(node)) is not None
             ]
@@ -351,6 +351,9 @@ class Sessions:
         odd = membership.beat(beats)
         if odd.back:
             self._callbacks.reconnect({it.node: it.epoch for it in beats if it.node in odd.back})
+        if odd.changed:
+            changed = [it for it in beats if it.node in odd.changed]
+            self._callbacks.degraded({it.node: (it.epoch, it.degraded) for it in changed})
         return odd
 
     async def _end_outdated(self, beats: Sequence[membership.Beat], odd: membership.Odd) -> None:

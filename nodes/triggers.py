@@ -41,7 +41,8 @@ NODE = Columns(
     derived=("rev", "changed", "connection_since"),
     moving=("approval", "connection"),
     free=(
-        *("eligible", "draining", "quarantined", "labels", "attributes", "enrolled_from"),
+        *("eligible", "draining", "quarantined", "degraded", "labels", "attributes"),
+        "enrolled_from",
         "removed_at",
         *("capacity_cpu", "capacity_memory", "capacity_disk", "capacity_gpu"),
         *("advertised_cpu", "advertised_memory", "advertised_disk", "advertised_gpu"),

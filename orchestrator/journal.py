@@ -79,11 +79,6 @@ def record_node(node: UUID, what: str, message: str, /) -> None:
     record([fact("node", what, message, node=node)])
 
 
-def who(actor: str) -> str:
-    """The name in ``user:ana``: how sentences speak of who acts."""
-    return actor.rpartition(":")[2]
-
-
 @dataclass(frozen=True, slots=True)
 class Page:
     """Events in the order of the feed, and where to go on."""

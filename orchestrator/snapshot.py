@@ -117,7 +117,7 @@ def worlds(leases: Sequence[Leased], cluster: Cluster) -> list[World | None]:
 _NODES = f"""
     WITH horizon AS (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin)
     SELECT horizon.xmin::text AS horizon, n.id::text AS id, n.name, n.approval, n.connection,
-           n.eligible, n.draining, n.quarantined, n.labels, n.attributes,
+           n.eligible, n.draining, n.quarantined, n.degraded, n.labels, n.attributes,
            n.removed_at IS NOT NULL AS removed,
            {", ".join(f"n.capacity_{d}, n.allocated_{d}" for d in DIMENSIONS)}
     FROM horizon LEFT JOIN nodes_node n ON n.changed >= %s::xid8 AND (n.removed_at IS NULL OR %s)
@@ -131,6 +131,7 @@ _STRUCTURE = (
     "eligible",
     "draining",
     "quarantined",
+    "degraded",
     "labels",
     "attributes",
     *(f"capacity_{dimension}" for dimension in DIMENSIONS),
@@ -179,7 +180,8 @@ _UNREADY = (
 
 
 def _why_unready(row: Mapping[str, Any]) -> str:
-    return next((reason for reason, holds in _UNREADY if holds(row)), "")
+    degraded = f"is degraded: {row['degraded']}" if row["degraded"] else ""
+    return next((reason for reason, holds in _UNREADY if holds(row)), degraded)
 
 
 class _Job(NamedTuple):

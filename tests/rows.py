@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from nodes.models import Node, NodeHeartbeat, NodeSession
 from orchestrator import spec
-from orchestrator.endpoint.reports import lose_silent
+from orchestrator.endpoint.lost_nodes import lose_silent
 from orchestrator.lifecycle import OBSERVED, Desired, Observed, Writer, path
 from orchestrator.models import Execution, Job, JobVersion
 from orchestrator.transitions import Observation, Wish, desire, lock_executions, observe

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.formatting import amount, of
+
 from .states import ORDER
-from .words import amount, of
 
 WIDTH = 100.0
 LEAST = 2.5

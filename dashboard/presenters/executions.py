@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from nodes.protocol.resources import DIMENSIONS
+from orchestrator.formatting import amounts, capitalised, counted, duration, person
 from orchestrator.lifecycle import OBSERVED
 
 from . import states
 from .lifeline import NAMES, letter
 from .states import Shown
-from .words import amounts, capitalised, counted, duration, person
 
 if TYPE_CHECKING:
     from orchestrator.models import Execution, ExecutionHistory, ExecutionOutput

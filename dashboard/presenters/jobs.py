@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.formatting import capitalised, counted, duration, full_stop, listed
+
 from . import states
 from .bars import Bar, bar
 from .states import Shown
-from .words import capitalised, counted, duration, listed
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -118,10 +119,10 @@ def sentence(job: Job) -> str:
         return "Waits for its first evaluation."
     facts = _facts(job)
     if job.reason and (job.state == "failed" or not facts):
-        return _full_stop(capitalised(job.reason))
+        return full_stop(capitalised(job.reason))
     if job.reason:
-        return _full_stop(f"{capitalised(facts)}; {job.reason}")
-    return _full_stop(capitalised(facts)) if facts else "Nothing runs yet."
+        return full_stop(f"{capitalised(facts)}; {job.reason}")
+    return full_stop(capitalised(facts)) if facts else "Nothing runs yet."
 
 
 def _facts(job: Job) -> str:
@@ -191,7 +192,3 @@ def _after(job: Job) -> str:
     if job.ended_at is None:
         return ""
     return f" after {duration((job.ended_at - job.round_at).total_seconds())}"
-
-
-def _full_stop(text: str) -> str:
-    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

@@ -14,8 +14,9 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
+from orchestrator.formatting import duration, person
+
 from . import states
-from .words import duration, person
 
 if TYPE_CHECKING:
     from orchestrator.models import Execution, ExecutionHistory

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from nodes.protocol.resources import DIMENSIONS
+from orchestrator.formatting import amount, capitalised, counted, size
 
 from . import states
 from .bars import Capacity, capacity
 from .states import Shown
-from .words import amount, capitalised, counted, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,5 +147,6 @@ def _shown(node: Node) -> Shown:
         eligible=node.eligible,
         draining=node.draining,
         quarantined=node.quarantined,
+        degraded=node.degraded,
         removed=node.removed_at is not None,
     )

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator.formatting import capitalised, capped, counted, duration
+
 from . import states
 from .bars import Spark, spark
-from .words import capitalised, capped, counted, duration
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -229,6 +230,7 @@ def _of_node(node: Node) -> Item:
         eligible=node.eligible,
         draining=node.draining,
         quarantined=node.quarantined,
+        degraded=node.degraded,
     )
     waits = node.approval == "pending"
     text = f"{capitalised(shown.mean)}."

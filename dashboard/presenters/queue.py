@@ -1,4 +1,4 @@
-"""The queue as a pipeline, its pockets as rows, an evaluation as a sentence."""
+"""The queue as a pipeline, the jobs of a state as rows, an evaluation as a sentence."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nodes.protocol.resources import DIMENSIONS
+from orchestrator.formatting import amounts, capitalised, capped, counted, duration, listed
+
 from . import states
 from .states import Shown
-from .words import amount, capitalised, capped, counted, duration, listed
 
 if TYPE_CHECKING:
     from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
@@ -35,7 +37,7 @@ _TRIGGERS = {
     "operator": "an operator asked for it",
 }
 
-_POCKETS = {
+_STATES = {
     "arriving": ("Arriving", "asked for, not yet sorted in", "waiting"),
     "ready": ("Ready", "may be taken by a worker at once", "waiting"),
     "leased": ("At work", "a worker evaluates them now", "running"),
@@ -45,7 +47,7 @@ _POCKETS = {
 }
 
 
-class PocketLike(Protocol):
+class InStateLike(Protocol):
     @property
     def n(self) -> int: ...
     @property
@@ -55,7 +57,7 @@ class PocketLike(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Pocket:
+class StateBox:
     name: str
     title: str
     mean: str
@@ -68,7 +70,7 @@ class Pocket:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A job in a pocket."""
+    """A job in one state of the queue."""
 
     job: str
     name: str
@@ -110,11 +112,11 @@ class Worker:
     evaluations: str
 
 
-def pocket(name: str, found: PocketLike, cap: int) -> Pocket:
-    """One pocket with its count."""
-    title, mean, look = _POCKETS[name]
+def state_box(name: str, found: InStateLike, cap: int) -> StateBox:
+    """One state of the queue with its count."""
+    title, mean, look = _STATES[name]
     kinds = listed([f"{n:,} {kind}" for kind, n in sorted((found.by_type or {}).items())])
-    return Pocket(
+    return StateBox(
         name=name,
         title=title,
         mean=mean,
@@ -127,7 +129,7 @@ def pocket(name: str, found: PocketLike, cap: int) -> Pocket:
 
 
 def row(found: BrokerRow, name: str) -> Row:
-    """A job in the pocket *name*."""
+    """A job in the state *name*."""
     return Row(
         job=str(found.job_id),
         name=found.job.name,
@@ -203,9 +205,5 @@ def needs(blocked_on: Mapping[str, Any]) -> str:
     if sentence:
         return str(sentence)
     held = blocked_on.get("need", blocked_on)
-    parts = [
-        f"{amount(name, held[name])}{'' if name in {'cpu', 'gpu'} else f' {name}'}"
-        for name in ("cpu", "memory", "disk", "gpu")
-        if isinstance(held, Mapping) and held.get(name)
-    ]
-    return f"waits for {', '.join(parts)}" if parts else "waits for a node"
+    parts = {name: held[name] for name in DIMENSIONS if held.get(name)}
+    return f"waits for {amounts(parts)}" if parts else "waits for a node"

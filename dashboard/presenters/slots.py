@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.formatting import counted
+
 from . import states
-from .words import counted
 
 if TYPE_CHECKING:
     from uuid import UUID

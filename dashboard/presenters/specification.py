@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.formatting import size
 from orchestrator.spec import JobSpec, Needs, Retry, TaskSpec, Timeouts
-
-from .words import size
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,7 @@ def node(
     eligible: bool,
     draining: bool,
     quarantined: str,
+    degraded: str = "",
     removed: bool = False,
 ) -> Shown:
     """One state for all that is known of a node: what an operator must act on comes first."""
@@ -123,10 +124,8 @@ def node(
             Shown("lost", "lost", "silent too long; what ran there is lost"),
         ),
         (connection == "disconnected", Shown("lost", "disconnected", "not heard of lately")),
-        (
-            draining,
-            Shown("blocked", "draining", "it gets no new work; what runs goes on to its end"),
-        ),
+        (bool(degraded), Shown("failed", "degraded", f"it takes no new work: {degraded}")),
+        (draining, Shown("blocked", "draining", "it gets no new work; what runs goes on to its end")),
         (not eligible, Shown("stopped", "ineligible", "it gets no new work")),
     )
     return next(

@@ -127,7 +127,12 @@ class Room:
 
 
 READY = Q(
-    approval="approved", connection="connected", eligible=True, draining=False, quarantined=""
+    approval="approved",
+    connection="connected",
+    eligible=True,
+    draining=False,
+    quarantined="",
+    degraded="",
 )
 
 
@@ -159,6 +164,7 @@ def troubled_nodes() -> list[Node]:
     troubled = (
         Q(approval="pending")
         | ~Q(quarantined="")
+        | Q(approval="approved") & ~Q(degraded="")
         | Q(approval="approved", connection__in=["disconnected", "lost"])
     )
     return list(Node.objects.filter(troubled).order_by("connection_since")[:ATTENTION])

@@ -1,4 +1,4 @@
-"""The queue of evaluations: its pockets, its workers, and what was evaluated lately."""
+"""The queue of evaluations: its states, its workers, and what was evaluated lately."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from django.db import connection
 from orchestrator import broker
 from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
 
-POCKETS = tuple(pocket.value for pocket in broker.QueueState)
+STATES = tuple(state.value for state in broker.QueueState)
 COUNTED = 10_000
 LISTED = 50
 SEEN_WITHIN = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
-class Pocket:
-    """How many jobs are in it, at most COUNTED, and since when the oldest."""
+class InState:
+    """How many jobs are in one state of the queue, at most COUNTED, and since when the oldest."""
 
     n: int = 0
     oldest: datetime | None = None
@@ -36,20 +36,20 @@ class Flow:
     last: datetime | None
 
 
-def pockets(most: int = COUNTED) -> dict[str, Pocket]:
-    """Every pocket of the queue, in one look; stops counting at *most* of each."""
+def by_state(most: int = COUNTED) -> dict[str, InState]:
+    """Every state of the queue, in one look; stops counting at *most* of each."""
     with connection.cursor() as cursor:
-        cursor.execute(_POCKETS, {"most": most})
+        cursor.execute(_BY_STATE, {"most": most})
         rows = cursor.fetchall()
         cursor.execute(_ARRIVING, [most])
         arriving, oldest = cursor.fetchone()
-    found: dict[str, Pocket] = {}
+    found: dict[str, InState] = {}
     for name, kind, n, since in rows:
-        held = found.get(name, Pocket(by_type={}))
+        held = found.get(name, InState(by_type={}))
         earliest = min((t for t in (held.oldest, since) if t), default=None)
-        found[name] = Pocket(held.n + n, earliest, {**(held.by_type or {}), kind: n})
-    found["arriving"] = Pocket(arriving, oldest)
-    return {name: found.get(name, Pocket()) for name in ("arriving", *POCKETS)}
+        found[name] = InState(held.n + n, earliest, {**(held.by_type or {}), kind: n})
+    found["arriving"] = InState(arriving, oldest)
+    return {name: found.get(name, InState()) for name in ("arriving", *STATES)}
 
 
 _IN = {
@@ -61,14 +61,14 @@ _IN = {
     "ready": """want > done AND leased_want IS NULL AND dead_letter IS NULL
                 AND blocked_on IS NULL AND not_before IS NULL""",
 }
-"""Each has its index.  A job is in one pocket, and a full one must not hide another."""
+"""Each has its index.  A job is in one state, and a full one must not hide another."""
 
-_POCKETS = " UNION ALL ".join(
+_BY_STATE = " UNION ALL ".join(
     f"""
-    SELECT '{pocket}', type, count(*), min(ready_since) FROM (
+    SELECT '{state}', type, count(*), min(ready_since) FROM (
         SELECT type, ready_since FROM orchestrator_brokerrow WHERE {is_in} LIMIT %(most)s
-    ) {pocket} GROUP BY type"""  # noqa: S608 - All of it is written above.
-    for pocket, is_in in _IN.items()
+    ) {state} GROUP BY type"""  # noqa: S608 - All of it is written above.
+    for state, is_in in _IN.items()
 )
 
 _ARRIVING = """
@@ -80,9 +80,9 @@ _ARRIVING = """
 """
 
 
-def rows(pocket: str) -> list[BrokerRow]:
-    """The first jobs of one pocket, those first that will be taken first."""
-    return list(broker.in_state(broker.QueueState(pocket), LISTED))
+def rows(state: str) -> list[BrokerRow]:
+    """The first jobs in one state, those first that will be taken first."""
+    return list(broker.in_state(broker.QueueState(state), LISTED))
 
 
 def workers(now: datetime) -> list[WorkerProcess]:

@@ -11,7 +11,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from dashboard.presenters.states import Shown
-from dashboard.presenters.words import counted, person
+from orchestrator.formatting import counted, person
 
 register = template.Library()
 register.filter("person", person)

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from django.http import Http404
 
-from dashboard.presenters import executions, jobs, queue, slots, specification, why
+from dashboard.presenters import executions, explain, jobs, queue, slots, specification
 from dashboard.queries import jobs as find
 from dashboard.rendering import Page
 from orchestrator.models import BrokerRow, Evaluation, Job, spec_cache
@@ -66,7 +66,7 @@ class OneJob(Page):
 
 class JobPage(OneJob):
     folder = "job"
-    regions = ("header", "slots", "why", "executions", "evaluations", "events")
+    regions = ("header", "slots", "explain", "executions", "evaluations", "events")
 
     @cached_property
     def looks(self) -> list[Evaluation]:
@@ -76,14 +76,14 @@ class JobPage(OneJob):
         progress = spec_cache.load_progress(self.job.progress)
         return slots.grid(self.job.count, find.slots(self.job), progress, state=self.job.state)
 
-    def why(self) -> why.Why | None:
+    def explain(self) -> explain.Explanation | None:
         """The last record, as long as the job waits for what it is about."""
         row = _row(self.job)
         waits = self.job.state in {"pending", "queued"} or (row and row.blocked_on is not None)
         last = next((look for look in self.looks if look.record), None)
         if not waits or last is None or last.record is None:
             return None
-        return why.why(self.job.reason or last.outcome, last.record)
+        return explain.explain(self.job.reason or last.outcome, last.record)
 
     def executions(self) -> dict[str, Any]:
         slot = self.number("slot")

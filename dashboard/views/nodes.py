@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 from django.http import Http404
 
 from dashboard.presenters import executions, nodes
-from dashboard.presenters.words import counted
 from dashboard.queries import nodes as find
 from dashboard.rendering import Page
 from nodes.models import Node
+from orchestrator.formatting import counted
 from orchestrator.models import Execution
 
 LARGEST = 10

@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import Any
 
 from dashboard.presenters import bars, jobs, overview
-from dashboard.presenters.words import counted
 from dashboard.queries import cluster
 from dashboard.rendering import Page
 from nodes.protocol.resources import DIMENSIONS
+from orchestrator.formatting import counted
 
 SLOW = timedelta(seconds=30)
 LATELY = timedelta(hours=1)

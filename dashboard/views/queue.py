@@ -7,30 +7,30 @@ from typing import Any
 
 from django.http import Http404
 
-from dashboard.presenters import executions, queue, why
-from dashboard.presenters.words import capped, duration
+from dashboard.presenters import executions, explain, queue
 from dashboard.queries import queue as find
 from dashboard.queries.executions import placed_by
 from dashboard.rendering import Page
+from orchestrator.formatting import capped, duration
 from orchestrator.models import Evaluation
 
 
 class Queue(Page):
     folder = "queue"
     section = "queue"
-    regions = ("pipeline", "pocket", "workers", "evaluations")
+    regions = ("pipeline", "state", "workers", "evaluations")
 
     @cached_property
-    def pocket_name(self) -> str:
-        asked = self.request.GET.get("pocket", "")
-        return asked if asked in find.POCKETS else ""
+    def chosen(self) -> str:
+        asked = self.request.GET.get("state", "")
+        return asked if asked in find.STATES else ""
 
     def pipeline(self) -> dict[str, Any]:
-        found = find.pockets()
+        found = find.by_state()
         flow = find.flow(self.now)
-        shown = {name: queue.pocket(name, held, find.COUNTED) for name, held in found.items()}
+        shown = {name: queue.state_box(name, held, find.COUNTED) for name, held in found.items()}
         return {
-            "pockets": shown,
+            "states": shown,
             "line": [shown["ready"], shown["leased"]],
             "sides": [shown["waiting"], shown["blocked"], shown["dead"]],
             "arriving": shown["arriving"],
@@ -41,14 +41,14 @@ class Queue(Page):
             "setting": self.setting,
         }
 
-    def pocket(self) -> dict[str, Any]:
-        if not self.pocket_name:
+    def state(self) -> dict[str, Any]:
+        if not self.chosen:
             return {"name": "", "rows": []}
-        rows = find.rows(self.pocket_name)
+        rows = find.rows(self.chosen)
         return {
-            "name": self.pocket_name,
-            "pocket": queue.pocket(self.pocket_name, find.Pocket(len(rows)), find.LISTED + 1),
-            "rows": [queue.row(row, self.pocket_name) for row in rows],
+            "name": self.chosen,
+            "state": queue.state_box(self.chosen, find.InState(len(rows)), find.LISTED + 1),
+            "rows": [queue.row(row, self.chosen) for row in rows],
         }
 
     def workers(self) -> list[queue.Worker]:
@@ -78,7 +78,7 @@ class EvaluationPage(Page):
         look = self.evaluation
         return {
             "line": queue.line(look, job_name=look.job.name),
-            "why": why.why(look.outcome, look.record) if look.record else None,
+            "explanation": explain.explain(look.outcome, look.record) if look.record else None,
             "look": look,
         }
 

@@ -17,11 +17,12 @@ _UNITS = {"cpu": "millicores", "memory": "bytes", "disk": "bytes", "gpu": "devic
 
 @dataclass(frozen=True)
 class Offer:
-    """What this node has and what of it is taken."""
+    """What this node has, what of it is taken, and why it takes no new work if it does not."""
 
     capacity: Resources
     used: Resources
     drivers: Set[str]
+    degraded: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ def is_implausible(order: Order, _: Offer) -> Refusal | None:
     if (what := _nonsense(order)) is None:
         return None
     return Refusal("not-started", f"the order makes no sense: {what}", retryable=False)
+
+
+def is_degraded(_: Order, offer: Offer) -> Refusal | None:
+    if not offer.degraded:
+        return None
+    return Refusal("degraded", f"this node takes no new work: {offer.degraded}")
 
 
 def has_no_driver(order: Order, offer: Offer) -> Refusal | None:
@@ -78,6 +85,7 @@ def does_not_fit_now(order: Order, offer: Offer) -> Refusal | None:
 
 RULES: tuple[Callable[[Order, Offer], Refusal | None], ...] = (
     is_implausible,
+    is_degraded,
     has_no_driver,
     never_fits,
     does_not_fit_now,

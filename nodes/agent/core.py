@@ -37,7 +37,7 @@ from ..protocol.messages import (
 from ..protocol.resources import Resources
 from ..protocol.session import digest
 from . import outcomes
-from .bidding import Offer, refusal
+from .bidding import Offer, is_degraded, refusal
 from .effects import Discard, Drop, Effect, Follow, Send, Start, Stop, Unfollow
 from .facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from .outbox import Outbox
@@ -66,6 +66,9 @@ class _Session:
     epoch: int | None = None
     heartbeat: float = _PATIENCE / _MISSED
     beat_at: float | None = None
+    load: float = 0.0
+    #: Why the node takes no new work, as its hello has said it.
+    degraded: str = ""
     #: The full desired set while its frames are still arriving.
     gathering: list[Order] | None = None
 
@@ -84,6 +87,8 @@ class Core:
         self.used = Resources()
         self.outbox = Outbox(saved.reports, saved.numbered)
         self.changes = Changes()
+        #: Why the node takes no new work; see ``degrade``.
+        self.degraded = ""
         self._recall = recall
         self._session: _Session | None = None
         for entry in saved.entries:
@@ -99,7 +104,7 @@ class Core:
 
     def opened(self, now: float, *, fenced: bool = False) -> list[Effect]:
         """A link is up: say who we are, and whether the last one was *fenced*."""
-        self._session = _Session(heard_at=now)
+        self._session = _Session(heard_at=now, degraded=self.degraded)
         machine = self.machine
         by_liveness = sorted(self.entries.values(), key=lambda entry: not entry.live)
         holds = tuple(Held(e.execution, _HOLDING[e.stage]) for e in by_liveness[:_NAMED])
@@ -118,6 +123,7 @@ class Core:
                     partial=len(by_liveness) > len(holds),
                     agent_version=machine.agent_version,
                     fenced=fenced,
+                    degraded=self.degraded,
                 )
             )
         ]
@@ -152,6 +158,19 @@ class Core:
             return self._drop(Close.SHUTTING_DOWN, silence)
         if session.epoch is None or session.beat_at is None or now < session.beat_at:
             return []
+        session.load = load
+        return self._beat(session, now)
+
+    def degrade(self, why: str, now: float) -> list[Effect]:
+        """Take no new work from now on, because of *why*; or take it again, when that is empty."""
+        if (why := why[:4096]) == self.degraded:
+            return []
+        self.degraded = why
+        return self._beat(self._session, now) if self._session else []
+
+    def _beat(self, session: _Session, now: float) -> list[Effect]:
+        if session.epoch is None:
+            return []
         session.beat_at = now + session.heartbeat
         live = [entry for entry in self.entries.values() if entry.live]
         beat = Heartbeat(
@@ -159,7 +178,8 @@ class Core:
             order_rev=self.order_rev,
             digest=digest((entry.execution, entry.told_to_run) for entry in live),
             running=sum(entry.told_to_run for entry in live),
-            load=load,
+            load=session.load,
+            degraded=self.degraded,
         )
         return [Send(beat)]
 
@@ -253,7 +273,8 @@ class Core:
             return self._drop(Close.OUT_OF_SEQUENCE, "a second welcome on one link")
         session.epoch = welcome.epoch
         session.heartbeat = max(welcome.heartbeat, _SHORTEST)
-        session.beat_at = now + session.heartbeat
+        changed = session.degraded != self.degraded
+        session.beat_at = now if changed else now + session.heartbeat
         self.outbox.reopen()
         self._advance(welcome.order_rev)  # Maybe backwards: the full set follows.
         return self._gather(session, welcome.desired, welcome.order_rev, welcome.more)
@@ -305,6 +326,9 @@ class Core:
                 return []
             entry = entry_of(order, Stage.STARTING)
         elif entry.stage is Stage.HELD:
+            if (why := is_degraded(order, self._offer())) is not None:
+                self._end(entry, outcomes.declined(order.execution, why))
+                return []
             held, entry = entry, entry_of(order, Stage.STARTING)
             if order.task is None:
                 entry = replace(entry, task=held.task, driver=held.driver)
@@ -340,12 +364,14 @@ class Core:
 
     def _admits(self, order: Order) -> bool:
         """Whether we take it; if not, the refusal is already on its way."""
-        why = refusal(order, Offer(self.machine.capacity, self.used, self.machine.drivers))
-        if why is None:
+        if (why := refusal(order, self._offer())) is None:
             return True
         ended = Entry(order.execution, Stage.ENDED)
         self._end(ended, outcomes.declined(order.execution, why))
         return False
+
+    def _offer(self) -> Offer:
+        return Offer(self.machine.capacity, self.used, self.machine.drivers, self.degraded)
 
     def _was_here(self, order: Order) -> bool:
         """Whether it is over here already; if so, how it ended is told again, never begun again."""

@@ -37,6 +37,10 @@ class Removed(Exception):
     """Our node was removed: nothing that we could do here brings it back."""
 
 
+class Damaged(Exception):
+    """A file of the state directory is not as we wrote it: {detail}."""
+
+
 class InUse(Exception):
     """Another agent uses this state directory."""
 
@@ -55,17 +59,27 @@ def claim(state: Path) -> IO[str]:
 
 
 def recall(state: Path) -> Identity | None:
-    """The identity of an earlier enrolment."""
+    """The identity of an earlier enrolment.  Raises Damaged."""
+    file = state / "identity.json"
     try:
-        return Identity(**json.loads((state / "identity.json").read_text()))
+        said = json.loads(file.read_bytes())
+        identity = Identity(**said)
+        if not all(isinstance(word, str) and word for word in said.values()):
+            raise ValueError("node and credential are not words")
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError) as error:
+        raise Damaged(
+            f"{file} is damaged ({error}): put a copy of it back; without one, have the node "
+            f"removed (`muster node remove`), move {file.name} away and start with a new join token"
+        ) from None
+    return identity
 
 
 def own_key(state: Path) -> str:
     """A secret of ours, made before we first ask: with it the question may be repeated."""
     file = state / "enrolment.key"
-    if not file.exists():
+    if not file.exists() or not file.read_bytes():
         _write(file, secrets.token_urlsafe(32))
     return file.read_text()
 
@@ -112,6 +126,11 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     written.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)  # Else the name may be gone after a loss of power.
+    finally:
+        os.close(directory)
 
 
 def _sentence(body: bytes, status: int) -> str:

@@ -6,8 +6,12 @@ acknowledged or is about to start survives even the loss of power.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import sqlite3
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,7 +26,14 @@ SHAPE = 1
 TOMBSTONE_AGE = 14 * 86400.0
 TOMBSTONES = 200_000
 
+#: Room that the ledger takes before it needs it: pages of 4 KiB in it, bytes of its log, which is
+#: begun anew when it has a thousand pages.
+_PAGES, _LOG = 512, 6 << 20
+#: With less on the disk any error of writing is one of room.
+_LITTLE = 1 << 20
+
 _TABLES = """
+DROP TABLE IF EXISTS room;
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS execution (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS report (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
@@ -41,6 +52,24 @@ class LedgerUnusable(Exception):
     """The ledger of this state directory cannot be used: {detail}."""
 
 
+class NoRoom(Exception):
+    """The disk is full: what should be kept cannot be."""
+
+
+def executions(path: Path) -> frozenset[str]:
+    """The executions that the ledger at *path* knows and that are not over and acknowledged.
+
+    Reading them takes no room on the disk.  Raises LedgerUnusable.
+    """
+    if not path.exists():
+        return frozenset()
+    with _in_words(path), contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA locking_mode=EXCLUSIVE")  # Else the log's index would be a file.
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'execution'").fetchone():
+            return frozenset()
+        return frozenset(name for (name,) in db.execute("SELECT id FROM execution"))
+
+
 class Ledger:
     """One state directory's ledger.  Opening it counts a run of the agent.
 
@@ -48,10 +77,25 @@ class Ledger:
     """
 
     def __init__(self, path: Path, now: float) -> None:
-        try:
+        self._path = path
+        with _in_words(path):
             self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._open()
+        except BaseException:
+            self._db.close()
+            raise
+        self.id = str(self._get("id", ""))
+        self.run = int(self._get("run", 0))
+        self._lived_before, self._opened_at = float(self._get("lived", 0.0)), now
+
+    def _open(self) -> None:
+        with _in_words(self._path):
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
+            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
             self._db.executescript(_TABLES)
             with self._transaction():
                 self._remember("shape", SHAPE)
@@ -59,40 +103,40 @@ class Ledger:
                 self._set("run", int(self._get("run", 0)) + 1)
                 if self._get("lived", "") == "":  # Ages were once told by the wall clock.
                     self._db.execute("UPDATE tombstone SET at = 0")
-        except sqlite3.DatabaseError as error:
-            raise LedgerUnusable(f"{path}: {error}") from error
         if (shape := self._get("shape", 0)) != SHAPE:
-            self.close()
-            raise LedgerUnusable(f"{path} has shape {shape}, this agent reads shape {SHAPE}")
-        self.id = str(self._get("id", ""))
-        self.run = int(self._get("run", 0))
-        self._lived_before, self._opened_at = float(self._get("lived", 0.0)), now
+            raise LedgerUnusable(
+                f"{self._path} has shape {shape}, this agent reads shape {SHAPE}: "
+                "start the version of the agent that wrote it"
+            )
 
     def saved(self) -> Saved:
         """Everything the core starts from."""
-        executions = self._db.execute("SELECT body FROM execution")
-        reports = self._db.execute("SELECT number, body FROM report ORDER BY number")
-        return Saved(
-            order_rev=int(self._get("order_rev", 0)),
-            boot=str(self._get("boot", "")),
-            entries=tuple(_entry(body) for (body,) in executions),
-            reports=tuple((number, _report(body)) for number, body in reports),
-            numbered=int(self._get("numbered", 0)),
-        )
+        with _in_words(self._path):
+            bodies = self._db.execute("SELECT body FROM execution")
+            reports = self._db.execute("SELECT number, body FROM report ORDER BY number")
+            return Saved(
+                order_rev=int(self._get("order_rev", 0)),
+                boot=str(self._get("boot", "")),
+                entries=tuple(_entry(body) for (body,) in bodies),
+                reports=tuple((number, _report(body)) for number, body in reports),
+                numbered=int(self._get("numbered", 0)),
+            )
 
     def recall(self, execution: str) -> tuple[bool, Report | None]:
         """Whether *execution* was here and is over, and its final report if it had one."""
-        row = self._db.execute("SELECT final FROM tombstone WHERE id = ?", (execution,)).fetchone()
-        return (False, None) if row is None else (True, _final.decode(row[0]))
+        with _in_words(self._path):
+            found = self._db.execute("SELECT final FROM tombstone WHERE id = ?", (execution,))
+            row = found.fetchone()
+            return (False, None) if row is None else (True, _final.decode(row[0]))
 
     def commit(self, changes: Changes, now: float) -> None:
-        """Write *changes*, all or nothing; durable on return."""
+        """Write *changes*, all or nothing; durable on return.  Raises NoRoom on a full disk."""
         put = [(name, _encode(entry)) for name, entry in changes.entries.items() if entry]
         drop = [(name,) for name, entry in changes.entries.items() if entry is None]
         new = [(n, _encode(report)) for n, report in changes.reports if n > changes.acked]
         at = self._lived(now)
         graves = [(name, at, _encode(final)) for name, final in changes.tombstones.items()]
-        with self._transaction():
+        with _in_words(self._path), self._transaction():
             if put:
                 self._db.executemany("INSERT OR REPLACE INTO execution VALUES (?, ?)", put)
             if drop:
@@ -115,13 +159,38 @@ class Ledger:
     def prune(self, now: float) -> None:
         """Forget executions that have been over for so long that nobody will ask again."""
         lived = self._lived(now)
-        with self._transaction():
+        with _in_words(self._path), self._transaction():
             self._set("lived", lived)
             self._db.execute(
                 "DELETE FROM tombstone WHERE at < ? "
                 "OR number <= (SELECT coalesce(max(number), 0) FROM tombstone) - ?",
                 (lived - TOMBSTONE_AGE, TOMBSTONES),
             )
+
+    def take_room(self) -> None:
+        """Own the room on the disk that commits will need, so that no task can take it.
+
+        Pages that are free within the file are written before it grows, and the write-ahead log
+        before its end.  Raises NoRoom.
+        """
+        with _in_words(self._path):
+            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            if free < _PAGES // 2:
+                with self._transaction():
+                    # Written, as a file that merely grows has holes.
+                    self._db.execute("CREATE TABLE room AS SELECT zeroblob(?)", (_PAGES * 4096,))
+                self._db.execute("PRAGMA wal_checkpoint").fetchone()
+                with self._transaction():
+                    self._db.execute("DROP TABLE room")
+        try:
+            # SQLite locks other files of its than this one, so it may be opened and closed here.
+            log = os.open(f"{self._path}-wal", os.O_WRONLY)
+            try:
+                os.posix_fallocate(log, 0, _LOG)
+            finally:
+                os.close(log)
+        except OSError as error:
+            raise NoRoom(f"{self._path}-wal: {error.strerror}") from error
 
     def close(self) -> None:
         self._db.close()
@@ -144,6 +213,29 @@ class Ledger:
         return _Transaction(self._db)
 
 
+@contextlib.contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Raise what SQLite says of the file at *path* as NoRoom, or LedgerUnusable with the cure."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise
+    except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
+        name = str(getattr(error, "sqlite_errorname", None) or "SQLITE_CORRUPT")
+        is_full = shutil.disk_usage(path.parent).free < _LITTLE
+        if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and is_full):
+            raise NoRoom(f"{path}: there is no room left on the disk") from error
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise LedgerUnusable(
+                f"{path}: {error}: it is damaged; move it away, with {path.name}-wal and "
+                f"{path.name}-shm, and start again: what runs here is then stopped, and what was "
+                "not reported yet counts as lost"
+            ) from error
+        raise LedgerUnusable(
+            f"{path}: {error}: see that the disk works and that the agent's user may write there"
+        ) from error
+
+
 class _Transaction:
     """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when something was raised."""
 
@@ -154,7 +246,12 @@ class _Transaction:
         self._db.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        try:
+            if kind is None:
+                self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:  # A full disk has ended it already.
+                self._db.execute("ROLLBACK")
 
 
 class MemoryLedger:
@@ -176,6 +273,9 @@ class MemoryLedger:
             del self._graves[next(iter(self._graves))]
 
     def prune(self, now: float) -> None:
+        pass
+
+    def take_room(self) -> None:
         pass
 
     def close(self) -> None:

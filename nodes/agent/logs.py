@@ -96,6 +96,43 @@ class LogFile:
         return sorted(int(end) for end in ends if end.isdigit())
 
 
+def total(directory: Path) -> int:
+    """How much of the disk all logs take."""
+    return sum(taken for taken, _, _ in _sizes(directory).values())
+
+
+def remove_oldest(directory: Path, spared: Set[str], amount: int) -> None:
+    """Remove logs of at least *amount* bytes: whose end was written first goes first.
+
+    None of the executions in *spared*.
+    """
+    if amount <= 0:
+        return
+    found = _sizes(directory)
+    for execution in sorted(found.keys() - spared, key=lambda it: found[it][1]):
+        taken, _, files = found[execution]
+        for file in files:
+            Path(file).unlink(missing_ok=True)
+        if (amount := amount - taken) <= 0:
+            return
+
+
+def _sizes(directory: Path) -> dict[str, tuple[int, float, list[str]]]:
+    """Of each execution: what its logs take of the disk, when they were written last, the files."""
+    found: dict[str, tuple[int, float, list[str]]] = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for file in entries:
+            with contextlib.suppress(FileNotFoundError):
+                status = file.stat()
+                taken, last, files = found.get(file.name.rsplit(".", 2)[0], (0, 0.0, []))
+                found[file.name.rsplit(".", 2)[0]] = (
+                    taken + status.st_blocks * 512,
+                    max(last, status.st_mtime),
+                    [*files, file.path],
+                )
+    return found
+
+
 class Keeper:
     """Removes the logs of executions that have been over for long, or of which there are many."""
 

@@ -12,6 +12,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..protocol.resources import Resources
@@ -20,15 +21,19 @@ from .drivers import Driver, Tell
 from .drivers.process import ProcessDriver
 from .drivers.zygote import NoSpawner
 from .enrolment import Identity
-from .ledger import Ledger, LedgerUnusable
+from .ledger import Ledger, LedgerUnusable, NoRoom
+from .ledger import executions as ledger_executions
 from .link import Link
 from .records import Machine
+from .room import Room
 from .runner import Runner
 
 log = logging.getLogger("muster.agent")
 
 #: Exit codes: 2 for what the operator must change, 3 when another agent has the directory.
 _WRONG, _IN_USE, _BROKEN = 2, 3, 4
+#: Seconds between attempts to open the ledger on a full disk.
+_FULL = 2.0
 #: The node was removed: starting again would not help.
 REMOVED = 5
 
@@ -43,15 +48,49 @@ def main(arguments: list[str] | None = None) -> None:
     )
     try:
         asyncio.run(_run(options))
-    except enrolment.InUse as error:
-        sys.exit(_complain(error, _IN_USE))
-    except enrolment.Removed as error:
-        cure = "to let this machine join again, start the agent with a new join token and another"
-        sys.exit(_complain(f"{error}; {cure} --state-dir than {options.state_dir}", REMOVED))
-    except (enrolment.Refused, LedgerUnusable, NoSpawner) as error:
-        sys.exit(_complain(error, _WRONG))
     except KeyboardInterrupt:
         pass
+    except Exception as error:
+        if (why := _why(error, options.state_dir)) is None:
+            raise
+        log.error("%s", why.sentence)
+        sys.exit(why.code)
+
+
+@dataclass(frozen=True)
+class _Why:
+    """Why the agent ends: a sentence and an exit code."""
+
+    sentence: str
+    code: int
+
+
+def _why(error: BaseException, state: Path) -> _Why | None:
+    """What an operator has to know of *error*; None when it is a surprise."""
+    match error:
+        case enrolment.InUse():
+            return _Why(str(error), _IN_USE)
+        case enrolment.Removed():
+            cure = "to let this machine join again, start the agent with a new join token and"
+            return _Why(f"{error}; {cure} another --state-dir than {state}", REMOVED)
+        case enrolment.Refused() | enrolment.Damaged() | LedgerUnusable() | NoSpawner():
+            return _Why(str(error), _WRONG)
+        case NoRoom():
+            return _Why(str(error), _BROKEN)
+        case OSError(filename=str() | bytes() | os.PathLike()) if _is_in(state, error.filename):
+            cure = f"user {os.geteuid()}, who runs the agent, must be able to write files there"
+            return _Why(
+                f"the state directory {state} cannot be used: {error.strerror}: {error.filename}; "
+                f"{cure}",
+                _WRONG,
+            )
+    return None
+
+
+def _is_in(state: Path, file: str | bytes | os.PathLike[str]) -> bool:
+    """Whether *file* is the state directory, below it, or on the way to it."""
+    path = Path(os.fsdecode(file))
+    return path.is_relative_to(state) or state.is_relative_to(path)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -102,6 +141,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=env.get("gpu"),
         help="offer this many",
     )
+    add(
+        "--logs",
+        type=_said(machine.amount),
+        metavar="BYTES",
+        default=env.get("logs"),
+        help="keep so much output of tasks that have ended (10GiB, or a tenth of the disk if less)",
+    )
     add("--log-level", default=env.get("log_level", "info"), choices=["debug", "info", "warning"])
     add("--version", action="version", version=f"muster-agent {__version__}")
     options = parser.parse_args(arguments)
@@ -123,17 +169,23 @@ async def _run(options: argparse.Namespace) -> None:
         await asyncio.wait((enrolling, ending), return_when=asyncio.FIRST_COMPLETED)
         if not enrolling.done():
             enrolling.cancel()
+            await asyncio.wait((enrolling,))
             return
         identity = enrolling.result()
-        ledger = Ledger(options.state_dir / "ledger.db", asyncio.get_running_loop().time())
+        room = Room(options.state_dir, options.logs)
+        if (ledger := await _open_ledger(options.state_dir, room, ending)) is None:
+            return
         runner = Runner(
             _machine(options, ledger),
             ledger,
             _drivers(options.state_dir),
             options.state_dir / "logs",
+            room,
         )
-        runner.on_failure = _fail
-        asyncio.get_running_loop().set_exception_handler(_on_exception)
+        runner.on_failure = lambda error: _fail(error, options.state_dir)
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: _on_exception(loop, context, options.state_dir)
+        )
         runner.start()
         log.info("started as node %s, run %d, for %s", identity.node, ledger.run, options.server)
         link = Link(websocket_url(options.server), identity.credential, runner)
@@ -147,6 +199,25 @@ async def _run(options: argparse.Namespace) -> None:
         await link.leave("the agent was told to end")
         keeping.cancel()
         runner.close()
+
+
+async def _open_ledger(state: Path, room: Room, ending: asyncio.Future[None]) -> Ledger | None:
+    """The ledger, as soon as there is room for it on the disk; None when told to end before."""
+    path, said = state / "ledger.db", False
+    while True:
+        kept = ledger_executions(path)
+        room.look(kept)
+        room.tidy(kept)
+        try:
+            return Ledger(path, asyncio.get_running_loop().time())
+        except NoRoom as error:
+            if not said:
+                log.warning("%s; trying on until there is", error)
+            said = True
+            room.give(kept)
+        await asyncio.wait((ending,), timeout=_FULL)
+        if ending.done():
+            return None
 
 
 def websocket_url(server: str) -> str:
@@ -190,9 +261,12 @@ async def _identify(options: argparse.Namespace) -> Identity:
     while True:
         try:
             token, key = _join_token(options), enrolment.own_key(options.state_dir)
-            identity = await asyncio.to_thread(
-                enrolment.enrol, options.server, token, options.name, options.labels, key
+            asking = asyncio.ensure_future(
+                asyncio.to_thread(
+                    enrolment.enrol, options.server, token, options.name, options.labels, key
+                )
             )
+            identity = await _answer(asking, options)
         except enrolment.Unreachable as error:
             if str(error) != said:
                 log.warning("cannot enrol yet: %s; trying on", error)
@@ -200,9 +274,26 @@ async def _identify(options: argparse.Namespace) -> Identity:
             await asyncio.sleep(random.uniform(0.1, min(15.0, 0.5 * 2**failures)))  # noqa: S311
             failures = min(failures + 1, 10)
         else:
-            enrolment.remember(options.state_dir, identity)
-            log.info("enrolled as node %s", identity.node)
             return identity
+
+
+async def _answer(asking: asyncio.Future[Identity], options: argparse.Namespace) -> Identity:
+    """The identity that was asked for, remembered: also when we are told to end meanwhile."""
+    try:
+        await asyncio.wait((asking,))
+    except asyncio.CancelledError:
+        log.info("told to end; an answer to the enrolment may still come, waiting for it")
+        await asyncio.wait((asking,))
+        if asking.exception() is None:
+            _remember(options, asking.result())
+        raise
+    return _remember(options, asking.result())
+
+
+def _remember(options: argparse.Namespace, identity: Identity) -> Identity:
+    enrolment.remember(options.state_dir, identity)
+    log.info("enrolled as node %s", identity.node)
+    return identity
 
 
 def _join_token(options: argparse.Namespace) -> str:
@@ -245,21 +336,19 @@ def _on_signal() -> asyncio.Future[None]:
     return ending
 
 
-def _on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+def _on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object], state: Path) -> None:
     """A callback that failed has left something undone: a restart does it."""
     error = context.get("exception")
     if isinstance(error, Exception) and "handle" in context:
-        _fail(error)
+        _fail(error, state)
     loop.default_exception_handler(context)
 
 
-def _fail(error: BaseException) -> None:
+def _fail(error: BaseException, state: Path) -> None:
     """Going on would promise what cannot be kept; a restart starts from what was saved."""
-    log.critical("cannot go on: %r", error, exc_info=error)
+    if (why := _why(error, state)) is not None:
+        log.critical("cannot go on: %s", why.sentence)
+    else:
+        log.critical("cannot go on: %r", error, exc_info=error)
     logging.shutdown()
-    os._exit(_BROKEN)
-
-
-def _complain(error: Exception | str, code: int) -> int:
-    log.error("%s", error)
-    return code
+    os._exit(_BROKEN if why is None else why.code)

@@ -7,6 +7,7 @@ load many orders or exits share one commit and one frame; when idle a turn begin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -19,7 +20,9 @@ from .core import Core
 from .drivers import Driver, Tell
 from .effects import Discard, Drop, Effect, Follow, Send, Start, Stop, Unfollow
 from .facts import Fact, NotStarted
+from .ledger import NoRoom
 from .records import Changes, Machine, Saved
+from .room import Room
 from .watching import Watches
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,7 @@ log = logging.getLogger(__name__)
 #: Changes that are not urgent are committed at least this often, in seconds.
 _LAZY = 1.0
 _TIDY = 60.0
+_LOOK = 2.0
 
 
 class Keeping(Protocol):
@@ -39,6 +43,7 @@ class Keeping(Protocol):
     def recall(self, execution: str) -> tuple[bool, Report | None]: ...
     def commit(self, changes: Changes, now: float) -> None: ...
     def prune(self, now: float) -> None: ...
+    def take_room(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -58,12 +63,14 @@ class Runner:
         ledger: Keeping,
         drivers: Callable[[Tell], Mapping[str, Driver]],
         logs: Path | None = None,
+        room: Room | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._ledger = ledger
         self.core = Core(machine, ledger.saved(), ledger.recall)
         self._drivers = drivers(self.tell)
         self._watches = Watches(logs, self.core.is_live, self._send, self._send_chunk)
+        self._room = room
         self._wire: Wire | None = None
         self._inbox: list[FromServer] = []
         self._facts: list[Fact] = []
@@ -71,6 +78,7 @@ class Runner:
         self._alarm: asyncio.TimerHandle | None = None
         self._later: asyncio.TimerHandle | None = None
         self._tidying: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
         #: Called, once, with the exception that makes going on impossible.
         self.on_failure: Callable[[BaseException], None] = self._raise
 
@@ -84,6 +92,7 @@ class Runner:
             log.info("picked up %d tasks of a former run", len(interrupted))
         self._turn()
         self._tidy()
+        self._look()
 
     def opened(self, wire: Wire, *, fenced: bool = False) -> None:
         """A link is up; the last one was *fenced*, if so."""
@@ -113,7 +122,7 @@ class Runner:
 
     def close(self) -> None:
         """Save what is not saved, and let go.  Tasks go on."""
-        for timer in (self._alarm, self._later, self._tidying):
+        for timer in (self._alarm, self._later, self._tidying, self._looking):
             if timer is not None:
                 timer.cancel()
         self.closed()
@@ -145,7 +154,15 @@ class Runner:
             effects += self.core.receive(message, now)
         for fact in facts:
             effects += self.core.observe(fact)
+        effects += self.core.degrade(self._degraded(), now)
         self._carry_out(effects)
+
+    def _degraded(self) -> str:
+        """Why nothing more should be started here."""
+        why = {driver.degraded for driver in self._drivers.values()}
+        if self._room is not None:
+            why.add(self._room.degraded)
+        return "; ".join(sorted(why - {""}))
 
     def _carry_out(self, effects: list[Effect]) -> None:
         if self.core.changes.urgent:
@@ -201,7 +218,19 @@ class Runner:
 
     def _save(self) -> None:
         if self.core.changes:
-            self._ledger.commit(self.core.take_changes(), self._loop.time())
+            changes = self.core.take_changes()
+            self._with_room(lambda: self._ledger.commit(changes, self._loop.time()))
+
+    def _with_room(self, write: Callable[[], None]) -> None:
+        """Write to the ledger; when the disk is full, once more, with what is kept in reserve."""
+        try:
+            write()
+        except NoRoom:
+            if self._room is None:
+                raise
+            self._room.give(self.core.entries.keys())
+            self.tell([])
+            write()
 
     def _save_later(self) -> None:
         self._later = None
@@ -221,9 +250,23 @@ class Runner:
     def _tidy(self) -> None:
         self._tidying = self._loop.call_later(_TIDY, self._tidy)
         self._save()
-        self._ledger.prune(self._loop.time())
+        self._with_room(lambda: self._ledger.prune(self._loop.time()))
         for driver in self._drivers.values():
             driver.tidy(self.core.entries.keys())
+        if self._room is not None:
+            self._room.tidy(self.core.entries.keys())
+        with contextlib.suppress(NoRoom):  # Then there will be another time.
+            self._ledger.take_room()
+
+    def _look(self) -> None:
+        """See how much room there is, more often than to tidy costs."""
+        if self._room is None:
+            return
+        self._looking = self._loop.call_later(_LOOK, self._look)
+        was = self._room.degraded
+        self._room.look(self.core.entries.keys())
+        if self._room.degraded != was:
+            self.tell([])
 
     def _raise(self, error: BaseException) -> None:
         if self._wire is not None:

@@ -2,7 +2,7 @@
 
 The agent starts it as ``python -I -S spawner.py DIRECTORY FD``, FD being its first connection.
 It outlives the agent: a later one connects to ``spawner.sock``.  It ends when it supervises
-nothing and nobody is connected.
+nothing and nobody is connected, and stops its tasks when DIRECTORY is removed.
 
 A fork costs more than the task it is for, so a supervisor that has ended its task cleanly is used
 again: it says ``free`` as it tells the end, and gets its next order by a link of its own.  A few
@@ -14,6 +14,7 @@ One message is one packet, fields separated by NUL:
     start  id  timeout  grace  count  arguments…  NAME=value…      (see ``supervisor.Request``)
     stop   id
     sync   word         answered by ``live`` packets and ``synced word``; ends other connections
+    ping                answered by ``pong``
     retire              another version takes over: take no connection and no order from now on
 
 It passes on what supervisors say, and adds:
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 else:
     import supervisor
 
-VERSION = b"4"
+VERSION = b"5"
 _PACKET = 1 << 20
 _JOURNAL_BYTES = 8 << 20
 #: Packets kept for an agent that does not read; then it is cut off, and finds all in the journal.
@@ -56,10 +57,14 @@ _AT_ONCE = 8
 #: Supervisors that wait for a task: so many at most, for so many seconds at most.
 _IDLE = 8
 _IDLE_FOR = 5.0
+#: Milliseconds from one look at whether the state directory is still there to the next.
+_LOOK_EVERY = 5000.0
 #: Links take descriptors, which are few: supervisors beyond these serve one task each.
 _LINKS = 256
 #: Seconds that all others wait for what a dead supervisor left to die.
 _PATIENCE = 1.0
+#: Beyond so many bytes spawner.log begins anew.
+_LOG_BYTES = 1 << 20
 _POLL_IN = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -92,6 +97,7 @@ class Spawner:
     def serve(self) -> supervisor.Post | None:
         """Return what to supervise, in a fork; None when all is done."""
         while self.connections or self.live or self.supervisors:
+            self.end_without_home()
             for descriptor, event in self.poll.poll(self.dismiss_idle()):
                 if descriptor == self.ear.fileno():
                     self.listen()
@@ -210,15 +216,25 @@ class Spawner:
         one.since = time.monotonic()
         self.idle.append(one)
 
-    def dismiss_idle(self) -> float | None:
-        """Dismiss who has waited too long; return the milliseconds until somebody will have."""
+    def dismiss_idle(self) -> float:
+        """Dismiss who has waited too long; return the milliseconds until the next look."""
         if not self.idle:
-            return None
+            return _LOOK_EVERY
         wanted = self.connections or self.live
         now = time.monotonic()
         while self.idle and not (wanted and now < self.idle[0].since + _IDLE_FOR):
             self.dismiss(self.idle[0])
-        return (self.idle[0].since + _IDLE_FOR - now) * 1000 + 1 if self.idle else None
+        return (self.idle[0].since + _IDLE_FOR - now) * 1000 + 1 if self.idle else _LOOK_EVERY
+
+    def end_without_home(self) -> None:
+        """Stop every task when the state directory was removed: nobody can ask for it any more."""
+        with contextlib.suppress(FileNotFoundError):
+            os.getcwd()  # noqa: PTH109
+            return
+        for connection in list(self.connections.values()):
+            self.disconnect(connection)
+        for execution in self.live:
+            self.stop(execution, b"stop\0" + execution)
 
     def dismiss(self, one: Supervisor) -> None:
         """Give it no further task: it ends, at once or after the one that it has."""
@@ -248,6 +264,8 @@ class Spawner:
                 for execution, entry in self.live.items():
                     self.send(connection, b"\0".join((b"live", execution, *entry)))
                 self.send(connection, b"synced\0" + fields[0])
+            elif kind == b"ping":
+                self.send(connection, b"pong")
             elif kind == b"retire":
                 self.retire()
             else:
@@ -399,8 +417,16 @@ def _new_journal() -> int:
             os.close(journal)  # The agent took it for one that nobody writes to any more.
 
 
+def bound_log() -> None:
+    """Begin spawner.log anew when it is too long: what is written next counts more."""
+    with contextlib.suppress(OSError):  # Whoever starts us by hand may read it elsewhere.
+        if os.fstat(2).st_size > _LOG_BYTES:
+            os.ftruncate(2, 0)
+
+
 def main() -> None:
     os.chdir(sys.argv[1])
+    bound_log()
     os.umask(0o022)
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
     signal.signal(signal.SIGTERM, supervisor.on_signal)
@@ -415,15 +441,17 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    post = spawner.serve()
-    if post is not None:
-        try:
+    try:
+        post = spawner.serve()
+        if post is not None:
             supervisor.serve(post)
-        except BaseException:  # noqa: BLE001  What it is, spawner.log says.
-            import traceback
+    except BaseException:  # noqa: BLE001  What it is, spawner.log says.
+        import traceback
 
-            traceback.print_exc()
-            os._exit(1)
+        bound_log()
+        traceback.print_exc()
+        os._exit(1)
+    if post is not None:
         os._exit(0)
     if spawner.listener:
         with contextlib.suppress(OSError):

@@ -5,7 +5,19 @@
 """
 
 from .joining import authenticate, create_join_token, enrol, revoke, revoke_join_token, rotate
-from .presence import Beat, Greeting, Odd, beat, fence, greet, hold_session, leave, reconnect
+from .presence import (
+    Beat,
+    Greeting,
+    Odd,
+    beat,
+    degraded_sentence,
+    fence,
+    greet,
+    hold_session,
+    leave,
+    reconnect,
+    set_degraded,
+)
 from .silence import Patience, Silence, detect_silence
 from .verbs import approve, reject, release, remove, set_draining, set_eligible
 
@@ -19,6 +31,7 @@ __all__ = [
     "authenticate",
     "beat",
     "create_join_token",
+    "degraded_sentence",
     "detect_silence",
     "enrol",
     "fence",
@@ -32,6 +45,7 @@ __all__ = [
     "revoke",
     "revoke_join_token",
     "rotate",
+    "set_degraded",
     "set_draining",
     "set_eligible",
 ]

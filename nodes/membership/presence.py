@@ -46,6 +46,7 @@ class Beat:
     epoch: int
     running: int = 0
     load: float = 0.0
+    degraded: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class Odd:
     ``fenced``: a newer one exists, or the node was rejected or revoked.  ``given_up``: the node
     was lost meanwhile and must say hello again, so that what it holds is reconciled.  ``back``:
     the node was thought disconnected; see ``reconnect``.  ``removed``: the node is no more.
+    ``changed``: why it takes no work, or that it does again; see ``set_degraded``.
     """
 
     fenced: frozenset[UUID]
     given_up: frozenset[UUID]
     back: frozenset[UUID]
     removed: frozenset[UUID]
+    changed: frozenset[UUID] = frozenset()
 
 
 def greet(node_id: UUID, hello: Hello, holder: str, *, record: Record) -> Greeting:
@@ -89,6 +92,10 @@ def greet(node_id: UUID, hello: Hello, holder: str, *, record: Record) -> Greeti
             raise Superseded
         else:
             greeting = _begin(session, node, hello, holder, offer, attributes)
+            if node.degraded != (why := _short(hello.degraded)):
+                node.degraded = why
+                node.save(update_fields=["degraded"])
+                record(node.pk, "degraded", degraded_sentence(node))
     if conflict or node.quarantined:
         raise Quarantined(name=node.name, why=node.quarantined)
     return greeting
@@ -129,6 +136,29 @@ def reconnect(sessions: Mapping[UUID, int]) -> list[Node]:
     return list(Node.objects.filter(pk__in=back).order_by("pk"))
 
 
+def set_degraded(said: Mapping[UUID, tuple[int, str]]) -> list[Node]:
+    """Why these nodes take no new work, each by the epoch and the words of its session.
+
+    Only a current epoch counts.  The nodes that this changed; call it in the transaction that
+    tells of them.
+    """
+    epochs = dict(lock_rows(Lock.SESSIONS, said, "node_id, epoch"))
+    current = [node for node, (epoch, _) in said.items() if epochs.get(node) == epoch]
+    before = dict(lock_rows(Lock.NODES, current, "id, degraded"))
+    changed = {node: why for node in before if (why := _short(said[node][1])) != before[node]}
+    for node, why in changed.items():
+        Node.objects.filter(pk=node).update(degraded=why)
+        log.warning("node degraded" if why else "node recovered", node=str(node), why=why)
+    return list(Node.objects.filter(pk__in=changed).order_by("pk"))
+
+
+def degraded_sentence(node: Node) -> str:
+    """What the journal is told when ``degraded`` has changed."""
+    if node.degraded:
+        return f"{node.name} takes no new work: {node.degraded}"
+    return f"{node.name} takes new work again"
+
+
 def fence(batch: Sequence[Inbound]) -> list[Verdict]:
     """Which frames of *batch* may have effects, in its order; counts those as received.
 
@@ -160,14 +190,17 @@ def beat(beats: Sequence[Beat]) -> Odd:
                 [beat.epoch for beat in beats],
                 [min(beat.running, 2**31 - 1) for beat in beats],
                 [beat.load for beat in beats],
+                [_short(beat.degraded) for beat in beats],
             ],
         )
         odd = cursor.fetchall()
-    removed = frozenset(node for node, _, state in odd if state == "removed")
-    fenced = frozenset(node for node, is_current, _ in odd if not is_current) - removed
-    at = {node: state for node, is_current, state in odd if is_current}
+    removed = frozenset(node for node, _, state, _ in odd if state == "removed")
+    fenced = frozenset(node for node, is_current, _, _ in odd if not is_current) - removed
+    at = {node: state for node, is_current, state, _ in odd if is_current}
     given_up = frozenset(node for node in at if at[node] == Connection.LOST)
-    return Odd(fenced, given_up, back=frozenset(at) - given_up, removed=removed)
+    back = frozenset(node for node in at if at[node] != Connection.CONNECTED) - given_up
+    changed = frozenset(node for node, is_current, _, differs in odd if is_current and differs)
+    return Odd(fenced, given_up, back, removed, changed)
 
 
 # --- greeting --------------------------------------------------------------------------------
@@ -257,6 +290,11 @@ _OFFERED = [
 ]
 
 
+def _short(why: str) -> str:
+    """*why* as there is room for it in the row."""
+    return why.replace("\0", "")[:200]
+
+
 def _checked(offer: Resources) -> Resources:
     for dimension, amount in zip(DIMENSIONS, offer.astuple(), strict=True):
         if amount < 0:
@@ -298,8 +336,8 @@ _FIRST_BEAT = """
 
 _BEAT = """
     WITH said AS (
-        SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::int[], %s::float8[])
-            AS v(node, epoch, running, load)
+        SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::int[], %s::float8[], %s::text[])
+            AS v(node, epoch, running, load, degraded)
     ), current AS (
         SELECT said.* FROM said
         JOIN nodes_nodesession s ON s.node_id = said.node AND s.epoch = said.epoch
@@ -312,9 +350,10 @@ _BEAT = """
         FROM current JOIN held ON held.node_id = current.node WHERE h.node_id = current.node
     )
     SELECT said.node, current.node IS NOT NULL,
-        CASE WHEN n.removed_at IS NULL THEN n.connection ELSE 'removed' END
+        CASE WHEN n.removed_at IS NULL THEN n.connection ELSE 'removed' END,
+        n.degraded <> said.degraded
     FROM said
     LEFT JOIN nodes_node n ON n.id = said.node
     LEFT JOIN current ON current.node = said.node
-    WHERE current.node IS NULL OR n.connection <> 'connected'
+    WHERE current.node IS NULL OR n.connection <> 'connected' OR n.degraded <> said.degraded
 """

@@ -101,7 +101,7 @@ class Report(Struct, frozen=True, omit_defaults=True):
     ``ran`` is seconds on a monotonic clock.  ``stdout`` and ``stderr`` are the last TAIL bytes,
     decoded with replacement; the sizes are of the whole streams.  ``code`` is one of a small set
     of words (``exit-code``, ``signal``, ``timeout``, ``not-started``, ``unknown-outcome``,
-    ``no-capacity``, ``no-driver``, ``stopped``, ``out-of-memory``).
+    ``no-capacity``, ``no-driver``, ``degraded``, ``stopped``, ``out-of-memory``).
     """
 
     execution: Name
@@ -138,7 +138,8 @@ class Hello(Struct, frozen=True, tag="hello", omit_defaults=True):
     ``instance`` is new with every start of the agent, ``run`` counts its starts, ``ledger`` names
     the database of the state directory, ``boot`` the boot of the machine.  When ``partial``, more
     is held than ``holds`` names: what is not named may be held all the same.  ``fenced``: the last
-    link was closed in favour of another one, and this agent is alive all the same.
+    link was closed in favour of another one, and this agent is alive all the same.  ``degraded``
+    says why the node takes no new work though it is there; it is empty when it does.
     """
 
     version: int
@@ -153,6 +154,7 @@ class Hello(Struct, frozen=True, tag="hello", omit_defaults=True):
     partial: bool = False
     agent_version: str = ""
     fenced: bool = False
+    degraded: Text = ""
 
 
 class Reports(Struct, frozen=True, tag="reports", omit_defaults=True):
@@ -165,13 +167,17 @@ class Reports(Struct, frozen=True, tag="reports", omit_defaults=True):
 
 
 class Heartbeat(Struct, frozen=True, tag="heartbeat", omit_defaults=True):
-    """I am here.  ``digest`` covers the live executions held (see ``session.digest``)."""
+    """I am here.  ``digest`` covers the live executions held (see ``session.digest``).
+
+    ``degraded`` is as in the hello; one is sent as soon as that changes.
+    """
 
     epoch: Count
     order_rev: Count
     digest: str
     running: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     load: float = 0.0
+    degraded: Text = ""
 
 
 class LogEnd(Struct, frozen=True, tag="log_end", omit_defaults=True):

@@ -12,12 +12,24 @@ import structlog
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase, HttpResponseNotAllowed
 from django.urls import URLPattern, URLResolver, re_path
-from ninja import NinjaAPI
-from ninja.errors import HttpError, ValidationError
+from ninja import NinjaAPI, Swagger
+from ninja.errors import HttpError
 
-from . import evaluations, events, executions, jobs, logs, nodes, problems, queue, repeats, status
-from .answers import as_cached, head_of
+from . import (
+    evaluations,
+    events,
+    executions,
+    idempotency,
+    jobs,
+    logs,
+    nodes,
+    openapi,
+    problems,
+    queue,
+    status,
+)
 from .problems import Problem
+from .responses import as_cached, head_of
 
 View = Callable[..., HttpResponseBase]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -32,6 +44,21 @@ class _Api(NinjaAPI):
             if isinstance(pattern, URLPattern):
                 pattern.callback = framed(pattern.callback)
         return found
+
+    def get_openapi_schema(  # type: ignore[override]  # Ninja's own is a dictionary, too.
+        self, *, path_prefix: str | None = None, path_params: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The document that our own operations make, not ninja's."""
+        prefix = self.get_root_path(path_params or {}) if path_prefix is None else path_prefix
+        routes = [
+            (f"{prefix.rstrip('/')}{path}", route.view_func.__name__, route)
+            for bound in self._get_bound_routers()
+            for path, view in bound.path_operations.items()
+            for route in view.operations
+        ]
+        return openapi.document(
+            routes, title=self.title, version=self.version, description=self.description
+        )
 
 
 def _no_such_address(_request: HttpRequest) -> HttpResponse:
@@ -91,12 +118,12 @@ api = _Api(
     title="Muster",
     version="1",
     description="Submits jobs to a cluster, and shows what it decided and why.",
-    docs_url=None,  # A page of scripts from elsewhere; the manual has it in words.
+    docs=Swagger(),  # Its files are in ninja's package; templates/ninja has the page around them.
     urls_namespace="api-1",
 )
-for error in (Exception, Http404, HttpError, ValidationError):  # Over the handlers of ninja.
+for error in (Exception, Http404, HttpError):  # Over the handlers of ninja.
     api.add_exception_handler(error, _problem)
-api.add_decorator(repeats.once)  # Before the routers: it is around every view of theirs.
+api.add_decorator(idempotency.once)  # Before the routers: it is around every view of theirs.
 for router in (
     *(jobs.router, executions.router, logs.router, nodes.router, evaluations.router),
     *(queue.router, events.router, status.router),

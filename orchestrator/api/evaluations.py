@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from ninja import Query, Router
-from pydantic import Field
+from ninja import Router
 
 from orchestrator.errors import NotFound
-from orchestrator.lifecycle import EvaluationState
 from orchestrator.models import Evaluation
 
-from . import schemas, shapes
-from .answers import answer
-from .callers import READ
-from .listing import Paging, page, words
+from . import schemas, serializers
+from .authentication import READ
+from .operations import operation
+from .pagination import page
+from .responses import answer
 
 router = Router(tags=["evaluations"])
 
 
-class Evaluations(Paging):
-    state: Annotated[str, Field(max_length=100, description="one or several, with commas")] = ""
-
-
-@router.get("/evaluations", auth=READ, response=schemas.page_of(schemas.Evaluation))
-def list_evaluations(request: HttpRequest, paging: Query[Evaluations]) -> HttpResponse:
+@router.get("/evaluations", auth=READ)
+@operation(schemas.Page[schemas.Evaluation])
+def list_evaluations(request: HttpRequest, query: schemas.Evaluations) -> HttpResponse:
     """The newest evaluations of all jobs first."""
     found = Evaluation.objects.select_related("job").order_by("-pk")
-    if states := words(paging.state, EvaluationState, "state"):
-        found = found.filter(state__in=states)
+    if query.state:
+        found = found.filter(state__in=query.state)
 
     def rows(after: list[Any] | None) -> QuerySet[Evaluation]:
         return found if after is None else found.filter(pk__lt=after[0])
 
-    return page(request, paging, rows, lambda row: [row.pk], shapes.evaluation)
+    return page(request, query, rows, lambda row: [row.pk], serializers.evaluation)
 
 
-@router.get("/evaluations/{number}", auth=READ, response=schemas.EvaluationInFull)
+@router.get("/evaluations/{number}", auth=READ)
+@operation(schemas.EvaluationInFull)
 def show_evaluation(request: HttpRequest, number: str) -> HttpResponse:  # noqa: ARG001 - ninja's first
     """One evaluation, with the record of its decision."""
     found = (
@@ -48,4 +45,4 @@ def show_evaluation(request: HttpRequest, number: str) -> HttpResponse:  # noqa:
     )
     if found is None:
         raise NotFound(kind="evaluation", name=number[:100])
-    return answer({**shapes.evaluation(found), "record": found.record})
+    return answer(serializers.evaluation(found, schemas.EvaluationInFull))

@@ -17,87 +17,76 @@ from uuid import UUID
 
 import msgspec
 from django.http import HttpRequest, StreamingHttpResponse
-from ninja import Query, Router, Schema
-from pydantic import Field
+from msgspec import Meta
+from ninja import Router
 
 from orchestrator.logs import MOST_MERGED, Piece, Reading, Stream, of_execution, of_job
+from orchestrator.spec.sentences import mistake, shown
 
 from . import references
-from .callers import READ
-from .listing import only
-from .mistakes import mistake, shown
+from .authentication import READ
+from .operations import operation
 from .problems import invalid_parameters
+from .schemas import Parameters
 
 #: Seconds after which a reader of records hears that the server is there.
 HEARTBEAT = 5.0
 RECORDS = "application/x-ndjson"
 
-_TEXT = {
-    "responses": {
-        200: {
-            "description": "the text, or to those who accept it a JSON record a piece",
-            "content": {
-                "text/plain": {"schema": {"type": "string"}},
-                RECORDS: {"schema": {"type": "string"}},
-            },
-        }
-    }
-}
+_TEXT = {200: ("text/plain", RECORDS)}
 
 _AFTER = r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}:[0-9]{1,15}(,|$))*$"
 
 router = Router(tags=["logs"])
 
 
-class Asked(Schema):
-    stream: Annotated[Stream, Field(description="which of the two")] = "stdout"
-    tail: Annotated[int | None, Field(ge=0, le=2**40, description="only so many last bytes")] = None
-    follow: Annotated[bool, Field(description="go on until the end of what is printed")] = False
+class Asked(Parameters):
+    stream: Annotated[Stream, Meta(description="which of the two")] = "stdout"
+    tail: Annotated[int, Meta(ge=0, le=2**40, description="only so many last bytes")] | None = None
+    follow: Annotated[bool, Meta(description="go on until the end of what is printed")] = False
 
     def reading(self) -> Reading:
         return Reading(stream=self.stream, tail=self.tail, follow=self.follow)
 
 
 class AskedOfOne(Asked):
-    offset: Annotated[int, Field(ge=0, le=2**53, description="the first byte")] = 0
+    offset: Annotated[int, Meta(ge=0, le=2**53, description="the first byte")] = 0
 
 
 class AskedOfMany(Asked):
     after: Annotated[
         str,
-        Field(
-            json_schema_extra={"pattern": _AFTER},
+        Meta(
+            extra_json_schema={"pattern": _AFTER},
             max_length=64 * MOST_MERGED,
             description="where to go on, as `execution:offset` separated by commas",
         ),
     ] = ""
 
 
-@router.get("/executions/{ref}/logs", auth=READ, openapi_extra=_TEXT)
-def read_execution(
-    request: HttpRequest, ref: str, asked: Query[AskedOfOne]
-) -> StreamingHttpResponse:
+@router.get("/executions/{ref}/logs", auth=READ)
+@operation(_TEXT)
+def read_execution(request: HttpRequest, ref: str, query: AskedOfOne) -> StreamingHttpResponse:
     """What one execution has printed; missing bytes are named in a line that begins [muster."""
-    only(request, asked)
-    if asked.tail is not None and "offset" in request.GET:
+    if query.tail is not None and "offset" in request.GET:
         raise invalid_parameters([mistake("tail", "cannot be combined with offset", "Give one.")])
     row = references.execution(ref)
-    offset = asked.offset if asked.tail is None else None
-    return _answer(request, of_execution(row.pk, asked.reading(), offset))
+    offset = query.offset if query.tail is None else None
+    return _answer(request, of_execution(row.pk, query.reading(), offset))
 
 
-@router.get("/jobs/{ref}/logs", auth=READ, openapi_extra=_TEXT)
-def read_job(request: HttpRequest, ref: str, asked: Query[AskedOfMany]) -> StreamingHttpResponse:
+@router.get("/jobs/{ref}/logs", auth=READ)
+@operation(_TEXT)
+def read_job(request: HttpRequest, ref: str, query: AskedOfMany) -> StreamingHttpResponse:
     """What a job's executions of this round print, each line after the number of its slot."""
-    only(request, asked)
     row = references.job(ref)
-    if not re.fullmatch(_AFTER, asked.after):
-        message = f"{shown(asked.after)} is no list of places to go on"
+    if not re.fullmatch(_AFTER, query.after):
+        message = f"{shown(query.after)} is no list of places to go on"
         hint = "Write `execution:offset`, whole ids and whole numbers, separated by commas."
         raise invalid_parameters([mistake("after", message, hint)])
-    after = dict(it.split(":") for it in asked.after.split(",") if it)
+    after = dict(it.split(":") for it in query.after.split(",") if it)
     begins = {UUID(execution): int(offset) for execution, offset in after.items()}
-    return _answer(request, of_job(row.pk, asked.reading(), begins))
+    return _answer(request, of_job(row.pk, query.reading(), begins))
 
 
 def _answer(request: HttpRequest, pieces: AsyncIterator[Piece]) -> StreamingHttpResponse:

@@ -6,26 +6,24 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse
-from ninja.errors import AuthenticationError, ValidationError
+from msgspec import UNSET, UnsetType
+from ninja.errors import AuthenticationError
 
 from nodes.errors import MusterError
 from orchestrator.database_errors import Trouble
 from orchestrator.endpoint.health import trouble_behind
 from orchestrator.errors import InvalidSpec
 
-from . import mistakes
+from .schemas import Mistake, ProblemDetails
 
 logger = logging.getLogger(__name__)
 
 MANUAL = "https://muster.invalid/problems/"
 """What `type` begins with: a name, not an address; the manual explains each code."""
-
-Mistakes = Sequence[dict[str, str]]
 
 
 class Problem(Exception):
@@ -38,13 +36,14 @@ class Problem(Exception):
         detail: str,
         *,
         hint: str = "",
-        errors: Mistakes = (),
+        errors: Sequence[dict[str, str]] = (),
         headers: dict[str, str] | None = None,
-        **more: Any,
+        current_rev: int | UnsetType | None = UNSET,
     ) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail, self.hint = status, code, detail, hint
-        self.errors, self.headers, self.more = errors, headers or {}, more
+        self.errors = [Mistake(**it) for it in errors]
+        self.headers, self.current_rev = headers or {}, current_rev
 
 
 def answer(request: HttpRequest, error: Exception) -> HttpResponse:
@@ -56,17 +55,12 @@ def answer(request: HttpRequest, error: Exception) -> HttpResponse:
 
 
 def respond(request: HttpRequest, problem: Problem) -> HttpResponse:
-    body = {
-        "type": f"{MANUAL}{problem.code}",
-        "title": HTTPStatus(problem.status).phrase,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "hint": problem.hint,
-        "request_id": getattr(request, "request_id", ""),
-        "errors": list(problem.errors),
-        **problem.more,
-    }
+    body = ProblemDetails.of(
+        problem,
+        type=f"{MANUAL}{problem.code}",
+        title=HTTPStatus(problem.status).phrase,
+        request_id=getattr(request, "request_id", ""),
+    )
     return HttpResponse(
         msgspec.json.encode(body),
         status=problem.status,
@@ -118,9 +112,6 @@ def _problem(request: HttpRequest, error: Exception) -> Problem:
             )
         case MusterError() if error.status < 500:
             return Problem(error.status, error.code, str(error), hint=error.hint)
-        case ValidationError():
-            given = {name: value for name, value in request.GET.items() if isinstance(value, str)}
-            return invalid_parameters([mistakes.in_parameter(it, given) for it in error.errors])
     if (trouble := trouble_behind(error)) is not None:
         return unavailable(request, trouble)
     for kind, make in _KNOWN:
@@ -145,7 +136,7 @@ def unavailable(request: HttpRequest, trouble: Trouble) -> Problem:
     return Problem(503, trouble.code, trouble.sentence, hint=hint, headers={"Retry-After": "1"})
 
 
-def invalid_parameters(errors: Mistakes) -> Problem:
+def invalid_parameters(errors: Sequence[dict[str, str]]) -> Problem:
     """A request whose parameters or body are not what the address takes."""
     named = ", ".join(error["path"] or "the body" for error in errors)
     return Problem(400, "invalid-parameter", f"Not accepted: {named}.", errors=errors)

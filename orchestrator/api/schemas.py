@@ -1,71 +1,134 @@
-"""The shapes of the answers, for the OpenAPI document; a test holds `shapes` to them."""
+"""What is sent and answered: each struct reads or writes the JSON, and describes it in OpenAPI.
+
+Answers are a promise: fields are added, never changed.  A field is called as the attribute of the
+row that it shows.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from ninja import Schema
-from pydantic import ConfigDict, create_model
+import msgspec
+from msgspec import Meta, Struct, field
+
+from nodes.protocol.lifecycle import Approval, Connection
+from orchestrator.broker.statistics import BrokerStats
+from orchestrator.lifecycle import (
+    Desired,
+    EvaluationState,
+    JobState,
+    JobType,
+    Observed,
+    Writer,
+)
+
+#: Of one request; a list is read in pages of at most so many.
+MOST = 500
+#: Where the document keeps the schema of a job file.
+JOB_SPEC = "#/components/schemas/JobSpec"
+
+_Spec = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": JOB_SPEC})]
+_Reason = Annotated[str, Meta(max_length=500, pattern="^[^\0]*$")]
+_Amount = Annotated[int, Meta(ge=0)]
+#: Of either lane; nothing is before the first.
+_State = Annotated[
+    str, Meta(extra_json_schema={"enum": ["", *dict.fromkeys(map(str, (*Desired, *Observed)))]})
+]
+
+# --- answers ---------------------------------------------------------------------------------
+
+A = TypeVar("A", bound="Answer")
+T = TypeVar("T")
 
 
-class _Shape(Schema):
-    model_config = ConfigDict(extra="forbid")
+class Answer(Struct, kw_only=True):
+    @classmethod
+    def of(cls: type[A], row: object, **more: Any) -> A:
+        """What *row* has under the names of the fields, and *more*."""
+        rest = [name for name in cls.__struct_fields__ if name not in more]
+        return cls(**{name: getattr(row, name) for name in rest}, **more)
 
 
-class Named(_Shape):
-    id: UUID
-    name: str
+class Page(Answer, Generic[T]):
+    """`next_cursor` is null on the last one."""
+
+    items: list[T]
+    next_cursor: str | None
 
 
-class Resources(_Shape):
-    """cpu in millicores, memory and disk in bytes, gpu in devices."""
-
-    cpu: int
-    memory: int
-    disk: int
-    gpu: int
-
-
-class SpecWarning(_Shape):
-    """What is odd about a specification and no mistake; `path` is empty for all of it."""
+class Mistake(Answer):
+    """What is wrong or odd, and the cure; `path` is empty for all that was sent."""
 
     path: str
     message: str
     hint: str
 
 
-class Submitted(_Shape):
+class ProblemDetails(Answer):
+    """An error (RFC 9457).  `errors` has each mistake when there are several; nothing was done.
+
+    `current_rev` is the revision of what somebody else has changed, after a failed `If-Match`.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str
+    request_id: str
+    errors: list[Mistake]
+    current_rev: int | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Named(Answer):
+    id: UUID
+    name: str
+
+
+class Resources(Answer):
+    """cpu in millicores, memory and disk in bytes, gpu in devices."""
+
+    cpu: _Amount
+    memory: _Amount
+    disk: _Amount
+    gpu: _Amount
+
+
+class Submitted(Answer):
     """What came of a submission.  When not `changed`, the same specification was there."""
 
     id: UUID
     name: str
     version: int
-    state: str
+    state: JobState
     created: bool
     changed: bool
     sentence: str
-    warnings: list[SpecWarning]
+    warnings: list[Mistake]
 
 
-class SubmittedMany(_Shape):
+class SubmittedMany(Answer):
     items: list[Submitted]
 
 
-class Valid(_Shape):
+class Valid(Answer):
     """`spec` is the specification as it is understood, with every default."""
 
     valid: bool
-    spec: dict[str, Any]
-    warnings: list[SpecWarning]
+    spec: _Spec
+    warnings: list[Mistake]
 
 
-class Job(_Shape):
+class Job(Answer):
+    """`tally` counts its executions by what is observed of them."""
+
     id: UUID
     name: str
-    type: str
-    state: str
+    type: JobType
+    state: JobState
     sentence: str
     reason: str
     priority: int
@@ -83,18 +146,20 @@ class Job(_Shape):
 
 
 class JobInFull(Job):
-    spec: dict[str, Any]
+    spec: _Spec
 
 
-class Version(_Shape):
+class Version(Answer):
     number: int
     digest: str
     actor: str
     created_at: datetime
-    spec: dict[str, Any]
+    spec: _Spec
 
 
-class Execution(_Shape):
+class Execution(Answer):
+    """`ran` is in seconds; `code`, `message` and `hint` say why it did not end well."""
+
     id: UUID
     job: Named
     node: Named
@@ -102,10 +167,10 @@ class Execution(_Shape):
     attempt: int
     version: int
     round: int
-    desired: str
-    observed: str
+    desired: Desired
+    observed: Observed
     sentence: str
-    evaluation: int | None
+    evaluation_id: int | None = field(name="evaluation")
     resources: Resources
     exit_code: int | None
     code: str
@@ -119,18 +184,18 @@ class Execution(_Shape):
     ended_at: datetime | None
 
 
-class Transition(_Shape):
+class Transition(Answer):
     rev: int
-    lane: str
-    before: str
-    after: str
-    writer: str
+    lane: Literal["desired", "observed"]
+    before: _State
+    after: _State
+    writer: Writer
     actor: str
     reason: str
     at: datetime
 
 
-class Output(_Shape):
+class Output(Answer):
     """The last bytes of what it printed, and the sizes of the whole streams."""
 
     stdout: str
@@ -144,16 +209,19 @@ class ExecutionInFull(Execution):
     output: Output | None
 
 
-class Node(_Shape):
+class Node(Answer):
+    """`quarantined` and `degraded` say why; `running` and `load` are as its last heartbeat said."""
+
     id: UUID
     name: str
     sentence: str
-    approval: str
-    connection: str
+    approval: Approval
+    connection: Connection
     connection_since: datetime
     eligible: bool
     draining: bool
     quarantined: str
+    degraded: str
     labels: dict[str, str]
     attributes: dict[str, str]
     capacity: Resources
@@ -165,27 +233,27 @@ class Node(_Shape):
     created_at: datetime
 
 
-class JoinToken(_Shape):
+class JoinToken(Answer):
     """The token is never shown again."""
 
     token: str
 
 
-class Enrolled(_Shape):
+class Enrolled(Answer):
     """The id of the node, and the credential that it signs in with, never shown again."""
 
     node: UUID
     credential: str
     name: str
-    approval: str
+    approval: Approval
 
 
-class Evaluation(_Shape):
+class Evaluation(Answer):
     id: int
     job: Named
-    type: str
+    type: JobType
     priority: int
-    state: str
+    state: EvaluationState
     triggers: dict[str, Any]
     delivery: int
     worker: str
@@ -202,62 +270,163 @@ class EvaluationInFull(Evaluation):
     record: dict[str, Any] | None
 
 
-class Event(_Shape):
+class Event(Answer):
     id: int
     at: datetime
     topic: str
     what: str
     actor: str
     message: str
-    job: UUID | None
-    execution: UUID | None
-    node: UUID | None
+    job_id: UUID | None = field(name="job")
+    execution_id: UUID | None = field(name="execution")
+    node_id: UUID | None = field(name="node")
     data: dict[str, Any]
 
 
-class Events(_Shape):
+class Events(Answer):
     """`cursor` leads on from here, also when nothing has happened yet."""
 
     items: list[Event]
     cursor: str
 
 
-class Queue(_Shape):
+class Queue(Answer):
     """The queue of jobs that wait for evaluation, and whether it is paused."""
 
     paused: bool
     paused_reason: str
     paused_by: str
     paused_at: datetime | None
-    stats: dict[str, Any]
+    stats: BrokerStats
 
 
-class Status(_Shape):
-    """The cluster on one screen."""
+class NodeCounts(Answer):
+    total: int
+    approved: int
+    waiting_for_approval: int
+    connected: int
+    lost: int
+    draining: int
+    degraded: int
+
+
+class Status(Answer):
+    """The cluster on one screen; `missing` is why it is not `ready`."""
 
     ready: bool
     missing: str
     warning: str
     jobs: dict[str, int]
-    nodes: dict[str, int]
+    nodes: NodeCounts
     capacity: Resources
     allocated: Resources
     queue: Queue
 
 
-def page_of(shape: type[Schema]) -> type[Schema]:
-    """A page of *shape*; `next_cursor` is null on the last one."""
-    return create_model(
-        f"{shape.__name__}Page",
-        __base__=_Shape,
-        items=(list[shape], ...),  # type: ignore[valid-type]
-        next_cursor=(str | None, ...),
-    )
+# --- bodies ----------------------------------------------------------------------------------
 
 
-def body(*required: str, **properties: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI description of a body with these *properties*, some of them *required*."""
-    schema: dict[str, Any] = {"type": "object", "additionalProperties": False}
-    schema |= {"properties": properties, "required": list(required)}
-    content = {"application/json": {"schema": schema}}
-    return {"requestBody": {"content": content, "required": bool(required)}}
+class Body(Struct, forbid_unknown_fields=True):
+    pass
+
+
+class Nothing(Body):
+    """The body of a request that has nothing to say; it may be left out."""
+
+
+class Batch(Body):
+    """Each job is read by the same reader as a single one: its text is kept until then."""
+
+    jobs: Annotated[
+        list[Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": JOB_SPEC})]],
+        Meta(min_length=1, max_length=MOST),
+    ]
+
+
+class Stop(Body):
+    reason: _Reason = ""
+
+
+class Pause(Body):
+    reason: Annotated[_Reason, Meta(min_length=1)]
+
+
+class Eligible(Body):
+    eligible: bool = True
+    reason: _Reason = ""
+
+
+class Drain(Body):
+    drain: bool = True
+
+
+class NewJoinToken(Body):
+    """What a join token allows; `expires_in` in seconds."""
+
+    uses: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    expires_in: Annotated[int, Meta(ge=60, le=30 * 86400)] = 3600
+    auto_approve: bool = False
+    labels: dict[str, str] = {}
+    label: Annotated[str, Meta(max_length=100, pattern="^[^\0]*$")] = ""
+
+
+class Enrolment(Body):
+    """`key` is a secret that the agent makes itself, to ask again when the answer was lost."""
+
+    token: Annotated[str, Meta(max_length=500)]
+    name: Annotated[str, Meta(max_length=500)]
+    labels: dict[str, str] = {}
+    key: Annotated[str, Meta(max_length=500)] = ""
+
+
+# --- parameters ------------------------------------------------------------------------------
+
+
+class Parameters(Body):
+    """What an address takes after its question mark; nothing, when it is not said."""
+
+
+class Paging(Parameters):
+    """What every list takes.  A list's own filters are fields beside these; nothing else is."""
+
+    limit: Annotated[int, Meta(ge=1, le=MOST, description="how many at most")] = 50
+    cursor: Annotated[str, Meta(max_length=500, description="`next_cursor` of a page")] = ""
+
+
+class Jobs(Paging):
+    state: tuple[JobState, ...] = ()
+    type: tuple[JobType, ...] = ()
+    name: Annotated[
+        str, Meta(max_length=63, pattern="^[^\0]*$", description="what the name begins with")
+    ] = ""
+
+
+class Executions(Paging):
+    observed: tuple[Observed, ...] = ()
+    node: Annotated[str, Meta(max_length=63, description="name, id or beginning of an id")] = ""
+
+
+class JobExecutions(Paging):
+    observed: tuple[Observed, ...] = ()
+    slot: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+
+
+class Nodes(Paging):
+    approval: tuple[Approval, ...] = ()
+    connection: tuple[Connection, ...] = ()
+
+
+class Evaluations(Paging):
+    state: tuple[EvaluationState, ...] = ()
+
+
+class Feed(Parameters):
+    cursor: Annotated[
+        str,
+        Meta(
+            max_length=200,
+            description="of the last answer; nothing for the beginning, `now` for the end",
+        ),
+    ] = ""
+    limit: Annotated[int, Meta(ge=1, le=MOST)] = 100
+    last: Annotated[int, Meta(ge=0, le=MOST, description="only so many newest ones")] = 0

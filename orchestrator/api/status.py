@@ -16,9 +16,10 @@ from orchestrator.lifecycle import ENDED, JOB
 from orchestrator.models import Job
 
 from . import schemas
-from .answers import answer
-from .callers import READ
+from .authentication import READ
+from .operations import operation
 from .queue import queue
+from .responses import answer
 
 #: Ended jobs are kept for months; those of the last day are what a screen has room for.
 RECENT = timedelta(days=1)
@@ -27,7 +28,8 @@ _LIVE = [state.value for state in JOB.states if state not in ENDED]
 router = Router(tags=["status"])
 
 
-@router.get("/status", auth=READ, response=schemas.Status)
+@router.get("/status", auth=READ)
+@operation(schemas.Status)
 def show_status(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - ninja's first
     """Jobs by state (ended ones if created within a day), nodes, capacity, and the queue."""
     now = health.current()
@@ -35,20 +37,20 @@ def show_status(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - ninja's
         **{f"{of}_{it}": Coalesce(Sum(f"{of}_{it}"), 0) for of in _AMOUNTS for it in DIMENSIONS}
     )
     capacity, allocated = (
-        {dimension: int(offered[f"{of}_{dimension}"]) for dimension in DIMENSIONS}
+        schemas.Resources(**{it: int(offered[f"{of}_{it}"]) for it in DIMENSIONS})
         for of in _AMOUNTS
     )
     return answer(
-        {
-            "ready": now.trouble is None,
-            "missing": now.trouble.sentence if now.trouble else "",
-            "warning": now.warning,
-            "jobs": _jobs(),
-            "nodes": _nodes(),
-            "capacity": capacity,
-            "allocated": allocated,
-            "queue": queue(),
-        }
+        schemas.Status(
+            ready=now.trouble is None,
+            missing=now.trouble.sentence if now.trouble else "",
+            warning=now.warning,
+            jobs=_jobs(),
+            nodes=_nodes(),
+            capacity=capacity,
+            allocated=allocated,
+            queue=queue(),
+        )
     )
 
 
@@ -64,13 +66,15 @@ def _jobs() -> dict[str, int]:
     return {state.value: found.get(state.value, 0) for state in JOB.states}
 
 
-def _nodes() -> dict[str, int]:
+def _nodes() -> schemas.NodeCounts:
     approved = Q(approval="approved")
-    return Node.objects.aggregate(
+    counts = Node.objects.aggregate(
         total=Count("pk"),
         approved=Count("pk", filter=approved),
         waiting_for_approval=Count("pk", filter=Q(approval="pending")),
         connected=Count("pk", filter=approved & Q(connection="connected")),
         lost=Count("pk", filter=approved & Q(connection="lost")),
         draining=Count("pk", filter=approved & Q(draining=True)),
+        degraded=Count("pk", filter=approved & ~Q(degraded="")),
     )
+    return schemas.NodeCounts(**counts)

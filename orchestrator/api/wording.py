@@ -85,6 +85,7 @@ def node(row: Node) -> str:
         (row.approval == "pending", "waits for approval"),
         (row.approval == "rejected", "was rejected"),
         (row.connection != "connected", f"is {row.connection}"),
+        (bool(row.degraded), f"takes no new work: {row.degraded}"),
         (row.draining, "is being drained"),
         (not row.eligible, "takes no new work"),
     )

@@ -118,6 +118,7 @@ def rooms(which: Q) -> list[Room]:
         eligible=True,
         draining=False,
         quarantined="",
+        degraded="",
     ).order_by("pk")
     return [
         Room({**node.attributes, "name": node.name, **node.labels}, node.capacity - node.allocated)

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from nodes.hints import Hint, after_commit
 from orchestrator import journal
 from orchestrator.errors import Conflict
+from orchestrator.formatting import person
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, ClusterSetting, Evaluation
 
@@ -23,7 +24,7 @@ def pause(reason: str, actor: str) -> None:
             scheduling_paused=True, paused_reason=reason, paused_by=actor, paused_at=Now()
         )
         said = f": {reason}" if reason else ""
-        _record("scheduling-paused", f"{journal.who(actor)} pauses scheduling{said}", actor)
+        _record("scheduling-paused", f"{person(actor)} pauses scheduling{said}", actor)
 
 
 def resume(actor: str) -> None:
@@ -32,14 +33,14 @@ def resume(actor: str) -> None:
         ClusterSetting.objects.filter(pk=1).update(
             scheduling_paused=False, paused_reason="", paused_by="", paused_at=None
         )
-        _record("scheduling-resumed", f"{journal.who(actor)} resumes scheduling", actor)
+        _record("scheduling-resumed", f"{person(actor)} resumes scheduling", actor)
         after_commit(Hint.WORK)
 
 
 def evaluate_now(job: UUID, actor: str) -> None:
     """Evaluate *job* as soon as may be, whatever it waits for."""
     with transaction.atomic():
-        _record("evaluate", f"{journal.who(actor)} asks for an evaluation", actor, job)
+        _record("evaluate", f"{person(actor)} asks for an evaluation", actor, job)
         enqueue(job, Trigger.OPERATOR)
 
 
@@ -50,7 +51,7 @@ def retry_dead(job: UUID, actor: str) -> None:
             raise Conflict(detail="there is no dead letter of this job; it may be tried already")
         _record(
             "dead-letter-retried",
-            f"{journal.who(actor)} has the dead letter tried again",
+            f"{person(actor)} has the dead letter tried again",
             actor,
             job,
         )
@@ -73,9 +74,9 @@ def drop_dead(job: UUID, actor: str) -> None:
         if dropped is None:
             raise Conflict(detail="there is no dead letter of this job; it may be tried already")
         Evaluation.objects.filter(pk=dropped[0]).update(
-            state="cancelled", outcome=f"dropped by {journal.who(actor)}"
+            state="cancelled", outcome=f"dropped by {person(actor)}"
         )
-        _record("dead-letter-dropped", f"{journal.who(actor)} drops the dead letter", actor, job)
+        _record("dead-letter-dropped", f"{person(actor)} drops the dead letter", actor, job)
 
 
 def _record(what: str, message: str, actor: str, job: UUID | None = None) -> None:

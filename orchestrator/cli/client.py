@@ -14,6 +14,8 @@ from urllib.parse import quote
 
 import httpx
 
+from .config import Settings
+from .connection_problems import no_answer, not_let_in, not_muster
 from .failures import Code, Failure, Unreachable
 from .output import tell
 
@@ -33,7 +35,6 @@ RECORDS = "application/x-ndjson"
 
 _CODES: Mapping[int, Code] = {
     400: Code.USAGE,
-    401: Code.DENIED,
     403: Code.DENIED,
     404: Code.NOT_FOUND,
     409: Code.CONFLICT,
@@ -50,24 +51,23 @@ class Client:
 
     def __init__(
         self,
-        server: str,
-        token: str | None,
+        settings: Settings,
         *,
         timeout: float = 20.0,
         silent_after: float = SILENT_AFTER,
         say_after: float = SAY_AFTER,
     ) -> None:
         headers = {"User-Agent": "muster-cli", "Accept": "application/json"}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        self.server = server
+        if settings.token is not None:
+            headers["Authorization"] = f"Bearer {settings.token}"
+        self.server, self._settings = settings.server, settings
         self._silent_after, self._say_after = silent_after, say_after
         self._http = httpx.Client(
-            base_url=f"{server}/api/v1/",
+            base_url=f"{self.server}/api/v1/",
             headers=headers,
             timeout=httpx.Timeout(timeout, connect=CONNECT_WITHIN),
             # Loading the authorities takes long, and plain HTTP asks none of them.
-            verify=ssl.create_default_context() if server.startswith("https:") else False,
+            verify=ssl.create_default_context() if self.server.startswith("https:") else False,
         )
 
     def __enter__(self) -> Self:
@@ -126,10 +126,8 @@ class Client:
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
         except ValueError:
-            raise Failure(
-                f"{self.server} answers something that is not a stream of records.",
-                hint="Is this the right address? Something in between may have answered.",
-            ) from None
+            what = "something that is no stream of records"
+            raise not_muster(self._settings, None, what) from None
 
     def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         """One answer.  What passes is asked again a few times; a refused connection is not."""
@@ -166,23 +164,16 @@ class Client:
         raise AssertionError("the last attempt answers or raises")
 
     def _unreachable(self, error: httpx.TransportError) -> Unreachable:
-        why = str(error) or type(error).__name__
-        reached = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-        return Unreachable(
-            f"{self.server} does not answer: {why}",
-            hint=f"Something listens there: see {self.server}/readyz and the log of the server."
-            if reached
-            else "Say where the server is with --server or MUSTER_SERVER.",
-        )
+        connecting = isinstance(error, httpx.ConnectTimeout)
+        within = CONNECT_WITHIN if connecting else self._http.timeout.read or 0.0
+        return no_answer(self._settings, error, within=within)
 
     def _failure(self, response: httpx.Response) -> Failure:
         problem = _problem(response)
         if problem is None:
-            passing = response.status_code in _PASSING
-            return (Unreachable if passing else Failure)(
-                f"{self.server} answers {response.status_code}, and not as Muster does.",
-                hint="Is this the right address? Something in between may have answered.",
-            )
+            return not_muster(self._settings, response, "something else")
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            return not_let_in(self._settings)
         request_id = problem.get("request_id")
         sentence = str(problem.get("detail") or problem.get("title"))
         if response.status_code >= 500 and request_id:
@@ -198,10 +189,7 @@ class Client:
         try:
             return response.json()
         except ValueError:
-            raise Failure(
-                f"{self.server} answers something that is not JSON.",
-                hint="Is this the right address? Something in between may have answered.",
-            ) from None
+            raise not_muster(self._settings, response, "something that is no JSON") from None
 
 
 def _records(pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:

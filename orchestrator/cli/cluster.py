@@ -57,9 +57,10 @@ def login(
     address = config.resolve(server or call.server, None, {}).server if server else None
     address = address or call.settings().server
     token = _asked()
-    with Client(address, token) as api:
+    with Client(config.Settings(address, token, "", "standard input")) as api:
         api.get("jobs", limit=1)
-    file = config.keep(address, token)
+    file = config.config_file()
+    config.keep(address, token, file)
     say(f"Signed in at {address}; kept in {file}.")
 
 
@@ -104,6 +105,7 @@ def _show_status(it: dict[str, Any], form: Format) -> None:
                 f"{nodes['connected']} of {nodes['approved']} connected"
                 + (f", {nodes['lost']} lost" if nodes["lost"] else "")
                 + (f", {nodes['draining']} draining" if nodes["draining"] else "")
+                + (f", {nodes['degraded']} degraded" if nodes["degraded"] else "")
                 + (
                     f", {nodes['waiting_for_approval']} wait for approval"
                     if nodes["waiting_for_approval"]

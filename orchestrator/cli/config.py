@@ -1,4 +1,4 @@
-"""Where the server is, and with which token: flags, then the environment, then a file."""
+"""Where the server is, and with which token: flags, then the environment, then two files."""
 
 from __future__ import annotations
 
@@ -9,36 +9,73 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .failures import Code, Failure
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
+TREE = Path(__file__).resolve().parent.parent.parent
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
+    """A server and a token, and who named them: a flag, a variable, a file, or nobody."""
+
     server: str
     token: str | None
+    server_from: str = ""
+    token_from: str = ""
+    other: str = ""
+    """Another server, for which there is a token that this one does not get."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a file says.  Its token is for its server alone."""
+
+    file: Path
+    server: str = ""
+    token_file: str = ""
 
 
 def resolve(
     server: str | None, token_file: Path | None, environ: Mapping[str, str] = os.environ
 ) -> Settings:
     """The settings of this call; each from the first place that says something."""
-    kept = _kept(config_file(environ))
-    address = server or environ.get("MUSTER_SERVER") or kept.get("server") or DEFAULT_SERVER
-    if not address.startswith(("http://", "https://")):
+    kept = [_kept(file) for file in (config_file(environ), local_file(environ))]
+    places = (
+        (server, "--server"),
+        (environ.get("MUSTER_SERVER"), "MUSTER_SERVER"),
+        *((one.server, str(one.file)) for one in kept),
+    )
+    said = ((text, place) for text, place in places if text)
+    address, server_from = next(said, (DEFAULT_SERVER, ""))
+    if not _is_address(address):
         raise Failure(
             f"{address!r} is not the address of a server.",
             code=Code.USAGE,
-            hint="It begins with http:// or https://.",
+            hint="It begins with http:// or https://, as http://127.0.0.1:8000.",
         )
-    return Settings(address.rstrip("/"), _token(token_file, environ, kept))
+    address = address.rstrip("/")
+    token, token_from = _token(token_file, environ)
+    mine = [one for one in kept if one.token_file and (one.server or address) == address]
+    if token is None and mine:
+        token, token_from = _read(Path(mine[0].token_file).expanduser()), mine[0].token_file
+    others = [one.server for one in kept if one.token_file and one not in mine]
+    return Settings(address, token, server_from, token_from, next(iter(others), ""))
 
 
-def keep(server: str, token: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """Write *server* to the configuration, and *token* to a file that only its owner reads."""
-    file = config_file(environ)
+def _is_address(text: str) -> bool:
+    try:
+        address = urlsplit(text)
+        port = address.port  # Reading it judges it.
+    except ValueError:
+        return False
+    return address.scheme in {"http", "https"} and bool(address.hostname) and port != 0
+
+
+def keep(server: str, token: str, file: Path) -> None:
+    """Write *server* to the configuration *file*, and *token* beside it, for its owner alone."""
     file.parent.mkdir(parents=True, exist_ok=True)
     secret = file.with_name("token")
     descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -46,19 +83,24 @@ def keep(server: str, token: str, environ: Mapping[str, str] = os.environ) -> Pa
         os.fchmod(descriptor, 0o600)
         opened.write(token + "\n")
     file.write_text(f"server = {_quoted(server)}\ntoken_file = {_quoted(str(secret))}\n")
-    return file
 
 
-def config_file(environ: Mapping[str, str]) -> Path:
+def config_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where `muster login` keeps what it was told."""
     home = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".config"
     return Path(home) / "muster" / "config.toml"
 
 
-def _kept(file: Path) -> dict[str, str]:
+def local_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where `make up` in this tree leaves its address and a token."""
+    return Path(environ.get("MUSTER_VAR") or TREE / "var").absolute() / "cli" / "config.toml"
+
+
+def _kept(file: Path) -> _Kept:
     try:
         found = tomllib.loads(file.read_text())
-    except FileNotFoundError:
-        return {}
+    except (FileNotFoundError, NotADirectoryError):
+        return _Kept(file)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Failure(f"{file} cannot be read: {error}", code=Code.USAGE) from None
     unknown = sorted(set(found) - {"server", "token_file"})
@@ -67,16 +109,18 @@ def _kept(file: Path) -> dict[str, str]:
         raise Failure(
             f"{file} has {wrong}.", code=Code.USAGE, hint="It knows server and token_file."
         )
-    return found
+    return _Kept(file, found.get("server", "").rstrip("/"), found.get("token_file", ""))
 
 
-def _token(flag: Path | None, environ: Mapping[str, str], kept: Mapping[str, str]) -> str | None:
+def _token(flag: Path | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
+    """The token that this call is given, and by what."""
     if flag is not None:
-        return _read(flag)
+        return _read(flag), "--token-file"
     if environ.get("MUSTER_TOKEN"):
-        return _checked(environ["MUSTER_TOKEN"], "MUSTER_TOKEN")
-    file = environ.get("MUSTER_TOKEN_FILE") or kept.get("token_file")
-    return _read(Path(file).expanduser()) if file else None
+        return _checked(environ["MUSTER_TOKEN"], "MUSTER_TOKEN"), "MUSTER_TOKEN"
+    if file := environ.get("MUSTER_TOKEN_FILE"):
+        return _read(Path(file).expanduser()), "MUSTER_TOKEN_FILE"
+    return None, ""
 
 
 def _read(file: Path) -> str:

@@ -7,11 +7,12 @@ from enum import IntEnum
 
 
 class Code(IntEnum):
-    """The exit codes, as the manual promises them.  3 and 4 are kept for `job plan`."""
+    """The exit codes, as the manual promises them.  4 is kept for `job plan`."""
 
     OK = 0
     ERROR = 1
     USAGE = 2
+    NOT_REACHED = 3
     FAILED = 5
     NOT_FOUND = 6
     CONFLICT = 7

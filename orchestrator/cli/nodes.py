@@ -135,7 +135,7 @@ def token(
         raise Failure("A label is written as KEY=VALUE.", code=Code.USAGE)
     invitation = {
         "uses": uses,
-        "expires_in": int(seconds(expires_in) or 3600),
+        "expires_in": int(seconds(expires_in) or 0),
         "auto_approve": approve,
         "labels": {key: value for key, _, value in pairs},
     }

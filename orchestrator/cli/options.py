@@ -42,8 +42,7 @@ class Call:
         return resolve(self.server, self.token_file)
 
     def client(self) -> Client:
-        settings = self.settings()
-        return Client(settings.server, settings.token)
+        return Client(self.settings())
 
 
 def client(context: typer.Context) -> Client:

@@ -6,6 +6,7 @@ Each verb is one transaction: the change, the journal, and the evaluation it ask
 from .cluster import set_algorithm
 from .finding import find_execution, find_job, find_node
 from .jobs import Submitted, rerun, stop, submit, submit_many
+from .lost_nodes import degraded, lose_silent, reconnect
 from .nodes import (
     approve_node,
     reject_node,
@@ -14,11 +15,12 @@ from .nodes import (
     set_draining,
     set_eligible,
 )
-from .reports import lose_silent, receive, reconnect
+from .reports import receive
 
 __all__ = [
     "Submitted",
     "approve_node",
+    "degraded",
     "find_execution",
     "find_job",
     "find_node",

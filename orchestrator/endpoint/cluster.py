@@ -6,6 +6,7 @@ from django.db import transaction
 
 from orchestrator import journal
 from orchestrator.errors import Conflict
+from orchestrator.formatting import person
 from orchestrator.models import ClusterSetting
 
 
@@ -18,5 +19,5 @@ def set_algorithm(algorithm: str, *, actor: str) -> None:
         raise Conflict(detail=f"{algorithm!r} is no way to place: say binpack or spread")
     with transaction.atomic():
         ClusterSetting.objects.filter(pk=1).update(algorithm=algorithm)
-        sentence = f"{journal.who(actor)} sets placement to {algorithm}"
+        sentence = f"{person(actor)} sets placement to {algorithm}"
         journal.record([journal.fact("cluster", "algorithm", sentence, actor=actor)])

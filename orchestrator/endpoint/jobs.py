@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from nodes.locks import Lock, lock_rows
 from orchestrator import broker, journal, spec
 from orchestrator.errors import AlreadyThere, Conflict, NotFound
+from orchestrator.formatting import person
 from orchestrator.lifecycle import ENDED, JOB, JobState, Trigger
 from orchestrator.models import Job, JobVersion, spec_cache
 
@@ -83,7 +84,7 @@ def stop(job_id: UUID, *, actor: str, reason: str = "") -> Job:
                 journal.fact(
                     "job",
                     "stop",
-                    f"{journal.who(actor)} stops {job.name}{said}",
+                    f"{person(actor)} stops {job.name}{said}",
                     actor=actor,
                     job=job.pk,
                 )
@@ -99,7 +100,7 @@ def rerun(job_id: UUID, *, actor: str) -> Job:
         job = _lock(job_id)
         _renew(job, fresh=True)
         job.save(update_fields=_RENEWED)
-        sentence = f"{journal.who(actor)} reruns {job.name}"
+        sentence = f"{person(actor)} reruns {job.name}"
         journal.record([journal.fact("job", "rerun", sentence, actor=actor, job=job.pk)])
         broker.enqueue(job.pk, Trigger.JOB_RERUN)
         return job
@@ -145,7 +146,7 @@ def _create(
     _insert(new, actor, user)
     journal.record(
         journal.fact(
-            "job", "submit", f"{journal.who(actor)} submits {job.name}", actor=actor, job=job.pk
+            "job", "submit", f"{person(actor)} submits {job.name}", actor=actor, job=job.pk
         )
         for _, job in new
     )
@@ -217,7 +218,7 @@ def _update(job: Job, new: spec.JobSpec, actor: str, user: User | None) -> Submi
     _renew(job, fresh=replaces or stopped)
     job.save(update_fields=[*_columns(new), "version", "oldest_version", *_RENEWED])
     JobVersion.objects.bulk_create([_version(job, job.version, new, actor, user)])
-    sentence = f"{journal.who(actor)} submits version {job.version} of {job.name}"
+    sentence = f"{person(actor)} submits version {job.version} of {job.name}"
     journal.record([journal.fact("job", "update", sentence, actor=actor, job=job.pk)])
     broker.enqueue(job.pk, Trigger.JOB_UPDATE)
     return Submitted(job, job.version, created=False, changed=True)

@@ -10,14 +10,14 @@ from nodes import membership
 from nodes.locks import Lock, lock_rows
 from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
-from nodes.protocol.resources import Resources
 from orchestrator import broker, journal
 from orchestrator.errors import NodeInUse
+from orchestrator.formatting import person
 from orchestrator.lifecycle import OBSERVED, Trigger
 from orchestrator.models import Execution
-from orchestrator.transitions import give_up, lock_executions, lock_nodes, release
+from orchestrator.transitions import Changes, lock_executions, lock_nodes
 
-from .reports import lock_whole_node, lose_locked
+from .lost_nodes import lock_whole_node, lose_locked
 
 MOST_NAMED = 5
 """Executions that a refusal names; of the others it says how many."""
@@ -27,7 +27,7 @@ def approve_node(node_id: UUID, *, actor: str) -> Node:
     """Let the node take part; jobs that wait for capacity are looked at again."""
     with transaction.atomic():
         node = membership.approve(node_id, actor=actor)
-        return _changed(node, "approve", f"{journal.who(actor)} approves", actor)
+        return _changed(node, "approve", f"{person(actor)} approves", actor)
 
 
 def reject_node(node_id: UUID, *, actor: str) -> Node:
@@ -35,9 +35,9 @@ def reject_node(node_id: UUID, *, actor: str) -> Node:
     with transaction.atomic():
         lock_rows(Lock.SESSIONS, [node_id], "epoch")  # Ended below; its lock comes first.
         live = lock_whole_node(node_id)
-        lose_locked(live, reason=f"its node was rejected by {journal.who(actor)}")
+        lose_locked(live, reason=f"its node was rejected by {person(actor)}")
         node = membership.reject(node_id, actor=actor)
-        return _changed(node, "reject", f"{journal.who(actor)} rejects", actor)
+        return _changed(node, "reject", f"{person(actor)} rejects", actor)
 
 
 def set_eligible(node_id: UUID, eligible: bool, *, actor: str, reason: str = "") -> Node:
@@ -46,7 +46,7 @@ def set_eligible(node_id: UUID, eligible: bool, *, actor: str, reason: str = "")
     said = f" ({reason})" if reason else ""
     with transaction.atomic():
         node = membership.set_eligible(node_id, eligible, actor=actor)
-        return _changed(node, "eligible", f"{journal.who(actor)} {verb}{said}", actor)
+        return _changed(node, "eligible", f"{person(actor)} {verb}{said}", actor)
 
 
 def set_draining(node_id: UUID, draining: bool, *, actor: str) -> Node:
@@ -54,7 +54,7 @@ def set_draining(node_id: UUID, draining: bool, *, actor: str) -> Node:
     verb = "drains" if draining else "ends the drain of"
     with transaction.atomic():
         node = membership.set_draining(node_id, draining, actor=actor)
-        return _changed(node, "drain", f"{journal.who(actor)} {verb}", actor)
+        return _changed(node, "drain", f"{person(actor)} {verb}", actor)
 
 
 def release_node(node_id: UUID, *, actor: str) -> Node:
@@ -68,7 +68,7 @@ def release_node(node_id: UUID, *, actor: str) -> Node:
         node = membership.release(node_id, actor=actor)
         if before == [("",)]:
             return node
-        sentence = f"{journal.who(actor)} ends the quarantine of"
+        sentence = f"{person(actor)} ends the quarantine of"
         return _changed(node, "release", sentence, actor)
 
 
@@ -86,23 +86,18 @@ def remove_node(node_id: UUID, *, actor: str) -> Node:
         node = Node.every.get(pk=node_id)
         if node.removed_at is not None:
             return node
-        dead = {
-            key
-            for key, it in locked.items()
-            if it.reserved
-            and it.observed in OBSERVED.terminal
-            and node.connection == Connection.LOST
-        }
+        is_lost = node.connection == Connection.LOST
+        dead = [it for it in locked.values() if is_lost and it.observed in OBSERVED.terminal]
         # Asked again: until the node was locked, plans could place there.
-        holding = [key for key in _reserved(node_id) if key not in dead]
+        holding = sorted(set(_reserved(node_id)) - {it.id for it in dead})
         if holding:
             raise NodeInUse(name=node.name, what=_named(holding))
-        give_up(sorted(dead))
-        # Their jobs may have waited for the node to come back.
-        broker.enqueue({locked[key].job for key in dead}, Trigger.NODE_LOST)
-        release({node_id: sum((locked[key].resources for key in dead), Resources())})
+        changes = Changes()
+        for execution in dead:
+            changes.give_up(execution, Trigger.NODE_LOST)
+        changes.write()
         node = membership.remove(node_id, actor=actor)
-        sentence = f"{journal.who(actor)} removes {node.name}"
+        sentence = f"{person(actor)} removes {node.name}"
         journal.record([journal.fact("node", "remove", sentence, actor=actor, node=node_id)])
         return node
 

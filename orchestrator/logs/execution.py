@@ -10,9 +10,9 @@ from uuid import UUID
 from nodes import sessions
 from nodes.log_watch import NotConnected, SessionEnded, TooManyWatches
 from nodes.protocol.messages import LogEnd
+from orchestrator.formatting import counted
 from orchestrator.lifecycle import OBSERVED
 from orchestrator.models import Execution, ExecutionOutput
-from orchestrator.scheduling.formatting import counted
 
 from .reading import BEFORE, LOOK_AGAIN, NEVER_RAN, PATIENCE, Piece, Reading, ask
 

@@ -25,7 +25,6 @@ from orchestrator.lifecycle import (
     TOLD,
     Desired,
     Observed,
-    Trigger,
     Writer,
     path,
     want,
@@ -33,16 +32,11 @@ from orchestrator.lifecycle import (
 from orchestrator.models import Event, Execution, spec_cache
 from orchestrator.spec import JobSpec
 from orchestrator.transitions import (
+    Changes,
     LockedExecution,
-    Observation,
     Outcome,
     execution_id,
-    give_up,
     lock_executions,
-    lock_nodes,
-    observe,
-    release,
-    steps,
 )
 
 from . import unapproved
@@ -180,86 +174,52 @@ _PROVES = {
 def _catch_up(node: UUID, held: Mapping[UUID, Held], *, partial: bool) -> list[Order]:
     reserved = Execution.objects.filter(node_id=node, reserved=True).values_list("pk", flat=True)
     locked = lock_executions({*reserved, *held})
-    moves: list[Observation] = []
-    freed = Resources()
-    forgotten: list[UUID] = []
-    stops: list[Order] = []
+    changes = Changes()
+    stops: list[UUID] = []
     eager: list[LockedExecution] = []
     for execution in locked.values():
         holding = held.get(execution.id)
-        if execution.node != node:
-            # Its state directory was another node's: nobody will ever want it here.
-            if holding is not None and holding.state is not Holding.ENDED:
-                stops.append(Order(execution=str(execution.id), want=Want.STOP, rev=0))
-            continue
         over = execution.observed in OBSERVED.terminal
         if holding is None:
-            if partial:
-                continue  # It may be held, and not be named.
-            if over:
-                forgotten.append(execution.id)
-                freed += execution.resources
-            else:
-                gone = _moves_of_one_not_held(execution)
-                moves += gone
-                freed += execution.resources if gone else Resources()
-        elif over and holding.state is not Holding.ENDED:
-            stops.append(Order(execution=str(execution.id), want=Want.STOP, rev=0))
-        elif not over and holding.state in _PROVES:
+            if not partial:  # Else it may be held, and not be named.
+                _not_held(changes, execution)
+        elif execution.node != node or over:
+            # Another node's, whose state directory this was, or over: it is not wanted here.
+            if holding.state is not Holding.ENDED:
+                stops.append(execution.id)
+        elif holding.state in _PROVES:
             events = path(execution.observed, _PROVES[holding.state]) or ()
             if unapproved.lacks_approval(execution, events):
-                moves += unapproved.refused(execution.id, execution.observed, actor="node")
+                unapproved.refuse(changes, execution, actor="node")
                 eager.append(execution)
-                stops.append(Order(execution=str(execution.id), want=Want.STOP, rev=0))
+                stops.append(execution.id)
             else:
-                moves += _proven(execution, events)
-    if freed != Resources():
-        lock_nodes([node])
-    observe(moves)
-    give_up(forgotten)
-    if freed != Resources():
-        release({node: freed})
-        broker.capacity_freed([node])
-    # Also of those that are over here: their job may wait for the node to come back.
-    changed = {locked[key].job for key in (*(move.execution for move in moves), *forgotten)}
-    broker.enqueue(changed, Trigger.EXECUTION_UPDATE)
+                changes.follow(execution, events, actor="node", reason="the node holds it so")
+    changes.write()
     unapproved.record(eager)
     _record_strangers(node, [key for key in held if key not in locked])
-    return stops
+    return [Order(execution=str(key), want=Want.STOP, rev=0) for key in stops]
 
 
-def _moves_of_one_not_held(execution: LockedExecution) -> list[Observation]:
-    """A live execution that its node does not hold: never told, given back, or forgotten."""
-    observed = execution.observed
-    is_wanted = execution.desired is not Desired.STOPPED
-    if observed in (Observed.NEW, Observed.ASK_FOR_BID) and is_wanted:
-        return []  # It comes with the desired set.
-    event, after, writer, reason = (
-        ("cancel", Observed.CANCELLED, Writer.COMPUTE_FORWARDER, "its node was never told")
-        if observed in (Observed.NEW, Observed.ASK_FOR_BID)
-        else ("reject", Observed.BID_REJECTED, Writer.COMPUTE_FORWARDER, "its bid was not needed")
-        if observed is Observed.ASK_FOR_BID_ACCEPTED and not is_wanted
-        else ("lose", Observed.LOST, Writer.ENDPOINT, "its node came back without it")
-    )
-    assert OBSERVED.after(observed, event) is after
-    return [
-        Observation(
-            execution=execution.id,
-            before=observed,
-            after=after,
-            writer=writer,
-            reason=reason,
-            releases=True,
-            outcome=Outcome(message=reason) if after is Observed.LOST else Outcome(),
-        )
-    ]
-
-
-def _proven(execution: LockedExecution, events: Sequence[str]) -> list[Observation]:
-    """What must have happened, since the node holds it in this state."""
-    return steps(
-        execution.id, execution.observed, events, actor="node", reason="the node holds it so"
-    )
+def _not_held(changes: Changes, execution: LockedExecution) -> None:
+    """Its node does not hold it: it was never told, has given it back, or forgotten it."""
+    observed, is_wanted = execution.observed, execution.desired is not Desired.STOPPED
+    if observed in OBSERVED.terminal:
+        # Its job may wait for the node to come back.
+        changes.give_up(execution)
+    elif observed in (Observed.NEW, Observed.ASK_FOR_BID):
+        if not is_wanted:  # Else it comes with the desired set.
+            changes.follow(
+                execution,
+                ["cancel"],
+                writer=Writer.COMPUTE_FORWARDER,
+                reason="its node was never told",
+            )
+    elif observed is Observed.ASK_FOR_BID_ACCEPTED and not is_wanted:
+        changes.follow(execution, ["reject"], reason="its bid was not needed")
+    else:
+        reason = "its node came back without it"
+        changes.follow(execution, ["lose"], reason=reason, outcome=Outcome(message=reason))
 
 
 def _record_strangers(node: UUID, unknown: Sequence[UUID]) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from uuid import UUID
 
 from orchestrator import journal
-from orchestrator.lifecycle import Desired, Observed, need_approval, path
+from orchestrator.lifecycle import Desired, need_approval, path
 from orchestrator.models import ExecutionHistory
-from orchestrator.transitions import LockedExecution, Observation, Outcome, steps
+from orchestrator.transitions import Changes, LockedExecution, Outcome
 
 _REASON = "its node began it before anybody had approved it"
 
@@ -27,18 +26,17 @@ def lacks_approval(execution: LockedExecution, events: Iterable[str]) -> bool:
     return execution.desired is Desired.PENDING or not approvals.exists()
 
 
-def refused(
-    execution: UUID, observed: Observed, *, actor: str, releases: bool = False
-) -> list[Observation]:
-    """The end of such an execution.
+def refuse(
+    changes: Changes, execution: LockedExecution, *, actor: str, releases: bool = False
+) -> None:
+    """End such an execution.
 
     It counts as the node's refusal, so that the job keeps away from there for a while.  Unless it
     *releases* its resources they are held until the node has stopped it.
     """
-    return steps(
+    changes.follow(
         execution,
-        observed,
-        path(observed, "decline") or (),
+        path(execution.observed, "decline") or (),
         actor=actor,
         reason=_REASON,
         releases=releases,

@@ -8,20 +8,8 @@ from uuid import UUID
 from django.db import transaction
 
 from nodes.callbacks import Unsendable
-from nodes.hints import Hint, after_commit
-from nodes.protocol.resources import Resources
-from orchestrator import broker
-from orchestrator.lifecycle import Desired, Observed, Trigger
-from orchestrator.transitions import (
-    Observation,
-    Outcome,
-    execution_id,
-    lock_executions,
-    lock_nodes,
-    observe,
-    release,
-    steps,
-)
+from orchestrator.lifecycle import Desired, Observed
+from orchestrator.transitions import Changes, Outcome, execution_id, lock_executions
 
 _NOT_BEGUN = frozenset({Observed.NEW, Observed.ASK_FOR_BID, Observed.ASK_FOR_BID_ACCEPTED})
 
@@ -42,24 +30,11 @@ def cannot_send(node: UUID, orders: Sequence[Unsendable], /) -> None:
         ]
         if not waiting:
             return
-        lock_nodes([node])
-        moves: list[Observation] = []
+        changes = Changes()
         for execution in waiting:
             why = _too_large(found[execution.id])
-            moves += steps(
-                execution.id,
-                execution.observed,
-                ["cancel"],
-                actor="",
-                reason=why.message,
-                releases=True,
-                outcome=why,
-            )
-        observe(moves)
-        release({node: sum((execution.resources for execution in waiting), Resources())})
-        broker.enqueue({execution.job for execution in waiting}, Trigger.EXECUTION_UPDATE)
-        broker.capacity_freed([node])
-        after_commit(Hint.VIEW)
+            changes.follow(execution, ["cancel"], reason=why.message, outcome=why)
+        changes.write()
 
 
 def _too_large(order: Unsendable) -> Outcome:

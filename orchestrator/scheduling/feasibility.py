@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nodes.protocol.resources import DIMENSIONS, Resources
+from orchestrator.formatting import named
 from orchestrator.spec import JobSpec
 from orchestrator.spec.selectors import Requirement
 
-from .formatting import amount
 from .world import Bools, Cluster, dimensions
 
 #: Entries of a cluster's memo above which it is begun anew.
@@ -56,9 +56,9 @@ def refusals(cluster: Cluster, row: int, wanted: Demand) -> list[str]:
     for name, need in zip(DIMENSIONS, wanted.need.astuple(), strict=True):
         free = capacity[name] - allocated[name]
         if need > capacity[name]:
-            found.append(f"has {amount(name, capacity[name])} in all, needs {amount(name, need)}")
+            found.append(f"has {named(name, capacity[name])} in all, needs {named(name, need)}")
         elif need > free:
-            found.append(f"has {amount(name, free)} free, needs {amount(name, need)}")
+            found.append(f"has {named(name, free)} free, needs {named(name, need)}")
     return found
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from nodes.protocol.resources import DIMENSIONS, Resources
+from orchestrator.formatting import counted, named
 
 from .feasibility import Demand, has_driver, large_enough, refusals, remember, satisfying, suitable
-from .formatting import amount, counted
 from .plan import Blocked
 from .ranking import Floats
 from .world import Bools, Cluster
@@ -111,8 +111,8 @@ def _impossible(cluster: Cluster, wanted: Demand) -> str:
     largest = cluster.capacity[able].max(axis=0)
     for name, need, most in zip(DIMENSIONS, wanted.need.astuple(), largest.tolist(), strict=True):
         if need > most:
-            has = f"the largest of {counted(int(able.sum()), 'node')} has {amount(name, most)}"
-            return f"impossible: needs {amount(name, need)}, {has}"
+            has = f"the largest of {counted(int(able.sum()), 'node')} has {named(name, most)}"
+            return f"impossible: needs {named(name, need)}, {has}"
     return f"impossible: none of {known} is large enough in every dimension"
 
 
@@ -130,5 +130,5 @@ def _full(cluster: Cluster, wanted: Demand) -> str:
     need = np.array(wanted.need.astuple(), dtype=np.int64)
     best = int(_shortfalls(free, need).argmin())
     short = wanted.need.shortfalls(Resources(*(int(x) for x in free[best])))
-    lacks = " and ".join(amount(name, lack) for name, lack in short.items())
+    lacks = " and ".join(named(name, lack) for name, lack in short.items())
     return f"short of {lacks} on the best of {counted(len(rows), 'node')}" if short else "no room"

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.formatting import counted
 from orchestrator.spec import Affinity, Spread, selectors
 
 from .feasibility import Demand, remember, satisfying
-from .formatting import counted
 from .world import Cluster, Ints
 
 Floats = npt.NDArray[np.float64]

@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from orchestrator.formatting import counted
 from orchestrator.lifecycle import ENDED, Desired, JobState, Observed
 from orchestrator.spec import Approval, quantities
 
 from .decision import Decision, Ending, Placement
 from .feasibility import demand
-from .formatting import counted
 from .placement import choose, room
 from .placement_record import blocked, record
 from .plan import Place, Plan

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime, timedelta
 
+from orchestrator.formatting import clock, counted
 from orchestrator.lifecycle import ENDED, Desired, JobState, Trigger
 
 from .decision import Decision
-from .formatting import clock, counted
 from .plan import FollowUp
 from .slot_history import overruns_at
 from .world import TERMINAL

@@ -36,6 +36,7 @@ CALLBACKS = Callbacks(
     orders=compute_forwarder.orders,
     desired=compute_forwarder.desired,
     reconnect=endpoint.reconnect,
+    degraded=endpoint.degraded,
     cannot_send=cannot_send,
     record=journal.record_node,
 )

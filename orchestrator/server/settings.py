@@ -90,6 +90,7 @@ INSTALLED_APPS = [
     "django_q",
     "django_htmx",
     "pgtrigger",
+    "ninja",
     "csp",
     "django.contrib.admin",
     "django.contrib.auth",

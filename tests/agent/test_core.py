@@ -403,3 +403,30 @@ def test_watches_are_passed_on():
     node = Node()
     watch = Watch(1, "w", "e", "stdout")
     assert node.core.receive(watch, 0.0) == [Follow(watch)]
+
+
+def test_a_degraded_node_says_so_at_once_and_begins_nothing_new():
+    node = Node()
+    node.order(Want.BID, "held")
+    node.order(Want.RUN, "runs")
+    node.listen()
+    [send] = node.core.degrade("its disk is full", 1.0)
+    assert isinstance(send, Send)
+    assert isinstance(send.message, Heartbeat)
+    assert send.message.degraded == "its disk is full"
+    assert node.core.degrade("its disk is full", 2.0) == []
+    assert node.order(Want.BID, "new") == []
+    assert node.order(Want.RUN, "held", task=None) == []
+    assert happened(node.listen()) == [(Happened.DECLINE, "degraded")] * 2
+    assert node.core.used == Resources(cpu=400)
+    [hello] = node.core.opened(3.0)
+    assert isinstance(hello, Send)
+    assert isinstance(hello.message, Hello)
+    assert hello.message.degraded == "its disk is full"
+    assert node.core.degrade("", 4.0) == [], "nothing is said before the welcome"
+    node.core.receive(Welcome(2, "n", 3, (), HEARTBEAT, True), 5.0)
+    assert node.core.wakes_at == 5.0
+    [send] = node.core.tick(5.0)
+    assert isinstance(send, Send)
+    assert isinstance(send.message, Heartbeat)
+    assert send.message.degraded == ""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nodes.agent import enrolment
-from nodes.agent.enrolment import Identity, InUse, Refused, Unreachable
+from nodes.agent.enrolment import Damaged, Identity, InUse, Refused, Unreachable
 from nodes.agent.link import Ended, pause
 from nodes.agent.machine import amount, attributes, detect
 from nodes.agent.main import parse, websocket_url
@@ -25,6 +29,11 @@ class Desk(ThreadingHTTPServer):
 
     status, answer, asked = 201, {"node": "n1", "credential": "nt_x"}, None  # type: ignore[var-annotated]
     cuts = False
+    held: threading.Event | None = None
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.came = threading.Event()
 
 
 class Clerk(BaseHTTPRequestHandler):
@@ -33,6 +42,9 @@ class Clerk(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
         self.server.asked = (self.path, json.loads(self.rfile.read(length)))
+        self.server.came.set()
+        if self.server.held is not None:
+            self.server.held.wait(20)
         if self.server.cuts:
             return
         self.send_response(self.server.status)
@@ -114,6 +126,65 @@ def test_an_identity_is_kept_where_nobody_else_reads_it(tmp_path):
         assert not (state / "enrolment.key").exists(), "it is of no use any longer"
         with pytest.raises(InUse, match="another agent uses"):
             enrolment.claim(state)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"node": "n"}', '{"node": 1, "credential": ""}', "\0\xff"]
+)
+def test_a_damaged_identity_is_named_with_the_cure(tmp_path, content):
+    (tmp_path / "identity.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(Damaged, match=r"identity\.json is damaged .*put a copy of it back"):
+        enrolment.recall(tmp_path)
+
+
+def test_a_key_that_was_never_written_is_made_anew(tmp_path):
+    (tmp_path / "enrolment.key").touch()
+    assert len(enrolment.own_key(tmp_path)) > 40
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_an_identity_is_on_the_disk_with_its_name_before_the_key_goes(tmp_path):
+    program = (
+        "from pathlib import Path; from nodes.agent import enrolment as e; "
+        f"e.own_key(s := Path({str(tmp_path)!r})); e.remember(s, e.Identity('n', 'x'))"
+    )
+    traced = subprocess.run(
+        ["strace", "-fyqe", "trace=fsync,rename,unlink", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    if traced.returncode:
+        pytest.skip(f"nothing can be traced here: {traced.stderr[:200]}")
+    calls = [line for line in traced.stderr.splitlines() if str(tmp_path) in line]
+    said = [call.split("(")[0].split()[-1] for call in calls]
+    assert said == ["fsync", "rename", "fsync"] * 2 + ["unlink"]
+    assert f"<{tmp_path}>" in calls[2]
+
+
+@pytest.mark.processes
+def test_an_agent_that_is_told_to_end_while_it_enrols_remembers_the_answer(desk, tmp_path):
+    desk.held = threading.Event()
+    command = [sys.executable, "-m", "nodes.agent", "--server", url(desk), "--name", "n"]
+    agent = subprocess.Popen(
+        [*command, "--state-dir", str(tmp_path)],
+        env={"MUSTER_AGENT_JOIN_TOKEN": "jt_1"},
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with agent:
+        assert desk.came.wait(20)
+        agent.terminate()
+        assert agent.stderr is not None
+        assert "told to end" in agent.stderr.readline()
+        desk.held.set()
+        said = agent.stderr.read()
+        assert agent.wait(20) == 0
+    assert "enrolled as node n1" in said
+    assert enrolment.recall(tmp_path) == Identity("n1", "nt_x")
+    assert not (tmp_path / "enrolment.key").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 import pytest
 
-from nodes.agent.ledger import TOMBSTONE_AGE, TOMBSTONES, Ledger, LedgerUnusable
+from nodes.agent.ledger import (
+    TOMBSTONE_AGE,
+    TOMBSTONES,
+    Ledger,
+    LedgerUnusable,
+    NoRoom,
+    executions,
+)
 from nodes.agent.outbox import Outbox
 from nodes.agent.records import Changes, Entry, Stage
 from nodes.protocol.messages import Happened, Report, Task
 from nodes.protocol.resources import Resources
+from tests.agent.disks import fill, small_disk
 
 ENTRY = Entry(
     "e", Stage.RUNNING, Task("process", ("true",), env={"A": "b"}), Resources(1, 2, 3, 4), 5.0
@@ -132,3 +141,80 @@ def test_a_file_that_is_no_ledger_is_refused_with_its_name(path):
     path.write_text("this is not a database, but it is long enough to be looked at" * 20)
     with pytest.raises(LedgerUnusable, match=r"ledger\.db: file is not a database"):
         Ledger(path, now=0.0)
+
+
+def damaged(path, by):
+    """A ledger of some size, closed and then damaged."""
+    ledger = Ledger(path, now=0.0)
+    ledger.commit(Changes(entries={f"e{n}": ENTRY for n in range(500)}), now=0.0)
+    ledger.close()
+    by(path)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: os.truncate(path, path.stat().st_size // 2 & ~4095),
+        lambda path: os.truncate(path, 1000),
+        lambda path: overwrite(path, 5 * 4096, b"\xff" * 4096),
+        lambda path: overwrite(path, 0, b"SQLite"),
+    ],
+    ids=["half", "header", "page", "garbage"],
+)
+def test_a_damaged_ledger_is_refused_with_the_cure(path, harm):
+    damaged(path, harm)
+    with pytest.raises(LedgerUnusable, match=r"is damaged; move it away, with ledger\.db-wal"):
+        Ledger(path, now=0.0)
+
+
+def overwrite(path, at, data):
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data if at else b"garbage" * 20)
+
+
+def test_a_body_that_is_damaged_is_refused_with_the_cure(path):
+    ledger = Ledger(path, now=0.0)
+    ledger.commit(Changes(entries={"e": ENTRY}, tombstones={"old": FINAL}), now=0.0)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE execution SET body = x'00'")
+        db.execute("UPDATE tombstone SET final = x'00'")
+    for ask in (ledger.saved, lambda: ledger.recall("old")):
+        with pytest.raises(LedgerUnusable, match="is damaged; move it away"):
+            ask()
+    ledger.close()
+
+
+def test_on_a_full_disk_the_ledger_is_read_and_a_commit_is_refused_whole(tmp_path):
+    with small_disk(tmp_path / "disk", megabytes=2) as disk:
+        path = disk / "ledger.db"
+        ledger = Ledger(path, now=0.0)
+        ledger.commit(Changes(1, {"e": ENTRY}), now=0.0)
+        filler = fill(disk)
+        large = Changes(2, {f"e{n}": ENTRY for n in range(10_000)})
+        with pytest.raises(NoRoom, match=r"ledger\.db: there is no room left on the disk"):
+            ledger.commit(large, now=0.0)
+        assert ledger.saved().entries == (ENTRY,)
+        ledger.close()
+        assert executions(path) == {"e"}
+        with pytest.raises(NoRoom):
+            Ledger(path, now=0.0)
+        filler.unlink()
+        ledger = Ledger(path, now=0.0)
+        ledger.commit(Changes(3), now=0.0)
+        assert (ledger.saved().order_rev, ledger.run) == (3, 2)
+        ledger.close()
+
+
+def test_what_a_ledger_knows_is_read_without_opening_it(path):
+    assert executions(path) == frozenset()
+    path.touch()
+    assert executions(path) == frozenset()
+    ledger = Ledger(path, now=0.0)
+    ledger.commit(Changes(entries={"e": ENTRY, "f": ENTRY}), now=0.0)
+    ledger.commit(Changes(entries={"f": None}), now=0.0)
+    ledger.close()
+    assert executions(path) == {"e"}
+    damaged(path, lambda path: os.truncate(path, 1000))
+    with pytest.raises(LedgerUnusable, match="is damaged"):
+        executions(path)

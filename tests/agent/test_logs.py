@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.agent.logs import KEPT, KEPT_FOR, Keeper, LogFile, readable
+from nodes.agent.room import ENOUGH, FULL, RESERVE, Room
 from nodes.agent.supervisor import SEGMENTS, Stream
+from tests.agent.disks import fill, small_disk
 
 
 @pytest.fixture
@@ -109,3 +113,50 @@ def no_room_for_files():
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def of_ended(state, **ages):
+    """Logs of a MiB each, of executions that ended so many seconds ago."""
+    (state / "logs").mkdir(exist_ok=True)
+    for name, age in ages.items():
+        for stream in ("stdout", "stderr"):
+            segment(state / "logs", 0, bytes(512 << 10), f"{name}.{stream}")
+            file = state / "logs" / f"{name}.{stream}.{0:015d}"
+            os.utime(file, (time.time() - age,) * 2)
+
+
+def kept_logs(state):
+    return {file.name.split(".")[0] for file in (state / "logs").iterdir()}
+
+
+def test_the_oldest_logs_of_what_ended_go_when_they_are_too_many(tmp_path):
+    of_ended(tmp_path, unacknowledged=900, old=300, middle=200, young=100)
+    room = Room(tmp_path, logs=3 << 20)
+    room.tidy({"unacknowledged"})
+    assert kept_logs(tmp_path) == {"unacknowledged", "middle", "young"}
+    room = Room(tmp_path, logs=0)
+    room.tidy({"unacknowledged"})
+    assert kept_logs(tmp_path) == {"unacknowledged"}
+
+
+def test_room_is_kept_in_reserve_and_given_when_the_disk_is_full(tmp_path):
+    with small_disk(tmp_path / "disk", megabytes=40) as disk:
+        of_ended(disk, unacknowledged=900, old=300, young=100)
+        room = Room(disk)
+        room.look({"unacknowledged"})
+        assert (disk / "reserve").stat().st_blocks * 512 >= RESERVE
+        assert kept_logs(disk) == {"unacknowledged", "old", "young"}
+        filler = fill(disk)
+        room.look({"unacknowledged"})
+        assert kept_logs(disk) == {"unacknowledged"}
+        assert room.degraded == "its disk is full"
+        assert (disk / "reserve").exists()
+        fill(disk)
+        room.give({"unacknowledged"})
+        assert shutil.disk_usage(disk).free >= RESERVE - FULL
+        room.look({"unacknowledged"})
+        assert not (disk / "reserve").exists()
+        filler.unlink()
+        assert ENOUGH > FULL
+        room.look({"unacknowledged"})
+        assert (room.degraded, (disk / "reserve").exists()) == ("", True)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -842,6 +843,23 @@ def test_a_task_is_stopped_without_its_spawner_and_without_its_handle(tmp_path: 
         await gone(tmp_path)
 
     asyncio.run(scenario())
+
+
+def test_a_spawner_whose_directory_is_removed_stops_its_tasks_and_ends(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+
+    async def run() -> None:
+        one = Bench(state)
+        one.open()
+        one.driver.start(entry("a", "sleep", "1000"))
+        pid, supervisor = handle_of(await one.started("a"))
+        spawner = spawner_of(supervisor)
+        one.driver.close()
+        shutil.rmtree(state)
+        await soon(lambda: not alive(pid) and not alive(spawner), within=20)
+
+    asyncio.run(run())
 
 
 def test_a_journal_is_kept_until_what_it_tells_is_accounted_for(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from django.http import HttpResponse
 from django.test import Client
 
 from orchestrator import tokens
+from tests.api import documented
 
 TASK = {"command": ["true"]}
 
@@ -22,10 +23,10 @@ class Api:
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def get(self, path: str, **headers: str) -> HttpResponse:
-        return self.client.get(f"/api/v1/{path}", headers=self._with(headers))
+        return self._ask("GET", path, headers)
 
     def head(self, path: str, **headers: str) -> HttpResponse:
-        return self.client.head(f"/api/v1/{path}", headers=self._with(headers))
+        return self._ask("HEAD", path, headers)
 
     def post(
         self,
@@ -38,9 +39,13 @@ class Api:
     ) -> HttpResponse:
         content = raw if raw is not None else (b"" if body is None else json.dumps(body).encode())
         kind = headers.pop("Content_Type", "application/json")
-        return self.client.generic(
-            method, f"/api/v1/{path}", content, content_type=kind, headers=self._with(headers)
-        )
+        return self._ask(method, path, headers, content, content_type=kind)
+
+    def _ask(self, method: str, path: str, headers: dict[str, str], *body: Any, **how: Any) -> Any:
+        path = f"/api/v1/{path}"
+        answer = self.client.generic(method, path, *body, headers=self._with(headers), **how)
+        documented.check(method, path, answer)
+        return answer
 
     def _with(self, headers: dict[str, str]) -> dict[str, str]:
         return self.headers | {name.replace("_", "-"): value for name, value in headers.items()}

@@ -1,12 +1,16 @@
 """What the OpenAPI document says is what is answered."""
 
+import json
 import re
 
 import pytest
+import schemathesis
 
-from orchestrator.api import schemas
+from nodes.protocol.lifecycle import Approval, Connection
+from orchestrator.lifecycle import Desired, EvaluationState, JobState, JobType, Observed, Writer
 from orchestrator.models import Evaluation, ExecutionOutput
 from tests import rows
+from tests.api.documented import document
 
 pytestmark = pytest.mark.django_db
 
@@ -38,13 +42,67 @@ def test_every_address_but_three_needs_a_caller(api):
 
 
 @pytest.mark.parametrize(
-    ("path", "required"), [("queue/pause", ["reason"]), ("nodes/enrol", ["token", "name"])]
+    ("path", "name", "required"),
+    [("queue/pause", "Pause", ["reason"]), ("nodes/enrol", "Enrolment", ["token", "name"])],
 )
-def test_what_must_be_in_a_body_is_said_to_be_required(api, path, required):
-    described = api.get("openapi.json").json()["paths"][f"/api/v1/{path}"]["post"]["requestBody"]
+def test_what_must_be_in_a_body_is_said_to_be_required(api, path, name, required):
+    described = document()["paths"][f"/api/v1/{path}"]["post"]["requestBody"]
     assert described["required"]
-    assert described["content"]["application/json"]["schema"]["required"] == required
+    schema = {"$ref": f"#/components/schemas/{name}"}
+    assert described["content"] == {"application/json": {"schema": schema}}
+    assert document()["components"]["schemas"][name]["required"] == required
     assert api.post(path, "{}", content_type="application/json").status_code == 400
+
+
+def test_the_document_is_valid():
+    schemathesis.openapi.from_dict(document()).validate()
+
+
+def test_an_operation_names_its_headers_its_refusals_and_who_may():
+    submit = document()["paths"]["/api/v1/jobs"]["post"]
+    parameters = document()["components"]["parameters"]
+    named = [parameters[it["$ref"].rpartition("/")[2]]["name"] for it in submit["parameters"]]
+    assert named == ["Idempotency-Key", "If-Match", "If-None-Match"]
+    refusals = {400, 401, 403, 409, 412, 413, 415, 422, 500, 503}
+    assert submit["responses"].keys() == {str(it) for it in {200, 201, *refusals}}
+    assert submit["security"] == [{"token": ["submit"]}, {"session": [], "csrf": []}]
+
+
+def test_everything_that_the_document_refers_to_is_there():
+    text = json.dumps(document())
+    for reference in set(re.findall(r'"#/([^"]+)"', text)):
+        found = document()
+        for part in reference.split("/"):
+            found = found[part]
+
+
+@pytest.mark.parametrize(
+    ("schema", "field", "words"),
+    [
+        ("Job", "state", JobState),
+        ("Job", "type", JobType),
+        ("Execution", "desired", Desired),
+        ("Execution", "observed", Observed),
+        ("Node", "approval", Approval),
+        ("Node", "connection", Connection),
+        ("Evaluation", "state", EvaluationState),
+        ("Transition", "writer", Writer),
+    ],
+)
+def test_a_closed_set_of_words_is_enumerated(schema, field, words):
+    described = document()["components"]["schemas"]
+    name = described[schema]["properties"][field]["$ref"].rpartition("/")[2]
+    assert sorted(described[name]["enum"]) == sorted(words)
+
+
+def test_a_filter_enumerates_its_words_and_is_separated_by_commas():
+    (found,) = [
+        it
+        for it in document()["paths"]["/api/v1/jobs"]["get"]["parameters"]
+        if it.get("name") == "state"
+    ]
+    assert found["explode"] is False
+    assert found["schema"]["items"] == {"$ref": "#/components/schemas/JobState"}
 
 
 def test_every_operation_is_described_in_a_sentence(api):
@@ -54,59 +112,57 @@ def test_every_operation_is_described_in_a_sentence(api):
 
 
 @pytest.mark.parametrize(
-    ("path", "schema"),
+    "path",
     [
-        ("jobs", schemas.page_of(schemas.Job)),
-        ("jobs/shown", schemas.JobInFull),
-        ("jobs/shown/versions", schemas.page_of(schemas.Version)),
-        ("jobs/shown/executions", schemas.page_of(schemas.Execution)),
-        ("jobs/shown/evaluations", schemas.page_of(schemas.Evaluation)),
-        ("executions", schemas.page_of(schemas.Execution)),
-        ("executions/{execution}", schemas.ExecutionInFull),
-        ("nodes", schemas.page_of(schemas.Node)),
-        ("nodes/machine", schemas.Node),
-        ("evaluations", schemas.page_of(schemas.Evaluation)),
-        ("evaluations/{evaluation}", schemas.EvaluationInFull),
-        ("events", schemas.Events),
-        ("events?last=3", schemas.Events),
-        ("queue", schemas.Queue),
-        ("status", schemas.Status),
+        "jobs",
+        "jobs/shown",
+        "jobs/shown/versions",
+        "jobs/shown/executions",
+        "jobs/shown/evaluations",
+        "executions",
+        "executions/{execution}",
+        "nodes",
+        "nodes/machine",
+        "evaluations",
+        "evaluations/{evaluation}",
+        "events",
+        "events?last=3",
+        "queue",
+        "status",
     ],
 )
-def test_an_answer_has_the_shape_that_is_promised(api, path, schema):
+def test_an_answer_has_the_shape_that_is_promised(api, path):
     job = rows.job(name="shown", labels={"a": "b"})
     evaluation = Evaluation.objects.create(job=job, type="batch", priority=50, token=1)
     execution = rows.execution(job, rows.node(name="machine"), observed="completed")
     ExecutionOutput.objects.create(execution=execution, stdout="hello\n", stdout_size=6)
     api.post("jobs/shown/stop")
     answer = api.get(path.format(execution=execution.pk, evaluation=evaluation.pk))
-    assert answer.status_code == 200
-    schema.model_validate(answer.json())
+    assert answer.status_code == 200  # The client holds it against the document.
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "schema"),
+    ("path", "body"),
     [
-        ("jobs", SPEC, schemas.Submitted),
-        ("jobs/batch", {"jobs": [SPEC]}, schemas.SubmittedMany),
-        ("jobs/validate", SPEC, schemas.Valid),
-        ("jobs/shown/stop", {"reason": "x"}, schemas.Job),
-        ("jobs/shown/rerun", None, schemas.Job),
-        ("nodes/machine/approve", None, schemas.Node),
-        ("nodes/machine/reject", None, schemas.Node),
-        ("nodes/machine/eligible", {"eligible": False, "reason": "x"}, schemas.Node),
-        ("nodes/machine/drain", {"drain": True}, schemas.Node),
-        ("nodes/join-tokens", {}, schemas.JoinToken),
-        ("queue/pause", {"reason": "x"}, schemas.Queue),
-        ("queue/resume", None, schemas.Queue),
+        ("jobs", SPEC),
+        ("jobs/batch", {"jobs": [SPEC]}),
+        ("jobs/validate", SPEC),
+        ("jobs/shown/stop", {"reason": "x"}),
+        ("jobs/shown/rerun", None),
+        ("nodes/machine/approve", None),
+        ("nodes/machine/reject", None),
+        ("nodes/machine/eligible", {"eligible": False, "reason": "x"}),
+        ("nodes/machine/drain", {"drain": True}),
+        ("nodes/join-tokens", {}),
+        ("queue/pause", {"reason": "x"}),
+        ("queue/resume", None),
     ],
 )
-def test_a_change_is_answered_in_the_shape_that_is_promised(api, path, body, schema):
+def test_a_change_is_answered_in_the_shape_that_is_promised(api, path, body):
     rows.job(name="shown")
     rows.node(name="machine")
     answer = api.post(path, body)
     assert answer.status_code in {200, 201}, answer.content
-    schema.model_validate(answer.json())
 
 
 def test_events_are_read_on_from_a_cursor(api):

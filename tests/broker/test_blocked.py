@@ -98,6 +98,7 @@ class TestAlone:
             {"eligible": False},
             {"draining": True},
             {"quarantined": "twice"},
+            {"degraded": "its disk is full"},
             {"attributes": {}},
         ],
     )

@@ -50,8 +50,8 @@ TRIED = settings(
 PAGES = (
     *("/", "/jobs/", "/jobs/?state=failed", "/jobs/?text=j-&state=pending", "/jobs/?text=j-%2A,~"),
     *("/jobs/{job}/", "/jobs/word-count/?slot=3", "/jobs/{job}/definition/", "/executions/{it}/"),
-    *("/nodes/", "/nodes/?text=c-0", "/nodes/c-01/", "/queue/", "/queue/?pocket=dead"),
-    *("/queue/?pocket=blocked", "/evaluations/{evaluation}/"),
+    *("/nodes/", "/nodes/?text=c-0", "/nodes/c-01/", "/queue/", "/queue/?state=dead"),
+    *("/queue/?state=blocked", "/evaluations/{evaluation}/"),
 )
 
 

@@ -155,7 +155,7 @@ def test_every_page_keeps_the_content_policy_in_both_themes(page, running):
     job, execution = running
     for path in (
         *("/", "/jobs/", f"/jobs/{job.pk}/", f"/jobs/{job.pk}/definition/"),
-        *(f"/executions/{execution.pk}/", "/nodes/", "/nodes/c-01/", "/queue/?pocket=ready"),
+        *(f"/executions/{execution.pk}/", "/nodes/", "/nodes/c-01/", "/queue/?state=ready"),
     ):
         page.goto(path)
         pill(page, "live")

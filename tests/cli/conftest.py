@@ -32,6 +32,7 @@ class Muster:
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         mine = {
             "XDG_CONFIG_HOME": str(self.home),
+            "MUSTER_VAR": str(self.home / "var"),
             "PYTHONPATH": str(HOME),
             "MUSTER_SERVER": self.server,
             "MUSTER_TOKEN": self.token,

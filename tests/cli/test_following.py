@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from orchestrator.cli.client import Client
+from orchestrator.cli.config import Settings
 from orchestrator.cli.failures import Code, Failure
 from orchestrator.cli.following import Until, follow
 
@@ -40,7 +41,7 @@ def served() -> Iterator:
 
         servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
         threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return Client(f"http://127.0.0.1:{servers[-1].server_port}", None)
+        return Client(Settings(f"http://127.0.0.1:{servers[-1].server_port}", None))
 
     yield serve
     for one in servers:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from orchestrator.cli.client import Client
+from orchestrator.cli.config import Settings
 from orchestrator.cli.failures import Failure, Unreachable
 from orchestrator.cli.following import repeated
 from orchestrator.cli.logs import of_execution, of_job, print_log
@@ -67,7 +68,7 @@ def serve():
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         host, port = server.server_address
-        return server, Client(f"http://{host}:{port}", None, silent_after=0.5)
+        return server, Client(Settings(f"http://{host}:{port}", None), silent_after=0.5)
 
     yield start
     for server in servers:
@@ -109,12 +110,14 @@ def test_each_execution_of_a_job_goes_on_at_its_own_place(serve, capfdbinary):
 
 def test_a_server_that_was_never_there_is_told_at_once(serve):
     with pytest.raises(Unreachable, match="does not answer"):
-        print_log(Client("http://127.0.0.1:9", None), "jobs/j/logs", of_job({}))
+        print_log(Client(Settings("http://127.0.0.1:9", None)), "jobs/j/logs", of_job({}))
 
 
 def test_a_server_that_takes_its_time_is_named_while_it_is_waited_for(serve, capfd, eventually):
     server, _ = serve([HANG])
-    slow = Client(f"http://127.0.0.1:{server.server_port}", None, timeout=5, say_after=0.01)
+    slow = Client(
+        Settings(f"http://127.0.0.1:{server.server_port}", None), timeout=5, say_after=0.01
+    )
     asking = threading.Thread(target=pytest.raises, args=(Failure, slow.get, "jobs"))
     asking.start()
     said = ""

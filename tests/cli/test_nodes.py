@@ -138,6 +138,14 @@ def test_a_node_that_holds_something_is_not_removed(muster):
     assert muster("node", "remove", "nobody").returncode == 6
 
 
+def test_a_degraded_node_says_why_it_takes_no_work(muster):
+    rows.node(name="n", degraded="its spawner does not answer")
+    said = "takes no new work: its spawner does not answer"
+    assert said in muster("node", "show", "n").stdout
+    assert said in muster("node", "list").stdout
+    assert "1 of 1 connected, 1 degraded" in muster("status").stdout
+
+
 def test_a_quarantined_node_is_released_by_the_verb_that_its_sentence_names(muster):
     node = rows.node(name="n", quarantined="its state directory was copied, and both copies run")
     assert "`muster node release n`" in muster("node", "show", "n").stdout
@@ -147,3 +155,11 @@ def test_a_quarantined_node_is_released_by_the_verb_that_its_sentence_names(must
     done = muster("node", "release", "n")
     assert (done.returncode, done.stdout) == (0, "n takes work\n")
     assert Event.objects.get(what="release", node_id=node.pk).message.endswith("quarantine of n")
+
+
+@pytest.mark.parametrize("length", ["0", "59s", "31d", ""])
+def test_a_join_token_is_good_for_as_long_as_is_said_or_there_is_none(muster, length):
+    refused = muster("node", "token", "--expires-in", length)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "expires_in" in refused.stderr
+    assert not JoinToken.objects.exists()

@@ -106,6 +106,14 @@ def test_a_quarantined_node_shows_what_to_do_and_the_button_that_ends_it(operato
     assert "`muster node release n`" in answer.json()["message"]
 
 
+def test_a_degraded_node_says_why_it_takes_no_work_wherever_it_is_shown(operator):
+    rows.node(name="n", degraded="its spawner does not answer")
+    for address in ("/nodes/n/", "/nodes/", "/"):
+        page = operator.get(address).content.decode()
+        assert "t takes no new work: its spawner does not answer" in page, address
+    assert "1 takes no new work" in page
+
+
 def test_scheduling_is_paused_and_resumed(operator):
     operator.post("/queue/pause", {"reason": "db move"}, headers=ASKED)
     setting = ClusterSetting.objects.get()

@@ -45,7 +45,7 @@ def test_a_cursor_that_is_none_of_ours_is_none(operator, text):
         ("/jobs/?state=a%00b", 404),
         ("/nodes/?after=a%00b", 404),
         ("/nodes/?text=a%00b&regions=table", 404),
-        ("/queue/?pocket=a%00b", 404),
+        ("/queue/?state=a%00b", 404),
         (f"/nodes/?after={'x' * 5000}", 200),
         (f"/nodes/{'x' * 5000}/", 404),
         ("/?regions=" + "x," * 5000, 200),

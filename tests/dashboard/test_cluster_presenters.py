@@ -5,7 +5,7 @@ import pytest
 
 from dashboard.presenters import nodes, overview, queue
 from dashboard.queries.cluster import Minute
-from dashboard.queries.queue import Pocket
+from dashboard.queries.queue import InState
 from nodes.models import NodeHeartbeat
 from orchestrator.models import Evaluation, WorkerProcess
 from tests.dashboard.made import NOON, at, broker_row, job, node
@@ -135,10 +135,10 @@ def test_triggers_are_told_in_words():
     assert queue.triggers({}) == "nobody said why"
 
 
-def test_a_pocket_counts_with_a_bound_and_names_its_types():
-    full = queue.pocket("blocked", Pocket(10_000, NOON, {"batch": 9_000, "ops": 1_000}), 10_000)
+def test_a_state_of_the_queue_counts_with_a_bound_and_names_its_types():
+    full = queue.state_box("blocked", InState(10_000, NOON, {"batch": 9_000, "ops": 1_000}), 10_000)
     assert (full.n, full.by_type, full.empty) == ("10,000+", "9,000 batch and 1,000 ops", False)
-    assert queue.pocket("ready", Pocket(), 10_000).empty
+    assert queue.state_box("ready", InState(), 10_000).empty
 
 
 def test_a_blocked_row_says_what_it_waits_for():

@@ -3,7 +3,7 @@ from uuid import UUID
 
 import pytest
 
-from dashboard.presenters import jobs, slots, specification, why
+from dashboard.presenters import explain, jobs, slots, specification
 from orchestrator.scheduling.world import Progress
 from tests.dashboard.made import at, broker_row, job
 
@@ -169,7 +169,7 @@ RECORD = {
 
 
 def test_a_wait_for_capacity_is_a_funnel_with_numbers():
-    found = why.why("short of 500m cpu on the best of 2 nodes", RECORD)
+    found = explain.explain("short of 500m cpu on the best of 2 nodes", RECORD)
     assert (found.kind, found.look) == ("capacity", "blocked")
     assert found.sentence == "Short of 500m cpu on the best of 2 nodes"
     assert found.needs == "2 cores, 1 GiB memory"
@@ -180,18 +180,18 @@ def test_a_wait_for_capacity_is_a_funnel_with_numbers():
         ("have the cores free (2 cores)", 1, 2),
         ("pass every check", 0, 0),
     ]
-    assert found.nearest[0].refusals == ("lacks 0.5 cores of cpu",)
+    assert found.nearest[0].refusals == ("lacks 0.5 cores",)
 
 
 def test_impossible_and_full_are_never_confused():
     record = {**RECORD, "large_enough": 0}
-    found = why.why("impossible: needs 99 gpu", record)
+    found = explain.explain("impossible: needs 99 gpu", record)
     assert (found.kind, found.look) == ("impossible", "failed")
     assert found.act == "Change what the job asks for, or add a node that has it."
 
 
 def test_an_empty_record_still_gives_a_sentence():
-    found = why.why("there is no node", {})
+    found = explain.explain("there is no node", {})
     assert (found.kind, found.steps, found.nearest) == ("capacity", (), ())
     assert found.act == "An operator adds a node."
 

@@ -33,7 +33,7 @@ def addresses(scene):
         f"/nodes/{scene['nodes'][0].pk}/",
         "/nodes/edge-3/",
         "/queue/",
-        *(f"/queue/?pocket={name}" for name in ("ready", "leased", "waiting", "blocked", "dead")),
+        *(f"/queue/?state={name}" for name in ("ready", "leased", "waiting", "blocked", "dead")),
         f"/evaluations/{Evaluation.objects.filter(record__isnull=False).first().pk}/",
         f"/evaluations/{Evaluation.objects.filter(record__isnull=True).first().pk}/",
     ]

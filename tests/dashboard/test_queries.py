@@ -119,14 +119,14 @@ def queued(number, **columns):
     return [BrokerRow.objects.create(job=job, **{**ordinary, **columns}) for job in made]
 
 
-def test_a_full_pocket_hides_no_other():
+def test_a_full_state_hides_no_other():
     later = timezone.now() + timedelta(minutes=1)
     queued(8, blocked_on={"impossible": False}, done=1)
     queued(3)
     queued(2, dead_letter="it broke", not_before=later)
     queued(1, leased_want=1, leased_until=later, blocked_on={"impossible": False})
     queued(1, not_before=later)
-    found = {name: pocket.n for name, pocket in queue.pockets(most=5).items()}
+    found = {name: held.n for name, held in queue.by_state(most=5).items()}
     assert found == {
         "arriving": 0, "ready": 3, "leased": 1, "waiting": 1, "blocked": 5, "dead": 2
     }  # fmt: skip

@@ -23,6 +23,7 @@ PURE = {
     "orchestrator.lifecycle",
     "orchestrator.spec",
     "orchestrator.errors",
+    "orchestrator.formatting",
     "orchestrator.scheduling",
     "nodes.protocol",
     "nodes.agent.core",

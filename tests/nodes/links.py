@@ -20,8 +20,7 @@ from nodes.models import Node
 from nodes.protocol import codec
 from nodes.protocol.messages import SUBPROTOCOL, Hello, Order, Report, Reports, Welcome
 from nodes.protocol.resources import Resources
-from orchestrator import journal
-from orchestrator.endpoint import reports
+from orchestrator import endpoint, journal
 from orchestrator.planners import compute_forwarder
 from orchestrator.planners.unsendable import cannot_send
 
@@ -75,6 +74,7 @@ class Above:
             orders=self.orders,
             desired=self.desired,
             reconnect=membership.reconnect,
+            degraded=membership.set_degraded,
             cannot_send=self.cannot_send,
             record=lambda *fact: self.recorded.append(fact),
         )
@@ -131,10 +131,11 @@ class Orchestrator(Above):
 
     def callbacks(self):
         return Callbacks(
-            receive=reports.receive,
+            receive=endpoint.receive,
             orders=compute_forwarder.orders,
             desired=compute_forwarder.desired,
-            reconnect=reports.reconnect,
+            reconnect=endpoint.reconnect,
+            degraded=endpoint.degraded,
             cannot_send=cannot_send,
             record=journal.record_node,
         )

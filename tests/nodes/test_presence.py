@@ -339,6 +339,21 @@ def test_a_beat_brings_a_disconnected_node_back_and_tells_a_lost_one_to_say_hell
     assert Node.objects.get(pk=lost.pk).connection == "connected"
 
 
+def test_a_beat_that_says_otherwise_than_the_row_why_the_node_takes_no_work_is_told():
+    n, told = node(), []
+    greet(n, hello(degraded="its disk is full"), lambda _, *fact: told.append(fact))
+    assert told == [("degraded", "n takes no new work: its disk is full")]
+    assert membership.beat([Beat(n.pk, 1, degraded="its disk is full")]).changed == frozenset()
+    odd = membership.beat([Beat(n.pk, 1)])
+    assert (odd.changed, odd.back, odd.given_up) == ({n.pk}, frozenset(), frozenset())
+    assert membership.beat([Beat(n.pk, 0)]).changed == frozenset()
+    assert membership.set_degraded({n.pk: (0, "")}) == []
+    assert [it.degraded for it in membership.set_degraded({n.pk: (1, "")})] == [""]
+    assert membership.beat([Beat(n.pk, 1, degraded="x" * 4096)]).changed == {n.pk}
+    assert len(membership.set_degraded({n.pk: (1, "x" * 4096)})) == 1
+    assert membership.beat([Beat(n.pk, 1, degraded="x" * 4096)]).changed == frozenset()
+
+
 def test_only_the_newest_link_disconnects_its_node_by_closing():
     n = node()
     greet(n), greet(n)

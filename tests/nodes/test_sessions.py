@@ -29,6 +29,7 @@ from nodes.protocol.messages import (
 )
 from nodes.protocol.session import digest
 from nodes.sessions import Sessions
+from orchestrator.models import Event
 from tests import rows
 from tests.nodes.links import Above, Orchestrator, execution, hello, joined, look, play, until
 
@@ -479,6 +480,24 @@ def test_a_heartbeat_is_answered_and_written():
         await until(lambda: NodeHeartbeat.objects.get(node=node).running == 3)
 
     play(scene)
+
+
+def test_a_node_is_degraded_for_as_long_as_its_heartbeats_say_so():
+    node, credential = joined()
+
+    def says(why):
+        return lambda: Node.objects.get(pk=node.pk).degraded == why
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        await link.say(Heartbeat(link.epoch, 0, digest([]), degraded="its disk is full"))
+        await until(says("its disk is full"))
+        await link.say(Heartbeat(link.epoch, 0, digest([])))
+        await until(says(""))
+
+    play(scene, Orchestrator())
+    assert list(Event.objects.order_by("pk").values_list("what", flat=True)) == ["degraded"] * 2
 
 
 def test_ends_that_differ_are_brought_together_by_the_full_set_and_then_by_a_hello():

@@ -54,6 +54,23 @@ def test_a_session_that_was_replaced_does_not_bring_its_node_back():
     assert not Event.objects.exists()
 
 
+def test_a_node_that_recovers_wakes_what_waits_for_it():
+    node = rows.node()
+    endpoint.degraded({node.pk: (1, "its spawner does not answer")})
+    node.refresh_from_db()
+    assert node.degraded == "its spawner does not answer"
+    assert not BrokerTrigger.objects.exists()
+    endpoint.degraded({node.pk: (0, "")})  # A session that was replaced.
+    endpoint.degraded({node.pk: (1, "")})
+    node.refresh_from_db()
+    assert node.degraded == ""
+    assert BrokerTrigger.objects.filter(node_id=node.pk).exists()
+    assert [it.message for it in Event.objects.filter(node_id=node.pk).order_by("pk")] == [
+        f"{node.name} takes no new work: its spawner does not answer",
+        f"{node.name} takes new work again",
+    ]
+
+
 def test_answers_are_kept_for_a_day():
     for name, age in (("old", 25), ("young", 23)):
         IdempotencyKey.objects.create(

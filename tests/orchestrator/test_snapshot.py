@@ -37,6 +37,7 @@ def test_the_view_takes_in_what_has_changed_and_forgets_what_was_taken():
         ("eligible", False, "is not eligible"),
         ("draining", True, "drains"),
         ("quarantined", "two instances", "is quarantined"),
+        ("degraded", "its disk is full", "is degraded: its disk is full"),
     ],
 )
 def test_a_node_that_may_get_no_work_says_why(column, value, why):

@@ -454,7 +454,7 @@ def test_unplaced_work_fails_at_once_with_a_queue_timeout_of_zero():
     assert plan.state is JobState.FAILED
     assert plan.reason == (
         "1 of 1 slot found no place at once: "
-        "impossible: needs 8 cpu, the largest of 4 nodes has 4 cpu"
+        "impossible: needs 8 cores, the largest of 4 nodes has 4 cores"
     )
 
 
@@ -504,7 +504,7 @@ def test_full_is_not_impossible():
     plan = schedule(world(nodes=[full], resources={"cpu": "500m"}))
     assert not plan.blocked.impossible
     assert plan.reason == (
-        "waiting for capacity: 1 of 1 slot; short of 500m cpu on the best of 1 node"
+        "waiting for capacity: 1 of 1 slot; short of 0.5 cores on the best of 1 node"
     )
 
 

@@ -176,7 +176,7 @@ def test_a_refusal_is_a_sentence_with_numbers_and_explaining_tells_all_of_them()
     assert refusals(here, 1, asked) == [
         "drains",
         "has arch = arm64, needs arch = amd64",
-        "has 100m cpu free, needs 500m cpu",
+        "has 0.1 cores free, needs 0.5 cores",
         "has 1 MiB memory free, needs 64 MiB memory",
     ]
 
@@ -189,10 +189,10 @@ def test_a_node_that_can_run_it_refuses_nothing():
 def test_too_small_and_too_full_are_told_apart():
     here = cluster(node("n1", cpu=1000, used=(900, 0, 0, 0)))
     assert refusal(here, 0, demand(job_spec(resources={"cpu": 2}))) == (
-        "has 1 cpu in all, needs 2 cpu"
+        "has 1 core in all, needs 2 cores"
     )
     assert refusal(here, 0, demand(job_spec(resources={"cpu": 1}))) == (
-        "has 100m cpu free, needs 1 cpu"
+        "has 0.1 cores free, needs 1 core"
     )
 
 
@@ -224,7 +224,7 @@ def test_the_record_is_the_funnel_with_the_nearest_misses():
         ("N1", {"cpu": 500}),
         ("N2", {}),
     ]
-    assert made["nearest"][0]["refusals"] == ["has 500m cpu free, needs 1 cpu"]
+    assert made["nearest"][0]["refusals"] == ["has 0.5 cores free, needs 1 core"]
     assert len(record(cluster(*(f"n{i}" for i in range(9))), asked)["nearest"]) == 5
 
 

@@ -1,5 +1,6 @@
 """`manage.py up`, for real: from an empty directory to jobs that ran, and back."""
 
+import os
 import re
 import signal
 import socket
@@ -9,7 +10,7 @@ import sys
 import httpx
 import pytest
 
-from orchestrator.server import postgres
+from orchestrator.server import leftovers, postgres
 from orchestrator.server.environment import HOME
 from tests.walk.conftest import environ, manage
 
@@ -37,7 +38,9 @@ def test_from_nothing_to_a_demonstration_that_ends_and_the_same_again(up, var, e
     eventually(lambda: second.has_said("demo: word-count completed"), within=120)
     assert "(printed this once)" not in second.said()
     count = "from orchestrator.models import ApiToken; print(ApiToken.objects.count())"
-    assert manage(var, "shell", "--no-imports", "-c", count).stdout == "1\n"
+    assert manage(var, "shell", "--no-imports", "-c", count).stdout == "2\n", (
+        "one of the demonstration, one of the command line"
+    )
 
 
 def test_killed_in_the_middle_nothing_stays_and_the_job_goes_on(up, var, eventually):
@@ -51,6 +54,51 @@ def test_killed_in_the_middle_nothing_stays_and_the_job_goes_on(up, var, eventua
     second = up("--agents", "1")
     eventually(lambda: second.has_said("demo: word-count goes on where it stopped"), within=60)
     eventually(lambda: second.has_said("demo: word-count completed"), within=180)
+
+
+SLEEPER = "name: sleeper\ntask: {command: [sleep, '1000']}\n"
+
+
+def test_what_up_prints_works_and_down_leaves_nothing_behind(up, var, eventually):
+    first = up("--agents", "1", "--no-demo")
+    eventually(lambda: first.has_said("job logs hello"), within=60)
+    commands = first.said().split("Try:\n")[1].splitlines()[:3]
+    alone = {"PATH": os.environ["PATH"], "HOME": str(var)}
+    said = [shell(command, alone) for command in commands]
+    assert [it.returncode for it in said] == [0, 0, 0], said
+    assert "takes jobs" in said[0].stdout
+    assert "hello is a new job" in said[1].stdout
+
+    muster = commands[0].removesuffix(" status")
+    assert shell(f"{muster} job run --wait running -", alone, SLEEPER).returncode == 0
+    twice = manage(var, "up", "--port", str(first.port))
+    assert f"A cluster runs in {var} already (process {first.process.pid})" in twice.stderr
+    first.process.send_signal(signal.SIGINT)
+    assert first.process.wait(30) == 0
+    assert "One task of sleeper goes on: `make down` stops what runs" in first.said()
+
+    assert manage(var, "down").stdout.startswith("No cluster ran; one task was stopped.\n")
+    assert leftovers.tasks(var / "agents") == []
+
+    second = up("--agents", "1", "--no-demo")
+    eventually(lambda: leftovers.tasks(var / "agents"), within=60)
+    assert "The cluster has ended; one task was stopped." in manage(var, "down").stdout
+    assert second.process.wait(30) == 0
+    assert manage(var, "down").stdout == "No cluster ran; no task was left.\n"
+
+
+def shell(command, environ, stdin=""):
+    return subprocess.run(
+        command,
+        shell=True,
+        cwd=HOME,
+        env=environ,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_a_busy_port_is_a_sentence_and_a_cure(var):

@@ -20,6 +20,11 @@ class Driver(Protocol):
     agent too.
     """
 
+    @property
+    def degraded(self) -> str:
+        """Why nothing more can be started now, or "".  When it changes an empty list is told."""
+        ...
+
     def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
         """Get ready; say of each interrupted task what is known of it, or tell it later.
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ..facts import Exited
+from ..logs import readable
+
 log = logging.getLogger(__name__)
 
 #: See ``supervisor`` for these forms.
@@ -137,6 +140,25 @@ class Exits:
                 del self._begun[execution]
         if record[0] == b"exited" or execution not in self._ends:
             self._ends[execution] = record
+
+
+def exited(execution: str, fields: list[bytes]) -> Exited:
+    """The end of a task, as a supervisor words it.
+
+    *fields*: id, status, why, seconds, both sizes, both tails.
+    """
+    status, ran = int(fields[1]), float(fields[3])
+    sizes = int(fields[4]), int(fields[5])
+    return Exited(
+        execution,
+        status,
+        why=fields[2].decode(),
+        ran=ran,
+        stdout=readable(fields[6], sizes[0]),
+        stderr=readable(fields[7], sizes[1]),
+        stdout_size=sizes[0],
+        stderr_size=sizes[1],
+    )
 
 
 def _holds(path: Path, pid: int) -> bool:

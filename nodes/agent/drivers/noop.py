@@ -18,6 +18,8 @@ class NoopDriver:
         self._running: dict[str, asyncio.TimerHandle] = {}
         self._fresh: list[Fact] = []
 
+    degraded = ""
+
     def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
         return [Vanished(entry.execution) for entry in interrupted]
 

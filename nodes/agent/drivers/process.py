@@ -19,18 +19,20 @@ from collections import deque
 from collections.abc import Iterable, Set
 from pathlib import Path
 
-from ..facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
-from ..logs import KEPT_FOR, Keeper, LogFile, readable
+from ..facts import Fact, NeverStarted, NotStarted, Started, Vanished
+from ..logs import KEPT_FOR, Keeper, LogFile
 from ..records import Entry
 from . import Tell
-from .exits import Begun, Exits
-from .zygote import connect
+from .exits import Begun, Exits, exited
+from .zygote import Attention, connect
 
 log = logging.getLogger(__name__)
 
 _PACKET = 1 << 20
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOOK_AGAIN = 0.5
+#: What is not over at so many looks at the spawner may never be.
+_STRAY_LOOKS = 4
 #: Directories are removed together with all that are discarded within so many seconds.
 _REMOVE_AFTER = 1.0
 
@@ -61,6 +63,9 @@ class ProcessDriver:
         #: What runs and nobody ordered; until it has ended, the orders to start are held.
         self._strays: set[str] = set()
         self._held: dict[str, str] = {}
+        #: How often was looked since they should have ended.
+        self._stray_looks = 0
+        self._attention = Attention(self._ask, self._changed)
         self._discarded: list[Path] = []
         self._removing: asyncio.TimerHandle | None = None
 
@@ -69,7 +74,17 @@ class ProcessDriver:
         self._rebooted = rebooted
         facts = self._attach(is_first=True)
         self._rebooted = False
+        self._attention.look()
         return facts
+
+    @property
+    def degraded(self) -> str:
+        if self._attention.is_deaf:
+            return "its spawner does not answer"
+        if self._strays and self._stray_looks >= _STRAY_LOOKS:
+            tasks = "a task" if len(self._strays) == 1 else f"{len(self._strays)} tasks"
+            return f"it waits for {tasks} to end that its ledger does not know: {min(self._strays)}"
+        return ""
 
     def start(self, entry: Entry) -> None:
         task = entry.task
@@ -102,6 +117,10 @@ class ProcessDriver:
         elif execution in self._running:
             self._send(f"stop\0{execution}")
 
+    def running(self) -> Set[str]:
+        """What is started and not over, the strays included."""
+        return self._running.keys()
+
     def discard(self, execution: str) -> None:
         self._keeper.retire(execution)
         self._discarded.append(self._work / execution)
@@ -127,6 +146,7 @@ class ProcessDriver:
 
     def close(self) -> None:
         loop = asyncio.get_running_loop()
+        self._attention.close()
         if self._removing is not None:
             self._removing.cancel()
             self._remove_discarded()
@@ -144,9 +164,12 @@ class ProcessDriver:
         self._held.clear()
         self._spawner, facts, live = connect(self._state, self._understand)
         asyncio.get_running_loop().add_reader(self._spawner, self._hear)
+        self._attention.heard()
         if is_first:
             self._strays = {*live, *self._exits.running()} - self._running.keys()
             self._running |= dict.fromkeys(self._strays, "")
+            if self._strays:
+                log.warning("%d tasks run that the ledger does not know", len(self._strays))
             for execution in self._strays:
                 log.warning("%s runs here and the ledger does not know it: stopping it", execution)
         for execution in list(self._running):
@@ -172,6 +195,7 @@ class ProcessDriver:
         """Take in everything that the spawner has to say, and tell it at once."""
         facts: list[Fact] = []
         assert self._spawner is not None, "nobody listens to a closed socket"
+        self._attention.heard()
         try:
             while packet := self._spawner.recv(_PACKET):
                 facts += self._understand(packet)
@@ -185,6 +209,17 @@ class ProcessDriver:
             facts += self._attach()
         if facts:
             self._tell(facts)
+
+    def _ask(self) -> None:
+        self._send("ping")
+        if self._strays:
+            self._stray_looks += 1
+            if self._stray_looks == _STRAY_LOOKS:
+                self._changed()
+
+    def _changed(self) -> None:
+        log.warning("%s", f"takes no new work: {it}" if (it := self.degraded) else "recovered")
+        self._tell([])
 
     def _send(self, words: str) -> None:
         self._unsent.append(words.encode("utf-8", "surrogateescape"))
@@ -231,7 +266,7 @@ class ProcessDriver:
                 return [Started(execution, handle)]
             case b"exited":
                 self._forget(execution)
-                return [_exited(execution, fields)]
+                return [exited(execution, fields)]
             case b"failed":
                 return self._failed(execution, int(fields[1]), fields[2].decode())
             case b"lost":
@@ -250,6 +285,8 @@ class ProcessDriver:
             held, self._held = self._held, {}
             for words in held.values():
                 self._send(words)
+            if self._stray_looks >= _STRAY_LOOKS:
+                self._changed()
 
     # --- what became of a task that the spawner does not know ------------------------------------
 
@@ -261,7 +298,7 @@ class ProcessDriver:
             if kind == b"failed":
                 return self._failed(execution, int(fields[1]), fields[2].decode())
             self._forget(execution)
-            return [_exited(execution, [*fields, *self._tails(execution)])]
+            return [exited(execution, [*fields, *self._tails(execution)])]
         handle = self._running[execution]
         if found is not None and found.supervisor:
             self._watch(execution, found.supervisor)
@@ -341,22 +378,6 @@ class ProcessDriver:
     def _stop_supervisor(self, execution: str) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._watched[execution], signal.SIGTERM)
-
-
-def _exited(execution: str, fields: list[bytes]) -> Exited:
-    """*fields*: id, status, why, seconds, both sizes, both tails."""
-    status, ran = int(fields[1]), float(fields[3])
-    sizes = int(fields[4]), int(fields[5])
-    return Exited(
-        execution,
-        status,
-        why=fields[2].decode(),
-        ran=ran,
-        stdout=readable(fields[6], sizes[0]),
-        stderr=readable(fields[7], sizes[1]),
-        stdout_size=sizes[0],
-        stderr_size=sizes[1],
-    )
 
 
 def _kill_group(handle: str) -> None:

@@ -2,23 +2,68 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
+import struct
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ..facts import Fact
 
-VERSION = b"4"
+VERSION = b"5"
 _PATIENCE = 15.0
+#: So many seconds a spawner that is stopped may stay so before the agent gives up its start.
+_STOPPED = 3.0
+#: The spawner is asked every so many seconds; it is deaf when it says nothing so many times.
+LOOK, MISSED = 2.0, 3
 _PACKET = 1 << 20
+#: struct ucred: pid, uid, gid.
+_CREDENTIALS = struct.Struct("iii")
 PROGRAM = Path(__file__).parent.parent / "spawner.py"
 
 
 class NoSpawner(Exception):
     """The spawner could not be started: {detail}."""
+
+
+class Attention:
+    """Whether the spawner answers, asked every LOOK seconds by *ask*; *changed* hears of it."""
+
+    def __init__(self, ask: Callable[[], None], changed: Callable[[], None]) -> None:
+        self._ask, self._changed = ask, changed
+        self._heard, self._missed = True, 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_deaf(self) -> bool:
+        return self._missed >= MISSED
+
+    def heard(self) -> None:
+        """It has said something, or it is another."""
+        self._heard = True
+        if self.is_deaf:
+            self._missed = 0
+            self._changed()
+
+    def look(self) -> None:
+        """Look now and, until ``close``, from time to time."""
+        self._timer = asyncio.get_running_loop().call_later(LOOK, self.look)
+        if self._heard:  # Otherwise it still has to answer the last time.
+            self._heard, self._missed = False, 0
+            self._ask()
+        else:
+            # Looks are counted, not seconds: when this process was stopped it has heard nothing.
+            self._missed += 1
+            if self._missed == MISSED:
+                self._changed()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def connect(
@@ -37,17 +82,19 @@ def connect(
         link.settimeout(_PATIENCE)
         with contextlib.suppress(OSError):
             link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PACKET)
+        if attempt is _existing:
+            _wait_while_stopped(link, state)
         try:
             live = _greet(link, understand, facts)
         except OSError as error:
             link.close()
-            failure: object = error
+            failure = f"it does not answer: {error}"
             continue
         if live is not None:
             link.setblocking(False)
             return link, facts, live
         link.close()
-        failure = f"see {state / 'spawner.log'}"
+        failure = f"{_last_line(state / 'spawner.log')}; see {state / 'spawner.log'}"
     raise NoSpawner(f"the spawner could not be started: {failure}")
 
 
@@ -74,6 +121,36 @@ def _greet(
         else:
             facts += understand(packet)
     return None
+
+
+def _wait_while_stopped(link: socket.socket, state: Path) -> None:
+    """Give a spawner that is stopped a moment; raises NoSpawner, naming it, if it stays so."""
+    peer = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, _, _ = _CREDENTIALS.unpack(peer)
+    until = time.monotonic() + _STOPPED
+    while _is_stopped(pid):
+        if time.monotonic() > until:
+            link.close()
+            raise NoSpawner(
+                f"the spawner of {state}, process {pid}, is stopped and does not answer: "
+                f"let it go on with `kill -CONT {pid}`, or end it with `kill -KILL {pid}`; "
+                "its tasks go on either way"
+            )
+        time.sleep(0.05)
+
+
+def _is_stopped(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in b"Tt"
+    return False
+
+
+def _last_line(log: Path) -> str:
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+        if lines := file.read().decode(errors="replace").split("\n")[:-1]:
+            return lines[-1]
+    return "it says nothing"
 
 
 def _existing(state: Path) -> socket.socket | None:

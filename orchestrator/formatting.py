@@ -1,8 +1,9 @@
-"""Amounts, durations and counts as people read them."""
+"""Amounts, durations, instants, counts and people as sentences say them, in one place.  Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -36,12 +37,17 @@ def size(amount: int) -> str:
 def amount(dimension: str, value: int) -> str:
     """An amount of one dimension: millicores, bytes or devices, in words."""
     if dimension == "cpu":
-        cores = value / 1000
-        said = f"{cores:g}" if abs(cores) < 1 else _short(cores)
-        return f"{said} {'core' if cores == 1 else 'cores'}"
+        said = f"{value / 1000:.3f}".rstrip("0").rstrip(".")
+        return f"{said} {'core' if value == 1000 else 'cores'}"
     if dimension == "gpu":
         return counted(value, "GPU", "GPUs")
     return size(value)
+
+
+def named(dimension: str, value: int) -> str:
+    """An amount that says what it is an amount of: ``512 MiB memory``, ``2 cores``."""
+    said = amount(dimension, value)
+    return said if dimension in {"cpu", "gpu"} else f"{said} {dimension}"
 
 
 def of(dimension: str, part: int, whole: int) -> str:
@@ -54,12 +60,7 @@ def of(dimension: str, part: int, whole: int) -> str:
 
 def amounts(needs: Mapping[str, int]) -> str:
     """All dimensions that are not zero: ``2 cores, 512 MiB memory``."""
-    parts = [
-        f"{amount(name, value)}{'' if name in {'cpu', 'gpu'} else f' {name}'}"
-        for name, value in needs.items()
-        if value
-    ]
-    return ", ".join(parts) or "nothing"
+    return ", ".join(named(name, value) for name, value in needs.items() if value) or "nothing"
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:
@@ -72,7 +73,7 @@ def capped(n: int, cap: int) -> str:
     return f"{cap:,}+" if n >= cap else f"{n:,}"
 
 
-def listed(parts: list[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     if len(parts) < 2:
         return "".join(parts)
@@ -84,10 +85,19 @@ def capitalised(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
+def full_stop(text: str) -> str:
+    """*text* with an end, if it has none."""
+    return text if not text or text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def clock(at: datetime) -> str:
+    """An instant that needs no page to be read: ``2026-03-01 12:00:40 UTC``."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def person(actor: str) -> str:
     """Who did it: ``user:ana`` is ana."""
-    kind, _, name = actor.partition(":")
-    return name if kind in {"user", "token", "node"} and name else actor
+    return actor.partition(":")[2] or actor
 
 
 def _short(value: float) -> str:

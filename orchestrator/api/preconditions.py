@@ -6,8 +6,7 @@ is shown.  ``If-Match`` compares the intent alone: nobody has changed a job that
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Collection
 
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -15,27 +14,14 @@ from django.utils.http import parse_etags
 
 from orchestrator.models import Job
 
-from .answers import short
 from .problems import Problem
+from .responses import short
 
 CONDITIONS = ("If-Match", "If-None-Match")
 
-View = TypeVar("View", bound=Callable[..., Any])
 
-
-def honours(*headers: str) -> Callable[[View], View]:
-    """Say of a view that it looks at these conditions; of all others they are refused."""
-
-    def mark(view: View) -> View:
-        view.honours = headers  # type: ignore[attr-defined]
-        return view
-
-    return mark
-
-
-def refuse_others(request: HttpRequest, view: Callable[..., Any]) -> None:
-    """Raise Problem for a condition that *view* would not look at: it must not go unheard."""
-    honoured: tuple[str, ...] = getattr(view, "honours", ())
+def refuse_others(request: HttpRequest, honoured: Collection[str]) -> None:
+    """Raise Problem for a condition that nobody would look at: it must not go unheard."""
     for header in CONDITIONS:
         if header in request.headers and header not in honoured:
             raise _unsupported(f"{header} means nothing here.", f"Leave {header} out.")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nodes.protocol.resources import DIMENSIONS
-
-from .words import amount, amounts, capitalised, listed
+from orchestrator.formatting import amount, amounts, capitalised, listed, named
 
 _FIT = {"cpu": "have the cores free", "memory": "have the memory free"}
 _FIT |= {"disk": "have the disk free", "gpu": "have the GPUs free"}
@@ -38,7 +37,7 @@ class Miss:
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class Explanation:
     """``kind`` is impossible, capacity or delayed; ``act`` says who can do what about it."""
 
     kind: str
@@ -51,7 +50,7 @@ class Why:
     nearest: tuple[Miss, ...]
 
 
-def why(sentence: str, record: Mapping[str, Any]) -> Why:
+def explain(sentence: str, record: Mapping[str, Any]) -> Explanation:
     """The placement *record* of the evaluation that could not place something."""
     known = int(record.get("known", 0))
     steps = _steps(record, known)
@@ -60,7 +59,7 @@ def why(sentence: str, record: Mapping[str, Any]) -> Why:
         or any(step.passes == 0 for step in steps if not step.text.startswith("have the"))
         or "impossible" in sentence
     )
-    return Why(
+    return Explanation(
         kind="impossible" if never and "impossible" in sentence else "capacity",
         look="failed" if never and "impossible" in sentence else "blocked",
         sentence=capitalised(sentence),
@@ -113,4 +112,4 @@ def _lacks(miss: Mapping[str, Any]) -> tuple[str, ...]:
     if miss.get("refusals"):
         return tuple(str(refusal) for refusal in miss["refusals"])
     short = miss.get("short", {})
-    return tuple(f"lacks {amount(name, n)} of {name}" for name, n in short.items())
+    return tuple(f"lacks {named(name, n)}" for name, n in short.items())

@@ -1,8 +1,7 @@
-"""The only code that moves executions between states: ``desire`` and ``observe``.
+"""The two lanes of executions, written: ``desire`` and ``observe``.
 
 Both change rows by condition, many in one statement; the trigger in the database checks each
-move, numbers it and writes the history.  Callers lock first, in the order of ``nodes.locks``:
-executions, then nodes (`lock_executions`, `lock_nodes`).
+move, numbers it and writes the history.
 """
 
 from __future__ import annotations
@@ -14,10 +13,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from nodes.locks import Lock, lock_rows
-from nodes.protocol.resources import Resources
-
-from .lifecycle import OBSERVED, Desired, Observed, Writer, written_by
+from orchestrator.lifecycle import Desired, Observed, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,97 +56,6 @@ class Wish:
     after: Desired
     order_rev: int
     reason: str = ""
-
-
-@dataclass(slots=True)
-class LockedExecution:
-    """What moving an execution needs to know of it, true until the transaction ends."""
-
-    id: UUID
-    job: UUID
-    node: UUID
-    desired: Desired
-    observed: Observed
-    reserved: bool
-    resources: Resources
-
-
-@dataclass(slots=True)
-class LockedNode:
-    """What placing on a node needs to know of it, true until the transaction ends.
-
-    ``closed`` says why it takes no new work, and is empty when it does.
-    """
-
-    id: UUID
-    name: str
-    closed: str
-    order_rev: int
-    free: Resources
-
-
-def lock_executions(ids: Iterable[UUID]) -> dict[UUID, LockedExecution]:
-    """Lock these executions, in the order of their ids, until the transaction ends."""
-    rows = lock_rows(
-        Lock.EXECUTIONS,
-        ids,
-        "id, job_id, node_id, desired, observed, reserved, cpu, memory, disk, gpu",
-    )
-    return {
-        key: LockedExecution(
-            key, job, node, Desired(desired), Observed(observed), reserved, Resources(*amounts)
-        )
-        for key, job, node, desired, observed, reserved, *amounts in rows
-    }
-
-
-def lock_nodes(ids: Iterable[UUID]) -> dict[UUID, LockedNode]:
-    """Lock these nodes, in the order of their ids, until the transaction ends."""
-    rows = lock_rows(
-        Lock.NODES,
-        ids,
-        "id, name, CASE WHEN removed_at IS NOT NULL THEN 'was removed'"
-        " WHEN approval <> 'approved' THEN 'is not approved any longer'"
-        " WHEN quarantined <> '' THEN 'is quarantined'"
-        " WHEN connection <> 'connected' THEN 'is ' || connection"
-        " WHEN draining OR NOT eligible THEN 'takes no new work any longer' ELSE '' END,"
-        " order_rev, capacity_cpu - allocated_cpu, capacity_memory - allocated_memory,"
-        " capacity_disk - allocated_disk, capacity_gpu - allocated_gpu",
-    )
-    return {
-        key: LockedNode(key, name, closed, order_rev, Resources(*free))
-        for key, name, closed, order_rev, *free in rows
-    }
-
-
-def steps(
-    execution: UUID,
-    observed: Observed,
-    events: Iterable[str],
-    *,
-    actor: str,
-    reason: str,
-    releases: bool = False,
-    outcome: Outcome | None = None,
-) -> list[Observation]:
-    """*events* one after the other; the one that ends it *releases*, and has the *outcome*."""
-    moves = []
-    for event in events:
-        before, observed = observed, OBSERVED.after(observed, event)
-        over = observed in OBSERVED.terminal
-        moves.append(
-            Observation(
-                execution=execution,
-                before=before,
-                after=observed,
-                writer=written_by(event),
-                actor=actor,
-                reason=reason,
-                releases=releases and over,
-                outcome=outcome if over and outcome else Outcome(),
-            )
-        )
-    return moves
 
 
 def observe(observations: Sequence[Observation]) -> int:
@@ -256,66 +161,6 @@ def give_up(executions: Sequence[UUID]) -> None:
             " SET reserved = false, told_rev = greatest(told_rev, order_rev) WHERE id = ANY(%s)",
             [list(executions)],
         )
-
-
-def execution_id(text: str) -> UUID | None:
-    """The id that a node writes as *text*, or None when it is none of ours."""
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
-def release(freed: Mapping[UUID, Resources]) -> None:
-    """Give resources back to nodes that the caller has locked.
-
-    A node that has shrunk below what was allocated on it keeps no more than it advertises.
-    """
-    if freed:
-        _execute(_RELEASE, [list(freed), *_columns(freed.values())])
-
-
-def reserve(taken: Mapping[UUID, Resources], order_revs: Mapping[UUID, int]) -> None:
-    """Allocate resources of locked nodes, and set their newest order revision.
-
-    Raises IntegrityError when a node would be overcommitted: check first, this is the belt.
-    """
-    if order_revs:
-        need = [taken.get(node, Resources()) for node in order_revs]
-        _execute(_RESERVE, [list(order_revs), list(order_revs.values()), *_columns(need)])
-
-
-_RELEASE = """
-    UPDATE nodes_node n SET
-        allocated_cpu = n.allocated_cpu - f.cpu,
-        allocated_memory = n.allocated_memory - f.memory,
-        allocated_disk = n.allocated_disk - f.disk,
-        allocated_gpu = n.allocated_gpu - f.gpu,
-        capacity_cpu = greatest(n.advertised_cpu, n.allocated_cpu - f.cpu),
-        capacity_memory = greatest(n.advertised_memory, n.allocated_memory - f.memory),
-        capacity_disk = greatest(n.advertised_disk, n.allocated_disk - f.disk),
-        capacity_gpu = greatest(n.advertised_gpu, n.allocated_gpu - f.gpu)
-    FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
-        AS f(id, cpu, memory, disk, gpu)
-    WHERE n.id = f.id
-"""
-
-_RESERVE = """
-    UPDATE nodes_node n SET
-        order_rev = f.order_rev,
-        allocated_cpu = n.allocated_cpu + f.cpu,
-        allocated_memory = n.allocated_memory + f.memory,
-        allocated_disk = n.allocated_disk + f.disk,
-        allocated_gpu = n.allocated_gpu + f.gpu
-    FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
-        AS f(id, order_rev, cpu, memory, disk, gpu)
-    WHERE n.id = f.id
-"""
-
-
-def _columns(amounts: Iterable[Resources]) -> list[list[int]]:
-    rows = [amount.astuple() for amount in amounts]
-    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _waves(observations: Sequence[Observation]) -> Iterable[list[Observation]]:

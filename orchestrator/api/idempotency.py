@@ -19,12 +19,13 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.crypto import salted_hmac
 
 from orchestrator.models import IdempotencyKey
+from orchestrator.spec.sentences import mistake
 
-from .answers import answer
-from .callers import Caller
-from .conditions import refuse_others
-from .mistakes import mistake
+from . import operations
+from .authentication import Caller
+from .preconditions import refuse_others
 from .problems import Problem, invalid_parameters
+from .responses import answer
 
 LONGEST = 255
 
@@ -37,15 +38,14 @@ def once(view: View) -> View:
     Who repeats a request while the first is being answered waits for it.  An error stores
     nothing, so that a corrected request may use the same key.  What only reads is left alone.
     """
-    changing = not getattr(view, "only_reads", False)
+    described = operations.of(view)
 
     @wraps(view)
     def done_once(request: HttpRequest, *parts: Any, **named: Any) -> HttpResponse:
         if request.method == "GET":
             return view(request, *parts, **named)
-        refuse_others(request, view)
-        _refuse_parameters(request)
-        key = request.headers.get("Idempotency-Key") if changing else None
+        refuse_others(request, described.conditions)
+        key = request.headers.get("Idempotency-Key") if described.changes else None
         with transaction.atomic():
             if key is None:
                 return view(request, *parts, **named)
@@ -61,22 +61,6 @@ def once(view: View) -> View:
             return made
 
     return done_once
-
-
-def only_reads(view: View) -> View:
-    """Say of *view* that it changes nothing although it takes a body: nothing is kept of it."""
-    view.only_reads = True  # type: ignore[attr-defined]
-    return view
-
-
-def _refuse_parameters(request: HttpRequest) -> None:
-    """What a change is to do stands in its body: a `?dry_run=true` must not go unheard."""
-    found = [
-        mistake(name[:80], "is an unknown parameter", "Leave it out; say it in the body.")
-        for name in sorted(request.GET)[:20]
-    ]
-    if found:
-        raise invalid_parameters(found)
 
 
 def _actor(request: HttpRequest) -> str:

@@ -1,58 +1,7 @@
 import pytest
 
-from dashboard.presenters import bars, states, words
+from dashboard.presenters import bars, states
 from orchestrator.lifecycle import DESIRED, JOB, OBSERVED, EvaluationState
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (-1, "0 ms"),
-        (0.34, "340 ms"),
-        (0.9999, "1.0 s"),
-        (4.24, "4.2 s"),
-        (59.9, "59 s"),
-        (185, "3 min 05 s"),
-        (7500, "2 h 05 min"),
-        (187_200, "2 d 4 h"),
-    ],
-)
-def test_a_duration_has_its_two_largest_units(seconds, said):
-    assert words.duration(seconds) == said
-
-
-@pytest.mark.parametrize(
-    ("dimension", "value", "said"),
-    [
-        ("cpu", 1000, "1 core"),
-        ("cpu", 2500, "2.5 cores"),
-        ("memory", 512 * 2**20, "512 MiB"),
-        ("memory", 1536 * 2**20, "1.5 GiB"),
-        ("cpu", 40, "0.04 cores"),
-        ("cpu", 250, "0.25 cores"),
-        ("disk", 0, "0 B"),
-        ("gpu", 1, "1 GPU"),
-        ("gpu", 4, "4 GPUs"),
-    ],
-)
-def test_an_amount_has_its_unit(dimension, value, said):
-    assert words.amount(dimension, value) == said
-
-
-def test_a_part_and_its_whole_name_their_unit_once():
-    assert words.of("cpu", 5800, 16000) == "5.8 of 16 cores"
-    assert words.of("memory", 2**30, 64 * 2**30) == "1 of 64 GiB"
-    assert words.of("memory", 2**20, 64 * 2**30) == "1 MiB of 64 GiB"
-
-
-def test_a_bounded_count_says_that_it_is_bounded():
-    assert words.capped(9_999, 10_000) == "9,999"
-    assert words.capped(10_000, 10_000) == "10,000+"
-
-
-def test_people_are_called_by_their_names():
-    assert words.person("user:ana") == "ana"
-    assert words.person("housekeeping") == "housekeeping"
 
 
 def test_every_state_of_the_lifecycles_can_be_shown():
@@ -80,6 +29,7 @@ def test_an_execution_that_was_told_to_stop_is_stopping_until_it_confirms():
         ({"draining": True, "eligible": False}, "draining"),
         ({"eligible": False}, "ineligible"),
         ({"quarantined": "two of it"}, "quarantined"),
+        ({"degraded": "its spawner does not answer", "draining": True}, "degraded"),
     ],
 )
 def test_a_node_shows_what_an_operator_must_act_on_first(differing, word):

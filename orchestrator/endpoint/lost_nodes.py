@@ -1,0 +1,107 @@
+"""Nodes that say nothing, or that they can start nothing: what they hold, and may be given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from nodes import membership
+from nodes.hints import Hint, after_commit
+from nodes.models import Node
+from nodes.protocol.lifecycle import Connection
+from orchestrator import broker, journal
+from orchestrator.lifecycle import OBSERVED
+from orchestrator.models import Execution
+from orchestrator.transitions import (
+    Changes,
+    LockedExecution,
+    Outcome,
+    lock_executions,
+    lock_nodes,
+)
+
+
+def lose_silent() -> int:
+    """Write that what is live on lost nodes is lost; how many.
+
+    It keeps its reservation: that goes back when the node returns and reports it gone.  The rows
+    are asked, so whoever marked a node as lost may have died right after.
+    """
+    lost = Node.objects.filter(connection=Connection.LOST)
+    given_up = set(_live().filter(node__in=lost).values_list("node_id", flat=True).distinct())
+    if not given_up:
+        return 0
+    with transaction.atomic():
+        locked = lock_executions(live_on(given_up))
+        # Asked again: a node may have said hello while this waited for the locks.
+        silent = set(lost.filter(pk__in=given_up).values_list("pk", flat=True))
+        mine = [execution for execution in locked.values() if execution.node in silent]
+        return lose_locked(mine, reason="its node has been silent too long")
+
+
+def lose_locked(locked: Iterable[LockedExecution], *, reason: str) -> int:
+    """Write that those of these executions, which the caller has locked, that live are lost."""
+    lost = [execution for execution in locked if execution.observed in OBSERVED.live]
+    changes = Changes()
+    for execution in lost:
+        changes.follow(
+            execution,
+            ["lose"],
+            actor="housekeeping",
+            reason=reason,
+            releases=False,
+            outcome=Outcome(code="lost", message=reason),
+        )
+    changes.write()
+    return len(lost)
+
+
+def lock_whole_node(node: UUID) -> list[LockedExecution]:
+    """Lock what lives on *node*, then *node*: nothing comes to it until the transaction ends.
+
+    A plan may have put something there between the two; then both are tried again.
+    """
+    while True:
+        savepoint = transaction.savepoint()
+        locked = lock_executions(live_on([node]))
+        lock_nodes([node])
+        if live_on([node]) <= locked.keys():
+            transaction.savepoint_commit(savepoint)
+            return list(locked.values())
+        transaction.savepoint_rollback(savepoint)
+
+
+def live_on(nodes: Iterable[UUID]) -> set[UUID]:
+    """The executions on these nodes that are not over."""
+    return set(_live().filter(node_id__in=list(nodes)).values_list("pk", flat=True))
+
+
+def _live() -> QuerySet[Execution]:
+    return Execution.objects.filter(reserved=True, observed__in=OBSERVED.live)
+
+
+def reconnect(sessions: Mapping[UUID, int], /) -> None:
+    """These sessions, by node, are heard of again after a silence: what waits may go there."""
+    with transaction.atomic():
+        back = membership.reconnect(sessions)
+        journal.record(
+            journal.fact("node", "connected", f"{node.name} is heard of again", node=node.pk)
+            for node in back
+        )
+        broker.capacity_freed(node.pk for node in back)
+        after_commit(Hint.VIEW)
+
+
+def degraded(said: Mapping[UUID, tuple[int, str]], /) -> None:
+    """These sessions say why their nodes take no new work, or that they take it again."""
+    with transaction.atomic():
+        changed = membership.set_degraded(said)
+        journal.record(
+            journal.fact("node", "degraded", membership.degraded_sentence(node), node=node.pk)
+            for node in changed
+        )
+        broker.capacity_freed(node.pk for node in changed if not node.degraded)
+        after_commit(Hint.VIEW)

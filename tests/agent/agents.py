@@ -1,0 +1,82 @@
+"""A real agent process on a state directory, against an orchestrator of the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.agent.orchestrator import Orchestrator
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Agent:
+    """A real agent process on a state directory."""
+
+    def __init__(self, state: Path, server: str) -> None:
+        self.state, self.server = state, server
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self, *options: str) -> None:
+        command = ["-m", "nodes.agent", "--server", self.server, "--state-dir", str(self.state)]
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *command, "--name", "n", "--cpu", "100000", *options),
+            cwd=REPOSITORY,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> tuple[int, str]:
+        assert self.process is not None
+        async with asyncio.timeout(20):
+            _, said = await self.process.communicate()
+        return self.process.returncode or 0, said.decode()
+
+
+@asynccontextmanager
+async def cluster(state: Path, **options: object) -> AsyncIterator[tuple[Orchestrator, Agent]]:
+    identity = {"node": "n", "credential": "nt_secret"}
+    (state / "identity.json").write_text(json.dumps(identity))
+    async with Orchestrator(**options) as orchestrator:  # type: ignore[arg-type]
+        agent = Agent(state, orchestrator.url)
+        await agent.start()
+        try:
+            await orchestrator.until(lambda: orchestrator.socket)
+            yield orchestrator, agent
+        finally:
+            await agent.end()
+            await asyncio.to_thread(spawner_ends, state)
+
+
+def spawner_ends(state: Path) -> None:
+    import time
+
+    deadline = time.monotonic() + 15
+    while (state / "spawner.sock").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def scenario(
+    **options: object,
+) -> Callable[[Callable[[Orchestrator, Agent], Awaitable[None]]], Callable[[Path], None]]:
+    def wrap(story: Callable[[Orchestrator, Agent], Awaitable[None]]) -> Callable[[Path], None]:
+        def test(tmp_path: Path) -> None:
+            async def tell() -> None:
+                async with cluster(tmp_path, **options) as (orchestrator, agent):
+                    await story(orchestrator, agent)
+
+            asyncio.run(tell())
+
+        return test
+
+    return wrap
