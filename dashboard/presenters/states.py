@@ -125,7 +125,10 @@ def node(
         ),
         (connection == "disconnected", Shown("lost", "disconnected", "not heard of lately")),
         (bool(degraded), Shown("failed", "degraded", f"it takes no new work: {degraded}")),
-        (draining, Shown("blocked", "draining", "it gets no new work; what runs goes on to its end")),
+        (
+            draining,
+            Shown("blocked", "draining", "it gets no new work; what runs goes on to its end"),
+        ),
         (not eligible, Shown("stopped", "ineligible", "it gets no new work")),
     )
     return next(
