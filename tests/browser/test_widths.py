@@ -2,9 +2,9 @@
 
 import pytest
 
+from orchestrator.models import Evaluation, Execution
 from tests.browser.test_live_pages import pill
 from tests.dashboard import scenes
-from tests.dashboard.test_pages import addresses
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
 
@@ -38,9 +38,14 @@ FAULTS = """
 
 def test_nothing_is_out_of_reach_at_any_width(page):
     scene = scenes.scene()
-    shown = [it for it in addresses(scene) if "jobs/?" not in it and "nodes/?" not in it]
+    execution = Execution.objects.filter(job=scene["running"], observed="completed").first()
+    evaluation = Evaluation.objects.get(record__isnull=False)
     faults = {}
-    for address in shown:
+    for address in (
+        *("/", "/jobs/", f"/jobs/{scene['running'].pk}/", f"/jobs/{scene['blocked'].pk}/"),
+        *(f"/jobs/{scene['running'].pk}/definition/", f"/executions/{execution.pk}/"),
+        *("/nodes/", "/nodes/c-01/", "/queue/?state=dead", f"/evaluations/{evaluation.pk}/"),
+    ):
         page.goto(address)
         pill(page, "live")
         for width in WIDTHS:
