@@ -18,8 +18,6 @@ from .reading import LOOK_AGAIN, NEVER_RAN, Piece, Reading, ask
 MOST_MERGED = 50
 #: Pieces that wait for a reader of several logs; more are not fetched until it has read.
 MOST_WAITING = 32
-#: Bytes after which a line that has no end is passed on all the same.
-LONGEST = 64 * 1024
 
 Reader = Callable[[UUID, Reading, int | None], AsyncIterator[Piece]]
 
@@ -85,14 +83,11 @@ async def _prefixed(
     """Pass whole lines on, so that who reads on after one begins with the next.
 
     A piece that ends none tells its place alone: where to begin must be known before the first.
-    What goes on without an end, such as a progress bar, is cut.
     """
     rest, last = b"", None
     async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
         async for last in pieces:
             *lines, rest = (rest + last.data).split(b"\n")
-            if len(rest) >= LONGEST:
-                lines, rest = [*lines, rest], b""
             data = b"".join(prefix + line + b"\n" for line in lines)
             await waiting.put(replace(last, data=data, after=last.after - len(rest)))
     if rest and last is not None:

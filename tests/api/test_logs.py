@@ -16,8 +16,8 @@ from nodes.protocol.messages import LogChunk, LogEnd, Watch
 from orchestrator import logs, tokens
 from orchestrator.api.logs import as_records
 from orchestrator.logs.execution import _begin
-from orchestrator.logs.job import LONGEST, _prefixed, _until_looking_again
-from orchestrator.logs.reading import LOOK_AGAIN, Piece
+from orchestrator.logs.job import _until_looking_again
+from orchestrator.logs.reading import LOOK_AGAIN
 from orchestrator.models import Execution, ExecutionOutput, Job
 from tests import rows
 from tests.nodes.links import hello, joined, play
@@ -470,25 +470,6 @@ def test_each_execution_of_a_job_goes_on_after_the_last_whole_line(records):
         assert [it[2] for it in found if it[0] == str(second.pk)] == [6, 18]
 
     play(scene)
-
-
-def test_a_line_of_a_job_that_has_no_end_is_cut_and_not_collected():
-    execution, size = UUID(int=1), LONGEST // 2
-
-    async def printed():
-        for number in range(1, 5):
-            yield Piece(execution, b"." * size, number * size)
-
-    async def scene():
-        waiting = asyncio.Queue()
-        await _prefixed(printed(), b"0 | ", waiting)
-        found = [waiting.get_nowait() for _ in range(waiting.qsize())]
-        line = b"0 | " + b"." * LONGEST + b"\n"
-        assert [(it.data, it.after) for it in found] == [
-            *((b"", 0), (line, 2 * size), (b"", 2 * size), (line, 4 * size)),
-        ]
-
-    asyncio.run(scene())
 
 
 def test_who_follows_a_job_from_its_end_is_told_where_that_is(records):
