@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct, field
 
+from nodes.membership.joining import NAME
 from nodes.protocol.lifecycle import Approval, Connection
 from orchestrator.broker.statistics import BrokerStats
 from orchestrator.lifecycle import (
@@ -374,7 +375,7 @@ class Enrolment(Body):
     """`key` is a secret that the agent makes itself, to ask again when the answer was lost."""
 
     token: Annotated[str, Meta(max_length=500)]
-    name: Annotated[str, Meta(max_length=500)]
+    name: Annotated[str, Meta(max_length=500, extra_json_schema={"pattern": f"^{NAME.pattern}$"})]
     labels: dict[str, str] = {}
     key: Annotated[str, Meta(max_length=500)] = ""
 

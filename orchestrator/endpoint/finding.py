@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import F
 
 from nodes.models import Node
-from orchestrator.errors import Ambiguous, NotFound
+from orchestrator.errors import Ambiguous, NotFound, NotNamedInFull
 from orchestrator.models import Execution, Job
 
 M = TypeVar("M", bound=models.Model)
@@ -26,14 +26,20 @@ def find_execution(ref: str) -> Execution:
     return _by_id(Execution.objects.select_related("job", "node"), "execution", ref)
 
 
-def find_node(ref: str, *, removed: bool = False) -> Node:
+def find_node(ref: str, *, removed: bool = False, whole: bool = False) -> Node:
     """The node of this name, id, or beginning of an id; raises NotFound or Ambiguous.
 
     With *removed*, one that was removed, too: the newest of its name, when none has it now.
+    With *whole*, no beginning: what cannot be taken back is done to what was named in full.
     """
     nodes = (Node.every if removed else Node.objects).all()
     named = nodes.filter(name=ref).order_by(F("removed_at").desc(nulls_first=True)).first()
-    return named if named is not None else _by_id(nodes, "node", ref)
+    if named is not None:
+        return named
+    found = _by_id(nodes, "node", ref)
+    if whole and found.pk.hex != ref.replace("-", "").lower():
+        raise NotNamedInFull(name=ref, kind="node", found=found.name)
+    return found
 
 
 def _by_id(rows: models.QuerySet[M], kind: str, ref: str) -> M:

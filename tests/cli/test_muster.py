@@ -230,7 +230,15 @@ def test_a_log_is_printed_as_it_is(muster):
     assert muster("execution", "logs", str(execution.pk)).stdout == "\x1b[31mred\x1b[0m\n"
     assert muster("execution", "logs", str(execution.pk), "--stderr").stdout == "oh"
     end("completed")
-    assert muster("job", "logs", "told", "-f").stdout == "0 | \x1b[31mred\x1b[0m\n"
+    red, oh = "0 | \x1b[31mred\x1b[0m\n", "0 ! oh\n"
+    assert muster("job", "logs", "told").stdout == red + oh
+    assert muster("job", "logs", "told", "-f").stdout in (red + oh, oh + red)
+    assert muster("job", "logs", "told", "--stdout", "-f").stdout == red
+    assert muster("job", "logs", "told", "--stderr").stdout == "0 | oh\n"
+    assert on_a_terminal(muster, "job", "logs", "told") == (
+        "0 | red\r\n\x1b[31m0 | oh\x1b[0m\r\n",
+        0,
+    )
 
 
 def on_a_terminal(muster, *words):

@@ -309,7 +309,10 @@ class ProcessDriver:
             return [Vanished(execution, "the machine was restarted while the task ran")]
         if found is None:
             return [NeverStarted(execution)]
-        _kill_group(handle)
+        if handle:
+            _kill_group(handle)
+        else:  # Everybody died before it was saved.
+            _kill_those_at(self._work / execution)
         return [Vanished(execution, "its supervisor is gone, and nothing tells how the task ended")]
 
     def _failed(self, execution: str, number: int, reason: str) -> list[Fact]:
@@ -382,13 +385,30 @@ class ProcessDriver:
 
 def _kill_group(handle: str) -> None:
     """Kill the process of *handle*, if it is still that process, and its group."""
-    pid, ticks, _ = (int(word) for word in handle.split(":")) if handle else (0, 0, 0)
-    if not pid:
-        return
+    pid, ticks, _ = (int(word) for word in handle.split(":"))
     with contextlib.suppress(OSError):
         stat = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
         if int(stat[19]) == ticks:
             os.killpg(pid, signal.SIGKILL)
+
+
+def _kill_those_at(home: Path) -> None:
+    """Kill every process that was begun with *home* or is there, until there is none."""
+    path = os.fsencode(home)
+    found = True
+    while found:
+        found = False
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):  # It is over, or another user's.
+                if os.fsencode(
+                    process.joinpath("cwd").readlink()
+                ) == path or b"HOME=" + path in process.joinpath("environ").read_bytes().split(
+                    b"\0"
+                ):
+                    os.kill(int(process.name), signal.SIGKILL)
+                    found = True
 
 
 def _remove(directories: list[Path]) -> None:
