@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator import reasons, wording
 from orchestrator.formatting import capitalised, capped, counted, duration
 
 from . import states
 from .bars import Spark, spark
+from .queue import blocked_since
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -239,8 +241,12 @@ def _of_node(node: Node) -> Item:
 
 
 def _of_failed(job: Job) -> Item:
-    text = capitalised(job.reason)
+    text = _said(job)
     return Item("failed", "failed", job.name, text, "job", str(job.pk), job.ended_at)
+
+
+def _said(job: Job) -> str:
+    return capitalised(wording.text(wording.all_of(reasons.load(job.reason))))
 
 
 def _of_row(row: BrokerRow) -> Item:
@@ -251,8 +257,8 @@ def _of_row(row: BrokerRow) -> Item:
     if row.blocked_on is not None:
         never = row.blocked_on.get("impossible", False)
         look, word = ("failed", "impossible") if never else ("blocked", "blocked")
-        text = capitalised(row.job.reason) or "Nothing fits now."
-        return Item(look, word, name, text, "job", key, row.ready_since)
+        text = _said(row.job) or "Nothing fits now."
+        return Item(look, word, name, text, "job", key, blocked_since(row))
     return Item(
         "blocked",
         "slow",

@@ -124,7 +124,10 @@ class Valid(Answer):
 
 
 class Job(Answer):
-    """`tally` counts its executions by what is observed of them."""
+    """`tally` counts its executions by what is observed of them.
+
+    `reasons` are why it is as it is: what each `is`, its `cause`, its numbers and times.
+    """
 
     id: UUID
     name: str
@@ -132,6 +135,7 @@ class Job(Answer):
     state: JobState
     sentence: str
     reason: str
+    reasons: list[dict[str, Any]]
     priority: int
     count: int
     version: int
@@ -140,6 +144,7 @@ class Job(Answer):
     tally: dict[str, int]
     stop_requested: bool
     stop_reason: str
+    stopped_by: str
     rev: int
     created_at: datetime
     updated_at: datetime

@@ -17,6 +17,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterable, Set
+from functools import partial
 from pathlib import Path
 
 from ..facts import Fact, NeverStarted, NotStarted, Started, Vanished
@@ -331,14 +332,12 @@ class ProcessDriver:
             return self._account_for(execution)
         if is_first:
             loop = asyncio.get_running_loop()
-            loop.call_later(_LOOK_AGAIN, self._look_at_its_directory_again, execution)
+            again = partial(self._account_for_its_directory, execution, is_first=False)
+            loop.call_later(_LOOK_AGAIN, lambda: self._tell(again()))
             return []
         self._forget(execution)
         message = "its directory was there before it, and nothing tells what became of the task"
         return [Vanished(execution, message)]
-
-    def _look_at_its_directory_again(self, execution: str) -> None:
-        self._tell(self._account_for_its_directory(execution, is_first=False))
 
     def _tails(self, execution: str) -> list[bytes]:
         tails = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import random
+import re
 import shutil
 import sys
 import tempfile
@@ -20,16 +22,16 @@ async def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--jobs", type=int, default=3, help="plans at once (%(default)s)")
     options.add_argument("--every", type=int, default=1, help="only every so-manieth plan")
-    options.add_argument("--first", type=int, default=0, help="leave out so many before")
-    options.add_argument("--only", default="", help="only plans whose sentence has this in it")
+    options.add_argument("--only", default="", help="only plans whose sentence this pattern finds")
     chosen = options.parse_args()
     if reason := why_not():
         _say(reason)
         return 2
     began, directory = time.monotonic(), Path(tempfile.mkdtemp(prefix="muster-faults-"))
     places = await count(directory)
-    chosen_plans = [plan for plan in plans(places) if chosen.only in str(plan)]
-    chosen_plans = chosen_plans[chosen.first :: chosen.every]
+    chosen_plans = [plan for plan in plans(places) if re.search(chosen.only, str(plan))]
+    random.Random(1).shuffle(chosen_plans)  # What is left out must not follow the order of faults.
+    chosen_plans = chosen_plans[:: chosen.every]
     _say(f"{len(chosen_plans)} plans, in {directory}")
     at_once = asyncio.Semaphore(chosen.jobs)
 
@@ -63,7 +65,8 @@ async def tell(plan: Plan, place: Path) -> Verdict:
 def table(places: Places, verdicts: list[Verdict]) -> str:
     """Role by call by fault: places, plans, how many were hit, had an unknown end, were wrong."""
     rows: dict[tuple[str, str, str], Counter[str]] = {}
-    for verdict in verdicts:
+    in_order = sorted(verdicts, key=lambda one: (one.plan.role, one.plan.call, one.plan.fault))
+    for verdict in in_order:
         plan = verdict.plan
         row = rows.setdefault((plan.role, plan.call, plan.fault), Counter())
         row["plans"] += 1

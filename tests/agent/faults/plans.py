@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _MEET_ERRORS = {
 #: Of calls that are made more often than this every other place gets an error, one of the three in
 #: turn; of others each place gets each.
 _MANY = 10
+#: Of calls that are made very often, as while the ledger takes its room, so many places are tried.
+_PLACES = 100
 
 Places = dict[str, dict[str, list[int]]]
 
@@ -45,7 +48,7 @@ def plans(places: Places) -> list[Plan]:
         Plan(role, call, fault, at, dies, next(synced))
         for role, calls in places.items()
         for call, numbers in calls.items()
-        for index, at in enumerate(numbers)
+        for index, at in enumerate(numbers[:: math.ceil(len(numbers) / _PLACES)])
         for fault, dies in _faults(role, index, is_one_of_many=len(numbers) > _MANY)
     ]
 

@@ -105,7 +105,7 @@ class Story:
         try:
             async with Orchestrator() as o:
                 await self._act(o)
-            shutil.copytree(self.root, self.kept, ignore=shutil.ignore_patterns("*.sock"))
+            self._keep()
             found = [f"before it: {one}" for one in self.stalled]
             found += [f"same boot: {one}" for one in await self._judge(o)]
             unknown = self.unknown  # A restart of the machine makes some unknown by itself.
@@ -143,12 +143,10 @@ class Story:
                 await self._kill_agent()
         (self.root / "gate").touch()
         await until(lambda: not self._is_alive("late"), _STEP, "late ends")
-        if self.agent.returncode is None:
-            if not self.stalled and o.of("late"):
-                with contextlib.suppress(TimeoutError):
-                    await o.until(lambda: o.final("late"), _STEP)
-            kill(self.agent.pid, number=signal.SIGTERM)
-        await self.agent.wait()
+        if self.agent.returncode is None and not self.stalled and o.of("late"):
+            with contextlib.suppress(TimeoutError):
+                await o.until(lambda: o.final("late"), _STEP)
+        await self._end_agent()
         await self.tracer.detach()
 
     async def _trace(self, process: Process) -> None:
@@ -198,11 +196,29 @@ class Story:
         if self.plan.dies == "everybody":
             kill(*supervisors)
 
+    async def _end_agent(self) -> None:
+        """Tell it to end; the write by which it hears that may be the one that fails."""
+        assert self.agent is not None
+        if self.agent.returncode is None:
+            kill(self.agent.pid, number=signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STEP):
+                await self.agent.wait()
+        await self._kill_agent()
+
     async def _kill_agent(self) -> None:
         if self.agent is not None:
             if self.agent.returncode is None:
                 kill(self.agent.pid)
             await self.agent.wait()
+
+    def _keep(self) -> None:
+        """Copy what is on disk; again, when somebody who lives removes a file meanwhile."""
+        while not self.kept.exists():
+            try:
+                shutil.copytree(self.root, self.kept, ignore=shutil.ignore_patterns("*.sock"))
+            except shutil.Error:
+                shutil.rmtree(self.kept)
 
     async def _restart_the_machine(self) -> None:
         await self._kill_all()
@@ -247,9 +263,7 @@ class Story:
                     return [f"{one} runs on" for one in ordered if self._is_alive(one)]
                 return self._verdicts(o, ordered)
             finally:
-                if self.agent.returncode is None:
-                    kill(self.agent.pid, number=signal.SIGTERM)
-                await self.agent.wait()
+                await self._end_agent()
 
     def _verdicts(self, o: Orchestrator, ordered: list[str]) -> list[str]:
         return [

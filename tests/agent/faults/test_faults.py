@@ -16,9 +16,9 @@ pytestmark = [
 ]
 
 SAMPLE = (
-    Plan("agent", "pwrite64", "KILL", 60, "everybody"),
+    Plan("supervisor", "write", "KILL", 3, "everybody"),
     Plan("agent", "fdatasync", "EIO", 8, is_synced=False),
-    Plan("supervisor", "write", "ENOSPC, on and on", 2, "the agent, while all run"),
+    Plan("supervisor", "write", "ENOSPC, on and on", 1, "the agent, while all run"),
     Plan("supervisor", "write", "KILL", 1, is_synced=False),
     Plan("both", "write", "KILL", 2, "the agent too"),
 )

@@ -30,7 +30,7 @@ _PAGE = 4096
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "muster-test", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "muster-test", str(place)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
@@ -38,17 +38,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def fill(disk: Path) -> Path:
-    """Leave no byte for anybody; the file that takes all of them."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
+def fill(ballast: Path) -> None:
+    """Leave no byte of its disk for anybody."""
+    with ballast.open("ab", buffering=0) as file:
         for size in (1 << 16, _PAGE, 1):
             try:
                 while file.write(bytes(size)):
                     pass
             except OSError:
                 continue
-    return ballast
 
 
 class ServiceManager:
@@ -97,14 +95,15 @@ async def _ten_on_a_full_disk(state: Path, beside: Path) -> None:
             for journal in (state / "exits").iterdir():  # What is left of its page is room, too.
                 with journal.open("ab") as file:
                     file.write(b"\n" * (-journal.stat().st_size % _PAGE))
-            ballast = fill(state)
+            fill(ballast := state / "ballast")
             gate.touch()
-            await until(lambda: not any(status(pid) for pid in pids()), 20, "all tasks end")
-            await until(
-                lambda: not set(spawners_and_supervisors(state)[1]) & set(supervisors),
-                20,
-                "supervisors that cannot record an end go",
-            )
+
+            def over() -> bool:
+                fill(ballast)  # What the agent gives of its reserve is gone at once.
+                living = {*spawners_and_supervisors(state)[1]} & {*supervisors}
+                return not living and not any(map(status, pids()))
+
+            await until(over, 40, "tasks end, and supervisors that could not record that")
             ballast.unlink()
             ends = await o.ended(*names, within=40)
             assert {(end.happened, end.code, end.exit_code) for end in ends} <= {

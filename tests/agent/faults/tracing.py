@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[3]
 SPAWNER = REPOSITORY / "nodes" / "agent" / "spawner.py"
 #: Every call by which a file, a directory or what is kept of them changes.
 CALLS = (
-    *("write", "pwrite64", "writev", "ftruncate", "fsync", "fdatasync"),
+    *("write", "pwrite64", "writev", "ftruncate", "fallocate", "fsync", "fdatasync"),
     *("rename", "renameat", "renameat2", "mkdir", "mkdirat"),
     *("unlink", "unlinkat", "rmdir", "openat"),
 )
