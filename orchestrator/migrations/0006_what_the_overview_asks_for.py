@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('nodes', '0004_removal'),
-        ('orchestrator', '0004_what_pages_ask_for'),
+        ('orchestrator', '0005_reasons'),
     ]
 
     operations = [
