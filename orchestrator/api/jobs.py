@@ -13,6 +13,7 @@ from ninja import Router
 from orchestrator import endpoint, spec
 from orchestrator.endpoint import drivers
 from orchestrator.errors import InvalidSpec
+from orchestrator.formatting import clock
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
 from orchestrator.spec.sentences import Mistake
 
@@ -48,11 +49,16 @@ def submit(request: HttpRequest, body: spec.JobSpec) -> HttpResponse:
 def submit_batch(request: HttpRequest, body: schemas.Batch) -> HttpResponse:
     """Submit all of these jobs, or, when one of them has a mistake, none.
 
+    With `rerun` every slot of a job that has ended runs again, also when nothing else changes.
     `If-None-Match: *` creates only: 412 when one of them is there.
     """
     specs, who = _parse_all(body.jobs), caller(request)
     done = endpoint.submit_many(
-        specs, actor=who.actor, user=who.user, create_only=creates_only(request)
+        specs,
+        actor=who.actor,
+        user=who.user,
+        create_only=creates_only(request),
+        rerun=body.rerun,
     )
     return answer(schemas.SubmittedMany(items=[_submitted(it) for it in done]))
 
@@ -62,7 +68,8 @@ def submit_batch(request: HttpRequest, body: schemas.Batch) -> HttpResponse:
 def validate(request: HttpRequest, body: spec.JobSpec) -> HttpResponse:  # noqa: ARG001 - ninja's first
     """Say what is wrong with a specification, or how it is understood; nothing is stored.
 
-    A driver that no node has is no mistake, and named in `warnings`, here as in a submission.
+    What is odd and no mistake is named in `warnings`, here as in a submission: a driver or a
+    label that no node has, constraints that exclude each other.
     """
     [warnings] = drivers.warnings([body])
     understood = spec.canonical(body)
@@ -98,7 +105,8 @@ def show_job(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 - 
     """One job, by name, id or the beginning of an id, with its current specification."""
     job = references.job(ref)
     current = JobVersion.objects.filter(job=job, number=job.version).values_list("spec", flat=True)
-    shown = serializers.job(job, schemas.JobInFull, spec=current.first())
+    silent = endpoint.silent_nodes(job)
+    shown = serializers.job(job, schemas.JobInFull, also=silent, spec=current.first())
     return tagged(answer(shown), intent(job))
 
 
@@ -199,13 +207,18 @@ def _submitted(done: endpoint.Submitted) -> schemas.Submitted:
         sentence = f"{name} is a new job"
     elif done.changed:
         sentence = f"{name} is now at version {done.version}"
+    elif done.rerun:
+        sentence = f"{name} runs again: round {done.job.round} of version {done.version}"
     else:
         sentence = f"{name} is unchanged: version {done.version} is the same specification"
+        if done.job.ended_at is not None:
+            sentence += f", and it {done.job.state} at {clock(done.job.ended_at)}"
     return schemas.Submitted.of(
         done.job,
         version=done.version,
         created=done.created,
         changed=done.changed,
+        rerun=done.rerun,
         sentence=sentence,
         warnings=_said(done.warnings),
     )

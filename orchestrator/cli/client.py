@@ -31,6 +31,9 @@ SAY_AFTER = 3.0
 SILENT_AFTER = 20.0
 """Seconds without a sign of life, which a log's stream gives every five, until it is given up."""
 
+PAGE = 500
+"""Items in one answer at most."""
+
 RECORDS = "application/x-ndjson"
 
 _CODES: Mapping[int, Code] = {
@@ -95,17 +98,19 @@ class Client:
         answer: dict[str, Any] = self.post("jobs", job)
         return answer
 
-    def items(self, path: str, *, most: int, **parameters: Any) -> list[dict[str, Any]]:
+    def items(self, path: str, *, most: int, **parameters: Any) -> Items:
         """Up to *most* items of a list, over as many pages as that takes."""
-        found: list[dict[str, Any]] = []
-        cursor = None
+        found, cursor = Items(), ""
         while len(found) < most:
-            limit = min(500, most - len(found))
+            limit = min(PAGE, most - len(found))
             page = self.get(path, limit=limit, cursor=cursor, **parameters)
             found += page["items"]
             cursor = page["next_cursor"]
             if cursor is None:
-                break
+                return found
+        # One page on, to say how many there are.
+        page = self.get(path, limit=PAGE, cursor=cursor, **parameters)
+        found.more, found.is_more_still = len(page["items"]), page["next_cursor"] is not None
         return found
 
     def records(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
@@ -190,6 +195,22 @@ class Client:
             return response.json()
         except ValueError:
             raise not_muster(self._settings, response, "something that is no JSON") from None
+
+
+class Items(list[dict[str, Any]]):
+    """A part of a list: *more* items come after it, and more than those if *is_more_still*."""
+
+    more: int = 0
+    is_more_still: bool = False
+
+
+def tell_of_more(found: Items, option: str) -> None:
+    """Say that there is more than *found*, and that *option* with a number shows it."""
+    total = len(found) + found.more
+    if found.is_more_still:
+        tell(f"{len(found)} of more than {total}; {option} {10 * len(found)} shows more.")
+    elif found.more:
+        tell(f"{len(found)} of {total}; {option} {total} shows all.")
 
 
 def _records(pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:

@@ -13,8 +13,8 @@ from . import config, sanitise
 from .client import Client
 from .failures import Code, Failure
 from .following import patiently, repeated
-from .options import AsFormat, Call, Watching, client, output
-from .output import Format, cores, person, say, size, span, tell
+from .options import AsFormat, Call, InUtc, Watching, client, output
+from .output import Format, Instant, cores, person, say, size, span, tell
 
 POLL = 1.0
 MOST = 500
@@ -34,18 +34,22 @@ def events(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="go on with new ones")] = False,
     form: AsFormat = Format.TABLE,
     limit: Annotated[int, typer.Option("--limit", min=1, max=MOST, help="how many at most")] = 20,
+    utc: InUtc = None,
 ) -> None:
     """What happened lately, the oldest first."""
     with client(context) as api:
         page = api.get("events", last=limit)
         seen = {event["id"] for event in page["items"]}
-        _print_events(page["items"], form, lines=follow)
+        _print_events(page["items"], form, utc, lines=follow)
+        if len(page["items"]) == limit < MOST and not follow:
+            tell(f"The newest {limit}; --limit shows more, {MOST} at most.")
         while follow:
             if len(page["items"]) < MOST:  # What did not fit into one page is there already.
                 time.sleep(POLL)
             page = patiently(partial(api.get, "events", cursor=page["cursor"], limit=MOST))
             # The first page may end later than its cursor, and never earlier.
-            _print_events([it for it in page["items"] if it["id"] not in seen], form, lines=True)
+            new = [it for it in page["items"] if it["id"] not in seen]
+            _print_events(new, form, utc, lines=True)
 
 
 def login(
@@ -138,7 +142,9 @@ def _counts(counts: dict[str, Any]) -> str:
     return ", ".join(found) or "none"
 
 
-def _print_events(events: list[dict[str, Any]], form: Format, *, lines: bool) -> None:
+def _print_events(
+    events: list[dict[str, Any]], form: Format, utc: bool | None, *, lines: bool
+) -> None:
     if form is Format.JSON and lines:
         import json
 
@@ -149,7 +155,9 @@ def _print_events(events: list[dict[str, Any]], form: Format, *, lines: bool) ->
         output(form, no_headers=True).table(events, (), name="id")
         return
     for event in events:
-        at = event["at"] if form is Format.WIDE else f"{event['at'][11:19]}Z"
+        # One below the other they are compared, so at a glance a time of day is enough.
+        exact = form is Format.WIDE or utc is not None
+        at = Instant(event["at"]).exactly(utc) if exact else f"{event['at'][11:19]}Z"
         say(f"{at}  {event['topic']:<9}  {sanitise.line(event['message'])}")
 
 

@@ -6,18 +6,18 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from .client import segment
+from .client import segment, tell_of_more
 from .following import repeated
 from .jobs import EXECUTIONS
 from .logs import of_execution, print_log
-from .options import AsFormat, Most, NoHeaders, Quiet, Reference, Watching, client, output
-from .output import Column, Format, ago, person, say
+from .options import AsFormat, InUtc, Most, NoHeaders, Quiet, Reference, Watching, client, output
+from .output import Column, Format, Instant, Output, person, say
 
 app = typer.Typer(help="List and show executions, and read their logs.", no_args_is_help=True)
 
 _HISTORY = (
     Column("REV", lambda it: it["rev"]),
-    Column("AT (UTC)", lambda it: it["at"][11:23]),
+    Column("AT", lambda it: Instant(it["at"], is_clock=True)),
     Column("LANE", lambda it: it["lane"]),
     Column("FROM", lambda it: it["before"] or "-"),
     Column("TO", lambda it: it["after"]),
@@ -38,6 +38,7 @@ def list_executions(
     quiet: Quiet = False,
     watch: Watching = None,
     limit: Most = 50,
+    utc: InUtc = None,
 ) -> None:
     """The newest executions."""
     if job and node:
@@ -47,7 +48,8 @@ def list_executions(
 
         def show() -> None:
             found = api.items(path, most=limit, observed=state, node=node)
-            output(form, no_headers, quiet).table(found, EXECUTIONS, name="id")
+            output(form, no_headers, quiet, utc).table(found, EXECUTIONS, name="id")
+            tell_of_more(found, "--limit")
 
         repeated(show, watch)
 
@@ -58,10 +60,12 @@ def show(
     execution: Reference,
     form: AsFormat = Format.TABLE,
     watch: Watching = None,
+    utc: InUtc = None,
 ) -> None:
     """One execution, with every transition that it made."""
     with client(context) as api:
-        repeated(lambda: _show(api.get(f"executions/{segment(execution)}"), form), watch)
+        path, out = f"executions/{segment(execution)}", output(form, utc=utc)
+        repeated(lambda: _show(api.get(path), out), watch)
 
 
 @app.command()
@@ -91,8 +95,7 @@ def logs(
         print_log(api, path, of_execution(reading))
 
 
-def _show(it: dict[str, Any], form: Format) -> None:
-    out = output(form, no_headers=False)
+def _show(it: dict[str, Any], out: Output) -> None:
     out.one(
         it,
         [
@@ -105,8 +108,8 @@ def _show(it: dict[str, Any], form: Format) -> None:
             ("code", it["code"]),
             ("hint", it["hint"]),
             ("ran", f"{it['ran']:.3f} s" if it["ran"] is not None else ""),
-            ("created", ago(it["created_at"])),
-            ("ended", ago(it["ended_at"])),
+            ("created", Instant(it["created_at"])),
+            ("ended", Instant(it["ended_at"])),
         ],
         name="id",
     )

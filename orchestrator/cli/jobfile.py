@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,11 +31,36 @@ _NULLS = {"", "~", "null"}
 
 @dataclass(frozen=True, slots=True)
 class JobFile:
-    """The JSON of a job, and on which line of its file each path stands."""
+    """The JSON of the jobs of a file, and on which line of it each path stands.
+
+    When there are several, a path begins with that of its job, as in ``jobs.1.name``.
+    """
 
     name: str
-    text: bytes
+    jobs: tuple[bytes, ...]
     lines: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def text(self) -> bytes:
+        """The first job, which in most files is the only one."""
+        return self.jobs[0]
+
+    def batch(self, *, rerun: bool) -> bytes:
+        """The jobs as they are submitted together."""
+        flag = b"true" if rerun else b"false"
+        return b'{"jobs": [%s], "rerun": %s}' % (b", ".join(self.jobs), flag)
+
+    def placed(self, errors: Iterable[Mapping[str, str]], number: int = 0) -> list[dict[str, str]]:
+        """The *errors* of the batch, or of the job of that *number*, each with its line."""
+        found = []
+        for error in errors:
+            path, head = error.get("path", ""), _prefix(number)
+            if len(self.jobs) == 1:
+                path = re.sub(rf"{re.escape(head)}(\.|$)", "", path, count=1)
+            elif not path.startswith("jobs."):
+                path = _under(head, path) if path else head
+            found.append({**error, "path": path, "line": str(self.line(path) or "")})
+        return found
 
     def line(self, path: str) -> int | None:
         """The line of *path*, or of the nearest thing around it."""
@@ -47,7 +72,7 @@ class JobFile:
 
 
 class Mistaken(Failure):
-    """A file with mistakes.  *rest* is the job apart from them, when there is any sense in it."""
+    """A file with mistakes.  *rest* is the jobs apart from them, when there is any sense in it."""
 
     def __init__(
         self, name: str, mistakes: list[dict[str, str]], rest: JobFile | None = None
@@ -64,9 +89,8 @@ def read(name: str) -> JobFile:
     data = _bytes(name)
     shown = "standard input" if name == "-" else name
     if name.endswith(".json") or _is_json(data):
-        return JobFile(shown, data)  # The server reads it as strictly, and names the place.
-    value, lines = _Reader(shown, _decoded(shown, data)).read()
-    return JobFile(shown, json.dumps(value).encode(), lines)
+        return JobFile(shown, (data,))  # The server reads it as strictly, and names the place.
+    return _Reader(shown, _decoded(shown, data)).read()
 
 
 def _bytes(name: str) -> bytes:
@@ -131,17 +155,17 @@ class _Reader:
         self.lines: dict[str, int] = {}
         self.mistakes: list[dict[str, str]] = []
         self.stack: list[_Open] = []
+        self.jobs: list[Any] = []
         self.root: Any = None
-        self.documents = 0
         self.is_whole = False
 
-    def read(self) -> tuple[Any, dict[str, int]]:
+    def read(self) -> JobFile:
         import yaml
 
         try:
             for event in self._events():
                 self._take(event)
-            self.is_whole = isinstance(self.root, dict)
+            self.is_whole = all(isinstance(job, dict) for job in self.jobs)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             self._mistake(mark, "", f"is not YAML: {error.problem or error.context}", "")
@@ -152,12 +176,28 @@ class _Reader:
             )
         except _TooWrong:
             pass
-        if not self.mistakes and not isinstance(self.root, dict):
-            self.mistakes.append(_mistake(1, "", "must be an object", "Write name: … and task: …."))
+        if not self.mistakes:
+            self._insist_on_objects()
+        self._name_the_only_job_by_nothing()
+        file = JobFile(self.name, tuple(json.dumps(job).encode() for job in self.jobs), self.lines)
         if self.mistakes:
-            rest = JobFile(self.name, json.dumps(self.root).encode(), self.lines)
-            raise Mistaken(self.name, self.mistakes, rest if self.is_whole else None)
-        return self.root, self.lines
+            raise Mistaken(self.name, self.mistakes, file if self.is_whole else None)
+        return file
+
+    def _insist_on_objects(self) -> None:
+        for number, job in enumerate(self.jobs or [None]):
+            if not isinstance(job, dict):
+                line, path = self.lines.get(_prefix(number), 1), _prefix(number)
+                message, hint = "must be an object", "Write name: … and task: …."
+                self.mistakes.append(_mistake(line, path, message, hint))
+
+    def _name_the_only_job_by_nothing(self) -> None:
+        if len(self.jobs) > 1:
+            return
+        prefix = re.compile(re.escape(_prefix(0)) + r"(\.|$)")
+        self.lines = {prefix.sub("", path, 1): line for path, line in self.lines.items()}
+        for one in self.mistakes:
+            one["path"] = prefix.sub("", one["path"], 1)
 
     def _events(self) -> Iterator[Any]:
         import yaml
@@ -171,12 +211,10 @@ class _Reader:
         self._refuse_cleverness(event)
         match event:
             case yaml.DocumentStartEvent():
-                self.documents += 1
-                if self.documents > 1:
-                    self._mistake(
-                        event.start_mark, "", "a second document begins", "One job a file."
-                    )
-                    raise _TooWrong
+                self.root = None
+                self.lines.pop(_prefix(len(self.jobs)), None)  # Of a document without a word.
+            case yaml.DocumentEndEvent():
+                self.jobs += [self.root] if self.root is not None else []
             case yaml.ScalarEvent():
                 self._scalar(event)
             case yaml.MappingStartEvent():
@@ -288,7 +326,7 @@ class _Reader:
     def _path(self) -> str:
         """The path of what comes next."""
         if not self.stack:
-            return ""
+            return _prefix(len(self.jobs))
         top = self.stack[-1]
         if isinstance(top.value, list):
             return _under(top.path, str(len(top.value)))
@@ -302,6 +340,10 @@ class _Reader:
 
 def _mistake(line: int, path: str, message: str, hint: str) -> dict[str, str]:
     return {"line": str(line), "path": path, "message": message, "hint": hint}
+
+
+def _prefix(number: int) -> str:
+    return f"jobs.{number}"
 
 
 def _under(path: str, key: str) -> str:

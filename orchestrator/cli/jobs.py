@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, Optional
 
 import typer
 
 from . import jobfile, sanitise
-from .client import Client, segment
+from .client import Client, segment, tell_of_more
 from .failures import Code, Failure
-from .following import Until, follow, repeated
+from .following import ENDED, Until, follow, repeated
 from .jobfile import JobFile, Mistaken
-from .logs import of_job, print_log
+from .logs import of_job, print_both, print_log
 from .options import (
     AsFormat,
+    InUtc,
     Most,
     NoHeaders,
     Quiet,
@@ -31,7 +35,8 @@ from .options import (
 from .output import (
     Column,
     Format,
-    ago,
+    Instant,
+    Output,
     counted,
     labels,
     person,
@@ -53,7 +58,7 @@ COLUMNS = (
     Column("COUNT", lambda job: job["count"], wide=True),
     Column("PRIORITY", lambda job: job["priority"], wide=True),
     Column("VERSION", lambda job: job["version"], wide=True),
-    Column("CREATED", lambda job: ago(job["created_at"])),
+    Column("CREATED", lambda job: Instant(job["created_at"])),
     Column("ID", lambda job: job["id"], wide=True),
     Column("LABELS", lambda job: labels(job["labels"]), wide=True),
     Column("WHAT", lambda job: job["sentence"]),
@@ -67,13 +72,13 @@ EXECUTIONS = (
     Column("DESIRED", lambda it: it["desired"], wide=True),
     Column("OBSERVED", lambda it: it["observed"]),
     Column("EXIT", lambda it: it["exit_code"]),
-    Column("CREATED", lambda it: ago(it["created_at"]), wide=True),
+    Column("CREATED", lambda it: Instant(it["created_at"]), wide=True),
     Column("WHAT", lambda it: it["sentence"]),
 )
 _VERSIONS = (
     Column("VERSION", lambda it: it["number"]),
     Column("BY", lambda it: person(it["actor"])),
-    Column("CREATED", lambda it: ago(it["created_at"])),
+    Column("CREATED", lambda it: Instant(it["created_at"])),
     Column("COUNT", lambda it: it["spec"].get("count")),
     Column("COMMAND", lambda it: json.dumps(it["spec"].get("task", {}).get("command"))),
     Column("DIGEST", lambda it: it["digest"][:12]),
@@ -83,55 +88,91 @@ _VERSIONS = (
 @app.command()
 def run(
     context: typer.Context,
-    file: File,
+    name: File,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="do not follow it")] = False,
     wait: Annotated[
         Optional[Until],  # noqa: UP045 - typer reads it at run time
         typer.Option(metavar="[completed|running]", help="wait for it, also without a terminal"),
     ] = None,
     timeout: Annotated[str, typer.Option(help="wait so long at most, as 90s or 10m")] = "",
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="if it has ended, run every slot again")
+    ] = False,
     form: AsFormat = Format.TABLE,
     quiet: Quiet = False,
 ) -> None:
-    """Submit a job; on a terminal, follow it to its end.
+    """Submit the jobs of a file, all or none; on a terminal, follow them to their end.
 
-    Ctrl-C while it is followed leaves the job alone.
+    Ctrl-C while they are followed leaves them alone.
     """
     longest = seconds(timeout)
     with client(context) as api:
-        job = _read(api, file)
-        with _told_in_lines(job), _told_if_interrupted():
-            done = api.submit(job.text)
-        if quiet or form is not Format.TABLE:
-            output(form, no_headers=False, quiet=quiet).one(done, [("job", done["name"])])
+        file = _read(api, name)
+        with _told_in_lines(file), _told_if_interrupted():
+            if len(file.jobs) > 1 or rerun:
+                done = api.post("jobs/batch", file.batch(rerun=rerun))["items"]
+            else:
+                done = [api.submit(file.text)]
+        if quiet or form not in (Format.TABLE, Format.WIDE):
+            output(form, no_headers=False, quiet=quiet).submitted(done)
         else:
-            say(sanitise.line(done["sentence"]))
-        _warn(job, done)
+            for one in done:
+                say(sanitise.line(one["sentence"]))
+        for number, one in enumerate(done):
+            _tell_how_to_run_again(one, name)
+            _warn(file, one, number)
         if detach or (wait is None and not sys.stdout.isatty()):
             return
-        # By its id: the name could be another job's by then.
-        code = follow(
-            api,
-            done["id"],
-            until=wait or Until.COMPLETED,
-            timeout=longest,
-            said=_nothing if quiet else tell,
-        )
+        code = _follow_all(api, done, wait or Until.COMPLETED, longest, quiet=quiet)
     raise typer.Exit(code)
 
 
+def _follow_all(
+    api: Client, jobs: list[dict[str, Any]], until: Until, timeout: float | None, *, quiet: bool
+) -> int:
+    """Follow one after the other; the exit code of the first that did not end well."""
+    code, begun = int(Code.OK), time.monotonic()
+    for job in jobs:
+        name = f"{sanitise.line(job['name'])}: " if len(jobs) > 1 else ""
+        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - begun))
+        said = _nothing if quiet else partial(_tell_of, name)
+        # By its id: the name could be another job's by then.
+        found = follow(api, job["id"], until=until, timeout=left, said=said)
+        if found == Code.INTERRUPTED:
+            return found
+        code = code or found
+    return code
+
+
+def _tell_of(name: str, sentence: str) -> None:
+    tell(f"{name}{sentence}")
+
+
+def _tell_how_to_run_again(done: Mapping[str, Any], file: str) -> None:
+    """Say how the job runs again, when it has ended and nothing was changed."""
+    if done["state"] not in ENDED or done["changed"] or done["rerun"]:
+        return
+    again = f"muster job rerun {sanitise.line(done['name'])}"
+    also = "" if file == "-" else f", or muster job run --rerun {shlex.quote(file)}"
+    tell(f"  Nothing runs.  To run it again: {again}{also}")
+
+
 @app.command()
-def validate(context: typer.Context, file: File, form: AsFormat = Format.TABLE) -> None:
+def validate(context: typer.Context, name: File, form: AsFormat = Format.TABLE) -> None:
     """Say every mistake in a job file, or how it is understood; nothing is stored."""
     with client(context) as api:
-        job = _read(api, file)
-        with _told_in_lines(job):
-            answer = api.post("jobs/validate", job.text)
-    _warn(job, answer)
+        file = _read(api, name)
+        answers, wrong = _validated(api, file)
+    if wrong:
+        raise Mistaken(file.name, wrong)
+    for number, answer in enumerate(answers):
+        _warn(file, answer, number)
     if form in (Format.TABLE, Format.WIDE):
-        say(f"{sanitise.line(job.name)} is a good job file.")
+        jobs = "" if len(answers) == 1 else f" of {len(answers)} jobs"
+        say(f"{sanitise.line(file.name)} is a good job file{jobs}.")
     else:
-        output(form, no_headers=False).one(answer["spec"], [])
+        specs = [answer["spec"] for answer in answers]
+        output(form, no_headers=False).submitted(specs)
 
 
 @app.command("list")
@@ -144,24 +185,30 @@ def list_jobs(
     quiet: Quiet = False,
     watch: Watching = None,
     limit: Most = 50,
+    utc: InUtc = None,
 ) -> None:
     """The newest jobs."""
     with client(context) as api:
 
         def show() -> None:
             found = api.items("jobs", most=limit, state=state, name=name)
-            output(form, no_headers, quiet).table(found, COLUMNS)
+            output(form, no_headers, quiet, utc).table(found, COLUMNS)
+            tell_of_more(found, "--limit")
 
         repeated(show, watch)
 
 
 @app.command()
 def show(
-    context: typer.Context, job: Reference, form: AsFormat = Format.TABLE, watch: Watching = None
+    context: typer.Context,
+    job: Reference,
+    form: AsFormat = Format.TABLE,
+    watch: Watching = None,
+    utc: InUtc = None,
 ) -> None:
     """One job, with its newest executions."""
     with client(context) as api:
-        repeated(lambda: _show(api, job, form), watch)
+        repeated(lambda: _show(api, job, output(form, utc=utc)), watch)
 
 
 @app.command()
@@ -186,11 +233,14 @@ def versions(
     job: Reference,
     form: AsFormat = Format.TABLE,
     no_headers: NoHeaders = False,
+    limit: Most = 100,
+    utc: InUtc = None,
 ) -> None:
     """Every specification that a job has had, the newest first."""
     with client(context) as api:
-        found = api.items(f"jobs/{segment(job)}/versions", most=100)
-    output(form, no_headers).table(found, _VERSIONS, name="number")
+        found = api.items(f"jobs/{segment(job)}/versions", most=limit)
+    output(form, no_headers, utc=utc).table(found, _VERSIONS, name="number")
+    tell_of_more(found, "--limit")
 
 
 @app.command()
@@ -198,24 +248,27 @@ def logs(
     context: typer.Context,
     job: Reference,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="until the job ends")] = False,
-    stderr: Annotated[bool, typer.Option("--stderr", help="the other stream")] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="only this stream")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="only this stream")] = False,
     tail: Annotated[
         Optional[int],  # noqa: UP045 - typer reads it at run time
         typer.Option(metavar="BYTES", min=0, help="of each execution only the last"),
     ] = None,
 ) -> None:
-    """What the executions of a job print, each line after the number of its slot."""
+    """What the executions of a job print, each line after the number of its slot.
+
+    Lines that went to stderr are red on a terminal, and marked by `!` instead of `|` elsewhere.
+    """
+    path, reading = f"jobs/{segment(job)}/logs", {"follow": follow, "tail": tail}
     with client(context) as api:
-        print_log(
-            api,
-            f"jobs/{segment(job)}/logs",
-            of_job({"stream": "stderr" if stderr else "stdout", "follow": follow, "tail": tail}),
-        )
+        if stdout == stderr:
+            print_both(api, path, reading)
+        else:
+            print_log(api, path, of_job({"stream": "stderr" if stderr else "stdout"} | reading))
 
 
-def _show(api: Any, ref: str, form: Format) -> None:
+def _show(api: Client, ref: str, out: Output) -> None:
     job = api.get(f"jobs/{segment(ref)}")
-    out = output(form, no_headers=False)
     task = (job.get("spec") or {}).get("task", {})
     resources = task.get("resources", {})
     out.one(
@@ -237,8 +290,8 @@ def _show(api: Any, ref: str, form: Format) -> None:
                 else "",
             ),
             ("labels", labels(job["labels"])),
-            ("created", ago(job["created_at"])),
-            ("ended", ago(job["ended_at"])),
+            ("created", Instant(job["created_at"])),
+            ("ended", Instant(job["ended_at"])),
         ],
     )
     if out.is_for_people:
@@ -246,47 +299,60 @@ def _show(api: Any, ref: str, form: Format) -> None:
         if found:
             say("")
             out.table(found, EXECUTIONS, name="id")
+            tell_of_more(found, f"muster execution list --job {job['name']} --limit")
 
 
-def _read(api: Client, file: str) -> JobFile:
+def _read(api: Client, name: str) -> JobFile:
     """The job file; when it has mistakes of its own, those that the server finds are said too."""
     try:
-        return jobfile.read(file)
+        return jobfile.read(name)
     except Mistaken as mistaken:
         if mistaken.rest is None:
             raise
         try:
-            api.post("jobs/validate", mistaken.rest.text)
+            _, wrong = _validated(api, mistaken.rest)
+        except Failure:
+            raise mistaken from None
+        named = {error["path"] for error in mistaken.errors}
+        more = [it for it in wrong if it["path"] not in named]
+        raise Mistaken(mistaken.name, [*mistaken.errors, *more]) from None
+
+
+def _validated(api: Client, file: JobFile) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """What the server says of each job, and every mistake that it finds."""
+    answers: list[dict[str, Any]] = []
+    wrong: list[dict[str, str]] = []
+    for number, text in enumerate(file.jobs):
+        try:
+            answers.append(api.post("jobs/validate", text))
         except Failure as failure:
-            if failure.code is not Code.USAGE:
-                raise mistaken from None
-            named = {error["path"] for error in mistaken.errors}
-            more = [it for it in failure.errors if it.get("path") not in named]
-            found = [_in_line(mistaken.rest, error) for error in more]
-            raise Mistaken(mistaken.name, [*mistaken.errors, *found]) from None
-        raise
+            if failure.code is not Code.USAGE or not failure.errors:
+                raise
+            wrong += file.placed(failure.errors, number)
+    return answers, wrong
 
 
-def _warn(job: JobFile, answer: Mapping[str, Any]) -> None:
+def _warn(file: JobFile, answer: Mapping[str, Any], number: int) -> None:
     """Say what the server thinks odd about a job that it takes."""
     if found := answer.get("warnings"):
-        tell(f"muster: {sanitise.line(job.name)} is a job, with {counted(len(found), 'warning')}.")
-        tell_places([_in_line(job, one) for one in found])
+        what = "is a job" if len(file.jobs) == 1 else f"has the job {_name_in(answer)}"
+        tell(f"muster: {sanitise.line(file.name)} {what}, with {counted(len(found), 'warning')}.")
+        tell_places(file.placed(found, number))
 
 
-def _in_line(job: JobFile, error: dict[str, str]) -> dict[str, str]:
-    return {**error, "line": str(job.line(error.get("path", "")) or "")}
+def _name_in(answer: Mapping[str, Any]) -> str:
+    return sanitise.line(answer.get("name") or answer["spec"]["name"])
 
 
 @contextmanager
-def _told_in_lines(job: JobFile) -> Iterator[None]:
+def _told_in_lines(file: JobFile) -> Iterator[None]:
     """Say the server's mistakes with the lines of the file."""
     try:
         yield
     except Failure as failure:
         if failure.code is not Code.USAGE or not failure.errors:
             raise
-        raise Mistaken(job.name, [_in_line(job, error) for error in failure.errors]) from None
+        raise Mistaken(file.name, file.placed(failure.errors)) from None
 
 
 @contextmanager
@@ -294,7 +360,7 @@ def _told_if_interrupted() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        tell("\nmuster: interrupted; the job may have been accepted. Look: muster job list")
+        tell("\nmuster: interrupted; what was sent may have been accepted. Look: muster job list")
         raise
 
 

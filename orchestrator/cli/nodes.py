@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from . import sanitise
-from .client import segment
+from .client import segment, tell_of_more
 from .failures import Code, Failure
 from .following import repeated
 from .options import (
     AsFormat,
+    InUtc,
     Most,
     NoHeaders,
     Quiet,
@@ -22,7 +23,7 @@ from .options import (
     output,
     seconds,
 )
-from .output import Column, Format, Row, ago, cores, labels, say, size
+from .output import Column, Format, Instant, Output, Row, cores, labels, say, size
 
 app = typer.Typer(help="List, approve, drain and remove nodes.", no_args_is_help=True)
 
@@ -34,7 +35,7 @@ _COLUMNS = (
     Column("MEMORY", lambda it: _used(it, "memory", size)),
     Column("DISK", lambda it: _used(it, "disk", size), wide=True),
     Column("RUNNING", lambda it: it["running"]),
-    Column("SEEN", lambda it: ago(it["seen_at"])),
+    Column("SEEN", lambda it: Instant(it["seen_at"])),
     Column("ID", lambda it: it["id"], wide=True),
     Column("LABELS", lambda it: labels(it["labels"]), wide=True),
     Column("WHAT", lambda it: it["sentence"]),
@@ -50,24 +51,31 @@ def list_nodes(
     quiet: Quiet = False,
     watch: Watching = None,
     limit: Most = 500,
+    utc: InUtc = None,
 ) -> None:
     """All nodes, by name."""
     with client(context) as api:
 
         def show() -> None:
             found = api.items("nodes", most=limit, approval=approval)
-            output(form, no_headers, quiet).table(found, _COLUMNS)
+            output(form, no_headers, quiet, utc).table(found, _COLUMNS)
+            tell_of_more(found, "--limit")
 
         repeated(show, watch)
 
 
 @app.command()
 def show(
-    context: typer.Context, node: Reference, form: AsFormat = Format.TABLE, watch: Watching = None
+    context: typer.Context,
+    node: Reference,
+    form: AsFormat = Format.TABLE,
+    watch: Watching = None,
+    utc: InUtc = None,
 ) -> None:
     """One node."""
     with client(context) as api:
-        repeated(lambda: _show(api.get(f"nodes/{segment(node)}"), form), watch)
+        path, out = f"nodes/{segment(node)}", output(form, utc=utc)
+        repeated(lambda: _show(api.get(path), out), watch)
 
 
 @app.command()
@@ -90,7 +98,7 @@ def release(context: typer.Context, node: Reference) -> None:
 
 @app.command()
 def remove(context: typer.Context, node: Reference) -> None:
-    """Remove a node on which nothing runs; its name is free, its history stays."""
+    """Remove a node on which nothing runs, by name or whole id; its name is free afterwards."""
     with client(context) as api:
         done = api.delete(f"nodes/{segment(node)}")
     say(sanitise.line(f"{done['name']} {done['sentence']}"))
@@ -149,8 +157,8 @@ def _change(context: typer.Context, ref: str, verb: str, **said: Any) -> None:
     say(sanitise.line(f"{done['name']} {done['sentence']}"))
 
 
-def _show(it: dict[str, Any], form: Format) -> None:
-    output(form, no_headers=False).one(
+def _show(it: dict[str, Any], out: Output) -> None:
+    out.one(
         it,
         [
             ("name", it["name"]),
@@ -158,7 +166,7 @@ def _show(it: dict[str, Any], form: Format) -> None:
             ("state", it["sentence"]),
             ("approval", it["approval"]),
             ("connection", it["connection"]),
-            ("seen", ago(it["seen_at"])),
+            ("seen", Instant(it["seen_at"])),
             ("cpu", _used(it, "cpu", cores)),
             ("memory", _used(it, "memory", size)),
             ("disk", _used(it, "disk", size)),

@@ -17,6 +17,10 @@ from .output import Format, Output
 Reference = Annotated[str, typer.Argument(help="name, id, or the beginning of an id")]
 AsFormat = Annotated[Format, typer.Option("-o", "--output", help="how to print it")]
 NoHeaders = Annotated[bool, typer.Option("--no-headers", help="no line of titles")]
+InUtc = Annotated[
+    Optional[bool],  # noqa: UP045 - typer reads it at run time
+    typer.Option("--utc/--local", help="exact times, in UTC or as clocks show them here"),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="only names or ids")]
 Watching = Annotated[
     Optional[float],  # noqa: UP045 - typer reads it at run time
@@ -51,8 +55,10 @@ def client(context: typer.Context) -> Client:
     return call.client()
 
 
-def output(form: Format, no_headers: bool, quiet: bool = False) -> Output:
-    return Output(Format.NAME if quiet else form, headers=not no_headers)
+def output(
+    form: Format, no_headers: bool = False, quiet: bool = False, utc: bool | None = None
+) -> Output:
+    return Output(Format.NAME if quiet else form, headers=not no_headers, utc=utc)
 
 
 def seconds(text: str) -> float | None:

@@ -40,6 +40,8 @@ class Output:
 
     format: Format = Format.TABLE
     headers: bool = True
+    utc: bool | None = None
+    """Exact times in UTC, or local ones; None when nobody asked for them."""
 
     def table(self, rows: Sequence[Row], columns: Sequence[Column], name: str = "name") -> None:
         """*rows* in the chosen format; the format `name` prints their *name* alone."""
@@ -50,7 +52,7 @@ class Output:
                 say(sanitise.line(row[name]))
             return
         shown = [it for it in columns if self.format is Format.WIDE or not it.wide]
-        cells = [[sanitise.line(_text(column.show(row))) for column in shown] for row in rows]
+        cells = [[self._line(column.show(row)) for column in shown] for row in rows]
         if self.headers:
             cells.insert(0, [column.title for column in shown])
         if not cells:
@@ -70,13 +72,26 @@ class Output:
             return
         width = max(len(title) for title, _ in lines)
         for title, value in lines:
-            text = sanitise.line(_text(value))
+            text = self._line(value)
             if text:
                 say(_dim(title.ljust(width)) + "  " + _coloured(text))
+
+    def submitted(self, rows: Sequence[Row]) -> None:
+        """What came of the jobs of a file: an object for one, a list for several."""
+        if self.format is Format.NAME:
+            self.table(rows, ())
+        else:
+            self._objects(rows[0] if len(rows) == 1 else list(rows))
 
     @property
     def is_for_people(self) -> bool:
         return self.format in (Format.TABLE, Format.WIDE)
+
+    def _line(self, value: object) -> str:
+        if not isinstance(value, Instant):
+            return sanitise.line("" if value is None else value)
+        at_a_glance = self.format is Format.TABLE and self.utc is None and sys.stdout.isatty()
+        return sanitise.line(value.at_a_glance() if at_a_glance else value.exactly(self.utc))
 
     def _objects(self, value: Any) -> bool:
         if self.format is Format.JSON:
@@ -130,12 +145,34 @@ def tell_places(found: Sequence[Mapping[str, str]]) -> None:
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def ago(instant: str | None) -> str:
-    """How long ago, for people who look; the exact time for whatever reads a pipe."""
-    if not instant or not sys.stdout.isatty():
-        return instant or ""
-    seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(instant)).total_seconds()  # noqa: TID251, UP017 - an edge, and 3.11 reads both
-    return f"{span(seconds)} ago"
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """An instant as the API says it: how long ago for people who look, otherwise exact."""
+
+    text: str | None
+    is_clock: bool = False
+    """At a glance it is a time of day in UTC: one of several that are compared."""
+
+    def at_a_glance(self) -> str:
+        if not self.text:
+            return ""
+        if self.is_clock:
+            return f"{self.text[11:23]}Z"
+        now = datetime.now(timezone.utc)  # noqa: TID251, UP017 - an edge, and 3.11 reads both
+        return ago((now - datetime.fromisoformat(self.text)).total_seconds())
+
+    def exactly(self, utc: bool | None = None) -> str:
+        if not self.text or utc is not False:
+            return self.text or ""
+        return datetime.fromisoformat(self.text).astimezone().isoformat()
+
+
+def ago(seconds: float) -> str:
+    """``40 s ago``, ``12 min ago``, ``3 h ago``, ``2 d ago``."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit} ago"
+    return f"{max(0, int(seconds))} s ago"
 
 
 def counted(number: int, noun: str) -> str:
@@ -173,10 +210,6 @@ def person(actor: str) -> str:
     return actor.rpartition(":")[2]
 
 
-def _text(value: object) -> object:
-    return "" if value is None else value
-
-
 # --- colour ----------------------------------------------------------------------------------
 
 _COLOURS = {
@@ -193,18 +226,23 @@ _COLOURS = {
 }
 
 
-def _is_colourful() -> bool:
+def is_colourful() -> bool:
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return sys.stdout.isatty() and not plain
 
 
+def red(text: str) -> str:
+    """*text* as of something that went wrong, also over several lines."""
+    return "\n".join(f"\x1b[31m{it}\x1b[0m" if it else "" for it in text.split("\n"))
+
+
 def _dim(text: str) -> str:
-    return f"\x1b[2m{text}\x1b[0m" if _is_colourful() else text
+    return f"\x1b[2m{text}\x1b[0m" if is_colourful() else text
 
 
 def _coloured(text: str) -> str:
     """Colour the first word of a state; the words say it too."""
-    if not _is_colourful():
+    if not is_colourful():
         return text
     for word, colour in _COLOURS.items():
         before, found, after = text.partition(f" {word} ")

@@ -27,6 +27,7 @@ from . import drivers
 class Submitted:
     """What came of a submission.  When not ``changed``, the same specification was there.
 
+    ``rerun`` says that the job had ended, and that every slot runs again because of this.
     ``warnings`` are what is odd about it and no mistake, each with path, message and hint.
     """
 
@@ -34,6 +35,7 @@ class Submitted:
     version: int
     created: bool
     changed: bool
+    rerun: bool = False
     warnings: Sequence[dict[str, str]] = ()
 
 
@@ -50,9 +52,11 @@ def submit_many(
     actor: str,
     user: User | None = None,
     create_only: bool = False,
+    rerun: bool = False,
 ) -> list[Submitted]:
     """Submit all of *specs* or none, in one transaction; raises Conflict for a repeated name.
 
+    With *rerun* every slot of a job that has ended runs again, also when nothing else changes.
     With *create_only* it raises AlreadyThere when one of the jobs exists, also when somebody else
     creates it at this moment.
     """
@@ -62,11 +66,11 @@ def submit_many(
         raise Conflict(detail=f"these names are given twice: {', '.join(repeated)}")
     try:
         with transaction.atomic():
-            return _submit(specs, actor, user, create_only=create_only)
+            return _submit(specs, actor, user, create_only=create_only, rerun=rerun)
     except IntegrityError:
         # Somebody submitted the same new name at the same time: now it is there.
         with transaction.atomic():
-            return _submit(specs, actor, user, create_only=create_only)
+            return _submit(specs, actor, user, create_only=create_only, rerun=rerun)
 
 
 def stop(job_id: UUID, *, actor: str, reason: str = "") -> Job:
@@ -77,7 +81,8 @@ def stop(job_id: UUID, *, actor: str, reason: str = "") -> Job:
             return job
         job.stop_requested = True
         job.stop_reason = reason
-        job.save(update_fields=["stop_requested", "stop_reason"])
+        job.stopped_by = actor
+        job.save(update_fields=["stop_requested", "stop_reason", "stopped_by"])
         said = f": {reason}" if reason else ""
         journal.record(
             [
@@ -98,12 +103,16 @@ def rerun(job_id: UUID, *, actor: str) -> Job:
     """Begin a new round: what runs is stopped, and every slot is wanted again."""
     with transaction.atomic():
         job = _lock(job_id)
-        _renew(job, fresh=True)
-        job.save(update_fields=_RENEWED)
-        sentence = f"{person(actor)} reruns {job.name}"
-        journal.record([journal.fact("job", "rerun", sentence, actor=actor, job=job.pk)])
-        broker.enqueue(job.pk, Trigger.JOB_RERUN)
+        _rerun(job, actor)
         return job
+
+
+def _rerun(job: Job, actor: str) -> None:
+    _renew(job, fresh=True)
+    job.save(update_fields=_RENEWED)
+    sentence = f"{person(actor)} reruns {job.name}"
+    journal.record([journal.fact("job", "rerun", sentence, actor=actor, job=job.pk)])
+    broker.enqueue(job.pk, Trigger.JOB_RERUN)
 
 
 _RENEWED = [
@@ -111,6 +120,7 @@ _RENEWED = [
     "reason",
     "stop_requested",
     "stop_reason",
+    "stopped_by",
     "round",
     "round_at",
     "progress",
@@ -119,7 +129,12 @@ _RENEWED = [
 
 
 def _submit(
-    specs: Sequence[spec.JobSpec], actor: str, user: User | None, *, create_only: bool
+    specs: Sequence[spec.JobSpec],
+    actor: str,
+    user: User | None,
+    *,
+    create_only: bool,
+    rerun: bool,
 ) -> list[Submitted]:
     existing = {
         job.name: job
@@ -132,7 +147,7 @@ def _submit(
     submitted = {it.job.name: it for it in _create(specs, existing, actor, user)}
     for it in specs:
         if it.name in existing:
-            submitted[it.name] = _update(existing[it.name], it, actor, user)
+            submitted[it.name] = _update(existing[it.name], it, actor, user, rerun=rerun)
     odd = drivers.warnings(specs)
     return [replace(submitted[it.name], warnings=odd[at]) for at, it in enumerate(specs)]
 
@@ -172,7 +187,7 @@ def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | No
                     id, name, type, priority, version, oldest_version, round, state, reason,
                     stop_requested, stop_reason, count, progress, tally, labels, rev, created_by_id,
                     created_at)
-                SELECT id, name, type, priority, 1, 1, 1, %s, '', false, '', count, '{}', '{}',
+                SELECT id, name, type, priority, 1, 1, 1, %s, '[]', false, '', count, '{}', '{}',
                        labels, 1, %s, now() + (number - 1) * interval '1 microsecond'
                 FROM given ORDER BY name
                 RETURNING id, created_at, round_at, updated_at),
@@ -203,10 +218,15 @@ def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | No
         job._state.adding = False
 
 
-def _update(job: Job, new: spec.JobSpec, actor: str, user: User | None) -> Submitted:
+def _update(
+    job: Job, new: spec.JobSpec, actor: str, user: User | None, *, rerun: bool
+) -> Submitted:
     current = JobVersion.objects.get(job=job, number=job.version)
+    rerun = rerun and job.state in ENDED
     if current.digest == spec.digest(new) and not (job.stop_requested or job.state == "stopped"):
-        return Submitted(job, job.version, created=False, changed=False)
+        if rerun:
+            _rerun(job, actor)
+        return Submitted(job, job.version, created=False, changed=False, rerun=rerun)
     now = (job.pk, job.version)
     replaces = spec.replaces(spec_cache.specs([now])[now], new)
     stopped = job.stop_requested or job.state == JobState.STOPPED
@@ -215,21 +235,22 @@ def _update(job: Job, new: spec.JobSpec, actor: str, user: User | None) -> Submi
         setattr(job, name, value)
     if replaces:
         job.oldest_version = job.version
-    _renew(job, fresh=replaces or stopped)
+    _renew(job, fresh=replaces or stopped or rerun)
     job.save(update_fields=[*_columns(new), "version", "oldest_version", *_RENEWED])
     JobVersion.objects.bulk_create([_version(job, job.version, new, actor, user)])
     sentence = f"{person(actor)} submits version {job.version} of {job.name}"
     journal.record([journal.fact("job", "update", sentence, actor=actor, job=job.pk)])
     broker.enqueue(job.pk, Trigger.JOB_UPDATE)
-    return Submitted(job, job.version, created=False, changed=True)
+    return Submitted(job, job.version, created=False, changed=True, rerun=rerun)
 
 
 def _renew(job: Job, *, fresh: bool) -> None:
     """Bring the job back to pending; *fresh* forgets what its slots have achieved."""
     job.state = JobState.PENDING
-    job.reason = ""
+    job.reason = []
     job.stop_requested = False
     job.stop_reason = ""
+    job.stopped_by = ""
     if fresh:
         job.round += 1
         job.progress = {}

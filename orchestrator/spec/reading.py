@@ -14,7 +14,8 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.errors import InvalidSpec
 
-from .model import Affinity, JobSpec, Needs, Retry, Spread, TaskSpec, Timeouts
+from . import field_names
+from .model import JobSpec
 from .sentences import (
     UNSUPPORTED,
     Mistake,
@@ -22,7 +23,6 @@ from .sentences import (
     repeated,
     shown,
     under,
-    unknown,
     unsupported,
     verdict,
 )
@@ -193,16 +193,6 @@ def _too_deep() -> Mistake:
 
 # --- words -------------------------------------------------------------------------------------
 
-_KNOWN: Mapping[str, type] = {
-    "": JobSpec,
-    "task": TaskSpec,
-    "task.resources": Needs,
-    "retry": Retry,
-    "timeouts": Timeouts,
-    "affinities": Affinity,
-    "spread": Spread,
-}
-
 
 def _worded(detail: ErrorDetails) -> Mistake:
     location = [str(part) for part in detail["loc"] if part != "[key]"]
@@ -210,9 +200,8 @@ def _worded(detail: ErrorDetails) -> Mistake:
     value = "" if "env" in location else shown(detail["input"])  # It may be a secret.
     if detail["type"] == "extra_forbidden":
         *parents, key = location
-        owner = ".".join(part for part in parents if not part.isdigit())
-        known = getattr(_KNOWN.get(owner), "model_fields", {})
-        return unknown(".".join(parents), key, known)
+        what = f"is an unknown field {key[:80]!r}"
+        return mistake(under(".".join(parents), key), what, field_names.cure(location))
     if detail["type"] == "muster":
         return mistake(path, f"{value} {context['sentence']}".strip(), str(context["hint"]))
     return verdict(detail["type"], path, value, context) or mistake(

@@ -3,9 +3,10 @@
 import { clock, learn, paint } from "./times.js";
 import { announce, states } from "./spoken.js";
 
-const POLL = 10_000, SOON = 2_000, DEAD = 35_000, STALE = 26_000, HIDDEN = 30_000;
+const TICK = 1000, POLL = 10_000 - TICK / 2, SOON = 2_000, DEAD = 35_000, STALE = 26_000, HIDDEN = 30_000;
 const FIRST_DELAY = 500, LONGEST_DELAY = 60_000, JITTER = 0.3;
 
+// Looked at once a tick, so half of one is allowed for.
 let pill, socket, cursor = document.body.dataset.cursor;
 let heard = 0, fresh = Date.now(), failures = 0, hiddenAt = 0;
 let looking = null, wanted = null, gone = "";
@@ -15,13 +16,13 @@ export function start(element) {
   pill = element;
   if (!cursor) return;
   connect();
-  setInterval(watch, 1000);
+  setInterval(watch, TICK);
   pill.addEventListener("click", () => { if (!open()) connect(); refresh(); });
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) hiddenAt = Date.now();
     else { hiddenAt = 0; refresh(); }
   });
-  addEventListener("online", () => { failures = 0; connect(); });
+  addEventListener("online", () => { failures = 0; connect(); refresh(); });
   addEventListener("pageshow", (event) => event.persisted && (connect(), refresh()));
 }
 
@@ -65,7 +66,7 @@ async function look(at) {
     if (answer.status !== 304) await show(answer);
     fresh = Date.now();
   } catch { gone = `stale since ${clock(fresh)}`; }  // Until a look succeeds.
-  say();
+  finally { say(); }
 }
 
 async function show(answer) {
@@ -99,7 +100,7 @@ function connect() {
     const news = JSON.parse(event.data);
     if (news.type === "end") { pass("end", news); return; }
     if (news.type === "hello") pass("open");
-    if (news.cursor !== cursor) {
+    if (news.cursor !== cursor || gone) {
       cursor = news.cursor;
       if (!(hiddenAt && Date.now() - hiddenAt > HIDDEN)) refresh(cursor);
     } else if (news.type === "hello") fresh = Math.max(fresh, Date.now());

@@ -86,6 +86,31 @@ def test_validation_stores_nothing_and_shows_what_is_understood(api):
     assert not Job.objects.exists()
 
 
+def test_a_batch_may_run_again_what_has_ended(api):
+    for name in ("ended", "running"):
+        api.post("jobs", spec(name))
+    Job.objects.filter(name="ended").update(state="completed")
+    jobs = [spec("ended"), spec("running"), spec("new")]
+    items = api.post("jobs/batch", {"jobs": jobs, "rerun": True}).json()["items"]
+    found = [(it["name"], it["rerun"], it["changed"], it["state"]) for it in items]
+    assert found == [
+        ("ended", True, False, "pending"),
+        ("running", False, False, "pending"),
+        ("new", False, True, "pending"),
+    ]
+    assert dict(Job.objects.values_list("name", "round")) == {"ended": 2, "running": 1, "new": 1}
+    assert Event.objects.get(what="rerun").message == "root reruns ended"
+
+
+def test_a_changed_job_that_runs_again_forgets_what_its_slots_achieved(api):
+    api.post("jobs", spec("ended"))
+    Job.objects.update(state="completed", progress={"done": "0"})
+    body = {"jobs": [spec("ended", priority=60)], "rerun": True}
+    [item] = api.post("jobs/batch", body).json()["items"]
+    job = Job.objects.get()
+    assert (item["version"], job.round, job.progress) == (2, 2, {})
+
+
 def test_a_batch_is_submitted_as_one(api, django_assert_max_num_queries):
     with django_assert_max_num_queries(15):
         answer = api.post("jobs/batch", {"jobs": [spec(f"job-{n}") for n in range(200)]})

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import uuid
+from datetime import timedelta, timezone
 
 import pytest
 import yaml
@@ -47,6 +48,49 @@ def test_a_job_file_is_submitted_and_said_so(muster):
     assert Job.objects.get().count == 2
     again = muster("job", "run", "-", stdin=GOOD)
     assert "unchanged" in again.stdout
+
+
+def test_an_ended_job_says_when_it_ended_and_how_it_runs_again(muster):
+    file = muster.file(GOOD, "my job.yaml")
+    muster("job", "run", file)
+    end("completed")
+    done = muster("job", "run", file)
+    assert re.fullmatch(
+        r"from-yaml is unchanged: version 1 is the same specification, and it completed at "
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\n",
+        done.stdout,
+    )
+    cure = "muster job rerun from-yaml, or muster job run --rerun 'my job.yaml'"
+    assert cure in done.stderr
+    again = muster("job", "run", "--rerun", file)
+    assert again.stdout == "from-yaml runs again: round 2 of version 1\n"
+    assert (Job.objects.get().state, Job.objects.get().round) == ("pending", 2)
+    assert "is unchanged" in muster("job", "run", "--rerun", file).stdout, "it has not ended"
+
+
+SEVERAL = GOOD + "---\n" + GOOD.replace("from-yaml", "second")
+
+
+def test_several_documents_are_submitted_together_and_waited_for(muster, eventually):
+    waiting = muster.start(
+        "job", "run", "--wait", muster.file(SEVERAL), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    eventually(lambda: Job.objects.count() == 2)
+    Job.objects.filter(name="from-yaml").update(state="failed", reason="it broke")
+    Job.objects.filter(name="second").update(state="completed", reason="it ended")
+    printed, said = waiting.communicate(timeout=60)
+    assert printed == b"from-yaml is a new job\nsecond is a new job\n"
+    assert b"from-yaml:" in said
+    assert b"completed: it ended" in said
+    assert waiting.returncode == 5, "one of them failed"
+
+
+def test_of_several_documents_all_are_stored_or_none(muster):
+    done = muster("job", "run", muster.file(SEVERAL + "---\n" + BAD))
+    assert done.returncode == 2
+    assert "line 11, jobs.2.name" in done.stderr
+    assert not Job.objects.exists()
+    assert "is a good job file of 2 jobs" in muster("job", "validate", muster.file(SEVERAL)).stdout
 
 
 def test_json_is_a_job_file_too(muster):
@@ -132,14 +176,21 @@ def test_a_driver_that_no_node_has_is_warned_of_with_its_line(muster, verb):
 # --- waiting ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("state", "code"), [("completed", 0), ("failed", 5), ("stopped", 5)])
-def test_the_end_of_a_job_is_the_exit_code_of_who_waits(muster, eventually, state, code):
+@pytest.mark.parametrize(
+    ("state", "code", "why"),
+    [
+        ("completed", 0, "its slot has completed after"),
+        ("failed", 5, "it ended; 0 of 1 slot completed after"),
+        ("stopped", 5, "it ended; 0 of 1 slot completed after"),
+    ],
+)
+def test_the_end_of_a_job_is_the_exit_code_of_who_waits(muster, eventually, state, code, why):
     waiting = muster.start("job", "run", "--wait", muster.file(GOOD), stderr=subprocess.PIPE)
     eventually(Job.objects.exists)
     end(state)
     _, said = waiting.communicate(timeout=30)
     assert waiting.returncode == code
-    assert f"{state}: it ended" in said.decode()
+    assert f"{state}: {why}" in said.decode()
 
 
 @pytest.mark.parametrize("wait", [["--wait=running"], ["--wait", "running"]])
@@ -230,7 +281,15 @@ def test_a_log_is_printed_as_it_is(muster):
     assert muster("execution", "logs", str(execution.pk)).stdout == "\x1b[31mred\x1b[0m\n"
     assert muster("execution", "logs", str(execution.pk), "--stderr").stdout == "oh"
     end("completed")
-    assert muster("job", "logs", "told", "-f").stdout == "0 | \x1b[31mred\x1b[0m\n"
+    red, oh = "0 | \x1b[31mred\x1b[0m\n", "0 ! oh\n"
+    assert muster("job", "logs", "told").stdout == red + oh
+    assert muster("job", "logs", "told", "-f").stdout in (red + oh, oh + red)
+    assert muster("job", "logs", "told", "--stdout", "-f").stdout == red
+    assert muster("job", "logs", "told", "--stderr").stdout == "0 | oh\n"
+    assert on_a_terminal(muster, "job", "logs", "told") == (
+        "0 | red\r\n\x1b[31m0 | oh\x1b[0m\r\n",
+        0,
+    )
 
 
 def on_a_terminal(muster, *words):
@@ -270,10 +329,36 @@ def test_a_terminal_follows_what_it_submits(muster, eventually):
     shown, code = on_a_terminal(muster, "job", "run", muster.file(GOOD))
     completing.join()
     assert code == 0
-    assert "completed: it ended" in shown
+    assert "completed: its slot has completed" in shown
     detached, code = on_a_terminal(muster, "job", "run", "--detach", "job.yaml")
     assert code == 0
     assert "unchanged" in detached
+
+
+def test_times_are_spans_for_who_looks_and_exact_for_who_asks(muster):
+    job = rows.job(name="timed")
+    at = job.created_at.isoformat().replace("+00:00", "Z")
+    shown, _ = on_a_terminal(muster, "job", "list")
+    assert re.search(r"\b\d+ s ago\b", shown)
+    assert at in muster("job", "list").stdout
+    for words in (["-o", "wide"], ["--utc"]):
+        assert at in on_a_terminal(muster, "job", "list", *words)[0]
+    local = job.created_at.astimezone(timezone(timedelta(hours=-3))).isoformat()
+    muster.environ["TZ"] = "UTC+3"
+    assert local in on_a_terminal(muster, "job", "show", "timed", "--local")[0]
+    assert local in muster("job", "list", "--local").stdout
+
+
+def test_a_list_that_is_cut_says_so_and_how_the_rest_is_seen(muster):
+    job, node = rows.job(name="long"), rows.node()
+    for slot in range(22):
+        rows.execution(job, node, slot=slot)
+    shown = muster("job", "show", "long").stderr
+    assert shown == "20 of 22; muster execution list --job long --limit 22 shows all.\n"
+    part = muster("execution", "list", "-q", "--limit", "3")
+    assert len(part.stdout.splitlines()) == 3
+    assert part.stderr == "3 of 22; --limit 22 shows all.\n"
+    assert muster("execution", "list", "--limit", "22").stderr == ""
 
 
 def test_nodes_are_listed_judged_and_invited(muster):
@@ -339,7 +424,8 @@ def test_events_that_are_followed_may_be_more_than_one_answer_holds(muster):
 
 def test_a_job_is_stopped_run_again_and_its_versions_listed(muster):
     muster("job", "run", muster.file(GOOD))
-    assert "stopping: enough" in muster("job", "stop", "from-yaml", "--reason", "enough").stdout
+    stopped = muster("job", "stop", "from-yaml", "--reason", "enough").stdout
+    assert "stopping, asked for by root: enough" in stopped
     assert "begins round 2" in muster("job", "rerun", "from-yaml").stdout
     (version,) = muster("job", "versions", "from-yaml", "--no-headers").stdout.splitlines()
     assert version.split()[:2] == ["1", "root"]

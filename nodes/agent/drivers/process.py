@@ -17,12 +17,14 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterable, Set
+from functools import partial
 from pathlib import Path
 
+from ...protocol.messages import Task
 from ..facts import Fact, NeverStarted, NotStarted, Started, Vanished
 from ..logs import KEPT_FOR, Keeper, LogFile
 from ..records import Entry
-from . import Tell
+from . import Tell, start_failures
 from .exits import Begun, Exits, exited
 from .zygote import Attention, connect
 
@@ -36,13 +38,6 @@ _STRAY_LOOKS = 4
 #: Directories are removed together with all that are discarded within so many seconds.
 _REMOVE_AFTER = 1.0
 
-_HINTS = {
-    errno.ENOENT: "the program must exist on this node; is it installed, is the path right?",
-    errno.EACCES: "the file must be executable by the user that the agent runs as",
-    errno.ENOEXEC: "a script must begin with a line like #!/bin/sh",
-    errno.E2BIG: "pass long arguments and variables in a file",
-}
-
 
 class ProcessDriver:
     """Starts, finds again and ends processes; see ``Driver`` for what it promises."""
@@ -54,8 +49,9 @@ class ProcessDriver:
             directory.mkdir(mode=0o700, exist_ok=True)
         self._exits = Exits(state / "exits")
         self._keeper = Keeper(self._logs)
-        #: What is started and not over, and the handle by which it can be found again.
+        #: What is started and not over: the handle by which it is found again, and the task.
         self._running: dict[str, str] = {}
+        self._tasks: dict[str, Task] = {}
         self._spawner: socket.socket | None = None
         self._rebooted = False
         self._unsent: deque[bytes] = deque()
@@ -70,7 +66,9 @@ class ProcessDriver:
         self._removing: asyncio.TimerHandle | None = None
 
     def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
-        self._running = {entry.execution: entry.handle for entry in interrupted}
+        entries = tuple(interrupted)
+        self._running = {entry.execution: entry.handle for entry in entries}
+        self._tasks = {entry.execution: entry.task for entry in entries if entry.task}
         self._rebooted = rebooted
         facts = self._attach(is_first=True)
         self._rebooted = False
@@ -102,7 +100,7 @@ class ProcessDriver:
             *task.command,
             *(f"{name}={value}" for name, value in env.items()),
         ]
-        self._running[entry.execution] = ""
+        self._running[entry.execution], self._tasks[entry.execution] = "", task
         if self._strays:
             self._held[entry.execution] = "\0".join(words)
         else:
@@ -118,7 +116,6 @@ class ProcessDriver:
             self._send(f"stop\0{execution}")
 
     def running(self) -> Set[str]:
-        """What is started and not over, the strays included."""
         return self._running.keys()
 
     def discard(self, execution: str) -> None:
@@ -249,8 +246,8 @@ class ProcessDriver:
         execution = packet.split(b"\0", 2)[1].decode()
         self._forget(execution)
         message = f"its command and environment take {len(packet)} bytes, which is too much"
-        fact = NotStarted(execution, message, _HINTS[errno.E2BIG], retryable=False)
-        asyncio.get_running_loop().call_soon(lambda: self._tell([fact]))
+        facts: list[Fact] = [NotStarted(execution, message, start_failures.HINT_TOO_LONG, False)]
+        asyncio.get_running_loop().call_soon(self._tell, facts)
 
     def _understand(self, packet: bytes) -> list[Fact]:
         kind, *fields = packet.split(b"\0")
@@ -276,6 +273,7 @@ class ProcessDriver:
     def _forget(self, execution: str) -> None:
         """It does not run any more; with the last stray the orders that were held go out."""
         self._running.pop(execution, None)
+        self._tasks.pop(execution, None)
         if execution not in self._strays:
             return
         self._strays.discard(execution)
@@ -309,16 +307,21 @@ class ProcessDriver:
             return [Vanished(execution, "the machine was restarted while the task ran")]
         if found is None:
             return [NeverStarted(execution)]
-        _kill_group(handle)
+        if handle:
+            _kill_group(handle)
+        else:  # Everybody died before it was saved.
+            _kill_those_at(self._work / execution)
         return [Vanished(execution, "its supervisor is gone, and nothing tells how the task ended")]
 
     def _failed(self, execution: str, number: int, reason: str) -> list[Fact]:
         if number == errno.EEXIST:
             return self._account_for_its_directory(execution)
+        task = self._tasks.get(execution)
         self._forget(execution)
-        retryable = number not in (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.E2BIG)
-        message = f"the command could not be started: {reason}"
-        return [NotStarted(execution, message, _HINTS.get(number, ""), retryable)]
+        command, env = ((), {}) if task is None else (task.command, task.env)
+        where = env.get("PATH", _PATH), self._work / execution
+        why = start_failures.explain(number, reason, command, *where)
+        return [NotStarted(execution, why.message, why.hint, why.retryable)]
 
     def _account_for_its_directory(self, execution: str, *, is_first: bool = True) -> list[Fact]:
         """Somebody made it: another spawner's supervisor a moment ago, or a former version."""
@@ -328,14 +331,12 @@ class ProcessDriver:
             return self._account_for(execution)
         if is_first:
             loop = asyncio.get_running_loop()
-            loop.call_later(_LOOK_AGAIN, self._look_at_its_directory_again, execution)
+            again = partial(self._account_for_its_directory, execution, is_first=False)
+            loop.call_later(_LOOK_AGAIN, lambda: self._tell(again()))
             return []
         self._forget(execution)
         message = "its directory was there before it, and nothing tells what became of the task"
         return [Vanished(execution, message)]
-
-    def _look_at_its_directory_again(self, execution: str) -> None:
-        self._tell(self._account_for_its_directory(execution, is_first=False))
 
     def _tails(self, execution: str) -> list[bytes]:
         tails = []
@@ -382,13 +383,30 @@ class ProcessDriver:
 
 def _kill_group(handle: str) -> None:
     """Kill the process of *handle*, if it is still that process, and its group."""
-    pid, ticks, _ = (int(word) for word in handle.split(":")) if handle else (0, 0, 0)
-    if not pid:
-        return
+    pid, ticks, _ = (int(word) for word in handle.split(":"))
     with contextlib.suppress(OSError):
         stat = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
         if int(stat[19]) == ticks:
             os.killpg(pid, signal.SIGKILL)
+
+
+def _kill_those_at(home: Path) -> None:
+    """Kill every process that was begun with *home* or is there, until there is none."""
+    path = os.fsencode(home)
+    found = True
+    while found:
+        found = False
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):  # It is over, or another user's.
+                if os.fsencode(
+                    process.joinpath("cwd").readlink()
+                ) == path or b"HOME=" + path in process.joinpath("environ").read_bytes().split(
+                    b"\0"
+                ):
+                    os.kill(int(process.name), signal.SIGKILL)
+                    found = True
 
 
 def _remove(directories: list[Path]) -> None:
