@@ -113,6 +113,11 @@ def _(it: reasons.Unplaced) -> Sentence:
 
 @reason.register
 def _(it: reasons.Impossible) -> Sentence:
+    return (f"impossible: {lacking(it)}",)
+
+
+def lacking(it: reasons.Impossible) -> str:
+    """What no node has, without the word for it."""
     one = it.nodes == 1
     none = "the only node does not" if one else f"none of {it.nodes:,} nodes"
     has, satisfies, offers = ("have", "satisfy", "offer") if one else ("has", "satisfies", "offers")
@@ -124,7 +129,7 @@ def _(it: reasons.Impossible) -> Sentence:
         Lack.SIZE: f"needs {named(it.what, it.need)}, {largest} has {named(it.what, it.most)}",
         Lack.SIZES: f"{none} {offers} enough of everything at once",
     }
-    return (f"impossible: {said[it.lack]}",)
+    return said[it.lack]
 
 
 @reason.register
@@ -193,8 +198,8 @@ def _(it: reasons.ToEnd) -> Sentence:
 
 @reason.register
 def _(it: reasons.NodeSilent) -> Sentence:
-    holds = f"it holds {counted(it.executions, 'execution')} of this job"
-    return (f"{it.node} is silent, {holds}, and was last heard of ", it.since)
+    holds = f"which holds {counted(it.executions, 'execution')} of this job"
+    return (f"nothing is heard of {it.node}, {holds}; the last word came ", it.since)
 
 
 def awaited(why: reasons.Shortage) -> str:
@@ -280,7 +285,7 @@ def job(row: JobLike, also: Iterable[Reason] = ()) -> Sentence:
     if row.state == JobState.PENDING:
         return joined([("waits for its evaluation",), *map(reason, also)])
     counts = _counts(row, alone=not found)
-    said = joined([(counts,) if counts else (), *map(reason, (*also, *found))])
+    said = joined([*map(reason, also), (counts,) if counts else (), *map(reason, found)])
     return said or ("nothing runs yet",)
 
 

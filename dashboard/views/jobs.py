@@ -99,11 +99,13 @@ class JobPage(OneJob):
         if self.job.state in ENDED:
             return None
         reason = explain.foremost((*load(self.job.reason), *self.silent), self.now)
-        if reason is None:
-            return None
         last = next((look for look in self.looks if look.finished_at), None)
-        record = last.record if last and isinstance(reason, Unplaced) else None
-        return explain.explain(reason, record)
+        record = last.record if last else None
+        if reason is not None:
+            return explain.explain(reason, record if isinstance(reason, Unplaced) else None)
+        row = _row(self.job)  # What an earlier release blocked has only its record.
+        is_blocked = row is not None and row.blocked_on is not None
+        return explain.of_record(record) if is_blocked and record else None
 
     def executions(self) -> dict[str, Any]:
         slot = self.number("slot")
