@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	command -v $$python >/dev/null && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 
-.PHONY: up down test lint types bench interleave chaos soak lock clean help
+.PHONY: up down test lint types bench interleave faults chaos soak mutants lock clean help
 
 up: $(STAMP) ## a whole cluster on this machine, with a demo; Ctrl-C ends it (ARGS="--port 8001")
 	@exec $(BIN)/python manage.py up $(ARGS)
@@ -39,11 +39,17 @@ bench: $(STAMP) ## the benchmark table, into benchmarks/results/ (ARGS="…")
 interleave: $(STAMP) ## every pair of verbs, one held before each of its statements (VERBS=stop,plan limits it)
 	INTERLEAVE=all $(BIN)/pytest -q -n 2 tests/interleave $(ARGS)
 
+faults: $(STAMP) ## the agent, hit at each call by which it writes (needs strace; ARGS="--jobs 4 --every 3")
+	$(BIN)/python -m tests.agent.faults $(ARGS)
+
 chaos: $(STAMP) ## kill random processes for five minutes (ARGS="--minutes 30 --seed 7")
 	$(BIN)/python -m tests.chaos.long --minutes 5 $(ARGS)
 
 soak: $(STAMP) ## the same for eight hours, seldom, with an eye on the memory (ARGS="…")
 	$(BIN)/python -m tests.chaos.long --minutes 480 --most 1 $(ARGS)
+
+mutants: $(STAMP) ## plant small bugs, list those that no test notices (ARGS="agent --minutes 20")
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 lock: $(STAMP) ## resolve the requirements anew, with hashes and no registry addresses
 	$(BIN)/python -m pip install --quiet uv

@@ -47,6 +47,7 @@ class Run:
             assert isinstance(fact, Exited), fact
             assert fact.status == 0, fact
             self.took.append(now - self.began[fact.execution])
+            self.driver.discard(fact.execution)
             self.left -= 1
             self.begin()
         if not self.left:

@@ -138,17 +138,13 @@ class Follows:
     async def _pass_on(self, ask: Follow, credit: _Credit) -> None:
         reading = logs.Reading(stream=ask.stream, tail=ask.tail, follow=ask.until is None)
         pieces = logs.of_execution(ask.execution, reading, ask.offset)
-        at = ask.offset
         async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
             async for piece in pieces:
                 data, after = piece.data, piece.after
-                begin = after - len(data)
-                is_note = begin < 0 if at is None else begin != at
-                if ask.until is not None and after > ask.until and not is_note:
-                    data, after = data[: ask.until - begin], ask.until
+                if ask.until is not None and after > ask.until and not piece.is_note:
+                    data, after = data[: ask.until - after], ask.until
                 await credit.spend(len(data))
-                await self._send(HEADER.pack(ask.id, is_note, after) + data)
-                at = after if after >= 0 else None
+                await self._send(HEADER.pack(ask.id, piece.is_note, after) + data)
                 if ask.until is not None and after >= ask.until:
                     return
 

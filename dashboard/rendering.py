@@ -32,17 +32,11 @@ from orchestrator.endpoint import health
 from orchestrator.models import ClusterSetting
 
 from . import live
+from .permissions import MAY
 from .queries import cluster
 
 ANYBODY = "csrf-token-of-whoever-asks"
 """Stands in what many share where each one's own token must be."""
-
-MAY = {
-    "jobs": "orchestrator.change_job",
-    "nodes": "nodes.change_node",
-    "queue": "orchestrator.change_clustersetting",
-}
-"""Which permission an action of each kind needs."""
 
 _NUMBER = re.compile("[0-9]{1,9}")
 
@@ -51,11 +45,16 @@ OLD = 1.0
 
 
 class Page(LoginRequiredMixin, View):
-    """A page: ``folder`` holds its templates, each of ``regions`` is a method and a partial."""
+    """A page: ``folder`` holds its templates, each of ``regions`` is a method and a partial.
+
+    Its address may have ``words`` and ``numbers`` as parameters.
+    """
 
     folder: ClassVar[str]
     section: ClassVar[str]
     regions: ClassVar[tuple[str, ...]]
+    words: ClassVar[tuple[str, ...]] = ()
+    numbers: ClassVar[tuple[str, ...]] = ()
 
     def get(self, request: HttpRequest, **where: Any) -> HttpResponse:
         if any("\0" in str(text) for text in (*where.values(), *request.GET.values())):
@@ -79,6 +78,16 @@ class Page(LoginRequiredMixin, View):
         """The number that the address gives as *name*; None for none, or for what is too large."""
         text = self.request.GET.get(name, "")
         return int(text) if _NUMBER.fullmatch(text) else None
+
+    def mistakes(self) -> list[str]:
+        """What the address asks for that this page does not understand, and so leaves out."""
+        given, known = self.request.GET, {"regions", "at", *self.words, *self.numbers}
+        found = [f"This page knows no parameter {it[:40]!r}." for it in given if it not in known]
+        return found + [
+            f"{name} is a number, not {given[name][:40]!r}."
+            for name in self.numbers
+            if given.get(name) and self.number(name) is None
+        ]
 
     @cached_property
     def known(self) -> tuple[str, ...]:

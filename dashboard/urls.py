@@ -23,7 +23,7 @@ urlpatterns = [
     ),
     path("jobs/<str:reference>/", JobPage.as_view(), name="job"),
     path("jobs/<str:reference>/definition/", Definition.as_view(), name="definition"),
-    path("executions/<uuid:pk>/", ExecutionPage.as_view(), name="execution"),
+    path("executions/<str:reference>/", ExecutionPage.as_view(), name="execution"),
     path("nodes/", Nodes.as_view(), name="nodes"),
     re_path(
         r"^nodes/"

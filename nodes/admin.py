@@ -36,7 +36,17 @@ class ReadOnly:
 
 class SessionInline(ReadOnly, SessionPages):
     model = NodeSession
-    fields = ("epoch", "received", "holder", "instance", "ledger", "run", "boot", "started_at")
+    fields = (
+        "epoch",
+        "received",
+        "holder",
+        "address",
+        "instance",
+        "ledger",
+        "run",
+        "boot",
+        "started_at",
+    )
 
 
 class HeartbeatInline(ReadOnly, HeartbeatPages):

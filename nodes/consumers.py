@@ -15,12 +15,14 @@ import msgspec
 import structlog
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
 
 from . import membership
 from .callbacks import Callbacks
 from .connect_limits import ConnectLimits
 from .errors import Fenced, InvalidLabels, InvalidOffer, NodesError, Removed, Superseded
 from .intake import PASSING
+from .log_forwarding import address_of
 from .models import Node
 from .protocol import codec
 from .protocol.messages import SUBPROTOCOL, VERSION, Close, FromNode, Hello, Reports
@@ -196,7 +198,11 @@ class NodeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
             sentence = f"version {message.version} is not spoken here, only {VERSION}"
             raise Refusal(Close.UNSUPPORTED, sentence)
         self._conversation = await self.sessions.begin(
-            self._node.pk, message, send=self._say, close=self._refuse
+            self._node.pk,
+            message,
+            send=self._say,
+            close=self._refuse,
+            address=settings.INTERNAL_URL or address_of(self.scope),
         )
 
     # --- ending ----------------------------------------------------------------------------------

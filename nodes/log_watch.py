@@ -6,6 +6,8 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TypeVar
 
 import msgspec
 
@@ -19,10 +21,17 @@ LARGEST = 64 * 1024
 MOST_APART = 16
 #: Logs of one node that are watched at once, at most.
 MOST = 64
+#: Seconds after which a reader of a log that nothing comes of hears that the server is there.
+HEARTBEAT = 5.0
+
+T = TypeVar("T")
 
 
 class NotConnected(Exception):
-    """The node has no session with this process, so its logs cannot be followed from here."""
+    """The logs of the node cannot be read now; the message says why, as half a sentence."""
+
+    def __init__(self, why: str = "the node is not connected") -> None:
+        super().__init__(why)
 
 
 class SessionEnded(NotConnected):
@@ -31,6 +40,30 @@ class SessionEnded(NotConnected):
 
 class TooManyWatches(Exception):
     """The logs of this node are watched by as many readers as it serves at once."""
+
+
+async def with_heartbeats(
+    pieces: AsyncIterator[T], every: float = HEARTBEAT
+) -> AsyncIterator[T | None]:
+    """What *pieces* has, and None each time that nothing has come of it for so many seconds."""
+    async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
+        coming = asyncio.ensure_future(anext(pieces, _OVER))
+        try:
+            while True:
+                await asyncio.wait({coming}, timeout=every)
+                if not coming.done():
+                    yield None
+                elif (piece := coming.result()) is _OVER:
+                    return
+                else:
+                    yield piece  # type: ignore[misc]  # Not the end.
+                    coming = asyncio.ensure_future(anext(pieces, _OVER))
+        finally:
+            coming.cancel()
+            await asyncio.wait({coming})
+
+
+_OVER = object()
 
 
 class Watches:

@@ -164,6 +164,8 @@ class NodeSession(models.Model):
     run = models.BigIntegerField(default=0)
     boot = models.CharField(max_length=128, blank=True, default="")
     holder = models.CharField(max_length=128, blank=True, default="")
+    #: Where the other web processes reach the one that holds it; empty where they cannot.
+    address = models.CharField(max_length=255, blank=True, default="")
     started_at = models.DateTimeField(db_default=Now())
 
     class Meta:

@@ -131,14 +131,17 @@ class Sessions:
         *,
         send: Callable[[str], Awaitable[None]],
         close: Callable[[int, str], Awaitable[None]],
+        address: str = "",
     ) -> LiveSession:
         """Greet *node* and welcome it; an older link that it has here is closed.
+
+        *address* is where other web processes reach this one.
 
         Nobody else here can speak over the new link before its welcome is said.  Raises what
         ``membership.greet`` raises; a link of a node that is quarantined is closed.
         """
         try:
-            greeting, rev, desired = await self.call(self._greet, node, hello)
+            greeting, rev, desired = await self.call(self._greet, node, hello, address)
         except (Quarantined, Revoked) as error:
             # Also the link that it has here: of two with one identity neither is trusted.
             await self._end(self._by_node.get(node), Close.REFUSED, str(error))
@@ -185,9 +188,9 @@ class Sessions:
             self._heard.add(conversation.node)
 
     def _greet(
-        self, node: UUID, hello: Hello
+        self, node: UUID, hello: Hello, address: str
     ) -> tuple[membership.Greeting, int, list[EncodedOrder]]:
-        greeting = membership.greet(node, hello, HOLDER, record=self._callbacks.record)
+        greeting = membership.greet(node, hello, HOLDER, address, record=self._callbacks.record)
         if not greeting.approved:
             return greeting, greeting.order_rev, []
         return greeting, *self._desired(node, hello, greeting.epoch)
@@ -197,6 +200,10 @@ class Sessions:
             await conversation.end(code, sentence)
 
     # --- watching --------------------------------------------------------------------------------
+
+    def holds(self, node: UUID) -> bool:
+        """Whether *node* has its session with this process."""
+        return node in self._by_node
 
     async def watch(
         self,
@@ -393,6 +400,11 @@ def install(sessions: Sessions) -> None:
     """Make *sessions* those of this process."""
     global _current  # noqa: PLW0603 - a process has one event loop that serves nodes.
     _current = sessions
+
+
+def installed() -> Sessions | None:
+    """The sessions of this process, if it serves any."""
+    return _current
 
 
 def current() -> Sessions:

@@ -55,7 +55,7 @@ SESSION = Columns(
     fixed=("node_id",),
     rising=("epoch",),
     moving=("received",),
-    free=("instance", "ledger", "run", "boot", "holder", "started_at"),
+    free=("instance", "ledger", "run", "boot", "holder", "address", "started_at"),
 )
 
 

@@ -34,6 +34,13 @@ class AlreadyThere(OrchestratorError):
     hint = "Choose another name, or update the job that is there."
 
 
+class NotNamedInFull(OrchestratorError):
+    """{name!r} is only the beginning of the id of the {kind} {found}, which is not enough here."""
+
+    code, status = "not-named-in-full", 409
+    hint = "This cannot be taken back: give the name, {found}, or the whole id."
+
+
 class InvalidSpec(OrchestratorError):
     """The job specification has {count}."""
 

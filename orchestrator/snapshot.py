@@ -196,6 +196,7 @@ class _Job(NamedTuple):
     submitted_at: datetime
     stop_requested: bool
     stop_reason: str
+    stopped_by: str
     progress: str
     now: datetime
     algorithm: str
@@ -209,7 +210,8 @@ def _jobs(ids: Sequence[UUID]) -> list[_Job]:
                 SELECT clock_timestamp() AS now, algorithm FROM orchestrator_clustersetting
                 WHERE id = 1)
             SELECT j.id, j.name, j.version, j.oldest_version, j.round, j.state, j.round_at,
-                   j.stop_requested, j.stop_reason, j.progress, shared.now, shared.algorithm
+                   j.stop_requested, j.stop_reason, j.stopped_by, j.progress, shared.now,
+                   shared.algorithm
             FROM orchestrator_job j CROSS JOIN shared WHERE j.id = ANY(%s)
             """,
             [list(ids)],
@@ -229,6 +231,7 @@ def _job_view(job: _Job, spec: JobSpec) -> JobView:
         submitted_at=job.submitted_at,
         stop_requested=job.stop_requested,
         stop_reason=job.stop_reason,
+        stopped_by=job.stopped_by,
         progress=spec_cache.load_progress(json.loads(job.progress)),
     )
 
@@ -238,7 +241,8 @@ def _unsettled(jobs: Sequence[UUID]) -> dict[UUID, list[ExecutionView]]:
         cursor.execute(
             """
             SELECT job_id, id::text, node_id::text, slot, attempt, version, round, desired,
-                   observed, created_at, started_at, ended_at, code, message, retryable, reserved
+                   observed, created_at, started_at, ended_at, exit_code, code, message,
+                   retryable, reserved
             FROM orchestrator_execution WHERE job_id = ANY(%s) AND NOT settled ORDER BY id
             """,
             [list(jobs)],

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db.models.functions import Now
 
 from nodes.models import Node, NodeHeartbeat, NodeSession
+from nodes.protocol.resources import DIMENSIONS
 from orchestrator import spec
 from orchestrator.endpoint.lost_nodes import lose_silent
 from orchestrator.lifecycle import OBSERVED, Desired, Observed, Writer, path
@@ -76,7 +77,8 @@ def execution(of: Job, on: Node, **differing: Any) -> Execution:
     """An execution as the StateUpdater would create it, walked to ``observed`` by legal moves."""
     observed = Observed(differing.pop("observed", Observed.NEW))
     stopped = differing.pop("desired", None) == Desired.STOPPED
-    cpu, memory = differing.pop("cpu", 100), differing.pop("memory", 64 * 2**20)
+    need = {"cpu": 100, "memory": 64 * 2**20, "disk": 0, "gpu": 0}
+    need |= {it: differing.pop(it) for it in DIMENSIONS if it in differing}
     on.refresh_from_db()
     row = Execution.objects.create(
         **{
@@ -86,8 +88,7 @@ def execution(of: Job, on: Node, **differing: Any) -> Execution:
             "round": of.round,
             "slot": 0,
             "order_rev": on.order_rev + 1,
-            "cpu": cpu,
-            "memory": memory,
+            **need,
             "by_writer": Writer.STATE_UPDATER,
             "by_reason": "placed",
             **differing,
@@ -96,8 +97,7 @@ def execution(of: Job, on: Node, **differing: Any) -> Execution:
     lock_executions([row.pk])  # First, where the caller has one transaction for all of it.
     Node.objects.filter(pk=on.pk).update(
         order_rev=row.order_rev,
-        allocated_cpu=on.allocated_cpu + cpu,
-        allocated_memory=on.allocated_memory + memory,
+        **{f"allocated_{it}": getattr(on, f"allocated_{it}") + need[it] for it in DIMENSIONS},
     )
     move(row, observed)
     if stopped:

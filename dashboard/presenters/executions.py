@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from nodes.protocol.resources import DIMENSIONS
-from orchestrator.formatting import amounts, capitalised, counted, duration, person
+from orchestrator.formatting import amounts, capitalised, counted, duration, full_stop, person
 from orchestrator.lifecycle import OBSERVED
+from orchestrator.wording import Sentence
 
 from . import states
 from .lifeline import NAMES, letter
@@ -56,7 +57,7 @@ class ExecutionLine:
 @dataclass(frozen=True, slots=True)
 class Head:
     line: ExecutionLine
-    sentence: str
+    sentence: Sentence
     hint: str
     live: bool
     figures: tuple[tuple[str, str], ...]
@@ -102,8 +103,16 @@ def lines(executions: Sequence[Execution], now: datetime) -> list[ExecutionLine]
     return [_line(execution, now, longest) for execution in executions]
 
 
-def head(execution: Execution, attempts: Sequence[Execution], now: datetime) -> Head:
-    """What stands above everything else on an execution's page."""
+def head(
+    execution: Execution,
+    attempts: Sequence[Execution],
+    now: datetime,
+    silent_since: datetime | None = None,
+) -> Head:
+    """What stands above everything else on an execution's page.
+
+    *silent_since* is when its node was last heard of, if that is too long ago.
+    """
     line = _line(execution, now, 0.0)
     needs = {name: getattr(execution, name) for name in DIMENSIONS}
     figures = [
@@ -126,7 +135,7 @@ def head(execution: Execution, attempts: Sequence[Execution], now: datetime) -> 
     )
     return Head(
         line=line,
-        sentence=_sentence(execution, line),
+        sentence=_sentence(execution, line, silent_since),
         hint=execution.hint,
         live=execution.observed not in OBSERVED.terminal,
         figures=tuple(figures),
@@ -248,15 +257,17 @@ def _ran(execution: Execution, now: datetime) -> float:
     return max(0.0, ((execution.ended_at or now) - execution.started_at).total_seconds())
 
 
-def _sentence(execution: Execution, line: ExecutionLine) -> str:
+def _sentence(execution: Execution, line: ExecutionLine, silent: datetime | None) -> Sentence:
     word = capitalised(line.shown.word)
     if execution.observed not in OBSERVED.terminal:
-        return f"{word} on {line.node_name}: {line.shown.mean}."
+        known = f"{word} on {line.node_name}: {line.shown.mean}."
+        if silent is None:
+            return (known,)
+        return (f"{known} So it was when {line.node_name} was last heard of, ", silent, ".")
     lasted = f" after {line.took}" if line.took else ""
     if execution.observed == "failed" and execution.exit_code is not None:
         lasted += f" with exit code {execution.exit_code}"
-    said = f": {execution.message}" if execution.message else "."
-    again = (
-        "" if execution.retryable or execution.observed != "failed" else " It will not be retried."
-    )
-    return f"{word} on {line.node_name}{lasted}{said}{again}"
+    said = f": {execution.message}" if execution.message else ""
+    final = execution.observed == "failed" and not execution.retryable
+    again = " It will not be retried." if final else ""
+    return (full_stop(f"{word} on {line.node_name}{lasted}{said}") + again,)

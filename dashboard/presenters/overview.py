@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator import reasons, wording
 from orchestrator.formatting import capitalised, capped, counted, duration
 
 from . import states
 from .bars import Spark, spark
+from .queue import blocked_since
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -73,9 +75,7 @@ def attention(
     items = [_of_node(node) for node in nodes]
     items += [_of_row(row) for row in rows]
     items += [
-        Item(
-            "failed", "failed", job.name, capitalised(job.reason), "job", str(job.pk), job.ended_at
-        )
+        Item("failed", "failed", job.name, _said(job), "job", str(job.pk), job.ended_at)
         for job in failed
     ]
     rank = {look: place for place, look in enumerate(("failed", "lost", "blocked", "waiting"))}
@@ -191,6 +191,10 @@ def _of_node(node: Node) -> Item:
     return Item(shown.look, shown.word, node.name, text, "node", str(node.pk), since, waits)
 
 
+def _said(job: Job) -> str:
+    return capitalised(wording.text(wording.all_of(reasons.load(job.reason))))
+
+
 def _of_row(row: BrokerRow) -> Item:
     key, name = str(row.job_id), row.job.name
     if row.dead_letter is not None:
@@ -199,8 +203,8 @@ def _of_row(row: BrokerRow) -> Item:
     if row.blocked_on is not None:
         never = row.blocked_on.get("impossible", False)
         look, word = ("failed", "impossible") if never else ("blocked", "blocked")
-        text = capitalised(row.job.reason) or "Nothing fits now."
-        return Item(look, word, name, text, "job", key, row.ready_since)
+        text = _said(row.job) or "Nothing fits now."
+        return Item(look, word, name, text, "job", key, blocked_since(row))
     return Item(
         "blocked",
         "slow",

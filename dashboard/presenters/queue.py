@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nodes.protocol.resources import DIMENSIONS
+from orchestrator import reasons, wording
 from orchestrator.formatting import amounts, capitalised, capped, counted, duration, listed
+from orchestrator.wording import Sentence
 
 from . import states
 from .states import Shown
@@ -81,7 +83,7 @@ class Row:
     until: datetime | None
     worker: str
     deliveries: int
-    detail: str
+    detail: Sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def row(found: BrokerRow, name: str) -> Row:
         type=found.type,
         priority=found.priority,
         triggers=triggers(found.triggers) if found.triggers else "",
-        since=found.ready_since,
+        since=blocked_since(found),
         until={"leased": found.leased_until, "waiting": found.not_before}.get(name),
         worker=process(found.worker) if name == "leased" else "",
         deliveries=found.deliveries,
@@ -172,7 +174,7 @@ def triggers(counts: Mapping[str, Any] | Sequence[str]) -> str:
     for name, n in pairs:
         words = _TRIGGERS.get(name, name.replace("-", " "))
         said.append(f"{words} ({n} times)" if isinstance(n, int) and n > 1 else words)
-    return listed(said) or "nobody said why"
+    return listed(said) or "it is looked at again"
 
 
 def worker(found: WorkerProcess, now: datetime, late: float = 30.0) -> Worker:
@@ -189,21 +191,27 @@ def process(name: str) -> str:
     return ":".join(name.split(":")[:2])
 
 
-def _detail(found: BrokerRow, name: str) -> str:
+def _detail(found: BrokerRow, name: str) -> Sentence:
     if name == "dead":
-        return found.dead_letter or ""
+        return (found.dead_letter or "",)
     if name == "blocked":
         return needs(found.blocked_on or {})
     if name == "ready" and found.deliveries > 1:
-        return f"delivered {counted(found.deliveries, 'time')} without success"
-    return found.job.reason
+        return (f"delivered {counted(found.deliveries, 'time')} without success",)
+    return wording.all_of(reasons.load(found.job.reason))
 
 
-def needs(blocked_on: Mapping[str, Any]) -> str:
+def blocked_since(found: BrokerRow) -> datetime:
+    """Since when a job waits that has found no place, however often it was looked at meanwhile."""
+    since = (found.blocked_on or {}).get("since")
+    return datetime.fromisoformat(since) if since else found.ready_since
+
+
+def needs(blocked_on: Mapping[str, Any]) -> Sentence:
     """The requirement that a blocked job waits for."""
-    sentence = blocked_on.get("sentence")
-    if sentence:
-        return str(sentence)
+    why = blocked_on.get("why") or blocked_on.get("sentence")
+    if why:
+        return wording.reason(reasons.load_shortage(why))
     held = blocked_on.get("need", blocked_on)
     parts = {name: held[name] for name in DIMENSIONS if held.get(name)}
-    return f"waits for {amounts(parts)}" if parts else "waits for a node"
+    return (f"waits for {amounts(parts)}" if parts else "waits for a node",)

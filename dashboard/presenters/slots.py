@@ -17,9 +17,22 @@ if TYPE_CHECKING:
 
 MOST_CELLS = 400
 
-#: Looks by their code in the row of slots; the first is what nothing is known of.
-_CODES = ("waiting", "ok", "running", "starting", "blocked", "failed", "lost", "stopped")
-_CODE = {look: code for code, look in enumerate(_CODES)}
+#: Look and word by their code in the row of slots; the first is what nothing is known of.
+_KINDS = (
+    ("waiting", "waiting"),
+    ("ok", "completed"),
+    ("running", "running"),
+    ("starting", "starting"),
+    ("starting", "stopping"),
+    ("blocked", "blocked"),
+    ("failed", "failed"),
+    ("lost", "lost"),
+    ("stopped", "stopped"),
+    ("waiting", "not run"),
+)
+_CODE = {word: code for code, (_, word) in enumerate(_KINDS)}
+#: The code of an execution that is not stopping, by its look.
+_OF_LOOK = {look: _CODE[word] for look, word in _KINDS if word not in {"stopping", "not run"}}
 
 _WANTED = ("stopped", "pending", "running")
 
@@ -49,14 +62,14 @@ class Grid:
 def grid(count: int, live: Sequence[Live], progress: Progress, *, state: str) -> Grid:
     """The slots 0 to *count* - 1, from what is live and what the progress accounts for."""
     ended = state not in {"pending", "queued", "running"}
-    row = bytearray([_CODE["stopped" if ended else "waiting"]]) * count
+    row = bytearray([_CODE["not run" if ended else "waiting"]]) * count
     _mark(row, progress, ended=ended)
     newest: dict[int, tuple[str, str, str]] = {}
     # Several of one slot: the wanted one is drawn last, and so the one that is seen.
     for slot, desired, observed, pk in sorted(live, key=lambda it: _WANTED.index(it[1])):
-        if slot < count:
+        if slot < count and not (ended and row[slot] == _CODE["completed"]):
             shown = states.execution(desired, observed)
-            row[slot] = _CODE[shown.look]
+            row[slot] = _CODE.get(shown.word, _OF_LOOK[shown.look])
             newest[slot] = (shown.look, shown.word, str(pk))
     each = max(1, -(-count // MOST_CELLS))
     if each == 1:
@@ -64,20 +77,20 @@ def grid(count: int, live: Sequence[Live], progress: Progress, *, state: str) ->
     else:
         cells = tuple(_many(row, first, each) for first in range(0, count, each))
     legend = tuple(
-        (look, _WORD.get(look, look), n) for look in states.ORDER if (n := row.count(_CODE[look]))
+        (look, word, n)
+        for place in states.ORDER
+        for code, (look, word) in enumerate(_KINDS)
+        if look == place and (n := row.count(code))
     )
     note = "" if each == 1 else f"a cell stands for {each} slots"
     return Grid(cells, legend, each, note)
 
 
-_WORD = {"ok": "completed", "stopped": "not run"}
-
-
 def _mark(row: bytearray, progress: Progress, *, ended: bool) -> None:
     for first, last in progress.completed:
-        row[first : last + 1] = bytes([_CODE["ok"]]) * (min(last, len(row) - 1) - first + 1)
+        row[first : last + 1] = bytes([_CODE["completed"]]) * (min(last, len(row) - 1) - first + 1)
     for slot in _known(progress.attempts, len(row)):
-        if row[slot] != _CODE["ok"]:
+        if row[slot] != _CODE["completed"]:
             row[slot] = _CODE["failed" if ended or slot not in progress.retry_at else "waiting"]
 
 
@@ -91,8 +104,7 @@ def _cell(
     if slot in newest:
         look, word, execution = newest[slot]
         return Cell(look, str(slot), f"slot {slot}: {word}", execution)
-    look = _CODES[code]
-    word = _WORD.get(look, look)
+    look, word = _KINDS[code]
     failures = progress.attempts.get(slot, 0)
     if failures and look != "ok":
         word += f" after {counted(failures, 'failed attempt')}"
@@ -103,7 +115,11 @@ def _cell(
 
 def _many(row: bytearray, first: int, each: int) -> Cell:
     part = row[first : first + each]
-    counts = {look: n for look in states.URGENCY if (n := part.count(_CODE[look]))}
-    said = ", ".join(f"{n} {_WORD.get(look, look)}" for look, n in counts.items())
-    last = first + len(part) - 1
-    return Cell(next(iter(counts)), str(first), f"slots {first} to {last}: {said}")
+    found = [
+        (look, f"{n} {word}")
+        for urgent in states.URGENCY
+        for code, (look, word) in enumerate(_KINDS)
+        if look == urgent and (n := part.count(code))
+    ]
+    said, last = ", ".join(text for _, text in found), first + len(part) - 1
+    return Cell(found[0][0], str(first), f"slots {first} to {last}: {said}")

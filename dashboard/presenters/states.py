@@ -89,9 +89,11 @@ def execution(wanted: str, seen: str) -> Shown:
     return shown
 
 
-def job(raw: str, *, blocked: bool = False) -> Shown:
-    """How a job's state is shown; *blocked* when nothing it wants fits now."""
+def job(raw: str, *, blocked: bool = False, impossible: bool = False) -> Shown:
+    """How a job's state is shown; *blocked* when nothing it wants fits now, or ever could."""
     look, word = _JOB[raw]
+    if impossible and raw in {"pending", "queued"}:
+        return Shown("failed", "impossible", "no node could ever run it")
     if blocked and raw in {"pending", "queued"}:
         return Shown("blocked", "blocked", "nothing fits now")
     return Shown(look, word)
@@ -125,7 +127,10 @@ def node(
         ),
         (connection == "disconnected", Shown("lost", "disconnected", "not heard of lately")),
         (bool(degraded), Shown("failed", "degraded", f"it takes no new work: {degraded}")),
-        (draining, Shown("blocked", "draining", "its work moves away")),
+        (
+            draining,
+            Shown("blocked", "draining", "it gets no new work; what runs there goes on to its end"),
+        ),
         (not eligible, Shown("stopped", "ineligible", "it gets no new work")),
     )
     return next(

@@ -110,9 +110,10 @@ _MINUTES = """
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Nodes, and what is allocated of them, by dimension."""
+    """Nodes, and what is allocated of those that *offer* something, by dimension."""
 
     known: int
+    offer: int
     ready: int
     pending: int
     allocated: Mapping[str, int]
@@ -139,12 +140,14 @@ def room() -> Room:
     }
     found = Node.objects.aggregate(
         known=Count("pk"),
+        offer=Count("pk", filter=approved),
         ready=Count("pk", filter=READY),
         pending=Count("pk", filter=Q(approval="pending")),
         **sums,
     )
     return Room(
         known=found["known"],
+        offer=found["offer"],
         ready=found["ready"],
         pending=found["pending"],
         allocated={d: found[f"allocated_{d}_sum"] or 0 for d in DIMENSIONS},

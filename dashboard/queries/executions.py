@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+from datetime import datetime
 
+from nodes.membership.silence import SILENT_AFTER
 from orchestrator.models import Evaluation, Execution, ExecutionHistory, ExecutionOutput
+
+from .references import named
 
 MOST_TRANSITIONS = 100
 MOST_ATTEMPTS = 50
 MOST_PLACED = 50
 
 
-def one(pk: UUID) -> Execution | None:
-    return Execution.objects.filter(pk=pk).select_related("job", "node").first()
+def one(reference: str) -> Execution | None:
+    """The execution with this id, or whose id begins so."""
+    return named(Execution.objects.select_related("job", "node__heartbeat"), reference)
+
+
+def silent_since(execution: Execution, now: datetime) -> datetime | None:
+    """When the node of a live *execution* was last heard of, if that is too long ago."""
+    beat = getattr(execution.node, "heartbeat", None)
+    if execution.ended_at or beat is None or now - beat.seen_at < SILENT_AFTER:
+        return None
+    seen: datetime = beat.seen_at
+    return seen
 
 
 def history(execution: Execution) -> list[ExecutionHistory]:

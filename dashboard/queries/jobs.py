@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
+from orchestrator.lifecycle import ENDED
 from orchestrator.models import Evaluation, Event, Execution, Job, JobVersion
 
 from .paging import Slice, newest
-from .references import with_id
+from .references import begins_with, named
 
 SEARCHED = 10_000
 """A text is looked for in this many of the newest jobs; an exact name is found among all."""
@@ -19,29 +20,40 @@ STATES = ("pending", "queued", "running", "completed", "failed", "stopped")
 
 
 def page(state: str, text: str, before: str) -> Slice[Job]:
-    """Jobs, newest first, in *state* and with *text* in their names, where these are given."""
+    """Jobs, newest first, in *state* and with *text* in their names, or ids that begin with it."""
     rows: QuerySet[Job] = Job.objects.select_related("broker_row", "created_by")
     if state:
         rows = rows.filter(state=state)
     if text:
         window = Job.objects.order_by("-created_at", "pk").values("pk")[:SEARCHED]
-        named = Job.objects.filter(pk__in=window, name__icontains=text).values("pk")
-        exact = Job.objects.filter(name=text).values("pk")
-        rows = rows.filter(pk__in=named.union(exact))
+        within = Job.objects.filter(pk__in=window, name__icontains=text).values("pk")
+        begins, exactly = begins_with(text), Q(name=text)
+        exact = Job.objects.filter(exactly | begins if begins else exactly).values("pk")
+        rows = rows.filter(pk__in=within.union(exact))
     return newest(rows, before)
 
 
 def one(reference: str) -> Job | None:
-    """The job with this id, or else with this name."""
+    """The job with this id or this name, or whose id begins so."""
     rows = Job.objects.select_related("broker_row", "created_by")
-    return with_id(rows, reference) or rows.filter(name=reference).first()
+    return named(rows, reference, Q(name=reference))
 
 
 def slots(job: Job) -> list[tuple[int, str, str, UUID]]:
-    """Slot, desired, observed and id of the executions that decisions still look at."""
-    rows = Execution.objects.filter(job=job, settled=False, round=job.round)
+    """Slot, desired, observed and id of the executions that decisions still look at.
+
+    Of a job that has ended also, of each slot, the newest that did not complete.
+    """
+    rows = Execution.objects.filter(job=job, round=job.round)
     values = rows.values_list("slot", "desired", "observed", "pk")
-    return list(values.order_by("slot", "created_at")[:MOST_SLOTS])
+    live = list(values.filter(settled=False).order_by("slot", "created_at")[:MOST_SLOTS])
+    if job.state not in ENDED:
+        return live
+    over = values.filter(
+        settled=True, observed__in=["failed", "cancelled", "lost"], slot__lt=job.count
+    )
+    newest = over.order_by("slot", "-created_at").distinct("slot")[:MOST_SLOTS]
+    return [*newest, *live]
 
 
 def executions(job: Job, before: str, slot: int | None = None) -> Slice[Execution]:

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from django.db.models import Count, F, QuerySet
+from django.db.models import Count, F, Q, QuerySet
 
 from nodes.models import Node
 from orchestrator.models import Event, Execution
 
 from .paging import Slice, newest
-from .references import with_id
+from .references import begins_with, named
 
 MOST = 500
 """Nodes of one page, in the order of their names."""
 
 
 def page(text: str, after: str) -> tuple[list[Node], str]:
-    """Nodes by name, those with *text* in it, and the name after which the next page begins."""
+    """Nodes by name, and the name after which the next page begins.
+
+    With *text*, those that have it in their names, or whose ids begin so.
+    """
     rows: QuerySet[Node] = Node.objects.select_related("heartbeat").order_by("name")
     if text:
-        rows = rows.filter(name__icontains=text)
+        begins, inside = begins_with(text), Q(name__icontains=text)
+        rows = rows.filter(inside | begins if begins else inside)
     if after:
         rows = rows.filter(name__gt=after)
     found = list(rows[: MOST + 1])
@@ -32,7 +36,7 @@ def one(reference: str) -> Node | None:
     """The node with this id, or else with this name; a removed one when no other has it."""
     rows = Node.every.select_related("heartbeat", "session")
     newest = rows.order_by(F("removed_at").desc(nulls_first=True))
-    return with_id(rows, reference) or newest.filter(name=reference).first()
+    return named(newest, reference, Q(name=reference))
 
 
 def running(nodes: Sequence[Node]) -> dict[UUID, int]:

@@ -65,8 +65,9 @@ _IN = {
 
 _BY_STATE = " UNION ALL ".join(
     f"""
-    SELECT '{state}', type, count(*), min(ready_since) FROM (
-        SELECT type, ready_since FROM orchestrator_brokerrow WHERE {is_in} LIMIT %(most)s
+    SELECT '{state}', type, count(*), min(since) FROM (
+        SELECT type, coalesce(nullif(blocked_on->>'since', '')::timestamptz, ready_since) AS since
+        FROM orchestrator_brokerrow WHERE {is_in} LIMIT %(most)s
     ) {state} GROUP BY type"""  # noqa: S608 - All of it is written above.
     for state, is_in in _IN.items()
 )

@@ -7,11 +7,13 @@ from typing import Any
 
 from django import template
 from django.template import Context
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from dashboard.permissions import MAY
 from dashboard.presenters.states import Shown
 from orchestrator.formatting import counted, person
+from orchestrator.wording import Sentence
 
 register = template.Library()
 register.filter("person", person)
@@ -63,6 +65,22 @@ def since(at: datetime | None) -> SafeString | str:
 def until(at: datetime | None) -> SafeString | str:
     """How long it is until an instant, ticking."""
     return "" if at is None else _time(at, "until")
+
+
+@register.simple_tag
+def said(sentence: Sentence) -> SafeString:
+    """A sentence; its instants tick: "in 24 s", "53 s ago"."""
+    return format_html_join(
+        "", "{}", ((it if isinstance(it, str) else when(it),) for it in sentence)
+    )
+
+
+@register.simple_tag(takes_context=True)
+def allowed(context: Context, kind: str, title: str = "") -> SafeString | str:
+    """The one title of a button: what it does, or the permission that the viewer lacks for it."""
+    if not context["may"][kind]:
+        return format_html(' disabled title="You lack the permission {}"', MAY[kind])
+    return format_html(' title="{}"', title) if title else ""
 
 
 @register.simple_tag(takes_context=True)

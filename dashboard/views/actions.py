@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
-from dashboard.rendering import MAY
+from dashboard.permissions import MAY
 from nodes.errors import MusterError
 from nodes.models import Node
 from orchestrator.lifecycle import ENDED

@@ -21,9 +21,9 @@ class ExecutionPage(Page):
 
     @cached_property
     def execution(self) -> Execution:
-        found = find.one(self.kwargs["pk"])
+        found = find.one(self.kwargs["reference"])
         if found is None:
-            raise Http404(f"There is no execution {self.kwargs['pk']}.")
+            raise Http404(f"There is no execution {self.kwargs['reference']!r}.")
         return found
 
     @cached_property
@@ -35,7 +35,8 @@ class ExecutionPage(Page):
         return f"{self.execution.job.name} · slot {self.execution.slot}"
 
     def header(self) -> executions.Head:
-        return executions.head(self.execution, find.attempts(self.execution), self.now)
+        silent = find.silent_since(self.execution, self.now)
+        return executions.head(self.execution, find.attempts(self.execution), self.now, silent)
 
     def timeline(self) -> lifeline.Lifeline:
         return lifeline.lifeline(self.execution, self.history, self.now)

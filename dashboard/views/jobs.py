@@ -11,15 +11,25 @@ from django.http import Http404
 from dashboard.presenters import executions, explain, jobs, queue, slots, specification
 from dashboard.queries import jobs as find
 from dashboard.rendering import Page
-from orchestrator.endpoint import spec_warnings
+from orchestrator.endpoint import silent_nodes, spec_warnings
+from orchestrator.formatting import listed
 from orchestrator.lifecycle import ENDED
 from orchestrator.models import BrokerRow, Evaluation, Job, spec_cache
+from orchestrator.reasons import NodeSilent, Unplaced, load
 
 
 class Jobs(Page):
     folder = "jobs"
     section = "jobs"
     regions = ("table",)
+    words = ("state", "text", "before")
+
+    def mistakes(self) -> list[str]:
+        found = super().mistakes()
+        if self.state and self.state not in find.STATES:
+            states = listed(find.STATES)
+            found.append(f"No job is ever {self.state[:40]!r}: the states are {states}.")
+        return found
 
     @cached_property
     def state(self) -> str:
@@ -62,13 +72,19 @@ class OneJob(Page):
     def title(self) -> str:
         return self.job.name
 
+    @cached_property
+    def silent(self) -> list[NodeSilent]:
+        return [] if self.job.state in ENDED else silent_nodes(self.job)
+
     def header(self) -> jobs.JobHead:
-        return jobs.head(self.job, _row(self.job))
+        return jobs.head(self.job, _row(self.job), self.silent)
 
 
 class JobPage(OneJob):
     folder = "job"
     regions = ("header", "warnings", "slots", "explain", "executions", "evaluations", "events")
+    words = ("before",)
+    numbers = ("slot",)
 
     @cached_property
     def looks(self) -> list[Evaluation]:
@@ -89,13 +105,15 @@ class JobPage(OneJob):
         return spec_warnings.warnings(list(found.values()))[0] if found else []
 
     def explain(self) -> explain.Explanation | None:
-        """The last record, as long as the job waits for what it is about."""
-        row = _row(self.job)
-        waits = self.job.state in {"pending", "queued"} or (row and row.blocked_on is not None)
-        last = next((look for look in self.looks if look.record), None)
-        if not waits or last is None or last.record is None:
+        """What the job waits for, with the record of the evaluation that found it so."""
+        if self.job.state in ENDED:
             return None
-        return explain.explain(self.job.reason or last.outcome, last.record)
+        reason = explain.foremost((*load(self.job.reason), *self.silent), self.now)
+        if reason is None:
+            return None
+        last = next((look for look in self.looks if look.finished_at), None)
+        record = last.record if last and isinstance(reason, Unplaced) else None
+        return explain.explain(reason, record)
 
     def executions(self) -> dict[str, Any]:
         slot = self.number("slot")
@@ -119,6 +137,7 @@ class JobPage(OneJob):
 class Definition(OneJob):
     folder = "definition"
     regions = ("header", "versions")
+    numbers = ("version",)
 
     def versions(self) -> dict[str, Any]:
         found = find.versions(self.job)

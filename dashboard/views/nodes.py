@@ -23,6 +23,7 @@ class Nodes(Page):
     folder = "nodes"
     section = "nodes"
     regions = ("table",)
+    words = ("text", "after")
 
     @cached_property
     def text(self) -> str:
@@ -44,6 +45,7 @@ class NodePage(Page):
     folder = "node"
     section = "nodes"
     regions = ("header", "capacity", "facts", "executions", "events")
+    words = ("before",)
 
     @cached_property
     def node(self) -> Node:

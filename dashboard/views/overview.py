@@ -51,7 +51,7 @@ class Overview(Page):
         shown = [d for d in DIMENSIONS if room.capacity[d] or d in {"cpu", "memory"}]
         return {
             "bars": [bars.capacity(d, room.allocated[d], room.capacity[d]) for d in shown],
-            "nodes": counted(room.known, "node"),
+            "nodes": counted(room.offer, "node"),
             "known": room.known,
         }
 

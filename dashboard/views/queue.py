@@ -11,7 +11,7 @@ from dashboard.presenters import executions, explain, queue
 from dashboard.queries import queue as find
 from dashboard.queries.executions import placed_by
 from dashboard.rendering import Page
-from orchestrator.formatting import capped, duration
+from orchestrator.formatting import capped, duration, listed
 from orchestrator.models import Evaluation
 
 
@@ -19,6 +19,14 @@ class Queue(Page):
     folder = "queue"
     section = "queue"
     regions = ("pipeline", "state", "workers", "evaluations")
+    words = ("state",)
+
+    def mistakes(self) -> list[str]:
+        found, asked = super().mistakes(), self.request.GET.get("state", "")
+        if asked and not self.chosen:
+            states = listed(find.STATES)
+            found.append(f"The queue has no state {asked[:40]!r}: they are {states}.")
+        return found
 
     @cached_property
     def chosen(self) -> str:
@@ -78,7 +86,7 @@ class EvaluationPage(Page):
         look = self.evaluation
         return {
             "line": queue.line(look, job_name=look.job.name),
-            "explanation": explain.explain(look.outcome, look.record) if look.record else None,
+            "explanation": explain.of_record(look.record) if look.record else None,
             "look": look,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import time
@@ -18,13 +19,24 @@ KEPT_FOR = 3600.0
 
 
 def readable(tail: bytes, size: int) -> str:
-    """The end of a stream as text: without half a character at its cut, and without NUL."""
+    """The end of a stream as text that has as many bytes, so that offsets stay what they are.
+
+    Half a character at its cut is left out; ``?`` stands for each byte that is no text, and NUL.
+    """
     if size > len(tail):
         cut = 0
         while cut < 3 and cut < len(tail) and tail[cut] & 0xC0 == 0x80:
             cut += 1
         tail = tail[cut:]
-    return tail.decode("utf-8", "replace").replace("\0", "")
+    return tail.decode("utf-8", "byte-by-byte").replace("\0", "?")
+
+
+def _byte_by_byte(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "?" * (error.end - error.start), error.end
+
+
+codecs.register_error("byte-by-byte", _byte_by_byte)
 
 
 class LogFile:

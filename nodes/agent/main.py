@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import logging
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -25,7 +27,7 @@ from .ledger import Ledger, LedgerUnusable, NoRoom
 from .ledger import executions as ledger_executions
 from .link import Link
 from .records import Machine
-from .room import Room
+from .room import FULL, Room
 from .runner import Runner
 
 log = logging.getLogger("muster.agent")
@@ -73,10 +75,14 @@ def _why(error: BaseException, state: Path) -> _Why | None:
         case enrolment.Removed():
             cure = "to let this machine join again, start the agent with a new join token and"
             return _Why(f"{error}; {cure} another --state-dir than {state}", REMOVED)
+        case NoSpawner() if shutil.disk_usage(state).free < FULL:
+            return _Why(f"{error}; the disk is full", _BROKEN)
         case enrolment.Refused() | enrolment.Damaged() | LedgerUnusable() | NoSpawner():
             return _Why(str(error), _WRONG)
         case NoRoom():
             return _Why(str(error), _BROKEN)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return _Why(f"there is no room left on the disk of {state}: {error}", _BROKEN)
         case OSError(filename=str() | bytes() | os.PathLike()) if _is_in(state, error.filename):
             cure = f"user {os.geteuid()}, who runs the agent, must be able to write files there"
             return _Why(

@@ -51,8 +51,9 @@ class Room:
 
     def give(self, kept: Set[str]) -> None:
         """The disk is full now: give the reserve to whoever has to write, and remove logs."""
-        log.warning("no room is left on the disk of %s: using the reserve", self._state)
-        self._reserve.unlink(missing_ok=True)
+        if self._reserve.exists():
+            log.warning("no room is left on the disk of %s: using the reserve", self._state)
+            self._reserve.unlink()
         self.look(kept)
 
     def _free(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,14 +75,16 @@ class Watches:
     async def _pump(self, watched: _Watched, file: LogFile) -> str:
         watch = watched.watch
         offset = watch.offset if watch.offset >= 0 else max(0, file.size() + watch.offset)
+        # Who does not follow reads what there is now: a task may print faster than it is read.
+        end = sys.maxsize if watch.follow else file.size()
         began, pause = offset, _SOON
-        while True:
+        while offset < end:
             if watched.credit <= 0:
                 watched.granted.clear()
                 await watched.granted.wait()
                 continue
             live = self._is_live(watch.execution)  # Before reading: what comes after is the end.
-            at, data = file.read(offset, min(CHUNK, watched.credit))
+            at, data = file.read(offset, min(CHUNK, watched.credit, end - offset))
             if data:
                 self._send_chunk(LogChunk(watch.epoch, watch.watch, at, data))
                 watched.credit -= len(data)
@@ -90,10 +93,11 @@ class Watches:
             elif live and watch.follow:
                 await asyncio.sleep(pause)
                 pause = min(_AT_LAST, pause * 2)
-            elif offset == began and not live and not file.size():
-                return "nothing was written, or it is no longer kept"
             else:
-                return ""
+                break
+        if offset == began and not self._is_live(watch.execution) and not file.size():
+            return "nothing was written, or it is no longer kept"
+        return ""
 
 
 class _Watched:

@@ -66,8 +66,12 @@ class Odd:
     changed: frozenset[UUID] = frozenset()
 
 
-def greet(node_id: UUID, hello: Hello, holder: str, *, record: Record) -> Greeting:
+def greet(
+    node_id: UUID, hello: Hello, holder: str, address: str = "", *, record: Record
+) -> Greeting:
     """Begin a session: a new epoch, which fences all the earlier ones.
+
+    *holder* is the process that has it, *address* where the other web processes reach that.
 
     The same agent, or its successor on the same ledger, supersedes the link it had.  Two that
     are alive with one identity are both shut out: raises Quarantined, and the node stays so until
@@ -91,7 +95,8 @@ def greet(node_id: UUID, hello: Hello, holder: str, *, record: Record) -> Greeti
         elif _is_older(session, node, hello):
             raise Superseded
         else:
-            greeting = _begin(session, node, hello, holder, offer, attributes)
+            session.holder, session.address = holder[:128], address[:255]
+            greeting = _begin(session, node, hello, offer, attributes)
             if node.degraded != (why := _short(hello.degraded)):
                 node.degraded = why
                 node.save(update_fields=["degraded"])
@@ -256,14 +261,13 @@ def _begin(
     session: NodeSession,
     node: Node,
     hello: Hello,
-    holder: str,
     offer: Resources,
     attributes: dict[str, str],
 ) -> Greeting:
     session.epoch += 1
     session.received = 0
     session.instance, session.ledger, session.run = hello.instance, hello.ledger, hello.run
-    session.boot, session.holder = hello.boot, holder[:128]
+    session.boot = hello.boot
     session.save()
     _offer(node, offer)
     node.attributes = attributes

@@ -20,6 +20,8 @@ from nodes.protocol.lifecycle import Connection
 
 log = structlog.get_logger(__name__)
 
+#: A node that has missed a heartbeat is said to be silent; nothing is decided of it yet.
+SILENT_AFTER = timedelta(seconds=15)
 DISCONNECTED_AFTER = timedelta(seconds=30)
 DETECTOR, EARS = "detector", "ears"
 

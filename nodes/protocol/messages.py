@@ -99,9 +99,10 @@ class Report(Struct, frozen=True, omit_defaults=True):
     """One fact about one execution.
 
     ``ran`` is seconds on a monotonic clock.  ``stdout`` and ``stderr`` are the last TAIL bytes,
-    decoded with replacement; the sizes are of the whole streams.  ``code`` is one of a small set
-    of words (``exit-code``, ``signal``, ``timeout``, ``not-started``, ``unknown-outcome``,
-    ``no-capacity``, ``no-driver``, ``degraded``, ``stopped``, ``out-of-memory``).
+    ``?`` for each that is no text; the sizes are of the whole streams.  ``code`` is one of a small
+    set of words (``exit-code``, ``signal``, ``timeout``, ``not-started``, ``unknown-outcome``,
+    ``no-capacity``, ``no-driver``, ``degraded``, ``stopped``,
+    ``out-of-memory``).
     """
 
     execution: Name

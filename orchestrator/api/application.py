@@ -11,7 +11,8 @@ from typing import Any, cast
 import structlog
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase, HttpResponseNotAllowed
-from django.urls import URLPattern, URLResolver, re_path
+from django.urls import URLPattern, URLResolver, path, re_path
+from django.views.generic import RedirectView
 from ninja import NinjaAPI, Swagger
 from ninja.errors import HttpError
 
@@ -39,7 +40,8 @@ class _Api(NinjaAPI):
     """An API whose every answer, also to wrong addresses and methods, comes out of one frame."""
 
     def _get_urls(self) -> list[URLResolver | URLPattern]:
-        found = [*super()._get_urls(), re_path(r"^.*\Z", _no_such_address)]
+        root = path("", RedirectView.as_view(pattern_name=f"{self.urls_namespace}:openapi-view"))
+        found = [root, *super()._get_urls(), re_path(r"^.*\Z", _no_such_address)]
         for pattern in found:
             if isinstance(pattern, URLPattern):
                 pattern.callback = framed(pattern.callback)
@@ -51,9 +53,9 @@ class _Api(NinjaAPI):
         """The document that our own operations make, not ninja's."""
         prefix = self.get_root_path(path_params or {}) if path_prefix is None else path_prefix
         routes = [
-            (f"{prefix.rstrip('/')}{path}", route.view_func.__name__, route)
+            (f"{prefix.rstrip('/')}{address}", route.view_func.__name__, route)
             for bound in self._get_bound_routers()
-            for path, view in bound.path_operations.items()
+            for address, view in bound.path_operations.items()
             for route in view.operations
         ]
         return openapi.document(

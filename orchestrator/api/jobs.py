@@ -105,7 +105,8 @@ def show_job(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 - 
     """One job, by name, id or the beginning of an id, with its current specification."""
     job = references.job(ref)
     current = JobVersion.objects.filter(job=job, number=job.version).values_list("spec", flat=True)
-    shown = serializers.job(job, schemas.JobInFull, spec=current.first())
+    silent = endpoint.silent_nodes(job)
+    shown = serializers.job(job, schemas.JobInFull, also=silent, spec=current.first())
     return tagged(answer(shown), intent(job))
 
 

@@ -7,7 +7,6 @@ there is no more.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -20,7 +19,8 @@ from django.http import HttpRequest, StreamingHttpResponse
 from msgspec import Meta
 from ninja import Router
 
-from orchestrator.logs import MOST_MERGED, Piece, Reading, Stream, of_execution, of_job
+from nodes.log_watch import HEARTBEAT, with_heartbeats
+from orchestrator.logs import MOST_NAMED, Piece, Reading, Stream, of_execution, of_job
 from orchestrator.spec.sentences import mistake, shown
 
 from . import references
@@ -29,8 +29,6 @@ from .operations import operation
 from .problems import invalid_parameters
 from .schemas import Parameters
 
-#: Seconds after which a reader of records hears that the server is there.
-HEARTBEAT = 5.0
 RECORDS = "application/x-ndjson"
 
 _TEXT = {200: ("text/plain", RECORDS)}
@@ -58,7 +56,7 @@ class AskedOfMany(Asked):
         str,
         Meta(
             extra_json_schema={"pattern": _AFTER},
-            max_length=64 * MOST_MERGED,
+            max_length=64 * MOST_NAMED,
             description="where to go on, as `execution:offset` separated by commas",
         ),
     ] = ""
@@ -106,30 +104,18 @@ def _answer(request: HttpRequest, pieces: AsyncIterator[Piece]) -> StreamingHttp
 async def _text(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
     async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
         async for piece in pieces:
-            yield piece.data
+            if piece.data:
+                yield piece.data
 
 
 async def as_records(
     pieces: AsyncIterator[Piece], *, heartbeat: float = HEARTBEAT
 ) -> AsyncIterator[bytes]:
     """A line of JSON a piece, an empty object when there was none for a while, and an end."""
-    async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
-        coming = asyncio.ensure_future(anext(pieces, None))
-        try:
-            while True:
-                await asyncio.wait({coming}, timeout=heartbeat)
-                if not coming.done():
-                    yield b"{}\n"
-                    continue
-                piece = coming.result()
-                if piece is None:
-                    yield b'{"end":true}\n'
-                    return
-                yield _record(piece)
-                coming = asyncio.ensure_future(anext(pieces, None))
-        finally:
-            coming.cancel()
-            await asyncio.wait({coming})
+    async with aclosing(with_heartbeats(pieces, heartbeat)) as coming:  # type: ignore[type-var]
+        async for piece in coming:
+            yield b"{}\n" if piece is None else _record(piece)
+    yield b'{"end":true}\n'
 
 
 def _record(piece: Piece) -> bytes:
@@ -137,5 +123,6 @@ def _record(piece: Piece) -> bytes:
         "execution": str(piece.execution),
         "after": piece.after,
         "data": b64encode(piece.data).decode(),
+        **({"note": True} if piece.is_note else {}),
     }
     return msgspec.json.encode(told) + b"\n"

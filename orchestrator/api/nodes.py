@@ -107,8 +107,11 @@ def release(request: HttpRequest, ref: str) -> HttpResponse:
 @router.delete("/nodes/{ref}", auth=OPERATE)
 @operation(schemas.Node)
 def remove(request: HttpRequest, ref: str) -> HttpResponse:
-    """Remove the node, unless something runs there.  Its name is free; its history stays."""
-    found = references.node(ref, removed=True)
+    """Remove the node, unless something runs there.  Its name is free; its history stays.
+
+    It must be named in full, by name or id: this cannot be taken back.
+    """
+    found = references.node(ref, removed=True, whole=True)
     done = endpoint.remove_node(found.pk, actor=caller(request).actor)
     return answer(serializers.node(done))
 

@@ -21,8 +21,8 @@ def execution(ref: str) -> Execution:
     return endpoint.find_execution(_checked("execution", ref))
 
 
-def node(ref: str, *, removed: bool = False) -> Node:
-    return endpoint.find_node(_checked("node", ref), removed=removed)
+def node(ref: str, *, removed: bool = False, whole: bool = False) -> Node:
+    return endpoint.find_node(_checked("node", ref), removed=removed, whole=whole)
 
 
 def _checked(kind: str, ref: str) -> str:

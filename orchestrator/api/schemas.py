@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct, field
 
+from nodes.membership.joining import NAME
 from nodes.protocol.lifecycle import Approval, Connection
 from orchestrator.broker.statistics import BrokerStats
 from orchestrator.lifecycle import (
@@ -127,7 +128,10 @@ class Valid(Answer):
 
 
 class Job(Answer):
-    """`tally` counts its executions by what is observed of them."""
+    """`tally` counts its executions by what is observed of them.
+
+    `reasons` are why it is as it is: what each `is`, its `cause`, its numbers and times.
+    """
 
     id: UUID
     name: str
@@ -135,6 +139,7 @@ class Job(Answer):
     state: JobState
     sentence: str
     reason: str
+    reasons: list[dict[str, Any]]
     priority: int
     count: int
     version: int
@@ -143,6 +148,7 @@ class Job(Answer):
     tally: dict[str, int]
     stop_requested: bool
     stop_reason: str
+    stopped_by: str
     rev: int
     created_at: datetime
     updated_at: datetime
@@ -379,7 +385,7 @@ class Enrolment(Body):
     """`key` is a secret that the agent makes itself, to ask again when the answer was lost."""
 
     token: Annotated[str, Meta(max_length=500)]
-    name: Annotated[str, Meta(max_length=500)]
+    name: Annotated[str, Meta(max_length=500, extra_json_schema={"pattern": f"^{NAME.pattern}$"})]
     labels: dict[str, str] = {}
     key: Annotated[str, Meta(max_length=500)] = ""
 

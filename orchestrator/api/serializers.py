@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from nodes import models as nodes
-from orchestrator import models
+from orchestrator import models, reasons
+from orchestrator import wording as said
+from orchestrator.reasons import Reason
 
 from . import wording
 from .schemas import Evaluation, Execution, Job, Named, Node, Resources
 
 
-def job(row: models.Job, kind: type[Job] = Job, **more: Any) -> Job:
-    return kind.of(row, sentence=wording.job(row), **more)
+def job(row: models.Job, kind: type[Job] = Job, *, also: Iterable[Reason] = (), **more: Any) -> Job:
+    """*also* are reasons that are looked up for one job, not for every one of a list."""
+    found = (*reasons.load(row.reason), *also)
+    return kind.of(
+        row,
+        sentence=said.text(said.job(row, also)),
+        reason=said.text(said.all_of(found)),
+        reasons=[{"cause": reasons.cause(it), **reasons.dump([it])[0]} for it in found],
+        **more,
+    )
 
 
 def execution(row: models.Execution, kind: type[Execution] = Execution, **more: Any) -> Execution:

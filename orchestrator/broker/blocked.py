@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +25,8 @@ from psycopg.errors import LockNotAvailable
 from nodes.models import Node
 from nodes.protocol.lifecycle import Approval, Connection
 from nodes.protocol.resources import DIMENSIONS, Resources
+from orchestrator import reasons
+from orchestrator.reasons import Impossible, Shortage
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
 from orchestrator.spec import selectors
@@ -43,8 +45,8 @@ class Waits:
     need: Resources
     missing: int = 1
     where: tuple[str, ...] = ()
-    impossible: bool = False
-    sentence: str = ""
+    why: Shortage = field(default_factory=reasons.NoNode)
+    since: str = ""
 
     @classmethod
     def of(cls, blocked: Blocked, demand: Demand | None) -> Waits:
@@ -53,8 +55,8 @@ class Waits:
             need=blocked.need,
             missing=max(1, blocked.missing),
             where=tuple(str(requirement) for requirement in where),
-            impossible=blocked.impossible,
-            sentence=blocked.sentence,
+            why=blocked.why,
+            since=blocked.since.isoformat() if blocked.since else "",
         )
 
     @classmethod
@@ -63,8 +65,8 @@ class Waits:
             need=Resources(**stored["need"]),
             missing=stored["missing"],
             where=tuple(stored["where"]),
-            impossible=stored["impossible"],
-            sentence=stored["sentence"],
+            why=reasons.load_shortage(stored.get("why") or stored.get("sentence")),
+            since=stored.get("since", ""),
         )
 
     def dump(self) -> dict[str, Any]:
@@ -72,8 +74,9 @@ class Waits:
             "need": dict(zip(DIMENSIONS, self.need.astuple(), strict=True)),
             "missing": self.missing,
             "where": list(self.where),
-            "impossible": self.impossible,
-            "sentence": self.sentence,
+            "impossible": isinstance(self.why, Impossible),
+            "why": reasons.dump([self.why])[0],
+            "since": self.since,
         }
 
     @property

@@ -18,7 +18,7 @@ from .client import Client, segment, tell_of_more
 from .failures import Code, Failure
 from .following import ENDED, Until, follow, repeated
 from .jobfile import JobFile, Mistaken
-from .logs import of_job, print_log
+from .logs import of_job, print_both, print_log
 from .options import (
     AsFormat,
     InUtc,
@@ -248,19 +248,23 @@ def logs(
     context: typer.Context,
     job: Reference,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="until the job ends")] = False,
-    stderr: Annotated[bool, typer.Option("--stderr", help="the other stream")] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="only this stream")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="only this stream")] = False,
     tail: Annotated[
         Optional[int],  # noqa: UP045 - typer reads it at run time
         typer.Option(metavar="BYTES", min=0, help="of each execution only the last"),
     ] = None,
 ) -> None:
-    """What the executions of a job print, each line after the number of its slot."""
+    """What the executions of a job print, each line after the number of its slot.
+
+    Lines that went to stderr are red on a terminal, and marked by `!` instead of `|` elsewhere.
+    """
+    path, reading = f"jobs/{segment(job)}/logs", {"follow": follow, "tail": tail}
     with client(context) as api:
-        print_log(
-            api,
-            f"jobs/{segment(job)}/logs",
-            of_job({"stream": "stderr" if stderr else "stdout", "follow": follow, "tail": tail}),
-        )
+        if stdout == stderr:
+            print_both(api, path, reading)
+        else:
+            print_log(api, path, of_job({"stream": "stderr" if stderr else "stdout"} | reading))
 
 
 def _show(api: Client, ref: str, out: Output) -> None:

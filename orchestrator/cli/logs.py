@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
+import queue
+import re
 import sys
+import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from . import sanitise
 from .client import Client
-from .failures import Code, Unreachable
+from .failures import Code, Failure, Unreachable
 from .following import PATIENCE
-from .output import leave_quietly, say, tell
+from .output import is_colourful, leave_quietly, red, say, tell
+
+MOST_NAMED = 150
+"""Executions that a server goes on with; of more it is not told where each was."""
 
 PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Between one attempt to read on and the next."""
 
 GoOn = Callable[[dict[str, int]], dict[str, Any]]
 """The parameters that go on after what was read: by execution, the offset where it ended."""
+
+Said = tuple[bytes, bool, bool]
+"""Bytes, whether they are a note about the log, and whether they went to stderr."""
 
 
 def of_execution(parameters: dict[str, Any]) -> GoOn:
@@ -41,14 +51,43 @@ def of_job(parameters: dict[str, Any]) -> GoOn:
 
 
 def print_log(client: Client, path: str, go_on: GoOn) -> None:
-    """Print a log as it comes; an interruption only ends the printing."""
+    """Print a log as it comes, notes of the server beside it; an interruption only ends that."""
+    _print((data, is_note, False) for data, is_note in _read(client, path, go_on))
+
+
+def print_both(client: Client, path: str, parameters: dict[str, Any]) -> None:
+    """Print both streams of a job, stderr marked: one after the other, or followed as they come."""
+    over = threading.Event()
+
+    def read(stream: str) -> Iterator[Said]:
+        is_stderr = stream == "stderr"
+        go_on = of_job(parameters | {"stream": stream})
+        for data, is_note in _read(
+            client, path, go_on, is_quiet=lambda: is_stderr or over.is_set()
+        ):
+            yield data, is_note, is_stderr
+
+    both = read("stdout"), read("stderr")
     try:
-        harmless = sanitise.Stream() if sys.stdout.isatty() else None
-        for data in _read(client, path, go_on):
-            if harmless is not None:
-                say(harmless.feed(data), end="")
+        _print(_as_they_come(*both) if parameters.get("follow") else itertools.chain(*both))
+    finally:
+        over.set()
+
+
+def _print(pieces: Iterable[Said]) -> None:
+    harmless = {is_stderr: sanitise.Stream() for is_stderr in (False, True)}
+    try:
+        for data, is_note, is_stderr in pieces:
+            if is_note:
+                tell(sanitise.block(data.decode(errors="replace").rstrip("\n")))
+                continue
+            is_coloured = is_stderr and is_colourful()
+            shown = _MARKED.sub(rb"\1 ! ", data) if is_stderr and not is_coloured else data
+            if sys.stdout.isatty():
+                text = harmless[is_stderr].feed(shown)
+                say(red(text) if is_coloured else text, end="")
             else:
-                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.write(shown)
                 sys.stdout.buffer.flush()
     except BrokenPipeError:
         leave_quietly()
@@ -57,8 +96,43 @@ def print_log(client: Client, path: str, go_on: GoOn) -> None:
         raise SystemExit(Code.INTERRUPTED) from None
 
 
-def _read(client: Client, path: str, go_on: GoOn) -> Iterator[bytes]:
-    """The log to its end, read on where it broke off when the server was away for a while."""
+_MARKED = re.compile(rb"^(\d+) \| ", re.MULTILINE)
+"""What begins each line of a job; of one that went to stderr it ends in ``!``."""
+
+
+def _as_they_come(*logs: Iterator[Said]) -> Iterator[Said]:
+    """The pieces of several logs, each read by a thread; raises what one of them raises."""
+    waiting: queue.Queue[Said | Exception | None] = queue.Queue(16)
+
+    def read(log: Iterator[Said]) -> None:
+        try:
+            for piece in log:
+                waiting.put(piece)
+        except Exception as error:  # noqa: BLE001 - raised again where it is printed.
+            waiting.put(error)
+        else:
+            waiting.put(None)
+
+    for log in logs:
+        threading.Thread(target=read, args=[log], daemon=True).start()
+    left = len(logs)
+    while left:
+        match waiting.get():
+            case None:
+                left -= 1
+            case Exception() as error:
+                raise error
+            case piece:
+                yield piece
+
+
+def _read(
+    client: Client, path: str, go_on: GoOn, is_quiet: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[bytes, bool]]:
+    """The pieces of the log, and whether each is a note about it, to the end.
+
+    It is read on where it broke off when the server was away for a while.
+    """
     after: dict[str, int] = {}
     heard_at: float | None = None
     pause = PAUSE
@@ -67,7 +141,7 @@ def _read(client: Client, path: str, go_on: GoOn) -> Iterator[bytes]:
             for record in client.records(path, **go_on(after)):
                 heard_at, pause = time.monotonic(), PAUSE
                 if "data" in record:
-                    yield b64decode(record["data"])
+                    yield b64decode(record["data"]), bool(record.get("note"))
                     if record["after"] >= 0:
                         after[record["execution"]] = record["after"]
                 if record.get("end"):
@@ -77,7 +151,12 @@ def _read(client: Client, path: str, go_on: GoOn) -> Iterator[bytes]:
             broken = error
         if heard_at is None or time.monotonic() - heard_at > PATIENCE:
             raise broken
-        if pause == PAUSE:
+        if len(after) > MOST_NAMED:
+            raise Failure(
+                f"The log broke off, and cannot go on: it had more than {MOST_NAMED} executions.",
+                hint="Ask again with --tail, or read executions one by one.",
+            ) from broken
+        if pause == PAUSE and not is_quiet():
             tell(f"muster: waiting for {client.server}; the log goes on where it broke off")
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)

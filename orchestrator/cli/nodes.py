@@ -98,7 +98,7 @@ def release(context: typer.Context, node: Reference) -> None:
 
 @app.command()
 def remove(context: typer.Context, node: Reference) -> None:
-    """Remove a node on which nothing runs; its name is free, its history stays."""
+    """Remove a node on which nothing runs, by name or whole id; its name is free afterwards."""
     with client(context) as api:
         done = api.delete(f"nodes/{segment(node)}")
     say(sanitise.line(f"{done['name']} {done['sentence']}"))

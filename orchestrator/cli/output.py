@@ -226,18 +226,23 @@ _COLOURS = {
 }
 
 
-def _is_colourful() -> bool:
+def is_colourful() -> bool:
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return sys.stdout.isatty() and not plain
 
 
+def red(text: str) -> str:
+    """*text* as of something that went wrong, also over several lines."""
+    return "\n".join(f"\x1b[31m{it}\x1b[0m" if it else "" for it in text.split("\n"))
+
+
 def _dim(text: str) -> str:
-    return f"\x1b[2m{text}\x1b[0m" if _is_colourful() else text
+    return f"\x1b[2m{text}\x1b[0m" if is_colourful() else text
 
 
 def _coloured(text: str) -> str:
     """Colour the first word of a state; the words say it too."""
-    if not _is_colourful():
+    if not is_colourful():
         return text
     for word, colour in _COLOURS.items():
         before, found, after = text.partition(f" {word} ")

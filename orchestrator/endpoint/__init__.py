@@ -4,7 +4,7 @@ Each verb is one transaction: the change, the journal, and the evaluation it ask
 """
 
 from .cluster import set_algorithm
-from .finding import find_execution, find_job, find_node
+from .finding import find_execution, find_job, find_node, silent_nodes
 from .jobs import Submitted, rerun, stop, submit, submit_many
 from .lost_nodes import degraded, lose_silent, reconnect
 from .nodes import (
@@ -34,6 +34,7 @@ __all__ = [
     "set_algorithm",
     "set_draining",
     "set_eligible",
+    "silent_nodes",
     "stop",
     "submit",
     "submit_many",

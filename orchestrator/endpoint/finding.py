@@ -1,4 +1,4 @@
-"""Jobs, executions and nodes by name, by id, or by the beginning of an id."""
+"""Jobs, executions and nodes by name, by id, or its beginning; the silent nodes of a job."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from typing import TypeVar
 from uuid import UUID
 
 from django.db import models
-from django.db.models import F
+from django.db.models import Count, F
+from django.db.models.functions import Now
 
+from nodes.membership.silence import SILENT_AFTER
 from nodes.models import Node
-from orchestrator.errors import Ambiguous, NotFound
+from orchestrator.errors import Ambiguous, NotFound, NotNamedInFull
 from orchestrator.models import Execution, Job
+from orchestrator.reasons import NodeSilent
 
 M = TypeVar("M", bound=models.Model)
 
@@ -26,14 +29,32 @@ def find_execution(ref: str) -> Execution:
     return _by_id(Execution.objects.select_related("job", "node"), "execution", ref)
 
 
-def find_node(ref: str, *, removed: bool = False) -> Node:
+def find_node(ref: str, *, removed: bool = False, whole: bool = False) -> Node:
     """The node of this name, id, or beginning of an id; raises NotFound or Ambiguous.
 
     With *removed*, one that was removed, too: the newest of its name, when none has it now.
+    With *whole*, no beginning: what cannot be taken back is done to what was named in full.
     """
     nodes = (Node.every if removed else Node.objects).all()
     named = nodes.filter(name=ref).order_by(F("removed_at").desc(nulls_first=True)).first()
-    return named if named is not None else _by_id(nodes, "node", ref)
+    if named is not None:
+        return named
+    found = _by_id(nodes, "node", ref)
+    if whole and found.pk.hex != ref.replace("-", "").lower():
+        raise NotNamedInFull(name=ref, kind="node", found=found.name)
+    return found
+
+
+def silent_nodes(job: Job, most: int = 3) -> list[NodeSilent]:
+    """The nodes that hold something live of *job* and have not been heard of, longest first."""
+    live = Execution.objects.filter(job=job, settled=False, ended_at=None)
+    silent = live.filter(
+        node__connection__in=["connected", "disconnected"],
+        node__heartbeat__seen_at__lt=Now() - SILENT_AFTER,
+    )
+    found = silent.values_list("node__name", "node__heartbeat__seen_at").annotate(n=Count("*"))
+    ordered = found.order_by("node__heartbeat__seen_at", "node__name")
+    return [NodeSilent(name, since, n) for name, since, n in ordered[:most]]
 
 
 def _by_id(rows: models.QuerySet[M], kind: str, ref: str) -> M:

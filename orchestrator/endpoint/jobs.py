@@ -81,7 +81,8 @@ def stop(job_id: UUID, *, actor: str, reason: str = "") -> Job:
             return job
         job.stop_requested = True
         job.stop_reason = reason
-        job.save(update_fields=["stop_requested", "stop_reason"])
+        job.stopped_by = actor
+        job.save(update_fields=["stop_requested", "stop_reason", "stopped_by"])
         said = f": {reason}" if reason else ""
         journal.record(
             [
@@ -119,6 +120,7 @@ _RENEWED = [
     "reason",
     "stop_requested",
     "stop_reason",
+    "stopped_by",
     "round",
     "round_at",
     "progress",
@@ -185,7 +187,7 @@ def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | No
                     id, name, type, priority, version, oldest_version, round, state, reason,
                     stop_requested, stop_reason, count, progress, tally, labels, rev, created_by_id,
                     created_at)
-                SELECT id, name, type, priority, 1, 1, 1, %s, '', false, '', count, '{}', '{}',
+                SELECT id, name, type, priority, 1, 1, 1, %s, '[]', false, '', count, '{}', '{}',
                        labels, 1, %s, now() + (number - 1) * interval '1 microsecond'
                 FROM given ORDER BY name
                 RETURNING id, created_at, round_at, updated_at),
@@ -245,9 +247,10 @@ def _update(
 def _renew(job: Job, *, fresh: bool) -> None:
     """Bring the job back to pending; *fresh* forgets what its slots have achieved."""
     job.state = JobState.PENDING
-    job.reason = ""
+    job.reason = []
     job.stop_requested = False
     job.stop_reason = ""
+    job.stopped_by = ""
     if fresh:
         job.round += 1
         job.progress = {}

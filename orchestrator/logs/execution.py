@@ -7,55 +7,59 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from uuid import UUID
 
-from nodes import sessions
+from nodes import log_forwarding
 from nodes.log_watch import NotConnected, SessionEnded, TooManyWatches
-from nodes.protocol.messages import LogEnd
+from nodes.protocol.lifecycle import Connection
+from nodes.protocol.messages import LogChunk, LogEnd
 from orchestrator.formatting import counted
 from orchestrator.lifecycle import OBSERVED
 from orchestrator.models import Execution, ExecutionOutput
 
-from .reading import BEFORE, LOOK_AGAIN, NEVER_RAN, PATIENCE, Piece, Reading, ask
+from .looks import look, look_again
+from .reading import BEFORE, NEVER_RAN, PATIENCE, Piece, Reading, ask
 
 
 async def of_execution(
     key: UUID, reading: Reading, offset: int | None, *, patience: float = PATIENCE
 ) -> AsyncIterator[Piece]:
-    """The bytes from *offset*, or the last ones, on; every gap is stated where it is."""
+    """The bytes from *offset*, or the last ones, on; every gap is stated where it is.
+
+    Where the log was cut it begins with a whole character, unless *offset* says where.
+    """
     if offset is None and reading.tail == 0 and not reading.follow:
         return
-    row = await ask(lambda: Execution.objects.get(pk=key))
+    row = await look(key)
     at = _begin(reading, offset, row.observed)
     while reading.follow and row.observed in BEFORE:
-        await asyncio.sleep(LOOK_AGAIN)
-        row = await ask(lambda: Execution.objects.get(pk=key))
-    lines, away = _Lines(), 0.0
+        row = await look_again(key)
+    text = _Text(is_cut=at is not None and at < 0)
+    clock, gone_at = asyncio.get_running_loop().time, None
     while True:
         try:
             if at is None:
                 at = await _end(row, reading)
                 yield Piece(key, b"", at)
-            async for start, data in _live(row, reading, at, lines):
-                if at >= 0 and start > at:
-                    gap = lines.note(f"{counted(start - at, 'byte')} not kept any longer")
-                    yield Piece(key, gap, start)
-                at = start + len(data)
-                yield Piece(key, lines.pass_on(data), at)
-            if lines.reason:
-                yield Piece(key, lines.note(lines.reason), at)
+            pieces = _live(row, reading, at, text)
+            async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
+                async for piece in pieces:
+                    at = piece.after
+                    yield piece
             return
         except TooManyWatches:
-            note = lines.note("too many read the logs of this node; try again later")
-            yield Piece(key, note, -1 if at is None else at)
+            note = text.note("too many read the logs of this node; try again later")
+            yield Piece(key, note, -1 if at is None else at, is_note=True)
             return
-        except NotConnected as why:
-            away = 0.0 if isinstance(why, SessionEnded) else away + LOOK_AGAIN
-            row = await ask(lambda: Execution.objects.get(pk=key))
-            if row.observed in OBSERVED.terminal or not reading.follow or away > patience:
-                break
-            await asyncio.sleep(LOOK_AGAIN)
+        except NotConnected as error:
+            why = str(error)
+            if gone_at is None or isinstance(error, SessionEnded):
+                gone_at = clock()
+        row = await (look_again(key) if reading.follow else look(key))
+        is_over = row.observed in OBSERVED.terminal or not reading.follow
+        if is_over or clock() - gone_at > patience:
+            break
     if at is not None:
-        text, size = await _kept(row, reading, at, lines)
-        yield Piece(key, text, max(at, size))
+        async for piece in _kept(row, reading, at, text, why):
+            yield piece
 
 
 def _begin(reading: Reading, offset: int | None, observed: str) -> int | None:
@@ -70,7 +74,7 @@ def _begin(reading: Reading, offset: int | None, observed: str) -> int | None:
 async def _end(row: Execution, reading: Reading) -> int:
     """How much has been printed by now, by the place of the last byte; raises NotConnected."""
     end = 0
-    last = sessions.current().watch(str(row.pk), row.node_id, reading.stream, -1, follow=False)
+    last = _watch(row, reading, -1, follow=False)
     async with aclosing(last):  # type: ignore[type-var]  # An async generator.
         async for piece in last:
             if not isinstance(piece, LogEnd):
@@ -78,46 +82,99 @@ async def _end(row: Execution, reading: Reading) -> int:
     return end
 
 
-async def _live(
-    row: Execution, reading: Reading, at: int, lines: _Lines
-) -> AsyncIterator[tuple[int, bytes]]:
-    """The pieces that the node sends, each with where it begins; raises NotConnected."""
-    pieces = sessions.current().watch(
-        str(row.pk), row.node_id, reading.stream, at, follow=reading.follow
-    )
+async def _live(row: Execution, reading: Reading, at: int, text: _Text) -> AsyncIterator[Piece]:
+    """What the node sends to the end of the log; raises NotConnected."""
+    pieces = _watch(row, reading, at, follow=reading.follow)
     async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
         async for piece in pieces:
             if isinstance(piece, LogEnd):
-                lines.reason = piece.reason
+                if piece.reason:
+                    yield Piece(row.pk, text.note(piece.reason), at, is_note=True)
                 return
-            yield piece.offset, piece.data
+            is_gap = 0 <= at < piece.offset
+            begin, data = text.cut_to_whole(piece.offset, piece.data, after_gap=is_gap)
+            if is_gap:
+                note = text.note(f"{counted(begin - at, 'byte')} not kept any longer")
+                yield Piece(row.pk, note, begin, is_note=True)
+            at = begin + len(data)
+            yield Piece(row.pk, text.pass_on(data), at)
 
 
-async def _kept(row: Execution, reading: Reading, at: int, lines: _Lines) -> tuple[bytes, int]:
-    """The rest as far as it came with the final report, and the size of the whole."""
+def _watch(
+    row: Execution, reading: Reading, at: int, *, follow: bool
+) -> AsyncIterator[LogChunk | LogEnd]:
+    """Ask this process, or the one that holds the session of a node which is connected."""
+    session = getattr(row.node, "session", None)
+    is_connected = session is not None and row.node.connection == Connection.CONNECTED
+    return log_forwarding.watch(
+        str(row.pk),
+        row.node_id,
+        reading.stream,
+        at,
+        address=session.address if session is not None and is_connected else "",
+        follow=follow,
+        credit=reading.ahead,
+    )
+
+
+async def _kept(
+    row: Execution, reading: Reading, at: int, text: _Text, why: str
+) -> AsyncIterator[Piece]:
+    """The rest as far as it came with the final report; *why* its node cannot be asked."""
     output = await ask(lambda: ExecutionOutput.objects.filter(execution=row).first())
+    removed = row.node.removed_at is not None
     if output is None:
-        why = "the node is not connected, and nothing was kept of what it printed"
-        return lines.note(why if row.observed not in NEVER_RAN else "it never ran"), 0
-    text = (output.stdout if reading.stream == "stdout" else output.stderr).encode()
+        if row.observed in NEVER_RAN:
+            note = "it never ran"
+        elif removed:
+            note = (
+                f"the node {row.node.name} was removed, and nothing was kept of what it printed; "
+                "only running it again shows that"
+            )
+        else:
+            note = f"{why}, and nothing was kept of what it printed"
+        yield Piece(row.pk, text.note(note), max(at, 0), is_note=True)
+        return
+    kept = (output.stdout if reading.stream == "stdout" else output.stderr).encode()
     size = output.stdout_size if reading.stream == "stdout" else output.stderr_size
-    if at >= size:
-        return b"", size  # The text may be longer than what was printed: bytes became characters.
     if at < 0:
-        return lines.pass_on(text[at:]), size
-    kept_from = max(0, size - len(text))
-    gap = b""
-    if kept_from > at:
-        gap = lines.note(f"{counted(kept_from - at, 'byte')} on a node that is away")
-    return gap + lines.pass_on(text[max(0, at - kept_from) :]), size
+        at = max(0, size + at)
+    kept_from = max(0, size - len(kept))
+    _, data = text.cut_to_whole(max(at, kept_from), kept[max(0, at - kept_from) :])
+    if at >= size:
+        data = b""  # Of bytes that are no text, former agents kept more than was printed.
+    elif kept_from > at:
+        missing = counted(kept_from - at, "byte")
+        where = (
+            f"were only on the node {row.node.name}, which was removed"
+            if removed
+            else "on a node that is away"
+        )
+        yield Piece(row.pk, text.note(f"{missing} {where}"), kept_from, is_note=True)
+    yield Piece(row.pk, text.pass_on(data), max(at, size))
 
 
-class _Lines:
-    """Keeps notes of ours on lines of their own."""
+class _Text:
+    """Keeps notes of ours on lines of their own, and characters whole where a log was cut."""
 
-    def __init__(self) -> None:
-        self.reason = ""
+    def __init__(self, *, is_cut: bool) -> None:
         self._at_start = True
+        self._foreign = REST_OF_CHARACTER if is_cut else 0
+
+    def cut_to_whole(
+        self, begin: int, data: bytes, *, after_gap: bool = False
+    ) -> tuple[int, bytes]:
+        """Leave out what belongs to a character that began before the cut, and where it begins."""
+        if after_gap:
+            self._foreign = REST_OF_CHARACTER
+        skip = 0
+        while self._foreign and skip < len(data):
+            if data[skip] & 0xC0 != 0x80:
+                self._foreign = 0
+            else:
+                self._foreign -= 1
+                skip += 1
+        return begin + skip, data[skip:]
 
     def pass_on(self, data: bytes) -> bytes:
         if data:
@@ -128,3 +185,7 @@ class _Lines:
         text = f"[muster: {sentence}]\n".encode()
         begun, self._at_start = not self._at_start, True
         return b"\n" + text if begun else text
+
+
+REST_OF_CHARACTER = 3
+"""Bytes of one character after its first, at most."""

@@ -3,57 +3,89 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
-from orchestrator.lifecycle import ENDED, Observed
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from orchestrator.lifecycle import ENDED
 from orchestrator.models import Execution, Job
 
 from .execution import of_execution
-from .reading import LOOK_AGAIN, NEVER_RAN, Piece, Reading, ask
+from .reading import BEFORE, LOOK_AGAIN, NEVER_RAN, Piece, Reading, ask
 
-#: Executions of one job that are read at once.
+#: Executions of one job that are read at once; others wait until one of them has ended.
 MOST_MERGED = 50
+#: Executions that one look finds, at most.
+MOST_FOUND = 1000
+#: Executions that may be named to read on after a break, at most: more make no address.
+MOST_NAMED = 150
 #: Pieces that wait for a reader of several logs; more are not fetched until it has read.
-MOST_WAITING = 32
+MOST_WAITING = 16
+#: Bytes on their way from each of the executions, at most.
+AHEAD = 16 * 1024
+#: A line is passed on in one piece up to so many bytes; a longer one is broken there.
+LONGEST_LINE = 64 * 1024
+#: What ends may be seen so much later: a transaction takes no longer.
+SEEN_LATER = timedelta(minutes=2)
 
 Reader = Callable[[UUID, Reading, int | None], AsyncIterator[Piece]]
 
 
 async def of_job(
-    key: UUID, reading: Reading, begins: Mapping[UUID, int], *, read: Reader = of_execution
+    key: UUID,
+    reading: Reading,
+    begins: Mapping[UUID, int],
+    *,
+    read: Reader = of_execution,
+    most: int = MOST_MERGED,
 ) -> AsyncIterator[Piece]:
     """The lines of all, as they come; those of one execution stay in their order.
 
     *begins* says where to go on, by execution; others are new, and read from their beginning.
     Without it, those that are there at first are read from their tail, when one is asked for.
+    At most *most* are read at once; others wait, and a note says so to who follows.
     Raises what one of them raises: who reads would take the rest for the whole.
     """
+    each = replace(reading, ahead=min(reading.ahead, AHEAD))
     waiting: asyncio.Queue[Piece] = asyncio.Queue(MOST_WAITING)
     readers: dict[UUID, asyncio.Task[None]] = {}
+    unread: deque[_Found] = deque()
+    known: set[UUID] = set()
     begin = 0 if begins else None
+    since: datetime | None = None
+    is_last, told = False, False
     try:
         while True:
-            has_ended, found = await ask(lambda: _executions(key))
-            is_last = has_ended or not reading.follow
-            for execution, slot in found:
-                if execution not in readers and len(readers) < MOST_MERGED:
-                    pieces = read(execution, reading, begins.get(execution, begin))
-                    lines = _prefixed(pieces, f"{slot} | ".encode(), waiting)
-                    readers[execution] = asyncio.create_task(lines)
-            begin = 0  # What comes later is new to the reader, however short the tail.
+            if not unread and not is_last:
+                seen = await ask(partial(_look, key, known, since))
+                new = [it for it in seen.executions if it.key not in known]
+                known.update(it.key for it in new)
+                unread.extend(replace(it, begin=begins.get(it.key, begin)) for it in new)
+                if len(seen.executions) < MOST_FOUND:
+                    begin = 0  # What comes later is new to the reader, however short the tail.
+                    since = seen.at - SEEN_LATER
+                    is_last = seen.is_over or not reading.follow
+            while unread and len(readers) < most:
+                it = unread.popleft()
+                pieces = read(it.key, each, it.begin)
+                lines = _prefixed(pieces, f"{it.slot} | ".encode(), waiting)
+                readers[it.key] = asyncio.create_task(lines)
+            if unread and reading.follow and not told:
+                told = True
+                yield Piece(key, _waits(most, len(unread)), -1, is_note=True)
             async for piece in _until_looking_again(waiting, readers, is_last=is_last):
                 yield piece
-            ended = [it for it in readers.values() if it.done()]
-            for reader in ended:
-                reader.result()
-            if is_last and len(ended) == len(readers) and waiting.empty():
+            for ended in [it for it in readers if readers[it].done()]:
+                readers.pop(ended).result()
+            if is_last and not readers and not unread and waiting.empty():
                 break
-        if len(found) > MOST_MERGED:
-            note = f"[muster: only the first {MOST_MERGED} executions are shown]\n".encode()
-            yield Piece(key, note, 0)
     finally:
         for task in readers.values():
             task.cancel()
@@ -82,24 +114,88 @@ async def _prefixed(
 ) -> None:
     """Pass whole lines on, so that who reads on after one begins with the next.
 
-    A piece that ends none tells its place alone: where to begin must be known before the first.
+    The first piece tells its place also when it ends no line: where to begin must be known before
+    the first.
     """
-    rest, last = b"", None
+    rest, last = bytearray(), None
     async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
-        async for last in pieces:
-            *lines, rest = (rest + last.data).split(b"\n")
-            data = b"".join(prefix + line + b"\n" for line in lines)
-            await waiting.put(replace(last, data=data, after=last.after - len(rest)))
+        async for piece in pieces:
+            if piece.is_note and rest and last is not None:
+                await waiting.put(replace(last, data=_with(prefix, rest) + b"\n"))
+                rest.clear()
+            data = piece.data.lstrip(b"\n") if piece.is_note else piece.data
+            lines = _whole_lines(rest, data)
+            if lines or last is None:
+                after = piece.after - len(rest)
+                await waiting.put(replace(piece, data=_with(prefix, lines), after=after))
+            last = piece
     if rest and last is not None:
-        await waiting.put(replace(last, data=prefix + rest + b"\n"))
+        await waiting.put(replace(last, data=_with(prefix, rest) + b"\n"))
 
 
-def _executions(key: UUID) -> tuple[bool, list[tuple[UUID, int]]]:
-    """Whether the job has ended, and the executions of its round that ran or may run."""
-    job = Job.objects.get(pk=key)
-    rows = (
-        Execution.objects.filter(job=job, round=job.round)
-        .exclude(observed__in=NEVER_RAN - {Observed.NEW})
-        .order_by("slot", "created_at")
-    )
-    return job.state in ENDED, list(rows.values_list("pk", "slot")[: MOST_MERGED + 1])
+def _whole_lines(rest: bytearray, data: bytes) -> bytes:
+    """The lines that *data* ends, after *rest*, which becomes the line that is begun.
+
+    Of a line that does not end the beginning is passed on as a line, cut between characters.
+    """
+    end = data.rfind(b"\n") + 1
+    lines = b""
+    if end:
+        lines = bytes(rest) + data[:end]
+        rest[:] = data[end:]
+    else:
+        rest += data
+    while len(rest) > LONGEST_LINE:
+        cut = LONGEST_LINE
+        while cut > LONGEST_LINE - 3 and rest[cut] & 0xC0 == 0x80:
+            cut -= 1
+        lines += bytes(rest[:cut]) + b"\n"
+        del rest[:cut]
+    return lines
+
+
+def _with(prefix: bytes, lines: bytes | bytearray) -> bytes:
+    """Put *prefix* before each of *lines*."""
+    ended = lines.endswith(b"\n")
+    whole = bytes(lines[:-1]) if ended else bytes(lines)
+    marked = prefix + whole.replace(b"\n", b"\n" + prefix) if lines else b""
+    return marked + b"\n" if ended else marked
+
+
+def _waits(most: int, count: int) -> bytes:
+    sentence = f"{most} executions are read at once; {count} wait until one has ended"
+    return f"[muster: {sentence}]\n".encode()
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    key: UUID
+    slot: int
+    begin: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Whether nothing more can come, and the executions of the round that have begun to run."""
+
+    at: datetime
+    is_over: bool
+    executions: list[_Found]
+
+
+def _look(key: UUID, known: Collection[UUID], since: datetime | None) -> _Seen:
+    """What is new of the job: beside *known*, and at first all, later what did not end *since*."""
+    job = Job.objects.annotate(now=Now()).get(pk=key)
+    of_round = Execution.objects.filter(job=job, round=job.round)
+    begun = of_round.exclude(observed__in=NEVER_RAN | BEFORE)
+    if since is None:
+        begun = begun.exclude(pk__in=known) if known else begun
+    else:
+        begun = begun.filter(Q(ended_at__isnull=True) | Q(ended_at__gt=since))
+    order = ("slot", "created_at") if since is None else ("-created_at",)
+    rows = begun.order_by(*order).values_list("pk", "slot")[:MOST_FOUND]
+    is_over = job.state in ENDED and not of_round.filter(observed__in=BEFORE).exists()
+    return _Seen(job.now, is_over, [_Found(*row) for row in rows])

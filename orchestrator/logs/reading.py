@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.db import Error
 
 from nodes.intake import with_connection
+from nodes.log_watch import CREDIT
 from orchestrator.endpoint.health import trouble_behind
 from orchestrator.lifecycle import OBSERVED, Observed
 
@@ -29,20 +30,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Which of the two streams, how many of its last bytes, and whether to go on to its end."""
+    """Which of the two streams, how many of its last bytes, and whether to go on to its end.
+
+    *ahead* is how many bytes may be on their way to a reader that has not taken them.
+    """
 
     stream: Stream = "stdout"
     tail: int | None = None
     follow: bool = False
+    ahead: int = CREDIT
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Something to print, and where in the log of which execution one has read then."""
+    """Something to print, and where in the log of which execution one has read then.
+
+    A note is a line of ours about the log, and no part of it.
+    """
 
     execution: UUID
     data: bytes
     after: int
+    is_note: bool = False
 
 
 async def ask(question: Callable[[], T]) -> T:

@@ -22,7 +22,8 @@ class Job(models.Model):
     ``oldest_version`` is the first version whose executions still run the current task.
     ``round`` counts reruns: executions of earlier rounds no longer matter.  ``progress`` is what
     decisions need to know of executions that have ended and been accounted for, in a size that
-    does not grow with history; only the StateUpdater writes it.
+    does not grow with history; only the StateUpdater writes it.  ``reason`` is a list of
+    ``orchestrator.reasons``, or one sentence of an earlier release.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -35,9 +36,10 @@ class Job(models.Model):
     state = models.CharField(
         max_length=16, choices=[(s.value, s.value) for s in JobState], default=JOB.initial.value
     )
-    reason = models.TextField(blank=True, default="")
+    reason = models.JSONField(blank=True, default=list)
     stop_requested = models.BooleanField(default=False)
     stop_reason = models.TextField(blank=True, default="")
+    stopped_by = models.TextField(blank=True, default="", db_default="")
     count = models.IntegerField(default=1)
     progress = models.JSONField(default=dict, blank=True)
     tally = models.JSONField(default=dict, blank=True)

@@ -10,7 +10,8 @@ from threading import Lock
 from typing import Any
 from uuid import UUID
 
-from orchestrator import spec
+from orchestrator import reasons, spec
+from orchestrator.reasons import Said, SlotFailed
 from orchestrator.scheduling.world import Progress
 from orchestrator.spec import JobSpec
 
@@ -70,7 +71,8 @@ def dump_progress(progress: Progress) -> dict[str, Any]:
         "failures": dict(progress.failures),
         "outcomes": dict(progress.outcomes),
         "refusals": dict(progress.refusals),
-        "failed": progress.failed,
+        "failed": progress.failed and reasons.dump([progress.failed])[0],
+        "last_failure": progress.last_failure and reasons.dump([progress.last_failure])[0],
         "waiting_since": progress.waiting_since and progress.waiting_since.isoformat(),
     }
     return {name: value for name, value in whole.items() if value}
@@ -86,9 +88,15 @@ def load_progress(stored: Mapping[str, Any]) -> Progress:
         failures=stored.get("failures", {}),
         outcomes=stored.get("outcomes", {}),
         refusals=stored.get("refusals", {}),
-        failed=stored.get("failed", ""),
+        failed=_failure(stored.get("failed")),
+        last_failure=_failure(stored.get("last_failure")),
         waiting_since=_instant(waiting) if (waiting := stored.get("waiting_since")) else None,
     )
+
+
+def _failure(stored: Any) -> SlotFailed | Said | None:
+    found = reasons.load_one(stored) if stored else None
+    return found if isinstance(found, SlotFailed | Said) else None
 
 
 @lru_cache(maxsize=1024)

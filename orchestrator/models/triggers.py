@@ -42,6 +42,7 @@ JOB_COLUMNS = Columns(
     moving=("state",),
     free=(
         *("type", "priority", "count", "labels", "reason", "stop_requested", "stop_reason"),
+        "stopped_by",
         *("progress", "tally", "created_by_id", "round_at"),
     ),
 )

@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from nodes.hints import Hint, after_commit
 from nodes.locks import Lock, lock_rows
 from nodes.protocol.resources import Resources
-from orchestrator import broker, journal
+from orchestrator import broker, journal, reasons, wording
 from orchestrator.lifecycle import ENDED, OBSERVED, Desired, Observed, Writer
 from orchestrator.models import Execution, spec_cache
 from orchestrator.scheduling.feasibility import demand
@@ -256,10 +256,11 @@ def _insert(placed: Sequence[tuple[_Writing, Place, int]]) -> None:
 
 def _write_jobs(writings: Sequence[_Writing]) -> None:
     changed = [
-        (w.job.id, str(w.decision.plan.state), w.decision.plan.reason, progress, tally)
+        (w.job.id, str(w.decision.plan.state), why, progress, tally)
         for w in writings
         if _differs(
             w,
+            why := _reasons(w),
             progress := spec_cache.dump_progress(w.decision.plan.progress),
             tally := dict(w.decision.plan.tally),
         )
@@ -271,14 +272,14 @@ def _write_jobs(writings: Sequence[_Writing]) -> None:
             """
             UPDATE orchestrator_job j SET state = m.state, reason = m.reason,
                 progress = m.progress, tally = m.tally
-            FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::jsonb[], %s::jsonb[])
+            FROM unnest(%s::uuid[], %s::text[], %s::jsonb[], %s::jsonb[], %s::jsonb[])
                 AS m(id, state, reason, progress, tally)
             WHERE j.id = m.id
             """,
             [
                 [row[0] for row in changed],
                 [row[1] for row in changed],
-                [row[2] for row in changed],
+                [json.dumps(row[2]) for row in changed],
                 [json.dumps(row[3]) for row in changed],
                 [json.dumps(row[4]) for row in changed],
             ],
@@ -287,8 +288,7 @@ def _write_jobs(writings: Sequence[_Writing]) -> None:
         journal.fact(
             "job",
             f"job-{w.decision.plan.state}",
-            f"{w.job.name} is {w.decision.plan.state}"
-            + (f": {w.decision.plan.reason}" if w.decision.plan.reason else ""),
+            wording.ending(w.job.name, w.decision.plan.state, w.decision.plan.reasons or ()),
             actor="scheduler",
             job=w.job.id,
             evaluation=w.decision.lease.evaluation,
@@ -298,14 +298,16 @@ def _write_jobs(writings: Sequence[_Writing]) -> None:
     )
 
 
-def _differs(writing: _Writing, progress: dict[str, Any], tally: dict[str, int]) -> bool:
-    job, plan = writing.job, writing.decision.plan
-    return (job.state, job.reason, json.loads(job.progress), json.loads(job.tally)) != (
-        str(plan.state),
-        plan.reason,
-        progress,
-        tally,
-    )
+def _reasons(writing: _Writing) -> Any:
+    """The JSON of the reasons that the plan gives, or that the job has where it leaves them."""
+    planned = writing.decision.plan.reasons
+    return json.loads(writing.job.reason) if planned is None else reasons.dump(planned)
+
+
+def _differs(writing: _Writing, why: Any, progress: dict[str, Any], tally: dict[str, int]) -> bool:
+    job = writing.job
+    before = (json.loads(job.reason), json.loads(job.progress), json.loads(job.tally))
+    return (job.state, *before) != (str(writing.decision.plan.state), why, progress, tally)
 
 
 def _result(writing: _Writing) -> broker.Result:

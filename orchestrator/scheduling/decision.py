@@ -1,10 +1,11 @@
-"""What has been decided about a job, as values, before it is worded as a plan."""
+"""What has been decided about a job, as values, before a plan is made of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from orchestrator.lifecycle import JobState
+from orchestrator.reasons import Reason
 
 from .plan import Blocked, Place
 from .reconcile import Diff
@@ -28,16 +29,16 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a job ends, why, and what its executions are told."""
+    """How a job ends, why (None: it has ended before), and what its executions are told."""
 
     state: JobState
-    reason: str
+    reason: Reason | None
     told: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Everything decided about a job, before it is worded."""
+    """Everything decided about a job, before a plan is made of it."""
 
     world: World
     history: SlotHistory

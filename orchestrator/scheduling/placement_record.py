@@ -1,14 +1,15 @@
-"""Why something could not be placed: the funnel of checks, the nearest misses, one sentence."""
+"""Why something could not be placed: the funnel of checks, the nearest misses, the reason."""
 
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from nodes.protocol.resources import DIMENSIONS, Resources
-from orchestrator.formatting import counted, named
+from orchestrator.reasons import AllClosed, Impossible, Lack, NoNode, NoRoom, Shortage
 
 from .feasibility import Demand, has_driver, large_enough, refusals, remember, satisfying, suitable
 from .plan import Blocked
@@ -34,12 +35,12 @@ def record(cluster: Cluster, wanted: Demand) -> dict[str, Any]:
     return made
 
 
-def blocked(cluster: Cluster, wanted: Demand, missing: int) -> Blocked:
+def blocked(cluster: Cluster, wanted: Demand, missing: int, since: datetime) -> Blocked:
     """What could not be met, with whether any node of this cluster ever could."""
     able = suitable(cluster, wanted) & large_enough(cluster, wanted.need)
     impossible = bool(len(cluster.ids)) and not able.any()
-    sentence = _impossible(cluster, wanted) if impossible else _full(cluster, wanted)
-    return Blocked(wanted.need, missing, impossible, sentence)
+    why = _impossible(cluster, wanted) if impossible else _full(cluster, wanted)
+    return Blocked(wanted.need, missing, why, since)
 
 
 def _record(cluster: Cluster, wanted: Demand) -> dict[str, Any]:
@@ -98,37 +99,33 @@ def _nearest(
     ]
 
 
-def _impossible(cluster: Cluster, wanted: Demand) -> str:
-    known = counted(len(cluster.ids), "node")
+def _impossible(cluster: Cluster, wanted: Demand) -> Impossible:
+    known = len(cluster.ids)
     if not has_driver(cluster, wanted).any():
-        return f"impossible: none of {known} has the driver {wanted.driver}"
+        return Impossible(known, Lack.DRIVER, wanted.driver)
     for requirement in wanted.requirements:
         if not satisfying(cluster, requirement).any():
-            return f"impossible: none of {known} satisfies {requirement}"
+            return Impossible(known, Lack.CONSTRAINT, str(requirement))
     able = suitable(cluster, wanted)
     if not able.any():
-        return f"impossible: none of {known} satisfies all constraints and has the driver"
+        return Impossible(known, Lack.COMBINATION)
     largest = cluster.capacity[able].max(axis=0)
     for name, need, most in zip(DIMENSIONS, wanted.need.astuple(), largest.tolist(), strict=True):
         if need > most:
-            has = f"the largest of {counted(int(able.sum()), 'node')} has {named(name, most)}"
-            return f"impossible: needs {named(name, need)}, {has}"
-    return f"impossible: none of {known} is large enough in every dimension"
+            return Impossible(int(able.sum()), Lack.SIZE, name, need, most)
+    return Impossible(known, Lack.SIZES)
 
 
-def _full(cluster: Cluster, wanted: Demand) -> str:
+def _full(cluster: Cluster, wanted: Demand) -> Shortage:
     if not cluster.ids:
-        return "there is no node"
+        return NoNode()
     able = suitable(cluster, wanted) & large_enough(cluster, wanted.need)
     rows = np.flatnonzero(able & cluster.ready)
     if not len(rows):
-        why = Counter(cluster.unready[row] for row in np.flatnonzero(able).tolist())
-        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(why.items()))
-        could = counted(int(able.sum()), "node")
-        return f"{could} could run it but take no new work: {reasons}"
+        closed = Counter(cluster.unready[row] for row in np.flatnonzero(able).tolist())
+        return AllClosed(int(able.sum()), dict(sorted(closed.items())))
     free = (cluster.capacity - cluster.allocated)[rows]
     need = np.array(wanted.need.astuple(), dtype=np.int64)
     best = int(_shortfalls(free, need).argmin())
     short = wanted.need.shortfalls(Resources(*(int(x) for x in free[best])))
-    lacks = " and ".join(named(name, lack) for name, lack in short.items())
-    return f"short of {lacks} on the best of {counted(len(rows), 'node')}" if short else "no room"
+    return NoRoom(len(rows), dict(short))

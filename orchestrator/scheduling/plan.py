@@ -9,6 +9,7 @@ from typing import Any
 
 from nodes.protocol.resources import Resources
 from orchestrator.lifecycle import Desired, JobState, Trigger
+from orchestrator.reasons import Impossible, Reason, Shortage
 
 from .world import Progress
 
@@ -42,15 +43,17 @@ class FollowUp:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """Nothing fits now: the smallest requirement that could not be met, and how often.
-
-    ``impossible`` means that no node of this cluster could ever hold it.
-    """
+    """Nothing fits now: the smallest requirement that could not be met, how often, since when."""
 
     need: Resources
     missing: int
-    impossible: bool
-    sentence: str
+    why: Shortage
+    since: datetime | None = None
+
+    @property
+    def impossible(self) -> bool:
+        """Whether no node of this cluster could ever hold it."""
+        return isinstance(self.why, Impossible)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,9 @@ class Plan:
     """The decision about one job.
 
     ``approve`` are executions whose bid is accepted.  ``settle`` are ended executions that
-    ``progress`` now accounts for.  ``state`` and ``reason`` are the job's next state and its
-    sentence.  ``tally`` counts live executions by observed state and settled ones by outcome.
+    ``progress`` now accounts for.  ``state`` is the job's next state, ``reasons`` why
+    it is in it, None where they stay as they are.  ``tally`` counts live executions by observed
+    state and settled ones by outcome.
     ``record`` is the placement record, when something could not be placed; ``summary`` a short
     sentence for the evaluation's history.
     """
@@ -71,7 +75,7 @@ class Plan:
     settle: tuple[str, ...] = ()
     progress: Progress = field(default_factory=Progress)
     state: JobState = JobState.PENDING
-    reason: str = ""
+    reasons: tuple[Reason, ...] | None = ()
     tally: Mapping[str, int] = field(default_factory=dict)
     followups: tuple[FollowUp, ...] = ()
     blocked: Blocked | None = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from orchestrator.lifecycle import ENDED, Observed
+from orchestrator.reasons import Final, How, Said, SlotFailed
 from orchestrator.spec import Backoff, OnLost, Retry, RetryOn
 
 from .world import TERMINAL, ExecutionView, Progress, World
@@ -77,6 +78,13 @@ def delay(retry: Retry, attempts: int) -> timedelta:
     return timedelta(seconds=min(retry.delay * factor, max(retry.max_delay, retry.delay)))
 
 
+_HOW = {
+    Observed.FAILED: How.FAILED,
+    Observed.LOST: How.LOST,
+    Observed.CANCELLED: How.UNDELIVERED,
+}
+
+
 @dataclass(slots=True)
 class _Counting:
     """Progress while it is being written."""
@@ -91,7 +99,8 @@ class _Counting:
     retry_at: dict[int, datetime] = field(init=False)
     failures: dict[str, int] = field(init=False)
     outcomes: dict[str, int] = field(init=False)
-    failed: str = field(init=False)
+    failed: SlotFailed | Said | None = field(init=False)
+    last_failure: SlotFailed | Said | None = field(init=False)
 
     def __post_init__(self) -> None:
         progress, now = self.world.job.progress, self.world.now
@@ -99,7 +108,7 @@ class _Counting:
         self.retry_at = {slot: at for slot, at in progress.retry_at.items() if at > now}
         self.failures = dict(progress.failures)
         self.outcomes = dict(progress.outcomes)
-        self.failed = progress.failed
+        self.failed, self.last_failure = progress.failed, progress.last_failure
 
     def close(self, execution: ExecutionView) -> None:
         """Account for an execution that has ended, unless its node may still run it."""
@@ -139,26 +148,34 @@ class _Counting:
         if slot >= self.world.job.spec.count:
             return
         if not retryable or kind not in retry.on or execution.attempt >= retry.attempts:
-            self.failed = self.failed or self._verdict(execution, kind, retryable=retryable)
+            self.failed = self.failed or self._failure(execution, kind, retryable=retryable)
             return
+        self.last_failure = self._failure(execution, kind, retryable=True)
         ended = execution.ended_at or self.world.now
         self.retry_at[slot] = ended + delay(retry, execution.attempt)
 
-    def _verdict(self, execution: ExecutionView, kind: RetryOn, *, retryable: bool) -> str:
+    def _failure(self, execution: ExecutionView, kind: RetryOn, *, retryable: bool) -> SlotFailed:
         retry = self.world.job.spec.retry
-        happened = {
-            Observed.FAILED: f"failed on {self._name(execution.node)}",
-            Observed.LOST: f"was lost with {self._name(execution.node)}",
-            Observed.CANCELLED: f"could not be given to {self._name(execution.node)}",
-        }.get(execution.observed, f"ran too long on {self._name(execution.node)}")
-        if not retryable:
-            why = "and trying again would not help"
-        elif kind not in retry.on:
-            why = f"and {kind} executions are not retried"
-        else:
-            why = f"at attempt {execution.attempt} of {retry.attempts}"
-        detail = execution.message or execution.code
-        return f"slot {execution.slot} {happened} {why}" + (f": {detail}" if detail else "")
+        final = (
+            Final.NO_USE
+            if not retryable
+            else Final.NOT_RETRIED
+            if kind not in retry.on
+            else Final.ATTEMPTS
+            if execution.attempt >= retry.attempts
+            else None
+        )
+        return SlotFailed(
+            slot=execution.slot,
+            node=self._name(execution.node),
+            attempt=execution.attempt,
+            attempts=retry.attempts,
+            how=_HOW.get(execution.observed, How.OVERRAN),
+            final=final,
+            exit_code=execution.exit_code,
+            code=execution.code,
+            message=execution.message,
+        )
 
     def _name(self, node: str) -> str:
         row = self.world.cluster.index.get(node)
@@ -185,6 +202,7 @@ class _Counting:
             failures=self.failures,
             outcomes=self.outcomes,
             failed=self.failed,
+            last_failure=self.last_failure if self.retry_at else None,
         )
         return SlotHistory(progress, tuple(self.settled), tuple(self.held), frozenset(self.overran))
 

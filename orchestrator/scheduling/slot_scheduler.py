@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 
-from orchestrator.formatting import counted
+from orchestrator import reasons
 from orchestrator.lifecycle import ENDED, Desired, JobState, Observed
-from orchestrator.spec import Approval, quantities
+from orchestrator.reasons import Completed, NoPlaceInTime, Stopped, TookTooLong
+from orchestrator.spec import Approval
 
 from .decision import Decision, Ending, Placement
 from .feasibility import demand
@@ -25,7 +27,7 @@ from .plan import Place, Plan
 from .ranking import Question, totals
 from .reconcile import Diff, finished, reconcile
 from .slot_history import SlotHistory, slot_history
-from .status import followups, reason, summary
+from .status import followups, reasons_of, shortage, summary
 from .world import TERMINAL, ExecutionView, Progress, World
 
 _ACTIVE = frozenset({Observed.PREPARING, Observed.RUNNING, Observed.PUBLISHING})
@@ -45,20 +47,17 @@ def has_ended(world: World, history: SlotHistory) -> Ending | None:
     """Whether the job as a whole wants nothing any longer.  The first that holds counts."""
     job, progress = world.job, history.progress
     if job.state in ENDED:
-        return Ending(job.state, "", f"the job is {job.state}")
+        return Ending(job.state, None, f"the job is {job.state}")
     if all(finished(world, history)):
-        done = "every slot has completed" if job.spec.count else "scaled to zero"
-        return Ending(JobState.COMPLETED, done, "the job has completed")
+        return Ending(JobState.COMPLETED, Completed(job.spec.count), "the job has completed")
     if job.stop_requested:
-        why = job.stop_reason or "the job was stopped"
-        return Ending(JobState.STOPPED, why, f"the job was stopped: {why}")
+        told = "the job was stopped" + (f": {job.stop_reason}" if job.stop_reason else "")
+        return Ending(JobState.STOPPED, Stopped(job.stopped_by, job.stop_reason), told)
     if progress.failed:
         return Ending(JobState.FAILED, progress.failed, "the job failed")
     total = job.spec.timeouts.total
     if total is not None and job.submitted_at + timedelta(seconds=total) <= world.now:
-        limit = quantities.duration(total)
-        sentence = f"it took longer than the {limit} the job may take in total"
-        return Ending(JobState.FAILED, sentence, "the job took too long")
+        return Ending(JobState.FAILED, TookTooLong(total), "the job took too long")
     return None
 
 
@@ -69,11 +68,13 @@ def waited_too_long(decided: Decision) -> Ending | None:
         return None
     if since + timedelta(seconds=limit) > decided.world.now:
         return None
-    why = decided.placement.blocked.sentence if decided.placement.blocked else "no node takes it"
-    within = f"within {quantities.duration(limit)}" if limit else "at once"
-    slots = f"{decided.placement.unplaced} of {counted(decided.world.job.spec.count, 'slot')}"
-    sentence = f"{slots} found no place {within}: {why}"
-    return Ending(JobState.FAILED, sentence, "the job found no place in time")
+    late = NoPlaceInTime(
+        decided.placement.unplaced,
+        decided.world.job.spec.count,
+        limit,
+        shortage(decided),
+    )
+    return Ending(JobState.FAILED, late, "the job found no place in time")
 
 
 def _decide(
@@ -99,9 +100,9 @@ def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
     spec, asked = world.job.spec, question(world, history, diff.keep)
     chosen = choose(world.cluster, asked, len(diff.missing), now=world.now, ask=spec.ask)
     desired = Desired.PENDING if spec.approval is Approval.BID else Desired.RUNNING
-    attempts, ids = history.progress.attempts, world.cluster.ids
+    progress, ids = history.progress, world.cluster.ids
     place = tuple(
-        Place(slot, attempts.get(slot, 0) + 1, ids[row], desired)
+        Place(slot, progress.attempts.get(slot, 0) + 1, ids[row], desired)
         for slot, rows in zip(diff.missing, chosen, strict=False)
         for row in rows
     )
@@ -111,7 +112,7 @@ def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
     return Placement(
         place,
         unplaced,
-        blocked(world.cluster, asked.demand, unplaced),
+        blocked(world.cluster, asked.demand, unplaced, progress.waiting_since or world.now),
         avoided=_only_avoided_have_room(world, asked),
     )
 
@@ -161,15 +162,19 @@ def _plan(decided: Decision) -> Plan:
         settle=decided.history.settle,
         progress=decided.progress,
         state=state,
-        reason=reason(decided, state),
+        reasons=reasons_of(decided, state),
         tally=_tally(decided),
         followups=() if state in ENDED else followups(decided),
         blocked=unplaced,
-        record=record(world.cluster, question(world, decided.history, ()).demand)
-        if placement.unplaced
-        else None,
+        record=_record(decided) if placement.unplaced else None,
         summary=summary(decided),
     )
+
+
+def _record(decided: Decision) -> dict[str, Any]:
+    world = decided.world
+    found = record(world.cluster, question(world, decided.history, ()).demand)
+    return {**found, "reason": reasons.dump([shortage(decided)])[0]}
 
 
 def _state(decided: Decision) -> JobState:

@@ -1,12 +1,24 @@
-"""How a job stands, in sentences, and when it must be looked at again."""
+"""How a job stands, as reasons, and when it must be looked at again."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
-from orchestrator.formatting import clock, counted
+from orchestrator import reasons, wording
 from orchestrator.lifecycle import ENDED, Desired, JobState, Trigger
+from orchestrator.reasons import (
+    AwaitsBid,
+    AwaitsLost,
+    Delayed,
+    Reason,
+    Refused,
+    Shortage,
+    Starting,
+    ToEnd,
+    ToPlace,
+    Unplaced,
+)
 
 from .decision import Decision
 from .plan import FollowUp
@@ -17,20 +29,19 @@ from .world import TERMINAL
 LOOK_AGAIN = timedelta(seconds=60)
 
 
-def reason(decided: Decision, state: JobState) -> str:
-    """Why the job is in *state*: always something for a queued job."""
+def reasons_of(decided: Decision, state: JobState) -> tuple[Reason, ...] | None:
+    """Why the job is in *state*: always something for a queued job; None where it stays so."""
     job = decided.world.job
     if decided.ending is not None:
-        if state in ENDED:
-            return decided.ending.reason
-        live = sum(it.observed not in TERMINAL for it in decided.world.executions)
-        return f"stopping: {counted(live, 'execution')} still to end"
-    phrases = [*_waiting(decided)]
+        if state not in ENDED:
+            live = sum(it.observed not in TERMINAL for it in decided.world.executions)
+            return (ToEnd(live),)
+        return None if decided.ending.reason is None else (decided.ending.reason,)
+    found = [*_waiting(decided)]
     if state is JobState.QUEUED:
-        phrases += _starting(decided)
-    if not phrases and state is JobState.QUEUED:
-        return f"{counted(job.spec.count, 'slot')} to place"
-    return "; ".join(phrases)
+        found += _starting(decided)
+        found += [] if found else [ToPlace(job.spec.count)]
+    return tuple(found)
 
 
 def summary(decided: Decision) -> str:
@@ -44,9 +55,9 @@ def summary(decided: Decision) -> str:
     )
     parts = [f"{verb} {number}" for verb, number in done if number]
     if placement.unplaced:
-        parts.append(f"{placement.unplaced} waiting for {_for_what(decided)}")
-    if decided.ending is not None and decided.world.job.state not in ENDED:
-        parts.append(f"{decided.ending.state}: {decided.ending.reason}")
+        parts.append(f"{placement.unplaced} waiting for {wording.awaited(shortage(decided))}")
+    if decided.ending is not None and decided.ending.reason is not None:
+        parts.append(wording.ending("the job", decided.ending.state, [decided.ending.reason]))
     return ", ".join(parts) or "nothing to do"
 
 
@@ -76,50 +87,44 @@ def followups(decided: Decision) -> tuple[FollowUp, ...]:
     return tuple(sorted(found, key=lambda followup: followup.at))
 
 
-def _waiting(decided: Decision) -> list[str]:
-    phrases = []
-    placement, progress, job = decided.placement, decided.progress, decided.world.job
-    if placement.unplaced:
-        slots = f"{placement.unplaced} of {counted(job.spec.count, 'slot')}"
-        if placement.avoided or placement.blocked is None:
-            why = f"asked again at {clock(_again(decided))}"
-        else:
-            why = placement.blocked.sentence
-        phrases.append(f"waiting for {_for_what(decided)}: {slots}; {why}")
-    if progress.retry_at:
-        at = clock(min(progress.retry_at.values()))
-        slots = counted(len(progress.retry_at), "slot")
-        phrases.append(f"{slots} to be tried again, the next at {at}")
-    if decided.history.held:
-        nodes = Counter(_name(decided, it.node) for it in decided.history.held)
-        names = ", ".join(sorted(nodes)[:3]) + (" and others" if len(nodes) > 3 else "")
-        slots = counted(len(decided.history.held), "slot")
-        phrases.append(f"{slots} waiting for lost nodes to return: {names}")
-    return phrases
-
-
-def _starting(decided: Decision) -> list[str]:
-    phrases = []
-    approved = set(decided.diff.approve)
-    starting = sum(it.desired is Desired.RUNNING or it.id in approved for it in decided.diff.keep)
-    asked = len(decided.diff.keep) - starting
-    placed = decided.placement.place
-    asked += sum(place.desired is Desired.PENDING for place in placed)
-    starting += sum(place.desired is Desired.RUNNING for place in placed)
-    if starting:
-        phrases.append(f"{counted(starting, 'execution')} about to start")
-    if asked:
-        phrases.append(f"waiting for {counted(asked, 'bid')}")
-    if decided.diff.ending and not phrases:
-        phrases.append(f"{counted(len(decided.diff.ending), 'execution')} still to end")
-    return phrases
-
-
-def _for_what(decided: Decision) -> str:
-    if decided.placement.avoided:
-        return "nodes that have refused"
+def shortage(decided: Decision) -> Shortage:
+    """Why a slot has found no node."""
     blocked = decided.placement.blocked
-    return "a suitable node" if blocked is not None and blocked.impossible else "capacity"
+    if decided.placement.avoided or blocked is None:
+        return Refused(_again(decided))
+    return blocked.why
+
+
+def _waiting(decided: Decision) -> Iterator[Reason]:
+    placement, progress = decided.placement, decided.progress
+    if placement.unplaced:
+        count, since = decided.world.job.spec.count, progress.waiting_since
+        yield Unplaced(placement.unplaced, count, shortage(decided), since)
+    if progress.retry_at:
+        until = min(progress.retry_at.values())
+        yield Delayed(len(progress.retry_at), until, progress.last_failure)
+    if held := decided.history.held:
+        yield AwaitsLost(len(held), *_names(decided, (it.node for it in held)))
+
+
+def _starting(decided: Decision) -> list[Reason]:
+    found: list[Reason] = []
+    approved, placed = set(decided.diff.approve), decided.placement.place
+    begun = [it.desired is Desired.RUNNING or it.id in approved for it in decided.diff.keep]
+    starting = [it.node for it, has in zip(decided.diff.keep, begun, strict=True) if has]
+    asked = [it for it, has in zip(decided.diff.keep, begun, strict=True) if not has]
+    starting += [place.node for place in placed if place.desired is Desired.RUNNING]
+    bidders = [it.node for it in asked]
+    bidders += [place.node for place in placed if place.desired is Desired.PENDING]
+    if starting:
+        found.append(Starting(len(starting), *_names(decided, starting)))
+    if bidders:
+        since = min((it.created_at for it in asked), default=decided.world.now)
+        names, more = _names(decided, bidders)
+        found.append(AwaitsBid(len(bidders), names, since, more))
+    if decided.diff.ending and not found:
+        found.append(ToEnd(len(decided.diff.ending)))
+    return found
 
 
 def _again(decided: Decision) -> datetime:
@@ -128,7 +133,7 @@ def _again(decided: Decision) -> datetime:
     return min([*decided.progress.avoid.values(), latest])
 
 
-def _name(decided: Decision, node: str) -> str:
+def _names(decided: Decision, nodes: Iterable[str]) -> tuple[tuple[str, ...], int]:
     cluster = decided.world.cluster
-    row = cluster.index.get(node)
-    return node if row is None else cluster.names[row]
+    rows = ((node, cluster.index.get(node)) for node in set(nodes))
+    return reasons.named(node if row is None else cluster.names[row] for node, row in rows)

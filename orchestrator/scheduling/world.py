@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed
+from orchestrator.reasons import Said, SlotFailed
 from orchestrator.spec import JobSpec
 
 Ints = npt.NDArray[np.int64]
@@ -40,6 +41,7 @@ class ExecutionView:
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    exit_code: int | None = None
     code: str = ""
     message: str = ""
     retryable: bool = True
@@ -54,9 +56,9 @@ class Progress:
     counts the failed attempts of a slot of this round, ``retry_at`` is when such a slot may be
     placed again.  ``avoid`` are nodes that would not take this job, until when, ``refusals`` how
     often each of them has refused.  ``failures`` counts this job's failures by node.
-    ``outcomes`` counts settled executions by observed state.  ``failed`` is the sentence of the
-    slot that exhausted its attempts, if one has.  ``waiting_since`` is when a slot first found no
-    place, until all have one.
+    ``outcomes`` counts settled executions by observed state.  ``failed`` is how the slot failed
+    that is not tried again, if one did; ``last_failure`` is the newest of those that are.
+    ``waiting_since`` is when a slot first found no place, until all have one.
     """
 
     completed: tuple[tuple[int, int], ...] = ()
@@ -66,7 +68,8 @@ class Progress:
     refusals: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
     outcomes: Mapping[str, int] = field(default_factory=dict)
-    failed: str = ""
+    failed: SlotFailed | Said | None = None
+    last_failure: SlotFailed | Said | None = None
     waiting_since: datetime | None = None
 
 
@@ -88,6 +91,7 @@ class JobView:
     submitted_at: datetime
     stop_requested: bool = False
     stop_reason: str = ""
+    stopped_by: str = ""
     progress: Progress = field(default_factory=Progress)
 
 

@@ -28,6 +28,8 @@ NAMES: dict[str, str] = {
     "MUSTER_SECRET_KEY": "signing key (default: made once, kept in var/secret_key)",
     "MUSTER_HOSTS": "host names to answer to, beside localhost, separated by commas",
     "MUSTER_ORIGINS": "origins that browsers come from, as https://muster.example.org",
+    "MUSTER_INTERNAL_URL": "where other web processes reach this one, as http://10.0.0.5:8000 "
+    "(default: where its nodes reach it)",
     "MUSTER_HTTPS": "1 where browsers reach Muster by https only: cookies become secure",
     "MUSTER_DEBUG": "1 for Django's debug pages; never where others can reach it",
     "MUSTER_LOG_LEVEL": "debug, info, warning or error (default: info)",
@@ -59,6 +61,7 @@ class Environment:
     secret_key: str | None
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
+    internal_url: str
     https: bool
     debug: bool
     log_level: str
@@ -102,6 +105,12 @@ def parse(environ: Mapping[str, str]) -> Environment:
         for origin in origins
         if not re.fullmatch(r"https?://[^/\s]+", origin)
     ]
+    internal_url = environ.get("MUSTER_INTERNAL_URL", "").rstrip("/")
+    if internal_url and not re.fullmatch(r"http://[^/\s]+", internal_url):
+        mistakes.append(
+            f"MUSTER_INTERNAL_URL is {internal_url!r}; say http, host and port, "
+            "as http://10.0.0.5:8000, without a path."
+        )
     secret_key = environ.get("MUSTER_SECRET_KEY") or None
     if secret_key is not None and len(secret_key) < 32:
         mistakes.append(f"MUSTER_SECRET_KEY has {len(secret_key)} characters; use 32 or more.")
@@ -113,6 +122,7 @@ def parse(environ: Mapping[str, str]) -> Environment:
         secret_key=secret_key,
         hosts=_words(environ.get("MUSTER_HOSTS", "")),
         origins=origins,
+        internal_url=internal_url,
         https=yes("MUSTER_HTTPS"),
         debug=yes("MUSTER_DEBUG"),
         log_level=choice("MUSTER_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
+from nodes import log_forwarding
 from orchestrator.api import api
 from orchestrator.server.health import healthz, readyz
 
@@ -14,6 +15,7 @@ urlpatterns = [
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
     path("api/v1/", api.urls),
+    path(log_forwarding.PATH, log_forwarding.serve, name="internal-logs"),
     path("", include("dashboard.urls")),
 ]
 

@@ -157,7 +157,11 @@ def _released(kind: JobType) -> JobType:
     return kind
 
 
-Name = Annotated[str, AfterValidator(_name), Field(max_length=63)]
+Name = Annotated[
+    str,
+    AfterValidator(_name),
+    Field(max_length=63, json_schema_extra={"pattern": f"^{_NAME.pattern}$"}),
+]
 Variable = Annotated[str, AfterValidator(_variable)]
 Selector = Annotated[str, AfterValidator(_selector)]
 LabelKey = Annotated[str, AfterValidator(_label_key)]

@@ -33,7 +33,10 @@ function typing(element) {
 }
 
 function leave(element) {
-  for (const open of document.querySelectorAll("details.menu[open],details.ask[open]")) open.open = false;
+  for (const open of document.querySelectorAll("details.menu[open],details.ask[open]")) {
+    if (open.contains(document.activeElement)) open.querySelector("summary").focus();
+    open.open = false;
+  }
   if (element.matches?.("[data-slash]")) element.blur();
 }
 

@@ -3,9 +3,10 @@
 import { clock, learn, paint } from "./times.js";
 import { announce, states } from "./spoken.js";
 
-const POLL = 10_000, SOON = 2_000, DEAD = 35_000, STALE = 26_000, HIDDEN = 30_000;
+const TICK = 1000, POLL = 10_000 - TICK / 2, SOON = 2_000, DEAD = 35_000, STALE = 26_000, HIDDEN = 30_000;
 const FIRST_DELAY = 500, LONGEST_DELAY = 60_000, JITTER = 0.3;
 
+// Looked at once a tick, so half of one is allowed for.
 let pill, socket, cursor = document.body.dataset.cursor;
 let heard = 0, fresh = Date.now(), failures = 0, hiddenAt = 0;
 let looking = null, wanted = null, gone = "";
@@ -15,7 +16,7 @@ export function start(element) {
   pill = element;
   if (!cursor) return;
   connect();
-  setInterval(watch, 1000);
+  setInterval(watch, TICK);
   pill.addEventListener("click", () => { if (!open()) connect(); refresh(); });
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) hiddenAt = Date.now();

@@ -36,15 +36,18 @@ from nodes.protocol.resources import Resources
 from nodes.protocol.session import digest
 
 TRUE = Task("process", ("true",))
+WHOLE = Resources(cpu=1000)
 HEARTBEAT = 10.0
 
 
 class Node:
     """A core with a session, committing as its runner would."""
 
-    def __init__(self, saved: Saved | None = None, *desired: Order, cpu: int = 1000) -> None:
+    def __init__(
+        self, saved: Saved | None = None, *desired: Order, capacity: Resources = WHOLE
+    ) -> None:
         self.graves: dict[str, Report | None] = {}
-        machine = Machine("i", 1, "l", "b", Resources(cpu=cpu), {"os": "linux"}, {"process"})
+        machine = Machine("i", 1, "l", "b", capacity, {"os": "linux"}, {"process"})
         self.core = Core(machine, saved or Saved(), self.recall)
         self.rev, self.said = 0, []  # type: int, list[Report]
         self.hello = self.core.opened(0.0)
@@ -362,6 +365,41 @@ def test_an_acknowledgement_of_what_was_never_sent_ends_the_link():
     assert isinstance(drop, Drop)
 
 
+WELCOME = Welcome(2, "n", 5, (), HEARTBEAT, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ((Pulse(2),), "pulse came before the welcome"),
+        ((WELCOME, WELCOME), "a second welcome on one link"),
+        ((WELCOME, Orders(2, 6, 7, ())), "orders after 6 came, 5 was the last known"),
+        (
+            (Welcome(2, "n", 5, (), HEARTBEAT, True, more=True), Orders(2, 5, 6, ())),
+            "orders came before the desired set was whole",
+        ),
+        ((WELCOME, Ack(2, 7)), "reports up to 7 were never sent"),
+    ],
+)
+def test_what_is_out_of_sequence_ends_the_link_with_the_reason(said, reason):
+    core = Node().core
+    core.opened(1.0)
+    *before, last = said
+    for message in before:
+        assert core.receive(message, 1.0) == []
+    assert core.receive(last, 1.0) == [Drop(Close.OUT_OF_SEQUENCE, reason)]
+
+
+def test_orders_that_were_known_before_are_passed_over():
+    node = Node()
+    node.order(Want.BID)
+    node.listen()
+    again = Order("other", Want.RUN, 1, task=TRUE)
+    assert node.core.receive(Orders(1, 0, 1, (again,)), 0.0) == []
+    assert list(node.core.entries) == ["e"]
+    assert (node.core.order_rev, node.listen()) == (1, [])
+
+
 # --- time ----------------------------------------------------------------------------------------
 
 
@@ -383,7 +421,7 @@ def test_a_link_that_stays_silent_for_three_heartbeats_is_given_up():
     assert not any(isinstance(e, Drop) for e in node.core.tick(34.9))
     [drop] = node.core.tick(35.0)
     assert isinstance(drop, Drop)
-    assert drop.reason == "nothing was heard for 30 s"
+    assert (drop.code, drop.reason) == (Close.SHUTTING_DOWN, "nothing was heard for 30 s")
     assert node.core.wakes_at is None
     assert node.core.tick(36.0) == []
     assert node.core.opened(37.0) != []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import shutil
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from nodes.agent.logs import KEPT, KEPT_FOR, Keeper, LogFile, readable
 from nodes.agent.room import ENOUGH, FULL, RESERVE, Room
 from nodes.agent.supervisor import SEGMENTS, Stream
+from nodes.agent.watching import Watches
+from nodes.protocol.messages import Watch
 from tests.agent.disks import fill, small_disk
 
 
@@ -62,11 +65,11 @@ def test_what_is_appended_is_seen(tmp_path, log):
 def test_a_cut_never_leaves_half_a_character(text, cut):
     data = text.encode()
     assert "\0" not in readable(data[cut:], len(data))
-    assert text.replace("\0", "").endswith(readable(data[cut:], len(data)))
+    assert text.replace("\0", "?").endswith(readable(data[cut:], len(data)))
 
 
 def test_bytes_that_are_no_text_are_replaced():
-    assert readable(b"a\xffb\0c", 5) == "a\N{REPLACEMENT CHARACTER}bc"
+    assert readable(b"a\xffb\0c\xe2\x82d", 8) == "a?b?c??d"
 
 
 def test_logs_are_kept_for_a_while_and_never_of_what_lives(tmp_path):
@@ -113,6 +116,25 @@ def no_room_for_files():
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_who_does_not_follow_reads_what_there_is_however_fast_more_is_printed(tmp_path):
+    segment(tmp_path, 0, b"x" * 10)
+    chunks, ends = [], []
+
+    def take(chunk):
+        chunks.append(chunk.data)
+        segment(tmp_path, 10 * len(chunks), b"y" * 10)
+
+    async def scene():
+        watches = Watches(tmp_path, lambda _: True, ends.append, take)
+        watches.follow(Watch(1, "w", "e", "stdout", offset=4, credit=1000, follow=False))
+        async with asyncio.timeout(10):
+            while not ends:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    asyncio.run(scene())
+    assert chunks == [b"x" * 6]
 
 
 def of_ended(state, **ages):

@@ -139,6 +139,10 @@ def children_of(pid: int) -> list[bytes]:
     return [Path(f"/proc/{c}/cmdline").read_bytes() for c in children if alive(int(c))]
 
 
+def pids_below(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def spawner_of(supervisor: int) -> int:
     return int(Path(f"/proc/{supervisor}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
@@ -705,6 +709,28 @@ async def _all_killed(one: Bench) -> None:
 
 def test_a_task_that_lost_everyone_is_ended_and_called_unknown(tmp_path: Path) -> None:
     _all_killed(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["cd / && exec", "HOME=/ exec"])
+def test_a_task_that_lost_everyone_before_its_handle_was_saved_is_ended_too(
+    tmp_path: Path, where: str
+) -> None:
+    async def scenario() -> None:
+        task = shell("a", f"sleep 60 & {where} sleep 60")
+        one, pid, supervisor = await orphaned(tmp_path, task)
+        family = [pid, *pids_below(pid)]
+        one.driver.close()
+        os.kill(spawner_below(tmp_path), signal.SIGKILL)
+        os.kill(supervisor, signal.SIGKILL)
+        await soon(lambda: not alive(supervisor))
+        again = Bench(tmp_path)
+        again.open(task)
+        assert isinstance(await again.over("a"), Vanished)
+        await soon(lambda: not any(map(alive, family)))
+        again.driver.close()
+        await gone(tmp_path)
+
+    asyncio.run(scenario())
 
 
 def test_a_record_that_was_cut_short_is_passed_over_and_harms_no_other(tmp_path, caplog):

@@ -13,7 +13,7 @@ from django.test import AsyncClient
 
 from nodes.protocol import codec
 from nodes.protocol.messages import LogChunk, LogEnd, Watch
-from orchestrator import logs, tokens
+from orchestrator import endpoint, logs, tokens
 from orchestrator.api.logs import as_records
 from orchestrator.logs.execution import _begin
 from orchestrator.logs.job import _until_looking_again
@@ -213,6 +213,51 @@ def test_what_was_kept_is_shown_when_the_node_is_away(reader, query, text):
     play(scene)
 
 
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (
+            True,
+            "[muster: 92 bytes were only on the node {name}, which was removed]\nthe end\n",
+        ),
+        (
+            False,
+            "[muster: the node {name} was removed, and nothing was kept of what it printed; "
+            "only running it again shows that]\n",
+        ),
+    ],
+)
+def test_a_removed_node_is_not_said_to_be_away(reader, kept, said):
+    node, _ = joined()
+    execution = rows.execution(rows.job(), node, observed="completed", cpu=0, memory=0)
+    Execution.objects.update(reserved=False)
+    if kept:
+        ExecutionOutput.objects.create(execution=execution, stdout="the end\n", stdout_size=100)
+    endpoint.remove_node(node.pk, actor="user:ada")
+
+    async def scene(world):
+        for follow in ("", "follow=true"):
+            text = await reader(f"executions/{execution.pk}/logs?{follow}")
+            assert text == said.format(name=node.name)
+
+    play(scene)
+
+
+def test_a_tail_of_what_was_kept_begins_with_a_whole_character_and_names_what_is_missing(reader):
+    node, _ = joined()
+    execution = rows.execution(rows.job(), node, observed="completed", cpu=0, memory=0)
+    kept = "\u20ac5\n"
+    ExecutionOutput.objects.create(execution=execution, stdout=kept, stdout_size=105)
+
+    async def scene(world):
+        for tail, text in ((4, "5\n"), (5, kept)):
+            assert await reader(f"executions/{execution.pk}/logs?tail={tail}") == text
+        note = "[muster: 95 bytes on a node that is away]\n"
+        assert await reader(f"executions/{execution.pk}/logs?tail=100") == note + kept
+
+    play(scene)
+
+
 def test_who_has_read_all_reads_nothing_twice_when_the_node_goes_away(reader):
     """Bytes that are no text were kept as characters, of which there may be more bytes."""
     node, _ = joined()
@@ -373,6 +418,42 @@ def test_a_job_whose_executions_have_all_ended_is_not_looked_at_without_a_pause(
     asyncio.run(scene())
 
 
+def test_who_has_ended_makes_room_for_others_and_who_waits_takes_none():
+    """Fifty are read at once, however many the job has had, and only of those that have begun."""
+    node, _ = joined()
+    job = rows.job(name="talks", count=9)
+    ended = [running(node, slot=slot, job=job) for slot in range(5)]
+    waiting = rows.execution(job, node, observed="preparing", slot=5, cpu=0, memory=0)
+    asked, at_once = [], []
+
+    async def printed(key, _reading, _offset):
+        asked.append(key)
+        at_once.append(key)
+        assert len(at_once) <= 2
+        await asyncio.sleep(0)
+        yield logs.Piece(key, b"line\n", 5)
+        at_once.remove(key)
+        if key == ended[4].pk:
+            await sync_to_async(Execution.objects.filter(pk=waiting.pk).update)(
+                observed="running",
+                by_writer="endpoint",
+                by_reason="it runs",
+            )
+
+    async def scene(world):
+        lines = logs.of_job(job.pk, logs.Reading(follow=True), {}, read=printed, most=2)
+        found = []
+        async with aclosing(lines):
+            while len(found) < 6:
+                piece = await anext(lines)
+                if not piece.is_note:
+                    found.append(piece.data)
+        assert found == [b"%d | line\n" % slot for slot in range(6)]
+        assert asked == [it.pk for it in (*ended, waiting)]
+
+    play(scene)
+
+
 def test_a_log_that_cannot_be_read_breaks_the_whole_off():
     """A reader that fails is not one that has ended: who reads would take it for the whole."""
     node, _ = joined()
@@ -403,9 +484,14 @@ def records(reader):
         *found, end = [json.loads(line) for line in text.splitlines()]
         assert end == {"end": True}
         pieces = [it for it in found if it]
-        return [(it["execution"], b64decode(it["data"]).decode(), it["after"]) for it in pieces]
+        assert all(it.get("note", False) == ("[muster:" in text_of(it)) for it in pieces)
+        return [(it["execution"], text_of(it), it["after"]) for it in pieces]
 
     return read
+
+
+def text_of(record):
+    return b64decode(record["data"]).decode()
 
 
 def test_a_record_says_where_its_piece_ends(records):
@@ -444,6 +530,27 @@ def test_the_server_shows_that_it_is_there_while_a_task_prints_nothing():
         ]
 
     asyncio.run(scene())
+
+
+def test_a_note_is_told_from_what_was_printed(records):
+    node, credential = joined()
+    execution = running(node)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        read = asyncio.create_task(records("jobs/talks/logs"))
+        watch = await link.hear(Watch)
+        await send(link, watch, 100, b"late")
+        await end(link, watch, "the rest cannot be read")
+        key = str(execution.pk)
+        assert await read == [
+            (key, "0 | [muster: 100 bytes not kept any longer]\n", 100),
+            (key, "0 | late\n", 104),
+            (key, "0 | [muster: the rest cannot be read]\n", 104),
+        ]
+
+    play(scene)
 
 
 def test_each_execution_of_a_job_goes_on_after_the_last_whole_line(records):

@@ -1,7 +1,7 @@
 """Conditions: what is known is not sent again, what somebody else has changed is left alone."""
 
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.db.models.functions import Now
@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from nodes.models import NodeHeartbeat
 from orchestrator.models import ExecutionOutput, Job
+from orchestrator.reasons import Delayed, SlotFailed, dump
 from tests import rows
 from tests.api.conftest import spec
 
@@ -67,11 +68,31 @@ def test_an_execution_whose_output_comes_late_is_another(api):
 
 def test_a_job_says_when_it_is_tried_again_and_not_in_how_long(api):
     later = timezone.now() + timedelta(minutes=5)
-    progress = {"retry_at": {"0": later.isoformat(), "7": later.isoformat()}}
-    rows.job(name="failing", state="running", progress=progress)
-    answer = api.get("jobs/failing")
-    said = f"1 to be tried again at {later:%Y-%m-%d %H:%M:%S} UTC"
-    assert answer.json()["sentence"] == said
+    last = SlotFailed(0, "c-01", 1, 3, exit_code=1, code="exit-code")
+    rows.job(name="failing")
+    Job.objects.update(state="queued", reason=dump([Delayed(1, later, last)]))
+    answer = api.get("jobs/failing").json()
+    assert (
+        answer["sentence"]
+        == answer["reason"]
+        == (
+            "slot 0 failed on c-01 at attempt 1 of 3: exit 1;"
+            f" 1 slot is tried again at {later:%Y-%m-%d %H:%M:%S} UTC"
+        )
+    )
+    [why] = answer["reasons"]
+    assert (why["cause"], why["is"], why["last"]["exit_code"]) == ("delayed", "delayed", 1)
+    assert datetime.fromisoformat(why["until"]) == later
+
+
+def test_a_job_names_its_silent_nodes_to_who_looks_at_it(api):
+    job, node = rows.job(name="a-job", state="running"), rows.node(name="local-3")
+    rows.execution(job, node, observed="running")
+    seen = timezone.now() - timedelta(seconds=53)
+    NodeHeartbeat.objects.update(seen_at=seen)
+    answer = api.get("jobs/a-job").json()
+    assert f"last heard of at {seen:%Y-%m-%d %H:%M:%S} UTC" in answer["sentence"]
+    assert [(it["cause"], it["node"]) for it in answer["reasons"]] == [("node silent", "local-3")]
 
 
 def test_a_page_in_which_nothing_has_changed_is_not_sent_again(api, eventually):

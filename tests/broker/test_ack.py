@@ -11,11 +11,12 @@ from orchestrator import broker
 from orchestrator.errors import LeaseLost
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, Evaluation
+from orchestrator.reasons import NoRoom
 from orchestrator.scheduling.plan import Blocked
 
 pytestmark = pytest.mark.django_db
 
-BLOCKED = Blocked(need=Resources(cpu=1000), missing=1, impossible=False, sentence="no room")
+BLOCKED = Blocked(need=Resources(cpu=1000), missing=1, why=NoRoom(1))
 
 
 def history():

@@ -1,7 +1,7 @@
 """Blocked jobs: who is woken by what, in which order, at which cost."""
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection, transaction
@@ -11,12 +11,14 @@ from nodes.protocol.resources import Resources
 from orchestrator import broker
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, BrokerTrigger, Evaluation
+from orchestrator.reasons import NoRoom
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
 from orchestrator.spec import selectors
 from tests import rows
 
 CORE = Resources(cpu=1000)
+SINCE = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 #: The revision of a view of the cluster that has seen everything there is and will be.
@@ -32,7 +34,7 @@ def revision():
 
 def block(queue, jobs, *, need=CORE, missing=1, where="", revision=ALL_SEEN):
     """Let each of *jobs*, which are ready, wait for *need*."""
-    blocked = Blocked(need=need, missing=missing, impossible=False, sentence="no room")
+    blocked = Blocked(need=need, missing=missing, why=NoRoom(1), since=SINCE)
     demand = Demand(need, "process", selectors.parse(where) if where else ())
     leases = queue.lease()
     assert {one.job for one in leases} == {job.pk for job in jobs}
@@ -127,7 +129,7 @@ class TestAlone:
         at = lease.waited_since + timedelta(hours=1)
         queue.settle(
             lease,
-            blocked=Blocked(CORE, 1, False, ""),
+            blocked=Blocked(CORE, 1, NoRoom(1)),
             followups=[(at, Trigger.QUEUE_TIMEOUT)],
             revision=ALL_SEEN,
         )
@@ -143,7 +145,8 @@ class TestAlone:
             "missing": 3,
             "where": ["driver.process = true", "arch = arm64"],
             "impossible": False,
-            "sentence": "no room",
+            "why": {"is": "no-room", "nodes": 1},
+            "since": "2026-03-01T12:00:00+00:00",
         }
 
     def test_freed_capacity_is_forgotten_when_nobody_waits(self, queue):
@@ -160,7 +163,7 @@ class TestAlone:
                 "INSERT INTO orchestrator_job (id, name, type, priority, version, round, state,"
                 " reason, stop_requested, stop_reason, count, progress, tally, labels, rev,"
                 " oldest_version) SELECT gen_random_uuid(), 'more-' || n, type, priority, 1, 1,"
-                " 'pending', '', false, '', 1, '{}', '{}', '{}', 1, 1"
+                " 'pending', '[]', false, '', 1, '{}', '{}', '{}', 1, 1"
                 " FROM orchestrator_job, generate_series(1, 20000) n WHERE id = %s",
                 [template.pk],
             )
@@ -239,7 +242,7 @@ class TestTogether:
             Node.objects.update(allocated_cpu=0)
             broker.capacity_freed([node.pk])
         assert broker.unblock() == 0
-        queue.settle(lease, blocked=Blocked(CORE, 1, False, ""), revision=seen)
+        queue.settle(lease, blocked=Blocked(CORE, 1, NoRoom(1)), revision=seen)
         queue.let_time_pass()
         assert woken(queue) == [job.pk]
         assert queue.row(job).deliveries == 1

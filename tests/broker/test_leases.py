@@ -186,7 +186,7 @@ def test_history_costs_a_lease_nothing(queue):
         cursor.execute(
             "INSERT INTO orchestrator_job (id, name, type, priority, version, round, state, reason,"
             " stop_requested, stop_reason, count, progress, tally, labels, rev, oldest_version)"
-            " SELECT gen_random_uuid(), 'old-' || n, type, priority, 1, 1, 'pending', '', false,"
+            " SELECT gen_random_uuid(), 'old-' || n, type, priority, 1, 1, 'pending', '[]', false,"
             " '', 1, '{}', '{}', '{}', 1, 1 FROM orchestrator_job, generate_series(1, 100000) n"
             " WHERE id = %s",
             [template.pk],

@@ -24,6 +24,7 @@ from nodes.protocol.resources import Resources
 from orchestrator import broker
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, BrokerTrigger, Evaluation
+from orchestrator.reasons import NoRoom
 from orchestrator.scheduling.plan import Blocked
 from tests import rows
 
@@ -225,7 +226,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @staticmethod
     def finish(lease, how="done"):
-        blocked = Blocked(Resources(cpu=1), 1, False, "") if how == "blocked" else None
+        blocked = Blocked(Resources(cpu=1), 1, NoRoom(1)) if how == "blocked" else None
         later = ((timezone.now() + LONG, Trigger.RETRY),) if how == "later" else ()
         assert broker.hold([lease]) == {lease}
         broker.ack(

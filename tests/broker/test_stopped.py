@@ -17,13 +17,14 @@ from orchestrator import broker
 from orchestrator.broker.blocked import LOCK
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, BrokerTrigger
+from orchestrator.reasons import NoRoom
 from orchestrator.scheduling.plan import Blocked
 from orchestrator.server.cluster.evaluation_broker import PATIENCE, EvaluationBroker
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-BLOCKED = Blocked(Resources(cpu=1000), 1, False, "no room")
+BLOCKED = Blocked(Resources(cpu=1000), 1, NoRoom(1))
 ALL_SEEN = 2**62
 
 

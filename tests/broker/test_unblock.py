@@ -13,6 +13,7 @@ from orchestrator import broker
 from orchestrator.broker.blocked import Room, Waits, room_since
 from orchestrator.broker.unblock import MOST_CLASSES, Candidate, choose
 from orchestrator.models import BrokerRow, Job
+from orchestrator.reasons import NoRoom
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
 from tests import rows
@@ -23,7 +24,7 @@ CORE = Resources(cpu=1000)
 
 
 def waits_for(need, *, missing=1):
-    return Waits.of(Blocked(need, missing, False, "no room"), Demand(need, "process"))
+    return Waits.of(Blocked(need, missing, NoRoom(1)), Demand(need, "process"))
 
 
 def blocked(*waits, priority=50):

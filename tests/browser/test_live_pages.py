@@ -140,6 +140,54 @@ def test_keys_lead_to_the_sections_and_to_help(page):
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
+def test_escape_gives_the_focus_back_to_what_opened_the_sheet(page, running):
+    job, _ = running
+    page.goto(f"/jobs/{job.pk}/")
+    pill(page, "live")
+    opener = page.locator(".head-acts summary")
+    opener.click()
+    expect(page.locator("[name=reason]")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("[name=reason]")).to_be_hidden()
+    expect(opener).to_be_focused()
+
+
+def test_a_page_without_a_socket_looks_every_ten_seconds_as_it_says(page, running):
+    page.clock.install()
+    page.route_web_socket(re.compile("/ws/live/"), lambda ws: ws.close())
+    page.goto("/jobs/")
+    pill(page, "polling")
+    held = []
+    page.route(re.compile("regions="), held.append)
+    page.locator("#pill").click()
+    page.clock.pause_at(page.evaluate("Date.now() + 1000"))
+    for _ in range(3):
+        while not held:
+            page.clock.run_for(1000)
+        page.clock.run_for(300)  # So long the answer takes.
+        with page.expect_response(re.compile("regions=")):
+            held.pop().continue_()
+        page.clock.run_for(9_800)
+        assert held, "it has not looked after ten seconds"
+    page.complaints.clear()  # Of the sockets that were closed.
+
+
+def test_a_long_name_leaves_room_for_what_happens(page):
+    name = "a-name-that-" + "goes-on-" * 6 + "xyz"
+    job, node = rows.job(name=name), rows.node(name="n" * 60)
+    rows.execution(job, node, observed=Observed.RUNNING)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    for address, selector in (("/jobs/", "tbody th a"), (f"/nodes/{node.pk}/", "tbody td a")):
+        page.goto(address)
+        pill(page, "live")
+        link = page.locator(selector).first
+        expect(link).to_have_attribute("title", name)
+        assert link.bounding_box()["width"] < 330
+        hidden = "e => e.scrollWidth - e.clientWidth"
+        assert page.locator(".scroll").first.evaluate(hidden) == 0
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_a_node_is_approved_on_a_phone(browser, page):
     node = rows.node(name="gpu-01", approval="pending")
     page.set_viewport_size({"width": 390, "height": 800})

@@ -14,7 +14,7 @@ from orchestrator.cli.client import Client
 from orchestrator.cli.config import Settings
 from orchestrator.cli.failures import Failure, Unreachable
 from orchestrator.cli.following import repeated
-from orchestrator.cli.logs import of_execution, of_job, print_log
+from orchestrator.cli.logs import of_execution, of_job, print_both, print_log
 
 END = {"end": True}
 
@@ -106,6 +106,37 @@ def test_each_execution_of_a_job_goes_on_at_its_own_place(serve, capfdbinary):
     print_log(client, "jobs/j/logs", of_job({"follow": True}))
     assert capfdbinary.readouterr().out == b"0 | a\n1 | b\n0 | c\n"
     assert server.asked == [{"follow": "true"}, {"follow": "true", "after": "e1:4,e2:7"}]
+
+
+def test_notes_about_a_log_are_printed_beside_it(serve, capfdbinary):
+    note = record(b"[muster: 3 bytes not kept any longer]\n", 3) | {"note": True}
+    _, client = serve([note, record(b"four\n", 8), END])
+    print_log(client, "executions/e1/logs", of_execution({}))
+    said = capfdbinary.readouterr()
+    assert said == (b"four\n", b"[muster: 3 bytes not kept any longer]\n")
+
+
+def test_a_log_of_too_many_executions_to_go_on_says_so(serve):
+    many = [record(b"line\n", 5, f"e{number}") for number in range(151)]
+    _, client = serve([*many, CUT])
+    with pytest.raises(Failure, match="more than 150 executions"):
+        print_log(client, "jobs/j/logs", of_job({"follow": True}))
+
+
+def test_both_streams_of_a_job_are_followed_at_once(serve, capfdbinary):
+    server, client = serve([record(b"0 | out\n", 4), END], [record(b"0 | a | b\n", 4), END])
+    print_both(client, "jobs/j/logs", {"follow": True})
+    asked = [it["stream"] for it in server.asked]
+    lines = {b"0 | out", b"0 ! a | b"} if asked[0] == "stdout" else {b"0 ! out", b"0 | a | b"}
+    assert set(capfdbinary.readouterr().out.splitlines()) == lines
+    assert sorted(asked) == ["stderr", "stdout"]
+
+
+def test_both_streams_of_a_job_end_when_one_cannot_be_read(serve):
+    many = [record(b"line\n", 5, f"e{number}") for number in range(151)]
+    _, client = serve([*many, CUT], [HANG])
+    with pytest.raises(Failure, match="more than 150 executions"):
+        print_both(client, "jobs/j/logs", {"follow": True})
 
 
 def test_a_server_that_was_never_there_is_told_at_once(serve):

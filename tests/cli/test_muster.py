@@ -176,14 +176,21 @@ def test_a_driver_that_no_node_has_is_warned_of_with_its_line(muster, verb):
 # --- waiting ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("state", "code"), [("completed", 0), ("failed", 5), ("stopped", 5)])
-def test_the_end_of_a_job_is_the_exit_code_of_who_waits(muster, eventually, state, code):
+@pytest.mark.parametrize(
+    ("state", "code", "why"),
+    [
+        ("completed", 0, "its slot has completed after"),
+        ("failed", 5, "it ended; 0 of 1 slot completed after"),
+        ("stopped", 5, "it ended; 0 of 1 slot completed after"),
+    ],
+)
+def test_the_end_of_a_job_is_the_exit_code_of_who_waits(muster, eventually, state, code, why):
     waiting = muster.start("job", "run", "--wait", muster.file(GOOD), stderr=subprocess.PIPE)
     eventually(Job.objects.exists)
     end(state)
     _, said = waiting.communicate(timeout=30)
     assert waiting.returncode == code
-    assert f"{state}: it ended" in said.decode()
+    assert f"{state}: {why}" in said.decode()
 
 
 @pytest.mark.parametrize("wait", [["--wait=running"], ["--wait", "running"]])
@@ -274,7 +281,15 @@ def test_a_log_is_printed_as_it_is(muster):
     assert muster("execution", "logs", str(execution.pk)).stdout == "\x1b[31mred\x1b[0m\n"
     assert muster("execution", "logs", str(execution.pk), "--stderr").stdout == "oh"
     end("completed")
-    assert muster("job", "logs", "told", "-f").stdout == "0 | \x1b[31mred\x1b[0m\n"
+    red, oh = "0 | \x1b[31mred\x1b[0m\n", "0 ! oh\n"
+    assert muster("job", "logs", "told").stdout == red + oh
+    assert muster("job", "logs", "told", "-f").stdout in (red + oh, oh + red)
+    assert muster("job", "logs", "told", "--stdout", "-f").stdout == red
+    assert muster("job", "logs", "told", "--stderr").stdout == "0 | oh\n"
+    assert on_a_terminal(muster, "job", "logs", "told") == (
+        "0 | red\r\n\x1b[31m0 | oh\x1b[0m\r\n",
+        0,
+    )
 
 
 def on_a_terminal(muster, *words):
@@ -314,7 +329,7 @@ def test_a_terminal_follows_what_it_submits(muster, eventually):
     shown, code = on_a_terminal(muster, "job", "run", muster.file(GOOD))
     completing.join()
     assert code == 0
-    assert "completed: it ended" in shown
+    assert "completed: its slot has completed" in shown
     detached, code = on_a_terminal(muster, "job", "run", "--detach", "job.yaml")
     assert code == 0
     assert "unchanged" in detached
@@ -409,7 +424,8 @@ def test_events_that_are_followed_may_be_more_than_one_answer_holds(muster):
 
 def test_a_job_is_stopped_run_again_and_its_versions_listed(muster):
     muster("job", "run", muster.file(GOOD))
-    assert "stopping: enough" in muster("job", "stop", "from-yaml", "--reason", "enough").stdout
+    stopped = muster("job", "stop", "from-yaml", "--reason", "enough").stdout
+    assert "stopping, asked for by root: enough" in stopped
     assert "begins round 2" in muster("job", "rerun", "from-yaml").stdout
     (version,) = muster("job", "versions", "from-yaml", "--no-headers").stdout.splitlines()
     assert version.split()[:2] == ["1", "root"]

@@ -7,6 +7,8 @@ from dashboard.queries.cluster import Minute
 from dashboard.queries.queue import InState
 from nodes.models import NodeHeartbeat
 from orchestrator.models import Evaluation, WorkerProcess
+from orchestrator.reasons import NoRoom, dump
+from orchestrator.wording import text
 from tests.dashboard.made import NOON, at, broker_row, job, node
 
 
@@ -92,7 +94,7 @@ def test_triggers_are_told_in_words():
         "a node joined and an execution failed (3 times)"
     )
     assert queue.triggers({"full-moon": 1}) == "full moon"
-    assert queue.triggers({}) == "nobody said why"
+    assert queue.triggers({}) == "it is looked at again"
 
 
 def test_a_state_of_the_queue_counts_with_a_bound_and_names_its_types():
@@ -102,15 +104,20 @@ def test_a_state_of_the_queue_counts_with_a_bound_and_names_its_types():
 
 
 def test_a_blocked_row_says_what_it_waits_for():
-    said = {"sentence": "short of 2 cpu", "need": {"cpu": 2000}}
-    assert queue.row(broker_row(job(), blocked_on=said), "blocked").detail == "short of 2 cpu"
-    assert queue.needs({"need": {"cpu": 2000, "memory": 2**30}}) == (
+    short = dump([NoRoom(2, {"cpu": 2000})])[0]
+    row = broker_row(job(), blocked_on={"why": short, "since": at(-840).isoformat()})
+    row.ready_since = at(-1)
+    assert text(queue.row(row, "blocked").detail) == "short of 2 cores on the best of 2 nodes"
+    assert queue.row(row, "blocked").since == at(-840), "it has waited since its first look"
+    former = {"sentence": "short of 2 cpu", "need": {"cpu": 2000}}
+    assert text(queue.needs(former)) == "short of 2 cpu"
+    assert text(queue.needs({"need": {"cpu": 2000, "memory": 2**30}})) == (
         "waits for 2 cores, 1 GiB memory"
     )
 
 
 def test_a_dead_letter_shows_its_error():
-    assert queue.row(broker_row(job(), dead_letter="KeyError"), "dead").detail == "KeyError"
+    assert queue.row(broker_row(job(), dead_letter="KeyError"), "dead").detail == ("KeyError",)
 
 
 def test_an_evaluation_says_why_it_was_asked_for_and_what_came_of_it():

@@ -2,6 +2,7 @@ from itertools import pairwise
 
 from dashboard.presenters import executions, lifeline
 from orchestrator.models import ExecutionOutput
+from orchestrator.wording import text
 from tests.dashboard.made import BIDDING, at, execution, history
 
 
@@ -108,13 +109,23 @@ def test_run_times_share_one_scale():
 
 def test_the_head_says_how_it_ended():
     bad = ended(observed="failed", exit_code=137, message="killed: too much memory.")
-    said = executions.head(bad, [bad], at(60)).sentence
+    said = text(executions.head(bad, [bad], at(60)).sentence)
     assert said == "Failed on c-01 after 11 s with exit code 137: killed: too much memory."
 
 
+def test_what_runs_on_a_silent_node_is_said_to_have_run():
+    head = executions.head(execution(), [], at(60), silent_since=at(7))
+    assert text(head.sentence) == (
+        "Running on c-01: the task runs. So it was when c-01 was last heard of,"
+        " at 2026-03-01 12:00:07 UTC."
+    )
+
+
 def test_a_failure_that_is_final_says_so():
-    bad = ended(observed="failed", retryable=False, message="no such file.")
-    assert executions.head(bad, [bad], at(60)).sentence.endswith("It will not be retried.")
+    for message in ("no such file", "no such file."):
+        bad = ended(observed="failed", retryable=False, message=message)
+        said = text(executions.head(bad, [bad], at(60)).sentence)
+        assert said == "Failed on c-01 after 11 s: no such file. It will not be retried."
 
 
 def test_orders_to_a_terminal_are_left_out_of_the_output():

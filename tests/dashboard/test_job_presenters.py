@@ -4,48 +4,21 @@ from uuid import UUID
 import pytest
 
 from dashboard.presenters import explain, jobs, slots, specification
-from orchestrator.scheduling.world import Progress
-from tests.dashboard.made import at, broker_row, job
-
-
-@pytest.mark.parametrize(
-    ("differing", "said"),
-    [
-        ({"state": "pending"}, "Waits for its first evaluation."),
-        ({"state": "queued", "reason": "short of 2 cpu"}, "Short of 2 cpu."),
-        (
-            {"state": "running", "count": 5, "tally": {"running": 2, "completed": 1}},
-            "2 running, 2 waiting and 1 of 5 completed.",
-        ),
-        (
-            {"state": "running", "count": 20, "tally": {"running": 3}, "reason": "no room"},
-            "3 running; no room.",
-        ),
-        ({"state": "failed", "reason": "slot 0 failed", "ended_at": at(1)}, "Slot 0 failed."),
-        (
-            {"state": "completed", "count": 6, "ended_at": at(12)},
-            "All 6 slots completed after 12 s.",
-        ),
-        ({"state": "completed", "ended_at": at(1)}, "Its slot completed after 1.0 s."),
-        ({"state": "completed", "count": 0, "ended_at": at(1)}, "It asks for no slots."),
-        ({"state": "failed", "ended_at": at(4)}, "Failed after 4.0 s."),
-        ({"state": "queued"}, "Nothing runs yet."),
-        (
-            {"state": "running", "count": 2, "tally": {"running": 3}},
-            "2 running.",
-        ),
-        (
-            {"state": "stopped", "stop_reason": "wrong image", "ended_at": at(4)},
-            "Stopped after 4.0 s, because: wrong image.",
-        ),
-        (
-            {"state": "running", "stop_requested": True},
-            "Stop requested; waiting for its nodes to confirm.",
-        ),
-    ],
+from orchestrator.reasons import (
+    AwaitsBid,
+    AwaitsLost,
+    Delayed,
+    Impossible,
+    Lack,
+    NoRoom,
+    SlotFailed,
+    Starting,
+    Unplaced,
+    dump,
 )
-def test_a_job_says_how_it_is_in_one_sentence(differing, said):
-    assert jobs.sentence(job(**differing)) == said
+from orchestrator.scheduling.world import Progress
+from orchestrator.wording import text
+from tests.dashboard.made import at, broker_row, job
 
 
 def test_slots_of_which_nothing_is_known_wait_while_the_job_lives():
@@ -72,7 +45,24 @@ def test_slots_are_counted_once_however_many_executions_they_have(count, tally, 
 
 def test_slots_of_a_failed_job_failed_or_were_given_up():
     found = jobs.slots_by_look(6, {"completed": 2, "failed": 3}, "failed", tried=1)
-    assert (found["ok"], found["failed"], found["stopped"]) == (2, 1, 3)
+    assert {look: n for look, n in found.items() if n} == {"ok": 2, "failed": 1, "waiting": 3}
+
+
+def test_slots_of_a_stopped_job_were_stopped_lost_or_never_run():
+    head = jobs.head(
+        job(state="stopped", count=5, tally={"completed": 1, "cancelled": 2, "lost": 1}), None
+    )
+    assert head.line.bar.label == "1 completed, 1 not run, 1 lost, 2 stopped"
+    assert {"completed": "1", "stopped": "2", "lost": "1", "not run": "1"}.items() <= dict(
+        head.figures
+    ).items()
+
+
+def test_what_waits_for_a_lost_node_is_lost_in_the_head_as_in_the_grid():
+    waits = dump([AwaitsLost(1, ("c-01",))])
+    row = job(state="running", count=2, tally={"running": 1, "lost": 1}, reason=waits)
+    assert jobs.head(row, None).line.bar.label == "1 running, 1 lost"
+    assert ("lost attempt", "1") in jobs.head(row, None).figures
 
 
 def test_a_tally_of_words_that_nobody_knows_is_left_out():
@@ -81,10 +71,19 @@ def test_a_tally_of_words_that_nobody_knows_is_left_out():
 
 def test_what_blocks_a_job_is_a_chip():
     it = job(state="queued", reason="no room")
-    assert jobs.waits(it, None) == ""
-    assert jobs.waits(it, broker_row(it, blocked_on={"impossible": False})) == "capacity"
-    assert jobs.waits(it, broker_row(it, blocked_on={"impossible": True})) == "impossible"
-    assert jobs.waits(it, broker_row(it, dead_letter="KeyError")) == "dead letter"
+    assert jobs.waits(it, None) is None
+    assert jobs.waits(it, broker_row(it, blocked_on={"impossible": False})).word == "capacity"
+    assert jobs.waits(it, broker_row(it, blocked_on={"impossible": True})).word == "impossible"
+    assert jobs.waits(it, broker_row(it, dead_letter="KeyError")).word == "dead letter"
+    delayed = job(state="queued", reason=dump([Delayed(1, at(40))]))
+    assert jobs.waits(delayed, broker_row(delayed)).word == "delayed"
+
+
+def test_what_no_node_could_run_looks_the_same_in_the_list_the_head_and_the_explanation():
+    it = job(state="queued", reason=dump([NEVER]))
+    line = jobs.line(it, broker_row(it, blocked_on={"impossible": True}))
+    assert (line.shown.word, line.shown.look) == ("impossible", "failed")
+    assert line.waits.look == explain.explain(NEVER).look == "failed"
 
 
 def test_a_live_job_can_be_stopped_and_an_ended_one_run_again():
@@ -114,6 +113,7 @@ def test_the_grid_shows_what_lives_over_what_is_accounted_for():
     assert grid.cells[2].title == "slot 2: waiting after 1 failed attempt, again at 12:01:00 UTC"
     assert grid.cells[4].execution == str(UUID(int=9))
     assert grid.cells[5].title == "slot 5: stopping"
+    assert ("starting", "stopping", 1) in grid.legend
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,17 @@ def test_slots_of_an_ended_job_that_never_ran_are_not_waiting():
     assert [cell.title for cell in grid.cells] == ["slot 0: completed", "slot 1: not run"]
 
 
+def test_slots_of_a_stopped_job_that_had_run_say_so():
+    over = [(0, "stopped", "cancelled", UUID(int=1)), (1, "stopped", "cancelled", UUID(int=2))]
+    grid = slots.grid(3, over, Progress(completed=((1, 1),)), state="stopped")
+    assert [cell.title for cell in grid.cells] == [
+        *("slot 0: cancelled", "slot 1: completed", "slot 2: not run")
+    ]
+    assert grid.legend == (
+        *(("ok", "completed", 1), ("waiting", "not run", 1), ("stopped", "stopped", 1)),
+    )
+
+
 def test_many_slots_share_cells_and_the_most_urgent_gives_the_look():
     live = [(5, "stopped", "failed", UUID(int=1))]
     grid = slots.grid(100_000, live, Progress(completed=((0, 49_999),)), state="running")
@@ -154,10 +165,12 @@ def test_progress_beyond_the_count_is_ignored():
     assert [cell.look for cell in grid.cells] == ["ok", "ok"]
 
 
+NEVER = Unplaced(1, 1, Impossible(4, Lack.SIZE, "gpu", 99, 0))
+
 RECORD = {
     "known": 4,
     "ready": {"pass": 3, "only_blocker": 0},
-    "unready": {"draining": 1},
+    "unready": {"drains": 1},
     "driver": {"name": "process", "pass": 4, "only_blocker": 0},
     "constraints": [{"text": "zone = fra", "pass": 2, "only_blocker": 1}],
     "fit": {"cpu": {"pass": 1, "only_blocker": 2}, "gpu": {"pass": 4, "only_blocker": 0}},
@@ -169,12 +182,12 @@ RECORD = {
 
 
 def test_a_wait_for_capacity_is_a_funnel_with_numbers():
-    found = explain.explain("short of 500m cpu on the best of 2 nodes", RECORD)
+    found = explain.explain(Unplaced(1, 1, NoRoom(2, {"cpu": 500})), RECORD)
     assert (found.kind, found.look) == ("capacity", "blocked")
-    assert found.sentence == "Short of 500m cpu on the best of 2 nodes"
+    assert text(found.sentence) == "Short of 0.5 cores on the best of 2 nodes."
     assert found.needs == "2 cores, 1 GiB memory"
     assert [(step.text, step.passes, step.blocker) for step in found.steps] == [
-        ("take new work (1 draining)", 3, 0),
+        ("take new work (1 drains)", 3, 0),
         ("have the driver process", 4, 0),
         ("satisfy zone = fra", 2, 1),
         ("have the cores free (2 cores)", 1, 2),
@@ -184,16 +197,54 @@ def test_a_wait_for_capacity_is_a_funnel_with_numbers():
 
 
 def test_impossible_and_full_are_never_confused():
-    record = {**RECORD, "large_enough": 0}
-    found = explain.explain("impossible: needs 99 gpu", record)
+    found = explain.explain(NEVER, RECORD)
     assert (found.kind, found.look) == ("impossible", "failed")
     assert found.act == "Change what the job asks for, or add a node that has it."
 
 
+def test_an_evaluation_is_explained_by_the_reason_in_its_record_not_by_its_words():
+    never = {**RECORD, "reason": dump([NEVER.why])[0]}
+    assert explain.of_record(never).kind == "impossible"
+    full = {**RECORD, "reason": dump([NoRoom(2, {"cpu": 500})])[0]}
+    assert explain.of_record(full).kind == "capacity"
+
+
+@pytest.mark.parametrize(
+    ("differing", "kind"),
+    [
+        ({}, "capacity"),
+        ({"large_enough": 0}, "impossible"),
+        ({"driver": {"name": "wasm", "pass": 0}}, "impossible"),
+        ({"constraints": [{"text": "gpu", "pass": 0}]}, "impossible"),
+        ({"ready": {"pass": 0}}, "capacity"),
+    ],
+)
+def test_a_record_of_an_earlier_release_is_judged_by_its_counts(differing, kind):
+    assert explain.of_record({**RECORD, **differing}).kind == kind
+
+
 def test_an_empty_record_still_gives_a_sentence():
-    found = explain.explain("there is no node", {})
+    found = explain.of_record({})
     assert (found.kind, found.steps, found.nearest) == ("capacity", (), ())
     assert found.act == "An operator adds a node."
+
+
+def test_back_off_is_called_delayed_and_says_until_when():
+    last = SlotFailed(0, "c-01", 1, 3, exit_code=1, code="exit-code")
+    found = explain.explain(Delayed(1, at(40), last))
+    assert (found.kind, found.look) == ("delayed", "waiting")
+    assert found.sentence[-2:] == (at(40), "."), "the page lets it tick"
+    assert text(found.sentence) == (
+        "Slot 0 failed on c-01 at attempt 1 of 3: exit 1;"
+        " 1 slot is tried again at 2026-03-01 12:00:40 UTC."
+    )
+
+
+def test_of_several_reasons_the_gravest_is_explained_and_a_prompt_bid_is_none():
+    bid, starting = AwaitsBid(1, ("c-01",), at(0)), Starting(1)
+    assert explain.foremost([starting, bid], at(1)) is None
+    assert explain.foremost([starting, bid], at(3)) is bid
+    assert explain.foremost([bid, Delayed(1, at(9)), NEVER], at(3)) is NEVER
 
 
 def test_a_specification_reads_as_people_write_it():

@@ -1,12 +1,15 @@
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from dashboard import rendering
+from nodes.models import NodeHeartbeat
 from orchestrator.models import ClusterSetting, Evaluation, Execution, Job
 from tests import rows
 
@@ -186,6 +189,100 @@ def test_whoever_may_only_look_sees_why_the_buttons_are_dead(scene, viewer, keep
     sight = viewer.get("/nodes/").content.decode()
     assert 'disabled title="You lack the permission nodes.change_node"' in sight
     assert "nodes.change_node" not in keeper.get("/nodes/").content.decode()
+
+
+def test_a_button_has_one_title_and_no_sheet_opens_for_who_may_only_look(scene, viewer, operator):
+    job, node = scene["running"], scene["nodes"][0]
+    for address in (f"/jobs/{job.pk}/", f"/nodes/{node.pk}/", "/queue/", "/nodes/"):
+        sight = viewer.get(address).content.decode()
+        assert not re.search(r'<button[^>]*title="[^"]*"[^>]* title=', sight), address
+        assert 'class="ask"' not in sight, address
+        assert "You lack the permission" in sight, address
+    assert 'class="ask"' in operator.get(f"/jobs/{job.pk}/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("/jobs/?state=bogus", "No job is ever &#x27;bogus&#x27;: the states are pending, queued,"),
+        ("/jobs/?stat=failed", "This page knows no parameter &#x27;stat&#x27;."),
+        ("/queue/?state=bogus", "The queue has no state &#x27;bogus&#x27;: they are ready,"),
+        ("/jobs/word-count/?slot=first", "slot is a number, not &#x27;first&#x27;."),
+        ("/jobs/word-count/definition/?version=x", "version is a number, not &#x27;x&#x27;."),
+        ("/?pages=2", "This page knows no parameter &#x27;pages&#x27;."),
+    ],
+)
+def test_what_an_address_asks_for_in_vain_is_said(scene, operator, address, said):
+    assert said in operator.get(address).content.decode()
+    assert said in operator.get(f"{address}&regions=banner").content.decode()
+
+
+def test_addresses_that_pages_link_to_ask_for_nothing_in_vain(scene, operator):
+    for address in addresses(scene):
+        text = operator.get(address).content.decode()
+        assert "knows no parameter" not in text, address
+        for link in set(re.findall(r'href="(\?[^"]+|/jobs/[^"]*\?[^"]+)"', text)):
+            found = operator.get(address.split("?")[0] + link if link[0] == "?" else link)
+            assert "knows no parameter" not in found.content.decode(), link
+
+
+def test_the_beginning_of_an_id_finds_what_has_it(scene, operator):
+    job, node = scene["running"], scene["nodes"][0]
+    execution = Execution.objects.filter(observed="running").first()
+    for kind, it in (("jobs", job), ("nodes", node), ("executions", execution)):
+        assert operator.get(f"/{kind}/{str(it.pk)[:13]}/").status_code == 200, kind
+    for kind, it in (("jobs", job), ("nodes", node)):
+        assert it.name in operator.get(f"/{kind}/?text={str(it.pk)[:8]}").content.decode(), kind
+
+
+def test_a_beginning_that_two_ids_have_finds_neither(operator):
+    for last in "12":
+        Job.objects.create(
+            id=f"abcdef00-0000-4000-8000-00000000000{last}", name=f"j{last}", type="batch"
+        )
+    assert operator.get("/jobs/abcdef00/").status_code == 404
+    assert operator.get("/jobs/abcdef00-0000-4000-8000-000000000001/").status_code == 200
+
+
+def test_what_a_silent_node_holds_is_not_said_to_run(scene, operator):
+    node, job = scene["nodes"][0], scene["running"]
+    seen = timezone.now() - timedelta(seconds=53)
+    NodeHeartbeat.objects.filter(node=node).update(seen_at=seen)
+    page = operator.get(f"/jobs/{job.pk}/").content.decode()
+    assert f"{node.name} is silent, it holds" in page
+    assert f'was last heard of <time datetime="{seen.isoformat()}"' in page
+    assert "<b>Node silent.</b>" in page
+    held = Execution.objects.filter(node=node, job=job, observed="running").first()
+    head = operator.get(f"/executions/{held.pk}/?regions=header").content.decode()
+    assert f"So it was when {node.name} was last heard of, <time" in head
+
+
+def test_a_job_that_was_run_again_says_when_it_was_submitted_too(operator):
+    job = rows.job()
+    Job.objects.filter(pk=job.pk).update(round=2)
+    head = operator.get(f"/jobs/{job.pk}/?regions=header").content.decode()
+    assert re.search(r"<span>submitted <time[^>]*>[^<]*</time></span><span>run again <time", head)
+
+
+def test_a_node_that_drains_says_that_what_runs_there_goes_on(scene, operator):
+    text = operator.get("/nodes/c-06/").content.decode()
+    assert "it gets no new work; what runs there goes on to its end" in text
+    assert "moves away" not in text
+
+
+def test_slots_of_a_stopped_job_were_stopped_and_lead_to_what_ran(scene, operator):
+    slots = operator.get(f"/jobs/{scene['stopped'].pk}/?regions=slots").content.decode()
+    assert "slot 0: cancelled" in slots
+    assert "not run" not in slots
+
+
+def test_capacity_is_over_the_nodes_that_it_counts(operator):
+    rows.node(name="here")
+    rows.lose(rows.node(name="gone"))
+    rows.node(name="new", approval="pending")
+    text = operator.get("/?regions=capacity").content.decode()
+    assert "allocated, over 1 node<" in text
+    assert "of 4 cores" in text
 
 
 def test_every_page_says_that_scheduling_is_paused(scene, operator):

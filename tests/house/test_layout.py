@@ -24,6 +24,8 @@ PURE = {
     "orchestrator.spec",
     "orchestrator.errors",
     "orchestrator.formatting",
+    "orchestrator.reasons",
+    "orchestrator.wording",
     "orchestrator.scheduling",
     "nodes.protocol",
     "nodes.agent.core",

@@ -272,7 +272,7 @@ _STATE = {
         FROM orchestrator_executionhistory h JOIN orchestrator_execution e ON e.id = h.execution_id
         JOIN orchestrator_job j ON j.id = e.job_id GROUP BY 1, 2, 3, 4, 5, 6""",
     "nodes": """
-        SELECT name, approval, connection, eligible, draining, quarantined, allocated_cpu,
+        SELECT name, approval, connection, eligible, draining, quarantined, degraded, allocated_cpu,
                capacity_cpu, s.epoch, s.received, removed_at IS NOT NULL
         FROM nodes_node n JOIN nodes_nodesession s ON s.node_id = n.id""",
     "queue": """

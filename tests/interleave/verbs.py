@@ -90,6 +90,9 @@ VERBS: dict[str, Verb] = {
         [membership.Beat(node.pk, 1) for node in (it.other, it.node)]
     ),
     "reconnect": lambda it: endpoint.reconnect({it.node.pk: 1, it.other.pk: 1}),
+    "degrade": lambda it: endpoint.degraded(
+        {it.other.pk: (1, "its disk is full"), it.node.pk: (1, "its disk is full")}
+    ),
     "leave": lambda it: membership.leave(it.node.pk, 1),
     "approve": lambda it: endpoint.approve_node(it.other.pk, actor="user:a"),
     "reject": lambda it: endpoint.reject_node(it.node.pk, actor="user:a"),

@@ -83,6 +83,12 @@ def test_a_bid_that_is_not_needed_is_rejected_and_anything_else_is_stopped():
     assert set(told.values()) == {Want.STOP}
 
 
+@pytest.mark.parametrize("observed", LIVE)
+def test_a_node_is_asked_first_and_told_to_run_when_that_is_wanted(observed):
+    assert want(Desired.PENDING, observed, reserved=True) is Want.BID
+    assert want(Desired.RUNNING, observed, reserved=True) is Want.RUN
+
+
 def test_what_happened_implies_what_must_have_been_said_before():
     assert path(Observed.NEW, Happened.COMPLETE) == ("accept", "start", "complete")
     assert path(Observed.ASK_FOR_BID, Happened.START) == ("bid", "accept", "start")

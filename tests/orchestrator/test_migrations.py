@@ -4,8 +4,9 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
+from orchestrator import reasons
 from orchestrator.lifecycle import Observed
-from orchestrator.models import Execution
+from orchestrator.models import Execution, Job
 from tests import rows
 from tests.invariants import violations
 
@@ -33,7 +34,11 @@ def test_rows_of_before_are_kept_and_what_nobody_approved_is_stopped(back_to_0_1
     back_to_0_1()
     for observed, writer in (("bid_accepted", "compute-forwarder"), ("running", "endpoint")):
         Execution.objects.filter(pk=eager.pk).update(observed=observed, by_writer=writer)
+    said = 'no node has the label "gpu"'
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE orchestrator_job SET reason = %s", [said])
     call_command("migrate", verbosity=0)
+    assert reasons.load(Job.objects.get().reason) == (reasons.Said(said),)
     states = Execution.objects.order_by("slot").values_list("desired", "observed")
     assert list(states) == [
         ("stopped", "completed"),

@@ -4,9 +4,9 @@ import pytest
 
 from nodes.callbacks import Inbound
 from nodes.protocol.messages import Happened, Report, Want
-from orchestrator import broker, endpoint, snapshot
+from orchestrator import broker, endpoint, reasons, snapshot, wording
 from orchestrator.lifecycle import JobType
-from orchestrator.models import Evaluation, Execution, ExecutionHistory, Job
+from orchestrator.models import BrokerRow, Evaluation, Event, Execution, ExecutionHistory, Job
 from orchestrator.planners import compute_forwarder, state_updater
 from orchestrator.scheduling.registry import scheduler_for
 from tests import rows
@@ -127,7 +127,48 @@ def test_a_failed_attempt_is_followed_by_another_after_its_delay():
     evaluate()
     job.refresh_from_db()
     assert job.state == "queued"
-    assert "to be tried again" in job.reason
+    [why] = reasons.load(job.reason)
+    assert (why.slots, why.last.attempt, why.until > job.updated_at) == (1, 1, True)
+
+
+def test_why_a_job_failed_is_kept_however_often_it_is_evaluated_again():
+    network = Network(rows.node(name="local-3"))
+    spec = rows.job_spec(approval="none", retry={"attempts": 1})
+    job = endpoint.submit(spec, actor="user:ana").job
+    evaluate()
+    network.answer(run=["start", "fail"])
+    evaluate()
+    job.refresh_from_db()
+    before = job.reason
+    assert wording.text(wording.job(job)).startswith("slot 0 failed on local-3 at attempt 1 of 1")
+    broker.evaluate_now(job.pk, "user:ana")
+    evaluate()
+    job.refresh_from_db()
+    assert (job.state, job.reason) == ("failed", before)
+
+
+def test_a_job_waits_since_it_first_found_no_place_however_often_it_is_looked_at():
+    rows.node(cpu=100)
+    job = endpoint.submit(rows.job_spec(task={"resources": {"cpu": 2}}), actor="user:ana").job
+    evaluate()
+    since = BrokerRow.objects.get(job=job).blocked_on["since"]
+    broker.evaluate_now(job.pk, "user:ana")
+    evaluate()
+    row = BrokerRow.objects.get(job=job)
+    assert (row.blocked_on["since"], row.blocked_on["impossible"]) == (since, True)
+    assert row.ready_since.isoformat() > since
+    [why] = reasons.load(Job.objects.get(pk=job.pk).reason)
+    assert why.since.isoformat() == since
+
+
+def test_a_bid_that_is_awaited_names_its_node_and_since_when():
+    rows.node(name="local-3")
+    job = endpoint.submit(rows.job_spec(), actor="user:ana").job
+    evaluate()
+    job.refresh_from_db()
+    [why] = reasons.load(job.reason)
+    assert (why.bids, why.nodes) == (1, ("local-3",))
+    assert abs((why.since - job.updated_at).total_seconds()) < 5
 
 
 def test_stopping_a_job_stops_what_runs_and_then_the_job():
@@ -143,6 +184,10 @@ def test_stopping_a_job_stops_what_runs_and_then_the_job():
     job.refresh_from_db()
     assert job.state == "stopped"
     assert set(states(job)) == {("stopped", "cancelled")}
+    said = wording.text(wording.job(job))
+    assert said.startswith("by ana: wrong image; 0 of 2 slots completed after")
+    ends = Event.objects.filter(what="job-stopped").values_list("message", flat=True)
+    assert list(ends) == [f"{job.name} is stopped by ana: wrong image"]
 
 
 def test_the_same_specification_again_changes_nothing_and_says_so():

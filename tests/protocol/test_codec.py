@@ -216,3 +216,19 @@ def test_too_large_is_said_at_both_ends():
         codec.decode_from_node('"' + long + '"')
     with pytest.raises(codec.TooLarge):
         codec.encode_chunk(LogChunk(1, "w", 0, b"x" * MAX_FRAME))
+
+
+def test_a_frame_may_be_as_long_as_the_limit_and_no_byte_longer():
+    room = MAX_FRAME - codec.size(messages.Goodbye(1, "x")) + 1
+    assert len(codec.encode(messages.Goodbye(1, "x" * room))) == MAX_FRAME
+    with pytest.raises(codec.TooLarge, match=f"^Goodbye takes {MAX_FRAME + 1} bytes, limit 262144"):
+        codec.encode(messages.Goodbye(1, "x" * (room + 1)))
+    large = 2**16  # The length of the data takes as many bytes from here on.
+    room = MAX_FRAME - len(codec.encode_chunk(LogChunk(1, "w", 0, b"x" * large))) + large
+    longest = LogChunk(1, "w", 0, b"x" * room)
+    assert codec.decode_chunk(codec.encode_chunk(longest)) == longest
+    too_long = f"^a log chunk takes {MAX_FRAME + 1} bytes, limit 262144"
+    with pytest.raises(codec.TooLarge, match=too_long):
+        codec.encode_chunk(LogChunk(1, "w", 0, b"x" * (room + 1)))
+    with pytest.raises(codec.TooLarge, match=f"^a frame of {MAX_FRAME + 1} bytes, limit 262144"):
+        codec.decode_chunk(b"x" * (MAX_FRAME + 1))

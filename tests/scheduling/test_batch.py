@@ -3,16 +3,22 @@
 import pytest
 
 from orchestrator.lifecycle import Desired, JobState, Trigger
+from orchestrator.reasons import Cause, Final, SlotFailed, cause
 from orchestrator.scheduling.plan import Place, Stop
 from orchestrator.scheduling.registry import scheduler_for
 from orchestrator.scheduling.slot_history import AVOID
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.world import Progress
+from orchestrator.wording import all_of, reason, text
 from tests.scheduling.worlds import GIB, NOW, cluster, execution, node, seconds, world
 
 
 def placed(plan):
     return [(place.slot, place.node) for place in plan.place]
+
+
+def said(plan):
+    return text(all_of(plan.reasons or ()))
 
 
 def stopped(plan):
@@ -28,7 +34,7 @@ def test_each_slot_gets_a_node_of_its_own_while_there_are_enough():
     assert len({place.node for place in plan.place}) == 3
     assert {place.desired for place in plan.place} == {Desired.PENDING}
     assert plan.state is JobState.QUEUED
-    assert plan.reason == "waiting for 3 bids"
+    assert said(plan) == "waiting for 3 bids from N1, N2 and N3, asked at 2030-01-01 12:00:00 UTC"
     assert plan.tally == {"new": 3}
     assert plan.summary == "placed 3"
 
@@ -42,7 +48,7 @@ def test_more_slots_than_nodes_share_nodes():
 def test_without_approval_executions_are_launched_at_once():
     plan = schedule(world(approval="none"))
     assert plan.place == (Place(0, 1, "n1", Desired.RUNNING),)
-    assert plan.reason == "1 execution about to start"
+    assert said(plan) == "1 execution about to start on N1"
 
 
 def test_ask_for_bids_from_several_nodes_at_once():
@@ -95,7 +101,7 @@ def test_the_only_bid_is_approved():
     bid = execution("ask_for_bid_accepted")
     plan = schedule(world(bid, state=JobState.QUEUED))
     assert plan.approve == (bid.id,)
-    assert (plan.state, plan.reason) == (JobState.QUEUED, "1 execution about to start")
+    assert (plan.state, said(plan)) == (JobState.QUEUED, "1 execution about to start on N1")
 
 
 def test_of_two_equal_bids_the_older_is_taken_and_the_other_rejected():
@@ -143,7 +149,7 @@ def test_when_every_node_refused_the_job_waits_for_time_not_for_capacity():
     plan = schedule(world(execution("ask_for_bid_rejected", 0, node="n1"), nodes=["n1"]))
     assert plan.blocked is None
     assert [(f.at, f.trigger) for f in plan.followups] == [(NOW + AVOID, Trigger.RETRY)]
-    assert plan.reason == (
+    assert said(plan) == (
         "waiting for nodes that have refused: 1 of 1 slot; asked again at 2030-01-01 12:00:30 UTC"
     )
     assert plan.summary == "settled 1, 1 waiting for nodes that have refused"
@@ -187,12 +193,12 @@ def test_a_job_is_completed_when_every_slot_is():
     assert plan.settle == (ended.id,)
     assert plan.followups == ()
     assert plan.tally == {"completed": 1}
-    assert plan.reason == "every slot has completed"
+    assert said(plan) == "all 3 slots have completed"
 
 
 def test_a_job_of_no_slots_is_completed_at_once():
     plan = schedule(world(count=0))
-    assert (plan.state, plan.reason) == (JobState.COMPLETED, "scaled to zero")
+    assert (plan.state, said(plan)) == (JobState.COMPLETED, "it asks for no slots")
 
 
 def test_a_completed_slot_needs_no_second_execution():
@@ -208,6 +214,7 @@ def test_an_ended_job_only_cleans_up(state):
     plan = schedule(world(runs, ended, count=2, state=state))
     assert plan.state is state
     assert stopped(plan) == {runs.id: f"the job is {state}"}
+    assert plan.reasons is None, "why it ended stays as it was written"
     assert plan.settle == (ended.id,)
     assert (plan.place, plan.followups, plan.progress.attempts) == ((), (), {})
 
@@ -226,17 +233,24 @@ def test_a_stopped_job_stops_everything_and_waits_for_the_end():
         )
     )
     assert stopped(plan) == dict.fromkeys([runs.id, bids.id], "the job was stopped: not needed")
-    assert (plan.state, plan.reason) == (
+    assert (plan.state, said(plan)) == (
         JobState.RUNNING,
-        "stopping: 3 executions still to end",
+        "3 executions still to end",
     )
     assert (plan.place, plan.approve, plan.followups) == ((), (), ())
+
+
+def test_a_stopped_job_says_who_asked_for_it_and_why():
+    view = {"stop_requested": True, "stopped_by": "user:ana", "stop_reason": "wrong image"}
+    plan = schedule(world(state=JobState.RUNNING, view=view))
+    assert (plan.state, said(plan)) == (JobState.STOPPED, "by ana: wrong image")
+    assert plan.summary == "the job is stopped by ana: wrong image"
 
 
 @pytest.mark.parametrize("end", ["cancelled", "lost", "failed", "bid_rejected"])
 def test_a_job_is_stopped_when_its_last_execution_has_ended(end):
     plan = schedule(world(execution(end), state=JobState.RUNNING, view={"stop_requested": True}))
-    assert (plan.state, plan.reason) == (JobState.STOPPED, "the job was stopped")
+    assert (plan.state, said(plan)) == (JobState.STOPPED, "on request")
 
 
 def test_a_job_whose_slots_completed_is_completed_even_if_it_should_stop():
@@ -254,7 +268,10 @@ def test_a_failed_slot_waits_and_is_then_tried_again():
     assert (first.place, first.progress.retry_at, first.progress.attempts) == ((), {0: at}, {0: 1})
     assert [(f.at, f.trigger) for f in first.followups] == [(at, Trigger.RETRY)]
     assert first.state is JobState.QUEUED
-    assert first.reason == "1 slot to be tried again, the next at 2030-01-01 12:00:05 UTC"
+    assert said(first) == (
+        "slot 0 failed on N1 at attempt 1 of 3: exit code 1;"
+        " 1 slot is tried again at 2030-01-01 12:00:05 UTC"
+    )
     second = schedule(world(now=at, progress=first.progress, state=JobState.QUEUED))
     assert [(place.slot, place.attempt) for place in second.place] == [(0, 2)]
     assert second.place[0].node != "n1", "the node where it failed comes last"
@@ -280,29 +297,57 @@ def test_the_job_fails_with_its_first_slot_that_exhausts_its_attempts():
     runs = execution("running", 0, node="n2")
     plan = schedule(world(failed, runs, count=3, progress=Progress(attempts={1: 2})))
     assert plan.state is JobState.FAILED
-    assert plan.reason == "slot 1 failed on N1 at attempt 3 of 3: exit code 7"
+    assert said(plan) == "slot 1 failed on N1 at attempt 3 of 3: exit code 7"
     assert stopped(plan) == {runs.id: "the job failed"}
     assert plan.place == ()
+
+
+def test_what_a_task_returned_is_said_as_a_number():
+    failed = execution("failed", exit_code=1, code="exit-code", message="the task exited with 1")
+    plan = schedule(world(failed, retry={"attempts": 1}))
+    assert plan.reasons == (
+        SlotFailed(0, "N1", 1, 1, final=Final.ATTEMPTS, exit_code=1, code="exit-code",
+                   message="the task exited with 1"),
+    )  # fmt: skip
+    assert said(plan) == "slot 0 failed on N1 at attempt 1 of 1: exit 1"
+
+
+def test_a_slot_that_backs_off_is_delayed_however_full_the_cluster_is():
+    full = [node("n1", used=(4000, 0, 0, 0))]
+    plan = schedule(world(execution("failed"), nodes=full, state=JobState.RUNNING))
+    assert [cause(it) for it in plan.reasons] == [Cause.DELAYED]
+    assert (plan.blocked, plan.record) == (None, None)
+
+
+def test_the_newest_failure_is_told_until_nothing_is_tried_again():
+    progress = schedule(world(execution("failed", message="no disk"))).progress
+    assert progress.last_failure.message == "no disk"
+    later = schedule(world(now=NOW + seconds(9), progress=progress))
+    assert later.progress.last_failure is None
 
 
 def test_a_failure_that_cannot_be_cured_ends_the_slot_at_once():
     plan = schedule(world(execution("failed", retryable=False, message="no such program")))
     assert plan.state is JobState.FAILED
-    assert plan.reason == ("slot 0 failed on N1 and trying again would not help: no such program")
+    assert said(plan) == (
+        "slot 0 failed on N1 at attempt 1 of 3: no such program; trying again would not help"
+    )
 
 
 def test_what_no_node_can_be_told_ends_the_job_and_what_was_cancelled_otherwise_does_not():
     plan = schedule(world(execution("cancelled", retryable=False, message="too large")))
     assert plan.state is JobState.FAILED
-    assert (
-        plan.reason == "slot 0 could not be given to N1 and trying again would not help: too large"
+    assert said(plan) == (
+        "slot 0 could not be given to N1 at attempt 1 of 3: too large; trying again would not help"
     )
     assert schedule(world(execution("cancelled"))).state is JobState.QUEUED
 
 
 def test_what_the_job_does_not_retry_ends_it():
     plan = schedule(world(execution("lost"), retry={"on": ["failed"]}))
-    assert plan.reason == "slot 0 was lost with N1 and lost executions are not retried"
+    assert said(plan) == (
+        "slot 0 was lost with N1 at attempt 1 of 3; lost executions are not retried"
+    )
 
 
 @pytest.mark.parametrize("end", ["cancelled", "bid_rejected", "ask_for_bid_rejected"])
@@ -338,7 +383,7 @@ def test_a_job_that_waits_for_lost_nodes_keeps_their_slots():
     lost = execution("lost", 0, node="n1")
     plan = schedule(world(lost, on_lost="wait", count=1))
     assert (plan.settle, plan.place, plan.state) == ((), (), JobState.QUEUED)
-    assert plan.reason == "1 slot waiting for lost nodes to return: N1"
+    assert said(plan) == "1 slot waiting for a lost node to return: N1"
 
 
 def test_a_job_that_waits_goes_on_when_the_node_says_it_is_gone():
@@ -422,7 +467,7 @@ def test_a_job_that_takes_too_long_in_total_fails():
     runs = execution("running", 0)
     plan = schedule(world(runs, timeouts={"total": "60s"}, state=JobState.RUNNING))
     assert plan.state is JobState.FAILED
-    assert plan.reason == "it took longer than the 1m the job may take in total"
+    assert said(plan) == "it took longer than the 1m the job may take in total"
     assert stopped(plan) == {runs.id: "the job took too long"}
 
 
@@ -452,7 +497,7 @@ def test_the_longest_times_that_a_job_may_say_are_on_the_calendar():
 def test_unplaced_work_fails_at_once_with_a_queue_timeout_of_zero():
     plan = schedule(world(timeouts={"queue": 0}, resources={"cpu": 8}))
     assert plan.state is JobState.FAILED
-    assert plan.reason == (
+    assert said(plan) == (
         "1 of 1 slot found no place at once: "
         "impossible: needs 8 cores, the largest of 4 nodes has 4 cores"
     )
@@ -503,8 +548,8 @@ def test_full_is_not_impossible():
     full = node("n1", used=(4000, 0, 0, 0))
     plan = schedule(world(nodes=[full], resources={"cpu": "500m"}))
     assert not plan.blocked.impossible
-    assert plan.reason == (
-        "waiting for capacity: 1 of 1 slot; short of 0.5 cores on the best of 1 node"
+    assert said(plan) == (
+        "waiting for capacity: 1 of 1 slot; short of 0.5 cores on the only node that fits"
     )
 
 
@@ -525,7 +570,7 @@ def test_full_is_not_impossible():
 def test_what_no_node_could_ever_run_is_called_impossible(job, sentence):
     plan = schedule(world(**job))
     assert plan.blocked.impossible
-    assert plan.blocked.sentence == sentence
+    assert text(reason(plan.blocked.why)) == sentence
     assert plan.state is JobState.QUEUED
 
 
@@ -533,12 +578,12 @@ def test_nodes_that_take_no_work_now_make_nothing_impossible():
     nodes = [node("n1", unready="drains"), node("n2", unready="is lost")]
     plan = schedule(world(nodes=nodes))
     assert not plan.blocked.impossible
-    assert plan.blocked.sentence == (
+    assert text(reason(plan.blocked.why)) == (
         "2 nodes could run it but take no new work: 1 drains, 1 is lost"
     )
 
 
 def test_an_empty_cluster_makes_jobs_wait():
     plan = schedule(world(nodes=[]))
-    assert plan.reason == "waiting for capacity: 1 of 1 slot; there is no node"
+    assert said(plan) == "waiting for capacity: 1 of 1 slot; there is no node"
     assert not plan.blocked.impossible

@@ -191,7 +191,7 @@ def test_states_move_as_the_table_allows_and_a_queued_job_has_a_reason(w):
         targets = JOB.table[w.job.state].values()
         assert plan.state in targets, IllegalTransition(w.job.state, plan.state)
     if plan.state is JobState.QUEUED:
-        assert plan.reason
+        assert plan.reasons
     if plan.state is JobState.STOPPED and w.job.state not in ENDED:
         assert not any(it.observed in OBSERVED.live for it in w.executions)
     if plan.state not in ENDED:

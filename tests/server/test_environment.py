@@ -26,13 +26,14 @@ def test_every_mistake_is_told_at_once_with_its_cure():
                 "MUSTER_WORKERS": "none",
                 "MUSTER_DEBUG": "yes",
                 "MUSTER_ORIGINS": "muster.example.org",
+                "MUSTER_INTERNAL_URL": "10.0.0.5:8000",
                 "MUSTER_SECRET_KEY": "short",
             }
         )
     told = mistakes.value.mistakes
-    assert len(told) == 5
+    assert len(told) == 6
     assert told[0] == "MUSTER_HOST means nothing to Muster. Did you mean MUSTER_HOSTS?"
-    for name in ("WORKERS", "DEBUG", "ORIGINS", "SECRET_KEY"):
+    for name in ("WORKERS", "DEBUG", "ORIGINS", "INTERNAL_URL", "SECRET_KEY"):
         assert any(f"MUSTER_{name}" in mistake for mistake in told)
 
 

@@ -17,6 +17,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterable, Set
+from functools import partial
 from pathlib import Path
 
 from ...protocol.messages import Task
@@ -306,7 +307,10 @@ class ProcessDriver:
             return [Vanished(execution, "the machine was restarted while the task ran")]
         if found is None:
             return [NeverStarted(execution)]
-        _kill_group(handle)
+        if handle:
+            _kill_group(handle)
+        else:  # Everybody died before it was saved.
+            _kill_those_at(self._work / execution)
         return [Vanished(execution, "its supervisor is gone, and nothing tells how the task ended")]
 
     def _failed(self, execution: str, number: int, reason: str) -> list[Fact]:
@@ -327,14 +331,12 @@ class ProcessDriver:
             return self._account_for(execution)
         if is_first:
             loop = asyncio.get_running_loop()
-            loop.call_later(_LOOK_AGAIN, self._look_at_its_directory_again, execution)
+            again = partial(self._account_for_its_directory, execution, is_first=False)
+            loop.call_later(_LOOK_AGAIN, lambda: self._tell(again()))
             return []
         self._forget(execution)
         message = "its directory was there before it, and nothing tells what became of the task"
         return [Vanished(execution, message)]
-
-    def _look_at_its_directory_again(self, execution: str) -> None:
-        self._tell(self._account_for_its_directory(execution, is_first=False))
 
     def _tails(self, execution: str) -> list[bytes]:
         tails = []
@@ -381,13 +383,30 @@ class ProcessDriver:
 
 def _kill_group(handle: str) -> None:
     """Kill the process of *handle*, if it is still that process, and its group."""
-    pid, ticks, _ = (int(word) for word in handle.split(":")) if handle else (0, 0, 0)
-    if not pid:
-        return
+    pid, ticks, _ = (int(word) for word in handle.split(":"))
     with contextlib.suppress(OSError):
         stat = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
         if int(stat[19]) == ticks:
             os.killpg(pid, signal.SIGKILL)
+
+
+def _kill_those_at(home: Path) -> None:
+    """Kill every process that was begun with *home* or is there, until there is none."""
+    path = os.fsencode(home)
+    found = True
+    while found:
+        found = False
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):  # It is over, or another user's.
+                if os.fsencode(
+                    process.joinpath("cwd").readlink()
+                ) == path or b"HOME=" + path in process.joinpath("environ").read_bytes().split(
+                    b"\0"
+                ):
+                    os.kill(int(process.name), signal.SIGKILL)
+                    found = True
 
 
 def _remove(directories: list[Path]) -> None:

@@ -1,0 +1,97 @@
+"""Try a fault at every place: ``python -m tests.agent.faults [--jobs 3] [--every 1]``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.agent.faults.plans import Places, count, plans
+from tests.agent.faults.story import Plan, Story, Verdict
+from tests.agent.faults.tracing import FAULTS, why_not
+
+
+async def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--jobs", type=int, default=3, help="plans at once (%(default)s)")
+    options.add_argument("--every", type=int, default=1, help="only every so-manieth plan")
+    options.add_argument("--only", default="", help="only plans whose sentence this pattern finds")
+    chosen = options.parse_args()
+    if reason := why_not():
+        _say(reason)
+        return 2
+    began, directory = time.monotonic(), Path(tempfile.mkdtemp(prefix="muster-faults-"))
+    places = await count(directory)
+    chosen_plans = [plan for plan in plans(places) if re.search(chosen.only, str(plan))]
+    random.Random(1).shuffle(chosen_plans)  # What is left out must not follow the order of faults.
+    chosen_plans = chosen_plans[:: chosen.every]
+    _say(f"{len(chosen_plans)} plans, in {directory}")
+    at_once = asyncio.Semaphore(chosen.jobs)
+
+    async def one(number: int, plan: Plan) -> Verdict:
+        async with at_once:
+            place = directory / str(number)
+            verdict = await tell(plan, place)
+            if verdict.found:
+                _say(f"{number:4} {plan}: {'; '.join(verdict.found)}")
+            else:
+                shutil.rmtree(place)
+            if number % 50 == 0:
+                _say(f"{number:4} plans after {time.monotonic() - began:.0f} s")
+            return verdict
+
+    verdicts = await asyncio.gather(*(one(n, plan) for n, plan in enumerate(chosen_plans, 1)))
+    _say(table(places, verdicts))
+    wrong = sum(bool(verdict.found) for verdict in verdicts)
+    _say(f"{len(verdicts)} plans in {time.monotonic() - began:.0f} s, {wrong} with a finding")
+    return 1 if wrong else 0
+
+
+async def tell(plan: Plan, place: Path) -> Verdict:
+    """The verdict on *plan*; a story that comes to no end is one, too."""
+    try:
+        return await Story(plan, place).tell()
+    except (TimeoutError, OSError) as error:
+        return Verdict(plan, True, (f"came to no end: {error!r}",), 0, {})
+
+
+def table(places: Places, verdicts: list[Verdict]) -> str:
+    """Role by call by fault: places, plans, how many were hit, had an unknown end, were wrong."""
+    rows: dict[tuple[str, str, str], Counter[str]] = {}
+    in_order = sorted(verdicts, key=lambda one: (one.plan.role, one.plan.call, one.plan.fault))
+    for verdict in in_order:
+        plan = verdict.plan
+        row = rows.setdefault((plan.role, plan.call, plan.fault), Counter())
+        row["plans"] += 1
+        row["hit"] += verdict.hit
+        row["unknown"] += bool(verdict.unknown)
+        row["wrong"] += bool(verdict.found)
+    lines = [f"{'role':10} {'call':10} places {'fault':18} plans   hit right not-known wrong"]
+    for (role, call, fault), row in rows.items():
+        right = row["plans"] - row["unknown"] - row["wrong"]
+        number = len(places[role].get(call, ()))
+        lines.append(
+            f"{role:10} {call:10} {number:6} {fault:18} {row['plans']:5} {row['hit']:5}"
+            f" {right:5} {row['unknown']:9} {row['wrong']:5}"
+        )
+    for fault in FAULTS:
+        of_fault = [verdict for verdict in verdicts if verdict.plan.fault == fault]
+        hit = sum(verdict.hit for verdict in of_fault)
+        wrong = sum(bool(verdict.found) for verdict in of_fault)
+        lines.append(f"{fault}: {len(of_fault)} plans, {hit} hit, {wrong} wrong")
+    return "\n".join(lines)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - what it is for
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

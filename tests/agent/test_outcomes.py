@@ -1,0 +1,125 @@
+"""The final report of whatever can become of an execution, word for word."""
+
+from __future__ import annotations
+
+import pytest
+
+from nodes.agent import outcomes
+from nodes.agent.bidding import Refusal
+from nodes.agent.facts import Exited, NotStarted, Vanished
+from nodes.agent.records import Entry, Stage
+from nodes.protocol.messages import Happened, Report
+
+LONG = "x" * 5000
+OUTPUT = {"stdout": "out", "stderr": "err", "stdout_size": 30, "stderr_size": 40}
+
+
+def ended(status: int, why: str = "", timeout: float | None = None) -> Report:
+    entry = Entry("e", Stage.RUNNING, timeout=timeout)
+    return outcomes.ended(entry, Exited("e", status, why, ran=1.5, **OUTPUT))
+
+
+def report(happened: Happened, exit_code: int | None, *words: str) -> Report:
+    code, message, hint = (*words, "", "", "")[:3]
+    return Report("e", happened, exit_code, code, message, hint, ran=1.5, **OUTPUT)
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        (ended(0), report(Happened.COMPLETE, 0)),
+        (ended(3), report(Happened.FAIL, 3, "exit-code", "the task exited with code 3")),
+        (
+            ended(-11),
+            report(Happened.FAIL, None, "signal", "the task was killed by SIGSEGV (11)"),
+        ),
+        (
+            ended(-99),
+            report(Happened.FAIL, None, "signal", "the task was killed by signal (99)"),
+        ),
+        (
+            ended(-9),
+            report(
+                Happened.FAIL,
+                None,
+                "signal",
+                "the task was killed by SIGKILL (9)",
+                "nobody asked for it: perhaps the machine ran out of memory",
+            ),
+        ),
+        (
+            ended(0, "stopped"),
+            report(
+                Happened.CANCEL,
+                0,
+                "stopped",
+                "stopped on request; the task exited with code 0",
+            ),
+        ),
+        (
+            ended(-9, "timeout", timeout=2.5),
+            report(
+                Happened.FAIL,
+                None,
+                "timeout",
+                "ran longer than the 2.5 s it was allowed; the task was killed by SIGKILL (9)",
+                "raise timeouts.execution, or let the task do less",
+            ),
+        ),
+        (
+            ended(1, "timeout"),
+            report(
+                Happened.FAIL,
+                1,
+                "timeout",
+                "ran longer than the time it was allowed; the task exited with code 1",
+                "raise timeouts.execution, or let the task do less",
+            ),
+        ),
+        (
+            outcomes.declined("e", Refusal("no-driver", LONG, "install it", retryable=False)),
+            Report(
+                "e",
+                Happened.DECLINE,
+                code="no-driver",
+                message=LONG[:4096],
+                hint="install it",
+                retryable=False,
+            ),
+        ),
+        (
+            outcomes.not_started(NotStarted("e", LONG, LONG, retryable=False)),
+            Report(
+                "e",
+                Happened.FAIL,
+                code="not-started",
+                message=LONG[:4096],
+                hint=LONG[:4096],
+                retryable=False,
+            ),
+        ),
+        (
+            outcomes.unknown(Vanished("e", LONG)),
+            Report("e", Happened.FAIL, code="unknown-outcome", message=LONG[:4096]),
+        ),
+        (
+            outcomes.cancelled("e", "it had not begun"),
+            Report("e", Happened.CANCEL, code="stopped", message="it had not begun"),
+        ),
+        (
+            outcomes.without_tails(ended(3)),
+            Report(
+                "e",
+                Happened.FAIL,
+                3,
+                "exit-code",
+                "the task exited with code 3",
+                ran=1.5,
+                stdout_size=30,
+                stderr_size=40,
+            ),
+        ),
+    ],
+)
+def test_an_end_is_reported_word_for_word(said, right):
+    assert said == right
