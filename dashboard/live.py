@@ -73,6 +73,7 @@ class Feed:
             self._listeners.clear()
         self._listeners.add(listener)
         if self._unsubscribe is None:
+            self._number += 1  # What nobody listened to is news to every page of before.
             self._unsubscribe = self._subscribe(self.changed)
 
     def leave(self, listener: Listener) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator import reasons, wording
@@ -26,8 +26,6 @@ class MinuteLike(Protocol):
     @property
     def ago(self) -> int: ...
     @property
-    def decided(self) -> int: ...
-    @property
     def started(self) -> int: ...
     @property
     def failed(self) -> int: ...
@@ -35,7 +33,10 @@ class MinuteLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to look at: what is wrong, since when, and where to do something about it."""
+    """One thing to look at: what is wrong, since when, and where to do something about it.
+
+    ``others`` counts what is in the same trouble, beside the one that is named.
+    """
 
     look: str
     word: str
@@ -45,6 +46,20 @@ class Item:
     key: str
     since: datetime | None = None
     approve: bool = False
+    others: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """What needs attention, the worst first, at most SHOWN; ``calm`` is said when nothing does.
+
+    ``well`` is whether that is all there is to say.
+    """
+
+    items: Sequence[Item]
+    more: str
+    calm: str
+    well: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +83,58 @@ class Wait:
     high: float
 
 
+SHOWN = 20
+
+_GRAVITY = ("dead letter", "", "impossible", "failed", "slow", "awaits approval", "blocked")
+"""Whatever else is said, is of a node that is silent or quarantined: the second place."""
+
+
 def attention(
-    nodes: Sequence[Node], rows: Sequence[BrokerRow], failed: Sequence[Job]
-) -> list[Item]:
-    """Everything that an operator should look at, the worst first."""
+    nodes: Sequence[Node],
+    rows: Sequence[BrokerRow],
+    failed: Sequence[Job],
+    *,
+    failures: int = 0,
+    troubled: bool = False,
+    known: int = 1,
+) -> Attention:
+    """Everything that an operator should look at, the worst first, equals together.
+
+    *failures* are executions that failed in the last hour, *known* the nodes; *troubled* says
+    that a banner above tells of worse.
+    """
     items = [_of_node(node) for node in nodes]
     items += [_of_row(row) for row in rows]
-    items += [
-        Item("failed", "failed", job.name, _said(job), "job", str(job.pk), job.ended_at)
-        for job in failed
-    ]
-    rank = {look: place for place, look in enumerate(("failed", "lost", "blocked", "waiting"))}
-    return sorted(items, key=lambda item: rank.get(item.look, len(rank)))
+    items += [_of_failed(job) for job in failed]
+    equal: dict[tuple[str, ...], list[Item]] = {}
+    for item in items:
+        own = item.key if item.approve else ""  # Each has a button of its own.
+        equal.setdefault((item.word, item.kind, item.text, own), []).append(item)
+    shown = [replace(first, others=_others(first, rest)) for first, *rest in equal.values()]
+    rank = {word: place for place, word in enumerate(_GRAVITY)}
+    shown.sort(key=lambda item: rank.get(item.word, rank[""]))
+    beyond = len(shown) - SHOWN
+    return Attention(
+        items=shown[:SHOWN],
+        more=f"and {counted(beyond, 'other trouble')}" if beyond > 0 else "",
+        calm=_calm(failures, troubled, known),
+        well=not troubled and known > 0,
+    )
+
+
+def _others(first: Item, rest: Sequence[Item]) -> str:
+    if not rest:
+        return ""
+    return f"and {counted(len(rest), f'other {first.kind}')}"
+
+
+def _calm(failures: int, troubled: bool, known: int) -> str:
+    """What is to say where nothing needs attention: no more than what is so."""
+    tries = f"; {counted(failures, 'execution')} did" if failures else ""
+    jobs = f"no job is stuck, none failed in the last hour{tries}."
+    if troubled:
+        return f"Beyond what is said above, {jobs}"
+    return f"All is well: every node answers, {jobs}" if known else capitalised(jobs)
 
 
 def tiles(
@@ -89,7 +144,7 @@ def tiles(
     nodes: tuple[int, int],
     *,
     cap: int,
-    sample: tuple[int, int],
+    cap_failed: int,
 ) -> list[Tile]:
     """Running, waiting, failed, nodes."""
     looks: dict[str, int] = {}
@@ -100,12 +155,6 @@ def tiles(
     series = [by_minute.get(ago) for ago in reversed(range(MINUTES))]
     started = [minute.started if minute else 0 for minute in series]
     failed = [minute.failed if minute else 0 for minute in series]
-    found, most = sample
-    bound = (
-        f"of the newest {most:,} executions"
-        if found >= most
-        else "of those decided in the last hour"
-    )
     ready, known = nodes
     queued, pending = waiting.get("queued", 0), waiting.get("pending", 0)
     return [
@@ -124,10 +173,10 @@ def tiles(
         ),
         Tile(
             "Executions failed",
-            f"{sum(failed):,}",
-            bound,
+            capped(sum(failed), cap_failed),
+            "in the last hour",
             "failed" if any(failed) else "ok",
-            spark(failed, "executions that failed, by the minute of their decision"),
+            spark(failed, "executions that failed, by minute"),
         ),
         Tile(
             "Nodes ready",
@@ -189,6 +238,11 @@ def _of_node(node: Node) -> Item:
     text = f"{capitalised(shown.mean)}."
     since = node.created_at if waits else node.connection_since
     return Item(shown.look, shown.word, node.name, text, "node", str(node.pk), since, waits)
+
+
+def _of_failed(job: Job) -> Item:
+    text = _said(job)
+    return Item("failed", "failed", job.name, text, "job", str(job.pk), job.ended_at)
 
 
 def _said(job: Job) -> str:

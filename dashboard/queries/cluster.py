@@ -15,25 +15,27 @@ from orchestrator.models import BrokerRow, ClusterSetting, Event, Job
 
 MOST_LIVE = 50_000
 RECENT = 4000
+MOST_FAILED = 10_000
 MOST_WAITING = 1000
-ATTENTION = 20
+ATTENTION = 100
+"""Rows of each kind of trouble that are read; equals are shown as one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What happened in one of the last sixty minutes; ``ago`` 0 is the current one."""
+    """Executions that started and failed in one of the last minutes; ``ago`` 0 is the current."""
 
     ago: int
-    decided: int
     started: int
     failed: int
 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """The last hour of executions, at most the newest RECENT of them.
+    """The last hour of executions, at most the newest RECENT of them; MOST_FAILED that failed.
 
-    Waits are in seconds, by what was waited for: each the median and the 95th percentile.
+    What failed counts by its end, whenever it was decided.  Waits are in seconds, by what was
+    waited for: each the median and the 95th percentile.
     """
 
     minutes: tuple[Minute, ...] = ()
@@ -63,7 +65,7 @@ _LIVE = """
 def recent(now: datetime) -> Recent:
     """What the newest executions of the last hour did, minute by minute."""
     with connection.cursor() as cursor:
-        cursor.execute(_MINUTES, {"now": now, "most": RECENT})
+        cursor.execute(_MINUTES, {"now": now, "most": RECENT, "most_failed": MOST_FAILED})
         minutes, sample, waits = cursor.fetchone()
     return Recent(
         minutes=tuple(Minute(*row) for row in minutes or ()),
@@ -74,18 +76,23 @@ def recent(now: datetime) -> Recent:
 
 _MINUTES = """
     WITH newest AS MATERIALIZED (
-        SELECT e.created_at, e.started_at, e.ended_at, e.observed, j.round_at, j.round = e.round
+        SELECT e.created_at, e.started_at, e.ended_at, j.round_at, j.round = e.round
                AND e.attempt = 1 AS first
         FROM (
-            SELECT job_id, created_at, started_at, ended_at, observed, round, attempt
+            SELECT job_id, created_at, started_at, ended_at, round, attempt
             FROM orchestrator_execution WHERE created_at > %(now)s::timestamptz - interval '1 hour'
             ORDER BY created_at DESC, id LIMIT %(most)s
         ) e JOIN orchestrator_job j ON j.id = e.job_id
+    ), moments AS (
+        SELECT started_at AS at, 1 AS started, 0 AS failed FROM newest WHERE started_at IS NOT NULL
+        UNION ALL
+        (SELECT ended_at, 0, 1 FROM orchestrator_execution
+         WHERE observed = 'failed' AND ended_at > %(now)s::timestamptz - interval '1 hour'
+         ORDER BY ended_at DESC LIMIT %(most_failed)s)
     ), minutes AS (
-        SELECT floor(extract(epoch FROM %(now)s::timestamptz - created_at) / 60)::int AS ago,
-               count(*) AS decided, count(started_at) AS started,
-               count(*) FILTER (WHERE observed = 'failed') AS failed
-        FROM newest GROUP BY 1
+        SELECT greatest(0, floor(extract(epoch FROM %(now)s::timestamptz - at) / 60))::int AS ago,
+               sum(started) AS started, sum(failed) AS failed
+        FROM moments GROUP BY 1
     ), waits(name, low, high) AS (
         SELECT 'submit', percentile_cont(0.5) WITHIN GROUP (ORDER BY w),
                percentile_cont(0.95) WITHIN GROUP (ORDER BY w)
@@ -102,7 +109,7 @@ _MINUTES = """
         FROM (SELECT extract(epoch FROM ended_at - started_at) w FROM newest
               WHERE started_at IS NOT NULL AND ended_at IS NOT NULL) s
     )
-    SELECT (SELECT json_agg(json_build_array(ago, decided, started, failed)) FROM minutes),
+    SELECT (SELECT json_agg(json_build_array(ago, started, failed)) FROM minutes),
            (SELECT count(*) FROM newest),
            (SELECT json_agg(json_build_array(name, low, high)) FROM waits)
 """
@@ -170,22 +177,24 @@ def troubled_rows(late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
     """Jobs that are stuck, the worst kind first.
 
     Dead letters, what no node could ever run, what has been ready since before *late*, and what
-    is blocked: of each kind at most *most*, so that none hides another.
+    is blocked: of each kind at most *most*, so that none hides another, and each in the order of
+    its index, so that no more are read however many there are.
     """
-    blocked = Q(blocked_on__isnull=False, dead_letter__isnull=True)
+    parked = Q(dead_letter__isnull=False)
+    blocked = Q(blocked_on__isnull=False)
     ready = Q(want__gt=F("done"), leased_want__isnull=True, dead_letter__isnull=True)
     ready &= Q(blocked_on__isnull=True, not_before__isnull=True)
-    kinds = (
-        Q(dead_letter__isnull=False),
-        blocked & Q(blocked_on__impossible=True),
-        ready & Q(ready_since__lt=late),
-        blocked,
+    first = ("-priority", "ready_since", "job_id")
+    kinds: tuple[tuple[Q, tuple[str, ...]], ...] = (
+        (parked, ("job_id",)),
+        (blocked & Q(blocked_on__impossible=True), first),
+        (ready & Q(ready_since__lt=late), first),
+        (blocked, ("blocked_class", *first)),
     )
-    rank = Case(*(When(kind, then=place) for place, kind in enumerate(kinds)))
-    ordered = BrokerRow.objects.order_by("-priority", "ready_since").values("pk")
-    first, *others = (ordered.filter(kind)[:most] for kind in kinds)
-    rows = BrokerRow.objects.filter(pk__in=first.union(*others)).select_related("job")
-    return list(rows.order_by(rank, "-priority", "ready_since")[:most])
+    rank = Case(*(When(kind, then=place) for place, (kind, _) in enumerate(kinds)))
+    found = [BrokerRow.objects.filter(kind).order_by(*by).values("pk")[:most] for kind, by in kinds]
+    rows = BrokerRow.objects.filter(pk__in=found[0].union(*found[1:])).select_related("job")
+    return list(rows.order_by(rank, *first))
 
 
 def failed_jobs(since: datetime) -> list[Job]:

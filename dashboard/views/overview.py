@@ -29,11 +29,15 @@ class Overview(Page):
     def recent(self) -> cluster.Recent:
         return cluster.recent(self.now)
 
-    def attention(self) -> list[overview.Item]:
+    def attention(self) -> overview.Attention:
+        health = self.health
         return overview.attention(
             cluster.troubled_nodes(),
             cluster.troubled_rows(self.now - SLOW),
             cluster.failed_jobs(self.now - LATELY),
+            failures=sum(minute.failed for minute in self.recent.minutes),
+            troubled=bool(health.trouble or health.warning or self.setting.scheduling_paused),
+            known=self.room.known,
         )
 
     def tiles(self) -> list[overview.Tile]:
@@ -43,7 +47,7 @@ class Overview(Page):
             self.recent.minutes,
             (self.room.ready, self.room.known),
             cap=cluster.MOST_WAITING,
-            sample=(self.recent.sample, cluster.RECENT),
+            cap_failed=cluster.MOST_FAILED,
         )
 
     def capacity(self) -> dict[str, Any]:

@@ -108,6 +108,13 @@ class BrokerRow(models.Model):
                 condition=Q(blocked_on__isnull=False),
             ),
             models.Index(
+                F("priority").desc(),
+                F("ready_since"),
+                F("job_id"),
+                name="broker_impossible",
+                condition=Q(blocked_on__impossible=True),
+            ),
+            models.Index(
                 fields=["not_before"], name="broker_due", condition=Q(not_before__isnull=False)
             ),
             models.Index(

@@ -93,6 +93,9 @@ class Execution(models.Model):
             models.Index(fields=["node", "-created_at", "id"], name="execution_of_node"),
             models.Index(fields=["-created_at", "id"], name="execution_newest"),
             models.Index(
+                fields=["-ended_at"], name="execution_failed", condition=Q(observed="failed")
+            ),
+            models.Index(
                 fields=["evaluation"],
                 name="execution_of_evaluation",
                 condition=Q(evaluation__isnull=False),

@@ -1,5 +1,5 @@
 // Forms without a reload: the answer is a sentence, and the page looks again.  They work without
-// this script too.
+// this script too.  A filter and the address say the same at any time.
 
 export function follow(refresh) {
   document.addEventListener("submit", (event) => {
@@ -13,6 +13,16 @@ export function follow(refresh) {
     if (!form) return;
     clearTimeout(pause);
     pause = setTimeout(() => filter(form, refresh), event.target.type === "search" ? 180 : 0);
+  });
+  for (const form of filters()) if (differs(form)) filter(form, refresh);  // Typed before this ran.
+  addEventListener("popstate", () => {
+    const query = new URLSearchParams(location.search);
+    for (const form of filters().filter(differs)) for (const it of form.elements) {
+      const asked = query.get(it.name) ?? "";
+      if (it.type === "radio") it.checked = it.value === asked;
+      else it.value = asked;
+    }
+    refresh();
   });
   document.addEventListener("click", (event) => {
     for (const open of document.querySelectorAll("details.menu[open],details.ask[open]"))
@@ -41,6 +51,13 @@ async function act(form, button, refresh) {
     form.ariaBusy = "false";
   }
   refresh();
+}
+
+const filters = () => [...document.querySelectorAll("form[data-filter]")];
+
+function differs(form) {
+  const query = new URLSearchParams(location.search);
+  return [...new FormData(form)].some(([name, value]) => (query.get(name) ?? "") !== value);
 }
 
 function filter(form, refresh) {

@@ -22,7 +22,7 @@ export function start(element) {
     if (document.hidden) hiddenAt = Date.now();
     else { hiddenAt = 0; refresh(); }
   });
-  addEventListener("online", () => { failures = 0; connect(); });
+  addEventListener("online", () => { failures = 0; connect(); refresh(); });
   addEventListener("pageshow", (event) => event.persisted && (connect(), refresh()));
 }
 
@@ -66,7 +66,7 @@ async function look(at) {
     if (answer.status !== 304) await show(answer);
     fresh = Date.now();
   } catch { gone = `stale since ${clock(fresh)}`; }  // Until a look succeeds.
-  say();
+  finally { say(); }
 }
 
 async function show(answer) {
@@ -100,7 +100,7 @@ function connect() {
     const news = JSON.parse(event.data);
     if (news.type === "end") { pass("end", news); return; }
     if (news.type === "hello") pass("open");
-    if (news.cursor !== cursor) {
+    if (news.cursor !== cursor || gone) {
       cursor = news.cursor;
       if (!(hiddenAt && Date.now() - hiddenAt > HIDDEN)) refresh(cursor);
     } else if (news.type === "hello") fresh = Math.max(fresh, Date.now());

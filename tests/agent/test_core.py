@@ -277,6 +277,28 @@ def test_a_limit_of_a_month_is_said_in_plain_digits():
     assert node.listen()[-1].message.startswith("ran longer than the 2592000 s it was allowed")
 
 
+def test_that_a_task_began_is_told_once_and_how_to_find_it_again_is_kept():
+    node = Node()
+    node.order(Want.RUN)
+    node.listen()
+    assert node.core.observe(Started("e", "1:2:3")) == []
+    assert node.core.entries["e"].handle == "1:2:3"
+    assert node.listen() == [Report("e", Happened.START)]
+
+
+def test_an_end_is_saved_at_once_and_a_beginning_may_wait():
+    node = Node()
+    node.order(Want.RUN)
+    node.listen()
+    node.core.observe(Started("e"))
+    assert not node.core.changes.urgent
+    assert node.core.is_live("e")
+    node.core.observe(Exited("e", 0))
+    assert node.core.changes.urgent
+    assert not node.core.is_live("e")
+    assert not node.core.is_live("unknown")
+
+
 def test_a_fact_told_twice_is_reported_once():
     node = Node()
     node.order(Want.RUN)
@@ -408,10 +430,8 @@ def test_heartbeats_say_what_is_held_live_and_told_to_run():
     node.order(Want.BID, "a")
     node.order(Want.RUN, "b")
     assert node.core.tick(HEARTBEAT - 0.1) == []
-    [send] = node.core.tick(HEARTBEAT)
-    assert isinstance(send, Send)
     expected = digest([("a", False), ("b", True)])
-    assert send.message == Heartbeat(1, 2, expected, running=1)
+    assert node.core.tick(HEARTBEAT, 0.5) == [Send(Heartbeat(1, 2, expected, 1, 0.5))]
     assert node.core.wakes_at == 2 * HEARTBEAT
 
 
@@ -426,6 +446,15 @@ def test_a_link_that_stays_silent_for_three_heartbeats_is_given_up():
     assert node.core.tick(36.0) == []
     assert node.core.opened(37.0) != []
     assert node.core.wakes_at == 67.0
+
+
+def test_without_a_link_nothing_is_heard_said_or_waited_for():
+    node = Node()
+    node.order(Want.BID)
+    node.core.closed()
+    assert node.order(Want.RUN) == []
+    assert node.core.tick(1000.0) == []
+    assert (node.core.epoch, node.core.wakes_at, node.core.reports()) == (None, None, [])
 
 
 def test_a_link_is_given_up_once_whatever_still_comes_over_it():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from typing import IO
 
 import pytest
 from django.conf import settings
@@ -36,29 +37,51 @@ def browser(chromium, django_db_setup):
         browser.close()
 
 
+class Web:
+    """A Daphne of these tests' own that serves the test database, at the same place each time."""
+
+    def __init__(self, port: int, log: IO[bytes]) -> None:
+        self._port, self._log = port, log
+        self.address = f"http://127.0.0.1:{port}"
+        self.start()
+
+    def start(self) -> None:
+        environ = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "orchestrator.server.settings",
+            "MUSTER_TEST_DATABASE": connection.settings_dict["NAME"],
+            "MUSTER_ROLE": "web",
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.browser.served", str(self._port)],
+            env=environ, stdout=self._log, stderr=self._log,
+        )  # fmt: skip
+        try:
+            _await(self._port)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(60)
+
+
 @pytest.fixture(scope="module")
-def address(tmp_path_factory, django_db_setup):
-    """Where a Daphne of these tests' own serves the test database."""
+def web(tmp_path_factory, django_db_setup):
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environ = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "orchestrator.server.settings",
-        "MUSTER_TEST_DATABASE": connection.settings_dict["NAME"],
-        "MUSTER_ROLE": "web",
-    }
     with (tmp_path_factory.mktemp("web") / "web.log").open("wb") as log:
-        web = subprocess.Popen(
-            [sys.executable, "-m", "tests.browser.served", str(port)],
-            env=environ, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        _await(port)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        web.terminate()
-        web.wait(10)
+        web = Web(port, log)
+        yield web
+        web.stop()
+
+
+@pytest.fixture(scope="module")
+def address(web):
+    """Where the pages are served."""
+    return web.address
 
 
 @pytest.fixture
@@ -90,7 +113,7 @@ def running():
     return job, execution
 
 
-def _await(port, within=30.0):
+def _await(port, within=90.0):
     """Return when something listens on *port*."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:

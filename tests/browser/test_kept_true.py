@@ -6,9 +6,13 @@ from playwright.sync_api import expect
 from nodes import hints
 from orchestrator.models import Job
 from tests import rows
+from tests.browser.comparing import shows_what_its_address_gives
 from tests.browser.test_live_pages import pill
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
+
+
+LOOK = "import('/static/js/live.js').then(({ refresh }) => refresh('another.1'))"
 
 
 def change(job, reason):
@@ -47,6 +51,58 @@ def test_a_look_that_a_filter_overtook_does_not_count(page):
     page.wait_for_url("**text=etl")
     held[0].continue_()
     expect(page.locator("tbody th")).to_have_text(["etl"])
+
+
+def test_back_to_before_a_filter_shows_again_what_was_shown_there(page):
+    for name in ("etl", "render"):
+        rows.job(name=name)
+    page.goto("/jobs/?state=pending")
+    pill(page, "live")
+    page.evaluate("location.hash = 'main'")  # As the link does that skips to the content.
+    page.keyboard.press("/")
+    page.keyboard.type("etl")
+    expect(page.locator("tbody th")).to_have_text(["etl"])
+    page.go_back()
+    expect(page.locator("[name=text]")).to_have_value("")
+    shows_what_its_address_gives(page)
+    expect(page.locator("tbody th")).to_have_count(2)
+
+
+def test_a_filter_that_is_typed_before_the_script_runs_counts(page):
+    for name in ("etl", "render"):
+        rows.job(name=name)
+    held = []
+    page.route("**/js/main.js", lambda it: held.append(it), times=1)  # noqa: PLW0108 - as above.
+    with page.expect_request("**/js/main.js"):
+        page.goto("/jobs/", wait_until="commit")
+    page.locator("[name=text]").fill("etl")
+    held[0].continue_()
+    page.wait_for_url("**/jobs/?text=etl")
+    shows_what_its_address_gives(page)
+    expect(page.locator("tbody th")).to_have_text(["etl"])
+
+
+def test_a_page_looks_at_once_when_the_network_is_back(page):
+    page.goto("/jobs/")
+    pill(page, "live")
+    page.context.set_offline(True)
+    page.locator("#pill").click()
+    pill(page, "stale")
+    rows.job(name="unheard")
+    page.context.set_offline(False)
+    shows_what_its_address_gives(page)
+    page.complaints.clear()
+
+
+def test_a_page_outlives_its_server_and_misses_nothing(page, web):
+    job = rows.job(name="etl")
+    page.goto("/jobs/")
+    pill(page, "live")
+    web.stop()
+    change(job, "changed while nobody served")
+    web.start()
+    shows_what_its_address_gives(page, within=20)
+    page.complaints.clear()
 
 
 @pytest.mark.parametrize("typed", ["/jobs/?text=a-b&note=x%20y", "/jobs/?text=a-b&note=*,~"])
@@ -102,6 +158,25 @@ def test_a_page_that_grows_old_says_so_at_once(page):
     pill(page, "live")
     expect(page.get_by_text("The database is away.")).to_have_count(0)
     page.complaints.clear()
+
+
+def test_an_open_page_does_not_grow_with_what_it_has_shown(page):
+    jobs = [rows.job(name=f"j-{number}") for number in range(20)]
+    page.goto("/jobs/")
+    pill(page, "live")
+    browser = page.context.new_cdp_session(page)
+
+    def nodes_after(rounds):
+        for number in range(rounds):
+            job = jobs[number % 20]
+            Job.objects.filter(pk=job.pk).update(state="queued", reason=f"{rounds}.{number}")
+            page.evaluate(LOOK)
+        browser.send("HeapProfiler.collectGarbage")
+        expect(page.locator(f"#job-{job.pk}")).to_contain_text(f"{rounds}.{number}")
+        return browser.send("Memory.getDOMCounters")["nodes"]
+
+    before = nodes_after(20)
+    assert nodes_after(60) < before * 1.2
 
 
 def test_who_acts_after_signing_out_is_asked_to_sign_in(page):

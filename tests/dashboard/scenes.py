@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
@@ -249,6 +249,15 @@ def age(seconds: float) -> None:
             cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
             cursor.execute(f"UPDATE {table} SET {moved}", {"s": seconds})
             cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+
+
+def ended(execution: Execution, at: datetime) -> None:
+    """Have *execution*, which has ended, have done so *at* another time."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # What is still to be checked, now.
+        cursor.execute("ALTER TABLE orchestrator_execution DISABLE TRIGGER USER")
+        Execution.objects.filter(pk=execution.pk).update(ended_at=at)
+        cursor.execute("ALTER TABLE orchestrator_execution ENABLE TRIGGER USER")
 
 
 _TIMES = {

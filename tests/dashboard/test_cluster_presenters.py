@@ -1,4 +1,5 @@
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -12,39 +13,78 @@ from orchestrator.wording import text
 from tests.dashboard.made import NOON, at, broker_row, job, node
 
 
-def test_a_calm_cluster_needs_no_attention():
-    assert overview.attention([], [], []) == []
+@pytest.mark.parametrize(
+    ("differing", "said", "well"),
+    [
+        (
+            {},
+            "All is well: every node answers, no job is stuck, none failed in the last hour.",
+            True,
+        ),
+        (
+            {"failures": 17},
+            "All is well: every node answers, no job is stuck, none failed in the last hour;"
+            " 17 executions did.",
+            True,
+        ),
+        ({"known": 0}, "No job is stuck, none failed in the last hour.", False),
+        (
+            {"troubled": True},
+            "Beyond what is said above, no job is stuck, none failed in the last hour.",
+            False,
+        ),
+    ],
+)
+def test_a_calm_cluster_says_no_more_than_is_so(differing, said, well):
+    calm = overview.attention([], [], [], **differing)
+    assert calm == overview.Attention(items=[], more="", calm=said, well=well)
 
 
 def test_the_worst_comes_first_and_each_item_says_what_to_do():
-    train = job(name="train", reason="short of 2 cpu")
     items = overview.attention(
         [node(name="gpu", approval="pending"), node(name="edge", connection="lost")],
-        [broker_row(train, blocked_on={"impossible": False}),
-         broker_row(job(name="bad"), dead_letter="KeyError: 'x'", deliveries=5)],
+        [broker_row(job(name="train", reason="short of 2 cpu"), blocked_on={"impossible": False}),
+         broker_row(job(name="never"), blocked_on={"impossible": True}),
+         broker_row(job(name="bad"), dead_letter="KeyError: 'x'", deliveries=5),
+         broker_row(job(name="late"))],
         [job(name="render", reason="slot 2 failed")],
-    )  # fmt: skip
+    ).items  # fmt: skip
     assert [(item.subject, item.word) for item in items] == [
-        *(("bad", "dead letter"), ("render", "failed"), ("edge", "lost")),
-        *(("gpu", "awaits approval"), ("train", "blocked")),
+        *(("bad", "dead letter"), ("edge", "lost"), ("never", "impossible"), ("render", "failed")),
+        *(("late", "slow"), ("gpu", "awaits approval"), ("train", "blocked")),
     ]
     assert items[0].text == "Its evaluation failed 5 times: KeyError: 'x'"
     assert [item.subject for item in items if item.approve] == ["gpu"]
+
+
+def test_equal_troubles_are_told_once_but_each_node_has_its_button():
+    failed = [job(name=f"j-{n}", reason="exit 1 on local-1") for n in range(20)]
+    pending = [node(id=UUID(int=n), name=f"n-{n}", approval="pending") for n in range(2)]
+    found = overview.attention(pending, [], [*failed, job(name="other", reason="exit 2")])
+    assert [(item.subject, item.others) for item in found.items] == [
+        *(("j-0", "and 19 other jobs"), ("other", "")),
+        *(("n-0", ""), ("n-1", "")),
+    ]
+
+
+def test_what_is_not_shown_of_the_troubles_is_counted():
+    found = overview.attention([], [], [job(reason=f"exit {n}") for n in range(22)])
+    assert (len(found.items), found.more) == (20, "and 2 other troubles")
 
 
 def test_the_tiles_count_and_say_of_what():
     tiles = overview.tiles(
         {"running": 4, "preparing": 1, "new": 2},
         {"queued": 3, "pending": 1},
-        [Minute(0, 5, 4, 1), Minute(59, 2, 2, 2), Minute(60, 1, 1, 9)],
+        [Minute(0, 4, 1), Minute(59, 2, 2), Minute(60, 1, 9)],
         (2, 3),
         cap=1000,
-        sample=(10, 4000),
+        cap_failed=10_000,
     )
     assert [(tile.name, tile.value, tile.note) for tile in tiles] == [
         ("Executions running", "4", "1 starting"),
         ("Jobs waiting", "4", "3 queued, 1 not evaluated yet"),
-        ("Executions failed", "3", "of those decided in the last hour"),
+        ("Executions failed", "3", "in the last hour"),
         ("Nodes ready", "2 of 3", "1 takes no new work"),
     ]
 
@@ -58,13 +98,13 @@ def test_the_tiles_count_and_say_of_what():
     ],
 )
 def test_nodes_that_take_no_work_are_counted(ready, known, note, look):
-    tile = overview.tiles({}, {}, [], (ready, known), cap=1000, sample=(0, 4000))[-1]
+    tile = overview.tiles({}, {}, [], (ready, known), cap=1000, cap_failed=10_000)[-1]
     assert (tile.note, tile.look) == (note, look)
 
 
-def test_a_bounded_sample_says_so():
-    tiles = overview.tiles({}, {}, [], (0, 0), cap=1000, sample=(4000, 4000))
-    assert tiles[2].note == "of the newest 4,000 executions"
+def test_a_bounded_count_says_so():
+    tiles = overview.tiles({}, {}, [Minute(3, 0, 50)], (0, 0), cap=1000, cap_failed=50)
+    assert tiles[2].value == "50+"
 
 
 def test_waits_that_nobody_measured_are_left_out():

@@ -43,11 +43,11 @@ def test_the_first_change_is_told_at_once_and_the_others_together():
         it = feed(pause=0.01)
         it.join(lambda: told.append(it.cursor.number))
         it.changed()
-        assert told == [1]
+        assert told == [2]
         for _ in range(100):
             it.changed()
-        assert told == [1]
-        await until(lambda: told == [1, 2])
+        assert told == [2]
+        await until(lambda: told == [2, 3])
 
     asyncio.run(run())
 
@@ -84,6 +84,23 @@ def test_hints_are_heard_while_somebody_is_there_and_a_moment_longer():
         assert heard == ["on"]
         it.leave(next(iter(it._listeners)))
         await until(lambda: heard == ["on", "off"])
+
+    asyncio.run(run())
+
+
+def test_what_nobody_listened_to_is_news_to_a_page_of_before():
+    async def run():
+        it = feed(linger=0)
+        one = lambda: None  # noqa: E731
+        seen = [it.cursor.number]  # Of a page that is being rendered before its socket is open.
+        for _ in range(2):
+            it.join(one)
+            it.join(lambda: None)
+            seen.append(it.cursor.number)
+            for listener in tuple(it._listeners):
+                it.leave(listener)
+            await until(lambda: it._unsubscribe is None)
+        assert seen == [0, 1, 2]
 
     asyncio.run(run())
 
@@ -137,11 +154,11 @@ async def said(link):
 def test_a_socket_hears_hello_then_of_every_change(somebody):
     async def run():
         async with socket(somebody) as (link, its):
-            assert await said(link) == {"type": "hello", "cursor": "p.0"}
-            its.changed()
-            assert await said(link) == {"type": "changed", "cursor": "p.1"}
+            assert await said(link) == {"type": "hello", "cursor": "p.1"}
             its.changed()
             assert await said(link) == {"type": "changed", "cursor": "p.2"}
+            its.changed()
+            assert await said(link) == {"type": "changed", "cursor": "p.3"}
 
     run_and_let_go(run())
 

@@ -57,7 +57,7 @@ def test_every_page_is_drawn_with_few_queries_and_no_inline_style(
 
 def test_pages_of_an_empty_cluster_say_what_will_appear(operator):
     for address, said in (
-        ("/", "All is well"),
+        ("/", "No job is stuck, none failed in the last hour."),
         ("/", "There is no node."),
         ("/jobs/", "No job has been submitted yet"),
         ("/jobs/?text=nothing", "No job matches this filter"),

@@ -1,5 +1,6 @@
 """What the pages read: what is asked for comes first, what there is room for second."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -9,9 +10,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.queries import cluster, executions, jobs, queue
-from orchestrator.lifecycle import Writer
+from orchestrator.lifecycle import Observed, Writer
 from orchestrator.models import BrokerRow, Evaluation, Execution, Job, JobVersion
 from tests import rows
+from tests.dashboard import scenes
 
 pytestmark = pytest.mark.django_db
 
@@ -23,6 +25,16 @@ def executions_of(job, node, number, **differing):
         Execution(job=job, node=node, slot=slot, **{**ordinary, **differing})
         for slot in range(number)
     )
+
+
+def explained(query, *, analyse=False):
+    """How the database goes about what *query* asks for, tables of a few rows being large."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        with CaptureQueriesContext(connection) as asked:
+            query()
+        cursor.execute(f"EXPLAIN {'(ANALYZE, TIMING OFF) ' * analyse}{asked[0]['sql']}")
+        return "\n".join(line for (line,) in cursor.fetchall())
 
 
 def evaluation_of(job):
@@ -47,13 +59,7 @@ def test_an_evaluation_says_that_it_placed_more_than_are_shown(operator):
 
 
 def test_what_an_evaluation_placed_is_found_by_an_index():
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off")
-    with CaptureQueriesContext(connection) as asked:
-        executions.placed_by(Evaluation(pk=7))
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN {asked[0]['sql']}")
-        assert "execution_of_evaluation" in str(cursor.fetchall())
+    assert "execution_of_evaluation" in explained(lambda: executions.placed_by(Evaluation(pk=7)))
 
 
 def test_a_job_that_fails_after_a_year_is_among_those_that_failed_lately():
@@ -143,4 +149,34 @@ def test_jobs_that_merely_wait_hide_nothing_worse():
     queued(1, ready_since=now)
     found = cluster.troubled_rows(now - timedelta(seconds=30), most=4)
     assert found[:3] == [dead, never, late]
-    assert [row.priority for row in found[3:]] == [90]
+    assert [row.priority for row in found[3:]] == [90] * 4
+
+
+def test_troubled_rows_are_read_by_indexes_and_no_more_than_are_wanted():
+    now = timezone.now()
+    spare = Job.objects.bulk_create(Job(name=f"b-{n}", type="batch") for n in range(400))
+    BrokerRow.objects.bulk_create(
+        BrokerRow(
+            job=job, type="batch", blocked_class=f"{n % 40}", blocked_on={"impossible": False}
+        )
+        for n, job in enumerate(spare)
+    )
+    for columns in ({"dead_letter": "x"}, {"blocked_on": {"impossible": True}}, {}):
+        queued(1, **columns)
+    plan = explained(lambda: cluster.troubled_rows(now, most=5), analyse=True)
+    for index in ("broker_dead", "broker_impossible", "broker_ready", "broker_blocked"):
+        assert index in plan
+    read = [int(n) for n in re.findall(r"on orchestrator_brokerrow .*?actual rows=(\d+)", plan)]
+    assert max(read) <= 5
+
+
+def test_what_failed_counts_by_its_end_and_is_found_by_an_index():
+    job, node, now = rows.job(), rows.node(), timezone.now()
+    for minutes in (1, 59, 61):
+        made = rows.execution(
+            job, node, observed=Observed.RUNNING, created_at=now - timedelta(hours=3)
+        )
+        rows.move(made, Observed.FAILED)
+        scenes.ended(made, now - timedelta(minutes=minutes))
+    assert {m.ago: m.failed for m in cluster.recent(now).minutes if m.failed} == {1: 1, 59: 1}
+    assert "execution_failed" in explained(lambda: cluster.recent(now))

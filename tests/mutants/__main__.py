@@ -54,7 +54,7 @@ PARTS = {
         has_database=True,
     ),
     "endpoint": Part(
-        ("orchestrator/endpoint/*.py", "orchestrator/transitions.py"),
+        ("orchestrator/endpoint/*.py", "orchestrator/transitions/*.py"),
         ("tests/orchestrator", "--deselect=tests/orchestrator/test_migrations.py"),
         has_database=True,
     ),

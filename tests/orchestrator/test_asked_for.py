@@ -162,7 +162,7 @@ TABLE = (
         "remove_node",
         "that is lost",
         lambda it: endpoint.remove_node(it.node.pk, actor=WHO),
-        {LOST},
+        {LOST, ROOM},  # Nobody is placed on what is removed: the room is found to be none.
         before=Scene.lost,
     ),
     Row(
@@ -183,6 +183,14 @@ TABLE = (
         before=lambda it: Node.objects.update(connection="disconnected"),
     ),
     Row("reconnect", "without one", lambda it: endpoint.reconnect({it.node.pk: 1})),
+    Row("degraded", "", lambda it: endpoint.degraded({it.node.pk: (1, "its disk is full")})),
+    Row(
+        "degraded",
+        "no more",
+        lambda it: endpoint.degraded({it.node.pk: (1, "")}),
+        {ROOM},
+        of_node={"degraded": "its disk is full"},
+    ),
     Row("set_algorithm", "", lambda it: endpoint.set_algorithm("spread", actor=WHO)),
     *(
         Row("receive", f"of {happened}", lambda it, it_was=happened: it.report(it_was), asks, state)

@@ -12,6 +12,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from nodes import membership
 from nodes.agent.bidding import Offer, refusal
@@ -23,7 +24,7 @@ from nodes.protocol import codec
 from nodes.protocol.messages import Happened, Hello, Order, Orders, Report, Task, Want
 from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator import endpoint, journal
-from orchestrator.api import shapes
+from orchestrator.api import schemas
 from orchestrator.broker import blocked
 from orchestrator.broker.unblock import Candidate, choose
 from orchestrator.lifecycle import Observed
@@ -32,7 +33,8 @@ from orchestrator.planners import compute_forwarder
 from orchestrator.scheduling import feasibility
 from orchestrator.scheduling.world import Cluster
 from orchestrator.snapshot import ClusterView
-from orchestrator.transitions import lock_executions, lock_nodes, release, reserve
+from orchestrator.transitions import lock_executions, lock_nodes, reserve
+from orchestrator.transitions.reservations import release
 from tests import rows
 from tests.agent import test_core as agent
 from tests.orchestrator.test_walk import evaluate
@@ -182,7 +184,7 @@ SUMS: dict[Callable[[Resources, Resources], Resources], Callable[[int, int], int
     operator.sub: operator.sub,
     lambda has, needs: blocked.least([has, needs]): min,
     lambda has, needs: of_row(cluster(has, needs).free): operator.sub,
-    lambda has, _: Resources(**shapes.resources(has)): only,
+    lambda has, _: Resources(**asdict(schemas.Resources.of(has))): only,
     lambda has, _: blocked.Waits.load(blocked.Waits(has).dump()).need: only,
     on_the_wire: only,
     taken_from_a_cluster: operator.add,
