@@ -11,6 +11,8 @@ from datetime import datetime
 from functools import singledispatch
 from typing import Any, Protocol
 
+from nodes import readiness
+
 from . import reasons
 from .formatting import capitalised, clock, counted, duration, full_stop, listed, named
 from .formatting import person as name_of
@@ -212,16 +214,7 @@ def awaited(why: reasons.Shortage) -> str:
 
 
 #: Why nodes take no new work: for one of them, for several.
-_CLOSED = {
-    "drains": "drain",
-    "takes no new work": "take no new work",
-    "is not approved yet": "are not approved yet",
-    "is rejected": "are rejected",
-    "is quarantined": "are quarantined",
-    "is lost": "are lost",
-    "is disconnected": "are disconnected",
-    "is not eligible": "are not eligible",
-}
+_CLOSED = {it.one: it.many for it in readiness.UNREADY}
 
 
 def closed(counts: Mapping[str, int]) -> str:

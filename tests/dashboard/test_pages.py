@@ -322,3 +322,11 @@ def _signed_in(name: str) -> Client:
     client = Client(headers={"host": "localhost"})
     client.force_login(User.objects.create_superuser(name))
     return client
+
+
+def test_what_is_odd_about_a_specification_is_on_the_page_until_the_job_has_ended(operator):
+    job = rows.job(constraints=["zone = a", "zone = b"])
+    page = f"/jobs/{job.pk}/"
+    assert "exclude each other" in operator.get(page).content.decode()
+    Job.objects.update(state="failed")
+    assert "exclude each other" not in operator.get(page).content.decode()
