@@ -105,7 +105,7 @@ BILLION_LAUGHS = (
         ("name: x\ntask:\n  count: 1\n  count: 2", "4", "occurs twice"),
         ("name: x\nname: x", "2", "occurs twice"),
         ("<<: {a: b}", "1", "merging is not supported"),
-        ("name: x\n---\nname: y\n---\n- a", "5", "must be an object"),
+        ("name: x\n---\nname: z\n---\n- a", "5", "must be an object"),
         ("name: x\n\tcount: 1", "2", "is not YAML"),
         ("name: 'x", "1", "is not YAML"),
         ("name: x\n  count: 1", "2", "is not YAML"),
