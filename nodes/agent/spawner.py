@@ -80,7 +80,6 @@ class Spawner:
         self.idle: list[Supervisor] = []
         self.links = 0
         self.retired = False
-        self.started = 0
         self.poll = select.poll()
         self.lock = os.open("spawner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -275,10 +274,10 @@ class Spawner:
     def start(self, execution: bytes, packet: bytes) -> supervisor.Post | None:
         if execution in self.live or self.retired:
             return None
-        self.started += 1
-        if self.started % 1000 == 0 and os.fstat(self.places.journal).st_size > _JOURNAL_BYTES:
-            os.close(self.places.journal)
-            self.places.journal = _new_journal()
+        if os.fstat(self.places.journal).st_size > _JOURNAL_BYTES:
+            with contextlib.suppress(OSError):  # Then the one that there is goes on.
+                former, self.places.journal = self.places.journal, _new_journal()
+                os.close(former)
         if (pid := self.hand_over(execution, packet)) is not None:
             self.live[execution] = [b"0", b"0", b"%d" % pid]
             return None
