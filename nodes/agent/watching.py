@@ -13,6 +13,8 @@ from .logs import STREAMS, LogFile
 CHUNK = 64 * 1024
 #: How long to wait before looking again for what a task has written, in seconds.
 _SOON, _AT_LAST = 0.01, 0.25
+#: How often is looked, while a task writes nothing, whether it went on elsewhere: on a full disk.
+_LOOK = 2.0
 
 
 class Watches:
@@ -78,13 +80,18 @@ class Watches:
         # Who does not follow reads what there is now: a task may print faster than it is read.
         end = sys.maxsize if watch.follow else file.size()
         began, pause = offset, _SOON
+        clock, look_at = asyncio.get_running_loop().time, 0.0
         while offset < end:
             if watched.credit <= 0:
                 watched.granted.clear()
                 await watched.granted.wait()
                 continue
             live = self._is_live(watch.execution)  # Before reading: what comes after is the end.
-            at, data = file.read(offset, min(CHUNK, watched.credit, end - offset))
+            limit = min(CHUNK, watched.credit, end - offset)
+            at, data = offset, file.read_on(offset, limit)
+            if not data and (clock() >= look_at or not (live and watch.follow)):
+                at, data = file.read(offset, limit)
+                look_at = clock() + _LOOK
             if data:
                 self._send_chunk(LogChunk(watch.epoch, watch.watch, at, data))
                 watched.credit -= len(data)

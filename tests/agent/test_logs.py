@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import shutil
+import sys
 import time
 from contextlib import contextmanager
 
@@ -135,6 +136,38 @@ def test_who_does_not_follow_reads_what_there_is_however_fast_more_is_printed(tm
 
     asyncio.run(scene())
     assert chunks == [b"x" * 6]
+
+
+@pytest.fixture
+def listings():
+    """The directories that are listed, as the interpreter tells them."""
+    listed, is_over = [], []
+
+    def hear(event, arguments):
+        if event in ("os.listdir", "os.scandir") and not is_over:
+            listed.append(arguments[0])
+
+    sys.addaudithook(hear)  # It can never be taken away again.
+    yield listed
+    is_over.append(True)
+
+
+def test_who_follows_a_log_does_not_list_all_logs_at_each_look(tmp_path, listings):
+    chunks = asyncio.Queue()
+    segment(tmp_path, 0, b"0")
+
+    async def scene():
+        watches = Watches(tmp_path, lambda _: True, None, chunks.put_nowait)
+        watches.follow(Watch(1, "w", "e", "stdout", offset=0, credit=1000, follow=True))
+        async with asyncio.timeout(10):
+            for number in range(1, 20):
+                assert (await chunks.get()).offset == number - 1
+                segment(tmp_path, number, b"x")
+        watches.clear()
+
+    began = time.monotonic()
+    asyncio.run(scene())
+    assert listings.count(tmp_path) <= 2 + (time.monotonic() - began) / 2
 
 
 def of_ended(state, **ages):
