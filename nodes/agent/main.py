@@ -21,7 +21,7 @@ from ..protocol.resources import Resources
 from . import __version__, enrolment, machine
 from .drivers import Driver, Tell
 from .drivers.process import ProcessDriver
-from .drivers.zygote import NoSpawner
+from .drivers.spawner_link import NoSpawner
 from .enrolment import Identity
 from .ledger import Ledger, LedgerUnusable, NoRoom
 from .ledger import executions as ledger_executions

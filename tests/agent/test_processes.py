@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from nodes.agent.drivers.exits import Begun, Exits
+from nodes.agent.drivers.journals import Begun, Journals
 from nodes.agent.drivers.process import ProcessDriver
-from nodes.agent.drivers.zygote import PROGRAM, VERSION
+from nodes.agent.drivers.spawner_link import PROGRAM, VERSION
 from nodes.agent.facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from nodes.agent.logs import KEPT, LogFile
 from nodes.agent.records import Entry, Stage
@@ -1074,7 +1074,7 @@ def test_a_supervisor_whose_spawner_is_dead_begins_nothing(tmp_path: Path) -> No
     done = subprocess.run(program, cwd=tmp_path, check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("over\n", "")
     assert not (tmp_path / "ran").exists()
-    end = Exits(tmp_path / "exits").find("a")
+    end = Journals(tmp_path / "exits").find("a")
     assert isinstance(end, list)
     assert end[0] == b"failed"
     assert list((tmp_path / "work").iterdir()) == [], "nothing is in the way of another attempt"
@@ -1307,7 +1307,7 @@ def test_a_journal_that_no_other_can_follow_goes_on(tmp_path: Path) -> None:
 
 def test_a_journal_that_is_closed_is_read_once(tmp_path: Path) -> None:
     exited = b"\nexited\0a\x007\0\x000.100000\x000\x000\n"
-    exits = Exits(tmp_path)
+    exits = Journals(tmp_path)
     journal = tmp_path / "000000001"
     journal.write_bytes(b"\nbegun\0a\x001\n" + exited)
     exits.tidy({"a"})
@@ -1324,7 +1324,7 @@ def test_a_journal_that_is_closed_is_read_once(tmp_path: Path) -> None:
 def test_only_the_task_that_a_living_supervisor_began_last_runs(tmp_path: Path) -> None:
     """Its pid may have been that of another supervisor before."""
     journal = tmp_path / "000000001"
-    exits = Exits(tmp_path)
+    exits = Journals(tmp_path)
     script = f"""
 import fcntl, os
 journal = open({str(journal)!r}, "ab")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.agent.drivers.zygote import connect
+from nodes.agent.drivers.spawner_link import connect
 from nodes.agent.ledger import Ledger
 from nodes.protocol.messages import Happened, Heartbeat, Hello
 from tests.agent.agents import REPOSITORY, Agent, cluster, scenario

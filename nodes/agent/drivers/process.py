@@ -25,8 +25,8 @@ from ..logs import KEPT_FOR, Keeper, LogFile
 from ..records import Entry
 from . import Tell, start_failures
 from .cleanup import kill_group, kill_those_at, remove
-from .exits import Begun, Exits, exited
-from .zygote import Attention, connect
+from .journals import Begun, Journals, exited
+from .spawner_link import SpawnerProbe, connect
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class ProcessDriver:
         self._work, self._logs = state / "work", state / "logs"
         for directory in (self._work, self._logs, state / "exits"):
             directory.mkdir(mode=0o700, exist_ok=True)
-        self._exits = Exits(state / "exits")
+        self._journals = Journals(state / "exits")
         self._keeper = Keeper(self._logs)
         #: What is started and not over: the handle by which it is found again, and the task.
         self._running: dict[str, str] = {}
@@ -66,7 +66,7 @@ class ProcessDriver:
         self._held: dict[str, str] = {}
         #: How often was looked since they should have ended.
         self._stray_looks = 0
-        self._attention = Attention(self._ask, self._changed)
+        self._probe = SpawnerProbe(self._ask, self._changed)
         self._discarded: list[Path] = []
         self._removing: asyncio.TimerHandle | None = None
 
@@ -77,12 +77,12 @@ class ProcessDriver:
         self._rebooted = rebooted
         facts = self._attach(is_first=True)
         self._rebooted = False
-        self._attention.look()
+        self._probe.look()
         return facts
 
     @property
     def degraded(self) -> str:
-        if self._attention.is_deaf:
+        if self._probe.is_deaf:
             return "its spawner does not answer"
         if self._strays and self._stray_looks >= _STRAY_LOOKS:
             tasks = "a task" if len(self._strays) == 1 else f"{len(self._strays)} tasks"
@@ -135,7 +135,7 @@ class ProcessDriver:
 
     def tidy(self, kept: Set[str]) -> None:
         kept = kept | self._strays
-        self._exits.tidy(kept)
+        self._journals.tidy(kept)
         self._keeper.tidy(kept)
         long_ago = time.time() - KEPT_FOR
         for directory in self._work.iterdir():  # What an agent left that died amid discarding.
@@ -150,7 +150,7 @@ class ProcessDriver:
         asyncio.get_running_loop().run_in_executor(None, remove, directories)
 
     def close(self) -> None:
-        self._attention.close()
+        self._probe.close()
         if self._removing is not None:
             self._removing.cancel()
             self._remove_discarded()
@@ -167,9 +167,9 @@ class ProcessDriver:
         self._elsewhere.clear()
         self._spawner, facts, live = connect(self._state, self._understand)
         asyncio.get_running_loop().add_reader(self._spawner, self._hear)
-        self._attention.heard()
+        self._probe.heard()
         if is_first:
-            self._strays = {*live, *self._exits.running()} - self._running.keys()
+            self._strays = {*live, *self._journals.running()} - self._running.keys()
             self._running |= dict.fromkeys(self._strays, "")
             if self._strays:
                 log.warning("%d tasks run that the ledger does not know", len(self._strays))
@@ -198,7 +198,7 @@ class ProcessDriver:
         """Take in everything that the spawner has to say, and tell it at once."""
         facts: list[Fact] = []
         assert self._spawner is not None, "nobody listens to a closed socket"
-        self._attention.heard()
+        self._probe.heard()
         try:
             while packet := self._spawner.recv(_PACKET):
                 facts += self._understand(packet)
@@ -222,7 +222,7 @@ class ProcessDriver:
 
     def _changed(self) -> None:
         log.warning("%s", f"takes no new work: {it}" if (it := self.degraded) else "recovered")
-        if self._attention.is_deaf:
+        if self._probe.is_deaf:
             self._tell(self._take_over())
         else:
             self._send("sync\0again")  # What it serves it tells of itself again.
@@ -306,7 +306,7 @@ class ProcessDriver:
 
         If nobody knows, what is left of it is killed first, unless it *is killed* already.
         """
-        found = self._exits.find(execution)
+        found = self._journals.find(execution)
         if isinstance(found, list):
             kind, *fields = found
             if kind == b"failed":
@@ -359,7 +359,7 @@ class ProcessDriver:
         """Somebody made it: another spawner's supervisor a moment ago, or a former version."""
         if execution not in self._running:
             return []
-        if self._exits.find(execution) is not None:
+        if self._journals.find(execution) is not None:
             return self._account_for(execution)
         if is_first:
             loop = asyncio.get_running_loop()
@@ -389,7 +389,7 @@ class ProcessDriver:
 
     def _look_elsewhere(self) -> None:
         self._looking = None
-        running = self._exits.running()
+        running = self._journals.running()
         facts: list[Fact] = []
         for execution, supervisor in list(self._elsewhere.items()):
             if running.get(execution) == supervisor:
@@ -403,7 +403,7 @@ class ProcessDriver:
     def _take_over(self) -> list[Fact]:
         """Look after what runs without the spawner, which does not answer."""
         facts: list[Fact] = []
-        for execution, supervisor in self._exits.running().items():
+        for execution, supervisor in self._journals.running().items():
             if execution in self._running:
                 self._watch(execution, supervisor)
                 facts.append(Started(execution, self._running[execution]))
@@ -415,7 +415,7 @@ class ProcessDriver:
             descriptor = os.pidfd_open(supervisor)
             try:
                 # The pid may have gone to somebody else meanwhile: the lock decides.
-                if self._exits.find(execution) == Begun(supervisor):
+                if self._journals.find(execution) == Begun(supervisor):
                     signal.pidfd_send_signal(descriptor, signal.SIGTERM)
             finally:
                 os.close(descriptor)

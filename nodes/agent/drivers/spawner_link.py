@@ -30,7 +30,7 @@ class NoSpawner(Exception):
     """The spawner could not be started: {detail}."""
 
 
-class Attention:
+class SpawnerProbe:
     """Whether the spawner answers, asked every LOOK seconds by *ask*; *changed* hears of it."""
 
     def __init__(self, ask: Callable[[], None], changed: Callable[[], None]) -> None:

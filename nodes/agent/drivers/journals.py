@@ -35,7 +35,7 @@ class Begun:
     supervisor: int
 
 
-class Exits:
+class Journals:
     """What was begun and how it ended, as the supervisors have recorded it.
 
     Read only when nobody told: after a restart of the agent or the death of the spawner.
