@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nodes.agent.log_streaming import Watches
 from nodes.agent.logs import KEPT, KEPT_FOR, Keeper, LogFile, readable
 from nodes.agent.room import ENOUGH, FULL, RESERVE, Room
-from nodes.agent.supervisor import SEGMENTS, Stream
+from nodes.agent.task_output import SEGMENTS, Stream
 from nodes.protocol.messages import Watch
 from tests.agent.disks import fill, small_disk
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 
 #: What does not die of KILL within so many seconds, since it waits for a device, is left.
 _PATIENCE = 1.0
+#: Directories are removed together with all that are discarded within so many seconds.
+_REMOVE_AFTER = 1.0
 
 
 def kill_group(handle: str) -> None:
@@ -55,6 +58,31 @@ def _kill(pid: int) -> bool:
         os.kill(pid, signal.SIGKILL)
         return True
     return False
+
+
+class Removal:
+    """Directories that are removed soon, in a thread."""
+
+    def __init__(self) -> None:
+        self._directories: list[Path] = []
+        self._due: asyncio.TimerHandle | None = None
+
+    def soon(self, directory: Path) -> None:
+        """Remove *directory*: many at once, as a thread costs more than a removal."""
+        self._directories.append(directory)
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(_REMOVE_AFTER, self._remove)
+
+    def close(self) -> None:
+        """Begin to remove what waits for it."""
+        if self._due is not None:
+            self._due.cancel()
+            self._remove()
+
+    def _remove(self) -> None:
+        self._due = None
+        directories, self._directories = self._directories, []
+        asyncio.get_running_loop().run_in_executor(None, remove, directories)
 
 
 def remove(directories: Iterable[Path]) -> None:

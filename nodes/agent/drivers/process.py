@@ -24,20 +24,17 @@ from ..facts import Fact, NeverStarted, NotStarted, Started, Vanished
 from ..logs import KEPT_FOR, Keeper, LogFile
 from ..records import Entry
 from . import Tell, start_failures
-from .cleanup import kill_group, kill_those_at, remove
+from .cleanup import Removal, kill_group, kill_those_at
 from .journals import Begun, Journals, exited
-from .spawner_link import SpawnerProbe, connect
+from .spawner_link import PATH, SpawnerProbe, connect, start_packet
 
 log = logging.getLogger(__name__)
 
 _PACKET = 1 << 20
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _UNKNOWN = "its supervisor is gone, and nothing tells how the task ended"
 _LOOK_AGAIN = 0.5
 #: What is not over at so many looks at the spawner may never be.
 _STRAY_LOOKS = 4
-#: Directories are removed together with all that are discarded within so many seconds.
-_REMOVE_AFTER = 1.0
 
 
 class ProcessDriver:
@@ -67,8 +64,7 @@ class ProcessDriver:
         #: How often was looked since they should have ended.
         self._stray_looks = 0
         self._probe = SpawnerProbe(self._ask, self._changed)
-        self._discarded: list[Path] = []
-        self._removing: asyncio.TimerHandle | None = None
+        self._removal = Removal()
 
     def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
         entries = tuple(interrupted)
@@ -94,22 +90,12 @@ class ProcessDriver:
         assert task is not None, "an order is refused when it has no task"
         if entry.execution in self._strays:
             return  # It was started before the ledger was lost, and how it ends will be told.
-        home = str(self._work / entry.execution)
-        env = {"PATH": _PATH, "HOME": home, "LANG": "C.UTF-8", **task.env}
-        words = [
-            "start",
-            entry.execution,
-            "" if entry.timeout is None else repr(entry.timeout),
-            repr(entry.grace),
-            str(len(task.command)),
-            *task.command,
-            *(f"{name}={value}" for name, value in env.items()),
-        ]
+        words = start_packet(entry, task, self._work / entry.execution)
         self._running[entry.execution], self._tasks[entry.execution] = "", task
         if self._strays:
-            self._held[entry.execution] = "\0".join(words)
+            self._held[entry.execution] = words
         else:
-            self._send("\0".join(words))
+            self._send(words)
 
     def stop(self, execution: str) -> None:
         if execution in self._elsewhere:
@@ -125,13 +111,7 @@ class ProcessDriver:
 
     def discard(self, execution: str) -> None:
         self._keeper.retire(execution)
-        self._remove_soon(self._work / execution)
-
-    def _remove_soon(self, directory: Path) -> None:
-        self._discarded.append(directory)
-        if self._removing is None:
-            loop = asyncio.get_running_loop()
-            self._removing = loop.call_later(_REMOVE_AFTER, self._remove_discarded)
+        self._removal.soon(self._work / execution)
 
     def tidy(self, kept: Set[str]) -> None:
         kept = kept | self._strays
@@ -141,19 +121,11 @@ class ProcessDriver:
         for directory in self._work.iterdir():  # What an agent left that died amid discarding.
             with contextlib.suppress(FileNotFoundError):
                 if directory.name not in kept and directory.stat().st_mtime < long_ago:
-                    self._remove_soon(directory)
-
-    def _remove_discarded(self) -> None:
-        """Many at once: to hand one to a thread costs more than to remove it."""
-        self._removing = None
-        directories, self._discarded = self._discarded, []
-        asyncio.get_running_loop().run_in_executor(None, remove, directories)
+                    self._removal.soon(directory)
 
     def close(self) -> None:
         self._probe.close()
-        if self._removing is not None:
-            self._removing.cancel()
-            self._remove_discarded()
+        self._removal.close()
         if self._looking is not None:
             self._looking.cancel()
         self._let_go()
@@ -351,7 +323,7 @@ class ProcessDriver:
         task = self._tasks.get(execution)
         self._forget(execution)
         command, env = ((), {}) if task is None else (task.command, task.env)
-        where = env.get("PATH", _PATH), self._work / execution
+        where = env.get("PATH", PATH), self._work / execution
         why = start_failures.explain(number, reason, command, *where)
         return [NotStarted(execution, why.message, why.hint, why.retryable)]
 
