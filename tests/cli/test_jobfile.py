@@ -152,8 +152,8 @@ def test_json_is_sent_as_it_is_so_that_the_server_sees_what_is_wrong(read):
 
 
 def test_several_documents_are_several_jobs_each_with_its_lines(read):
-    file = read("---\nname: x\n---\n# nothing but words\n---\nname: y\ncount: 2\n---\n")
-    assert [json.loads(job) for job in file.jobs] == [{"name": "x"}, {"name": "y", "count": 2}]
+    file = read("---\nname: x\n---\n# nothing but words\n---\nname: z\ncount: 2\n---\n")
+    assert [json.loads(job) for job in file.jobs] == [{"name": "x"}, {"name": "z", "count": 2}]
     assert [file.line(it) for it in ("jobs.0.name", "jobs.1.count", "jobs.1.task")] == [2, 7, 6]
 
 
