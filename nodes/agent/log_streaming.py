@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,8 +31,8 @@ class Watches:
         self._logs, self._is_live = logs, is_live
         self._send, self._send_chunk = send, send_chunk
         self._watched: dict[str, _Watched] = {}
-        #: Of this link: what is granted to them crossed our saying that they have ended.
-        self._ended: set[str] = set()
+        #: The last ones of this link: what is granted to them crossed our saying that they ended.
+        self._ended: deque[str] = deque(maxlen=1000)
 
     def follow(self, watch: Watch) -> None:
         """Begin to stream, or go on with more credit."""
@@ -60,7 +61,7 @@ class Watches:
 
     def _end(self, watch: Watch, reason: str) -> None:
         self._watched.pop(watch.watch, None)
-        self._ended.add(watch.watch)
+        self._ended.append(watch.watch)
         self._send(LogEnd(watch.epoch, watch.watch, reason))
 
     async def _stream(self, watched: _Watched, logs: Path) -> None:
