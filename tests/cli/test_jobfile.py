@@ -105,7 +105,7 @@ BILLION_LAUGHS = (
         ("name: x\ntask:\n  count: 1\n  count: 2", "4", "occurs twice"),
         ("name: x\nname: x", "2", "occurs twice"),
         ("<<: {a: b}", "1", "merging is not supported"),
-        ("name: x\n---\nname: y\n---\n- a", "5", "must be an object"),
+        ("name: x\n---\nname: z\n---\n- a", "5", "must be an object"),
         ("name: x\n\tcount: 1", "2", "is not YAML"),
         ("name: 'x", "1", "is not YAML"),
         ("name: x\n  count: 1", "2", "is not YAML"),
@@ -152,8 +152,8 @@ def test_json_is_sent_as_it_is_so_that_the_server_sees_what_is_wrong(read):
 
 
 def test_several_documents_are_several_jobs_each_with_its_lines(read):
-    file = read("---\nname: x\n---\n# nothing but words\n---\nname: y\ncount: 2\n---\n")
-    assert [json.loads(job) for job in file.jobs] == [{"name": "x"}, {"name": "y", "count": 2}]
+    file = read("---\nname: x\n---\n# nothing but words\n---\nname: z\ncount: 2\n---\n")
+    assert [json.loads(job) for job in file.jobs] == [{"name": "x"}, {"name": "z", "count": 2}]
     assert [file.line(it) for it in ("jobs.0.name", "jobs.1.count", "jobs.1.task")] == [2, 7, 6]
 
 
@@ -243,3 +243,37 @@ def test_a_pipe_is_read_no_further_than_a_file(piped, named):
 def test_a_name_with_a_zero_byte_is_no_file():
     with pytest.raises(Failure, match="cannot be read"):
         jobfile.read("a\0b")
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("", "is empty; it must be an object", "Write name: … and task: …."),
+        ("---\n---\n", "is empty; it must be an object", "Write name: … and task: …."),
+        (
+            "- name: a\n",
+            "is a list; it must be an object",
+            "Write the jobs one after the other, with --- between them.",
+        ),
+        (
+            "job { }",
+            "is plain text; it must be an object",
+            "A job file is YAML or JSON: write name: … and task: ….",
+        ),
+        ("a:\n\tb: c\n", "is not YAML: it is indented with a tab", "Use spaces."),
+    ],
+    ids=["empty", "two empty documents", "a list", "another language", "a tab"],
+)
+def test_what_is_no_job_is_told_what_it_is(read, text, message, hint):
+    with pytest.raises(Failure) as refused:
+        read(text)
+    (one,) = refused.value.errors
+    assert (one["message"], one["hint"]) == (message, hint)
+
+
+def test_a_name_that_two_jobs_of_a_file_have_is_a_mistake_with_its_line(read):
+    with pytest.raises(Failure) as refused:
+        read("name: a\n---\nname: b\n---\nname: a\n---\nname: a\n")
+    found = [(it["line"], it["path"], it["message"]) for it in refused.value.errors]
+    message = "'a' is the name of the job in line 1, too"
+    assert found == [("5", "jobs.2.name", message), ("7", "jobs.3.name", message)]
