@@ -19,10 +19,6 @@ from .looks import look, look_again
 from .reading import BEFORE, NEVER_RAN, PATIENCE, Piece, Reading, ask
 
 
-class _NothingThere(Exception):
-    """The node has nothing of the log, or cannot read it: {reason}."""
-
-
 async def of_execution(
     key: UUID, reading: Reading, offset: int | None, *, patience: float = PATIENCE
 ) -> AsyncIterator[Piece]:
@@ -48,13 +44,6 @@ async def of_execution(
                 async for piece in pieces:
                     at = piece.after
                     yield piece
-            return
-        except _NothingThere as error:
-            # What came with the final report is kept longer than the log, and follows its end.
-            if reading.follow and row.observed not in OBSERVED.terminal:
-                row = await look_again(key)
-            async for piece in _kept(row, reading, at or 0, text, str(error), is_away=False):
-                yield piece
             return
         except TooManyWatches:
             note = text.note("too many read the logs of this node; try again later")
@@ -100,7 +89,8 @@ async def _live(row: Execution, reading: Reading, at: int, text: _Text) -> Async
         async for piece in pieces:
             if isinstance(piece, LogEnd):
                 if piece.reason:
-                    raise _NothingThere(piece.reason)
+                    async for rest in _dropped(row, reading, at, text, piece.reason):
+                        yield rest
                 return
             is_gap = 0 <= at < piece.offset
             begin, data = text.cut_to_whole(piece.offset, piece.data, after_gap=is_gap)
@@ -109,6 +99,16 @@ async def _live(row: Execution, reading: Reading, at: int, text: _Text) -> Async
                 yield Piece(row.pk, note, begin, is_note=True)
             at = begin + len(data)
             yield Piece(row.pk, text.pass_on(data), at)
+
+
+async def _dropped(
+    row: Execution, reading: Reading, at: int, text: _Text, why: str
+) -> AsyncIterator[Piece]:
+    """What came with the final report of a log that its node has no longer, or cannot read."""
+    if reading.follow and row.observed not in OBSERVED.terminal:
+        row = await look_again(row.pk)  # The report comes just after the end.
+    async for piece in _kept(row, reading, at, text, why, is_away=False):
+        yield piece
 
 
 def _watch(
