@@ -175,7 +175,9 @@ def test_a_session_reads_and_a_change_needs_its_csrf_token():
 
 
 def test_a_token_needs_no_csrf_token_and_makes_no_session():
-    token = tokens.create(user=user(is_superuser=True), name="t", scopes=["submit"], expires_in=None)
+    token = tokens.create(
+        user=user(is_superuser=True), name="t", scopes=["submit"], expires_in=None
+    )
     client = Client(enforce_csrf_checks=True)
     answer = client.post(
         "/api/v1/jobs", SPEC, "application/json", headers={"Authorization": f"Bearer {token}"}
