@@ -1,7 +1,5 @@
 """Which permission an action of each kind needs."""
 
-MAY = {
-    "jobs": "orchestrator.change_job",
-    "nodes": "nodes.change_node",
-    "queue": "orchestrator.change_clustersetting",
-}
+from orchestrator import permissions
+
+MAY = {"jobs": permissions.JOBS, "nodes": permissions.NODES, "queue": permissions.QUEUE}

@@ -93,18 +93,8 @@ def revoke(token_id: uuid.UUID) -> bool:
 
 
 def rank(token: ApiToken) -> int:
-    """How much *token* may: the highest rank of its scopes, within what its user may."""
-    highest = max((RANK[scope] for scope in token.scopes if scope in RANK), default=-1)
-    return min(highest, rank_of_user(token.user))
-
-
-def rank_of_user(user: User) -> int:
-    """How much *user* may: everybody submits, staff operates, a superuser may everything."""
-    if not user.is_active:
-        return -1
-    if user.is_superuser:
-        return RANK["admin"]
-    return RANK["operate"] if user.is_staff else RANK["submit"]
+    """How much *token* allows: the highest rank of its scopes."""
+    return max((RANK[scope] for scope in token.scopes if scope in RANK), default=-1)
 
 
 def _fetch(digest: str) -> ApiToken | None:

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from ninja.security import HttpBearer
 from ninja.utils import check_csrf
 
-from orchestrator import tokens
+from orchestrator import permissions, tokens
 
 from .problems import Problem, unauthenticated
 
@@ -28,11 +28,14 @@ class Caller:
 
 
 class Bearer(HttpBearer):
-    """Lets callers through that may at least *scope*; everybody else gets one uniform 401."""
+    """Lets callers through whose token has at least *scope*, and whose user has the *permission*.
 
-    def __init__(self, scope: str) -> None:
+    It is the one that the pages ask for.  Who nobody knows gets one uniform 401.
+    """
+
+    def __init__(self, scope: str, permission: str = "") -> None:
         super().__init__()
-        self.scope = scope
+        self.scope, self.permission = scope, permission
 
     def __call__(self, request: HttpRequest) -> Caller:
         found = _with_token(request) if "Authorization" in request.headers else _signed_in(request)
@@ -45,13 +48,24 @@ class Bearer(HttpBearer):
                 f"This needs the scope {self.scope}: {tokens.SCOPES[self.scope]}.",
                 hint=f"Use a token with the scope {self.scope}, of a user who may do that.",
             )
+        if self.permission and not found.user.has_perm(self.permission):
+            raise Problem(
+                403,
+                "forbidden",
+                f"The user {found.user.get_username()} lacks the permission {self.permission}.",
+                hint="An administrator gives it in /admin/, on the user's page.",
+            )
         return found
 
     def authenticate(self, request: HttpRequest, token: str) -> None:
         """Never called: `__call__` does all of it."""
 
 
-READ, SUBMIT, OPERATE, ADMIN = (Bearer(scope) for scope in tokens.SCOPES)
+READ = Bearer("read")
+SUBMIT = Bearer("submit", permissions.JOBS)
+OPERATE_NODES = Bearer("operate", permissions.NODES)
+OPERATE_QUEUE = Bearer("operate", permissions.QUEUE)
+ADMIN = Bearer("admin", permissions.JOIN_TOKENS)
 
 
 def caller(request: HttpRequest) -> Caller:
@@ -77,4 +91,4 @@ def _signed_in(request: HttpRequest) -> Caller | None:
             "A change made with a session must carry its CSRF token.",
             hint="Send X-CSRFToken from a page of this site, or use an API token.",
         )
-    return Caller(request.user, tokens.rank_of_user(request.user))
+    return Caller(request.user, max(tokens.RANK.values()))

@@ -14,7 +14,7 @@ from nodes.models import Node
 from orchestrator import endpoint
 
 from . import references, schemas, serializers
-from .authentication import ADMIN, OPERATE, READ, caller
+from .authentication import ADMIN, OPERATE_NODES, READ, caller
 from .operations import operation
 from .pagination import page
 from .responses import answer
@@ -80,7 +80,7 @@ def show_node(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 -
     return answer(serializers.node(references.node(ref)))
 
 
-@router.post("/nodes/{ref}/approve", auth=OPERATE)
+@router.post("/nodes/{ref}/approve", auth=OPERATE_NODES)
 @operation(schemas.Node)
 def approve(request: HttpRequest, ref: str) -> HttpResponse:
     """Let the node take part."""
@@ -88,7 +88,7 @@ def approve(request: HttpRequest, ref: str) -> HttpResponse:
     return answer(serializers.node(done))
 
 
-@router.post("/nodes/{ref}/reject", auth=OPERATE)
+@router.post("/nodes/{ref}/reject", auth=OPERATE_NODES)
 @operation(schemas.Node)
 def reject(request: HttpRequest, ref: str) -> HttpResponse:
     """Give the node no work and no secrets; what runs on it is lost."""
@@ -96,7 +96,7 @@ def reject(request: HttpRequest, ref: str) -> HttpResponse:
     return answer(serializers.node(done))
 
 
-@router.post("/nodes/{ref}/release", auth=OPERATE)
+@router.post("/nodes/{ref}/release", auth=OPERATE_NODES)
 @operation(schemas.Node)
 def release(request: HttpRequest, ref: str) -> HttpResponse:
     """End a quarantine: the next agent that connects as this node is the node."""
@@ -104,7 +104,7 @@ def release(request: HttpRequest, ref: str) -> HttpResponse:
     return answer(serializers.node(done))
 
 
-@router.delete("/nodes/{ref}", auth=OPERATE)
+@router.delete("/nodes/{ref}", auth=OPERATE_NODES)
 @operation(schemas.Node)
 def remove(request: HttpRequest, ref: str) -> HttpResponse:
     """Remove the node, unless something runs there.  Its name is free; its history stays.
@@ -116,7 +116,7 @@ def remove(request: HttpRequest, ref: str) -> HttpResponse:
     return answer(serializers.node(done))
 
 
-@router.post("/nodes/{ref}/eligible", auth=OPERATE)
+@router.post("/nodes/{ref}/eligible", auth=OPERATE_NODES)
 @operation(schemas.Node)
 def set_eligible(request: HttpRequest, ref: str, body: schemas.Eligible) -> HttpResponse:
     """Whether the node may get new work; what it has goes on."""
@@ -126,7 +126,7 @@ def set_eligible(request: HttpRequest, ref: str, body: schemas.Eligible) -> Http
     return answer(serializers.node(done))
 
 
-@router.post("/nodes/{ref}/drain", auth=OPERATE)
+@router.post("/nodes/{ref}/drain", auth=OPERATE_NODES)
 @operation(schemas.Node)
 def drain(request: HttpRequest, ref: str, body: schemas.Drain) -> HttpResponse:
     """Empty the node: no new work; what runs may finish.  `drain: false` ends that."""

@@ -9,7 +9,7 @@ from orchestrator import broker
 from orchestrator.models import ClusterSetting
 
 from . import schemas
-from .authentication import OPERATE, READ, caller
+from .authentication import OPERATE_QUEUE, READ, caller
 from .operations import operation
 from .responses import answer
 
@@ -23,7 +23,7 @@ def show_queue(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - ninja's 
     return answer(queue())
 
 
-@router.post("/queue/pause", auth=OPERATE)
+@router.post("/queue/pause", auth=OPERATE_QUEUE)
 @operation(schemas.Queue)
 def pause(request: HttpRequest, body: schemas.Pause) -> HttpResponse:
     """Evaluate nothing until it is resumed; the reason is shown everywhere."""
@@ -31,7 +31,7 @@ def pause(request: HttpRequest, body: schemas.Pause) -> HttpResponse:
     return answer(queue())
 
 
-@router.post("/queue/resume", auth=OPERATE)
+@router.post("/queue/resume", auth=OPERATE_QUEUE)
 @operation(schemas.Queue)
 def resume(request: HttpRequest, body: schemas.Nothing) -> HttpResponse:  # noqa: ARG001
     """Evaluate again."""

@@ -123,8 +123,8 @@ def _other_protocol(server: str) -> str:
 def _start(settings: Settings) -> str:
     if _is_local(settings.server_from):
         return (
-            "`make up` left this address and does not run: start it, or name another server with "
-            "--server."
+            "`make up` left this address. If it runs, its web process is being started again: "
+            "try again in a moment; else start it, or name another server with --server."
         )
     if not settings.server_from:
         return (

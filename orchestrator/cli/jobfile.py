@@ -137,6 +137,21 @@ def _decoded(name: str, data: bytes) -> str:
         raise _unreadable(name, f"it is not UTF-8 at byte {error.start}") from None
 
 
+def _no_job(root: Any) -> tuple[str, str]:
+    """What is wrong with a document that is no job, and what to write."""
+    if root is None:
+        return "is empty; it must be an object", "Write name: … and task: …."
+    if isinstance(root, list):
+        return (
+            "is a list; it must be an object",
+            "Write the jobs one after the other, with --- between them.",
+        )
+    return (
+        "is plain text; it must be an object",
+        "A job file is YAML or JSON: write name: … and task: ….",
+    )
+
+
 class _TooWrong(Exception):
     """What follows cannot be made sense of."""
 
@@ -169,7 +184,10 @@ class _Reader:
             self.is_whole = all(isinstance(job, dict) for job in self.jobs)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            self._mistake(mark, "", f"is not YAML: {error.problem or error.context}", "")
+            if "'\\t'" in str(error.problem) or self._begins_with_tab(mark):
+                self._mistake(mark, "", "is not YAML: it is indented with a tab", "Use spaces.")
+            else:
+                self._mistake(mark, "", f"is not YAML: {error.problem or error.context}", "")
         except yaml.reader.ReaderError as error:
             line = self.text.count("\n", 0, error.position) + 1
             self.mistakes.append(
@@ -179,18 +197,36 @@ class _Reader:
             pass
         if not self.mistakes:
             self._insist_on_objects()
+            self._insist_on_different_names()
         self._name_the_only_job_by_nothing()
         file = JobFile(self.name, tuple(json.dumps(job).encode() for job in self.jobs), self.lines)
         if self.mistakes:
             raise Mistaken(self.name, self.mistakes, file if self.is_whole else None)
         return file
 
+    def _begins_with_tab(self, mark: Any) -> bool:
+        lines = self.text.splitlines()
+        begin = lines[mark.line][: mark.column + 1] if mark and mark.line < len(lines) else ""
+        return "\t" in begin and not begin.strip()
+
     def _insist_on_objects(self) -> None:
         for number, job in enumerate(self.jobs or [None]):
             if not isinstance(job, dict):
                 line, path = self.lines.get(_prefix(number), 1), _prefix(number)
-                message, hint = "must be an object", "Write name: … and task: …."
-                self.mistakes.append(_mistake(line, path, message, hint))
+                self.mistakes.append(_mistake(line, path, *_no_job(job)))
+
+    def _insist_on_different_names(self) -> None:
+        lines: dict[str, int] = {}
+        for number, job in enumerate(self.jobs):
+            name = job.get("name") if isinstance(job, dict) else None
+            if not isinstance(name, str):
+                continue
+            path = f"{_prefix(number)}.name"
+            line = self.lines[path]
+            if name in lines:
+                message = f"{name[:63]!r} is the name of the job in line {lines[name]}, too"
+                self.mistakes.append(_mistake(line, path, message, "Give each job its own."))
+            lines.setdefault(name, line)
 
     def _name_the_only_job_by_nothing(self) -> None:
         if len(self.jobs) > 1:

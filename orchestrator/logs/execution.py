@@ -58,7 +58,7 @@ async def of_execution(
         if is_over or clock() - gone_at > patience:
             break
     if at is not None:
-        async for piece in _kept(row, reading, at, text, why):
+        async for piece in _kept(row, reading, at, text, why, is_away=True):
             yield piece
 
 
@@ -89,7 +89,8 @@ async def _live(row: Execution, reading: Reading, at: int, text: _Text) -> Async
         async for piece in pieces:
             if isinstance(piece, LogEnd):
                 if piece.reason:
-                    yield Piece(row.pk, text.note(piece.reason), at, is_note=True)
+                    async for rest in _dropped(row, reading, at, text, piece.reason):
+                        yield rest
                 return
             is_gap = 0 <= at < piece.offset
             begin, data = text.cut_to_whole(piece.offset, piece.data, after_gap=is_gap)
@@ -98,6 +99,16 @@ async def _live(row: Execution, reading: Reading, at: int, text: _Text) -> Async
                 yield Piece(row.pk, note, begin, is_note=True)
             at = begin + len(data)
             yield Piece(row.pk, text.pass_on(data), at)
+
+
+async def _dropped(
+    row: Execution, reading: Reading, at: int, text: _Text, why: str
+) -> AsyncIterator[Piece]:
+    """What came with the final report of a log that its node has no longer, or cannot read."""
+    if reading.follow and row.observed not in OBSERVED.terminal:
+        row = await look_again(row.pk)  # The report comes just after the end.
+    async for piece in _kept(row, reading, at, text, why, is_away=False):
+        yield piece
 
 
 def _watch(
@@ -118,9 +129,9 @@ def _watch(
 
 
 async def _kept(
-    row: Execution, reading: Reading, at: int, text: _Text, why: str
+    row: Execution, reading: Reading, at: int, text: _Text, why: str, *, is_away: bool
 ) -> AsyncIterator[Piece]:
-    """The rest as far as it came with the final report; *why* its node cannot be asked."""
+    """The rest as far as it came with the final report; *why* its node gives no more."""
     output = await ask(lambda: ExecutionOutput.objects.filter(execution=row).first())
     removed = row.node.removed_at is not None
     if output is None:
@@ -131,8 +142,10 @@ async def _kept(
                 f"the node {row.node.name} was removed, and nothing was kept of what it printed; "
                 "only running it again shows that"
             )
-        else:
+        elif is_away:
             note = f"{why}, and nothing was kept of what it printed"
+        else:
+            note = why
         yield Piece(row.pk, text.note(note), max(at, 0), is_note=True)
         return
     kept = (output.stdout if reading.stream == "stdout" else output.stderr).encode()
@@ -145,11 +158,10 @@ async def _kept(
         data = b""  # Of bytes that are no text, former agents kept more than was printed.
     elif kept_from > at:
         missing = counted(kept_from - at, "byte")
-        where = (
-            f"were only on the node {row.node.name}, which was removed"
-            if removed
-            else "on a node that is away"
-        )
+        if removed:
+            where = f"were only on the node {row.node.name}, which was removed"
+        else:
+            where = "on a node that is away" if is_away else "not kept any longer"
         yield Piece(row.pk, text.note(f"{missing} {where}"), kept_from, is_note=True)
     yield Piece(row.pk, text.pass_on(data), max(at, size))
 

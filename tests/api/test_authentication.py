@@ -1,7 +1,8 @@
+import itertools
 from datetime import timedelta
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
@@ -59,19 +60,49 @@ def test_a_scope_allows_what_it_says_and_what_stands_before_it(scope):
     }
 
 
+def test_neither_a_token_nor_a_session_may_more_than_the_user_may_on_the_pages():
+    for flags in ({}, {"is_staff": True}):
+        viewer = user(f"viewer-{len(flags)}", **flags)
+        token = tokens.create(user=viewer, name="t", scopes=["admin"], expires_in=None)
+        for method, path in itertools.chain(*(CALLS[scope] for scope in CALLS if scope != "read")):
+            answer = call(method, path, token)
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), path
+        browser = Client()
+        browser.force_login(viewer)
+        assert browser.post("/api/v1/jobs/it/stop", b"{}", "application/json").status_code == 403
+        assert call("GET", "jobs", token).status_code == 200
+
+
 @pytest.mark.parametrize(
-    ("flags", "highest"), [({}, "submit"), ({"is_staff": True}, "operate")], ids=["user", "staff"]
+    ("permission", "allowed"),
+    [
+        ("change_job", {"jobs"}),
+        ("change_node", {"nodes"}),
+        ("change_clustersetting", {"queue"}),
+        ("add_jointoken", {"nodes/join-tokens"}),
+    ],
 )
-def test_a_token_may_no_more_than_its_user(flags, highest):
-    token = tokens.create(user=user(**flags), name="t", scopes=["admin"], expires_in=None)
-    rank = tokens.RANK[highest]
-    assert status_of_all(token) == {
-        scope: {"yes"} if tokens.RANK[scope] <= rank else {403} for scope in tokens.SCOPES
+def test_each_permission_of_the_pages_opens_the_same_verbs_of_the_api(permission, allowed):
+    somebody = user()
+    somebody.user_permissions.add(Permission.objects.get(codename=permission))
+    token = tokens.create(user=somebody, name="t", scopes=["admin"], expires_in=None)
+    rows.job(name="it")
+    rows.node(name="machine", connection="disconnected", approval="pending")
+    verbs = {
+        "jobs": "jobs/it/stop",
+        "nodes": "nodes/machine/approve",
+        "queue": "queue/resume",
+        "nodes/join-tokens": "nodes/join-tokens",
     }
+    answers = {name: call("POST", path, token) for name, path in verbs.items()}
+    assert {name for name, answer in answers.items() if answer.status_code != 403} == allowed
+    refused = [answer.json() for answer in answers.values() if answer.status_code == 403]
+    assert all("lacks the permission" in problem["detail"] for problem in refused)
 
 
 def test_a_refusal_names_the_scope_that_is_needed():
-    token = tokens.create(user=user(), name="t", scopes=["read"], expires_in=None)
+    root = User.objects.create_superuser("root")
+    token = tokens.create(user=root, name="t", scopes=["read"], expires_in=None)
     answer = call("POST", "jobs", token)
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     assert "submit" in answer.json()["detail"]
@@ -131,7 +162,7 @@ def test_nothing_is_stored_for_who_is_not_let_in():
 
 def test_a_session_reads_and_a_change_needs_its_csrf_token():
     browser = Client(enforce_csrf_checks=True, raise_request_exception=False)
-    browser.force_login(user())
+    browser.force_login(user(is_superuser=True))
     assert browser.get("/api/v1/jobs").status_code == 200
     refused = browser.post("/api/v1/jobs", SPEC, "application/json")
     assert (refused.status_code, refused.json()["code"]) == (403, "csrf")
@@ -144,7 +175,9 @@ def test_a_session_reads_and_a_change_needs_its_csrf_token():
 
 
 def test_a_token_needs_no_csrf_token_and_makes_no_session():
-    token = tokens.create(user=user(), name="t", scopes=["submit"], expires_in=None)
+    token = tokens.create(
+        user=user(is_superuser=True), name="t", scopes=["submit"], expires_in=None
+    )
     client = Client(enforce_csrf_checks=True)
     answer = client.post(
         "/api/v1/jobs", SPEC, "application/json", headers={"Authorization": f"Bearer {token}"}

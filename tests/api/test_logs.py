@@ -80,6 +80,37 @@ def test_a_log_comes_from_the_node(reader):
     play(scene)
 
 
+@pytest.mark.parametrize(
+    ("printed", "size", "query", "text"),
+    [
+        ("", 0, "", ""),
+        ("the end\n", 8, "", "the end\n"),
+        ("the end\n", 100, "", "[muster: 92 bytes not kept any longer]\nthe end\n"),
+        ("the end\n", 100, "&tail=4", "end\n"),
+        ("the end\n", 100, "&offset=100&follow=true", ""),
+        (None, 0, "", "[muster: it is no longer kept]\n"),
+    ],
+    ids=["nothing printed", "all of it", "the end of it", "a tail", "read already", "unknown"],
+)
+def test_what_a_node_has_no_longer_is_told_from_what_came_with_the_final_report(
+    reader, printed, size, query, text
+):
+    node, credential = joined()
+    execution = running(node)
+    if printed is not None:
+        ExecutionOutput.objects.create(execution=execution, stderr=printed, stderr_size=size)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        path = f"executions/{execution.pk}/logs?stream=stderr{query}"
+        answer = asyncio.create_task(reader(path))
+        await end(link, await link.hear(Watch), "it is no longer kept")
+        assert await answer == text
+
+    play(scene)
+
+
 def test_missing_bytes_are_named_where_they_are_missing(reader):
     node, credential = joined()
     execution = running(node)

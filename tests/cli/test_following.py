@@ -53,6 +53,12 @@ def state(word: str) -> tuple[int, dict]:
     return 200, {"name": "x", "state": word, "sentence": word}
 
 
+def test_a_timeout_is_said_as_it_was_given(served):
+    with served(state("running")) as client, pytest.raises(Failure) as failure:
+        follow(client, "x", until=Until.COMPLETED, timeout=0.1999951, said=[].append)
+    assert failure.value.sentence == "x is still running after 0.2 s; it goes on."
+
+
 def test_a_timeout_holds_while_the_server_is_away(served):
     with served(state("running"), (503, PROBLEM)) as client, pytest.raises(Failure) as failure:
         follow(client, "x", until=Until.COMPLETED, timeout=1.5, said=[].append)

@@ -243,3 +243,37 @@ def test_a_pipe_is_read_no_further_than_a_file(piped, named):
 def test_a_name_with_a_zero_byte_is_no_file():
     with pytest.raises(Failure, match="cannot be read"):
         jobfile.read("a\0b")
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("", "is empty; it must be an object", "Write name: … and task: …."),
+        ("---\n---\n", "is empty; it must be an object", "Write name: … and task: …."),
+        (
+            "- name: a\n",
+            "is a list; it must be an object",
+            "Write the jobs one after the other, with --- between them.",
+        ),
+        (
+            "job { }",
+            "is plain text; it must be an object",
+            "A job file is YAML or JSON: write name: … and task: ….",
+        ),
+        ("a:\n\tb: c\n", "is not YAML: it is indented with a tab", "Use spaces."),
+    ],
+    ids=["empty", "two empty documents", "a list", "another language", "a tab"],
+)
+def test_what_is_no_job_is_told_what_it_is(read, text, message, hint):
+    with pytest.raises(Failure) as refused:
+        read(text)
+    (one,) = refused.value.errors
+    assert (one["message"], one["hint"]) == (message, hint)
+
+
+def test_a_name_that_two_jobs_of_a_file_have_is_a_mistake_with_its_line(read):
+    with pytest.raises(Failure) as refused:
+        read("name: a\n---\nname: b\n---\nname: a\n---\nname: a\n")
+    found = [(it["line"], it["path"], it["message"]) for it in refused.value.errors]
+    message = "'a' is the name of the job in line 1, too"
+    assert found == [("5", "jobs.2.name", message), ("7", "jobs.3.name", message)]

@@ -101,3 +101,16 @@ def test_an_id_leads_to_what_has_it_and_not_to_what_is_called_so(operator: Clien
     job = rows.job(name="mine")
     rows.job(name=str(job.pk))
     assert operator.get(f"/jobs/{job.pk}/").context["page"].job == job
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("/nodes//", "No page has this address: it is misspelt, or from elsewhere."),
+        ("/jobs/nope/", "There is no job &#x27;nope&#x27;"),
+    ],
+)
+def test_what_is_not_found_is_said_in_a_sentence(viewer, address, sentence):
+    answer = viewer.get(address)
+    assert answer.status_code == 404
+    assert sentence in answer.content.decode()
