@@ -59,75 +59,93 @@ function view(box, refresh) {
   const following = box.querySelector("[data-log-follow]"), wrap = box.querySelector("[data-log-wrap]");
   const cut = box.querySelector(".log-cut"), more = box.querySelector("[data-log-earlier]");
   const left = new AbortController(), { signal } = left;
-  // What is shown: text nodes, each with its bytes and the place of the first of them.
-  let parts = [], held = 0, next = null, oldest = false;
-  let stream, decoder, rest, current = 0, earlier = 0, hasEnded = false, isAsleep = false, sleep = 0, isCutOff = false;
+  // What is shown: texts, each of a stream, with its bytes and the place of the first of them.
+  let parts = [], held = 0, lanes = [];
+  let isAsleep = false, sleep = 0, isCutOff = false;
 
   const begin = () => {
     pause();
-    stream = box.querySelector("[name=stream]:checked").value;
-    cut.querySelector("a").href = `${box.dataset.log}?stream=${stream}`;
+    const chosen = box.querySelector("[name=stream]:checked").value;
+    lanes = (chosen ? [chosen] : ["stdout", "stderr"]).map((stream) => ({
+      stream, decoder: new TextDecoder(), rest: "", next: null, current: 0, earlier: 0, oldest: false, hasEnded: false,
+    }));
     body.replaceChildren();
     parts = [];
     held = 0;
-    next = null;
-    oldest = hasEnded = false;
-    decoder = new TextDecoder();
-    rest = "";
     tellOfCut();
     goOn();
   };
 
-  const goOn = () => {
-    if (current || hasEnded || isAsleep || signal.aborted) return;
-    const from = next === null ? { tail: TAIL } : { offset: next };
-    current = ask({ execution: box.dataset.execution, stream, ...from }, {
-      piece: append,
+  const hasEnded = () => lanes.every((lane) => lane.hasEnded);
+
+  const goOn = () => { if (!isAsleep && !signal.aborted) lanes.forEach(follow); };
+
+  const follow = (lane) => {
+    if (lane.current || lane.hasEnded) return;
+    const from = lane.next === null ? { tail: TAIL } : { offset: lane.next };
+    lane.current = ask({ execution: box.dataset.execution, stream: lane.stream, ...from }, {
+      piece: (...piece) => append(lane, ...piece),
       end({ why, again }) {
-        current = 0;
+        lane.current = 0;
+        if (again) { note.textContent = why; setTimeout(goOn, RETRY); return; }
+        lane.hasEnded = true;
+        if (!hasEnded()) return;
         note.textContent = why || "the stream has ended";
-        if (again) { setTimeout(goOn, RETRY); return; }
-        hasEnded = true;
         refresh();
       },
-      broke() { current = 0; },
+      broke() { lane.current = 0; },
     });
-    if (current) note.textContent = "● streaming";
+    if (lane.current) note.textContent = "● streaming";
   };
 
   const pause = () => {
-    giveUp(current);
-    giveUp(earlier);
-    current = earlier = 0;
+    for (const lane of lanes) {
+      giveUp(lane.current);
+      giveUp(lane.earlier);
+      lane.current = lane.earlier = 0;
+    }
   };
 
-  const append = (bytes, after, isNote) => {
-    if (!box.isConnected) { leave(); return; }
-    let text, from = after - bytes.length;
-    if (isNote) {
-      const before = rest + decoder.decode();
-      rest = "";
-      const tail = before || body.lastChild?.data || "\n";
-      const said = new TextDecoder().decode(bytes);
-      text = before + (tail.endsWith("\n") || said.startsWith("\n") ? "" : "\n") + said;
-      from = after;
-      bytes = new Uint8Array();
-    } else {
-      if (next === null) [bytes, from] = aligned(bytes, from);
-      text = rest + decoder.decode(bytes, { stream: true });
-      rest = text.match(UNFINISHED)?.[0] ?? "";
-      text = plain(text.slice(0, text.length - rest.length));
-    }
-    if (after >= 0) next = after;
-    const last = parts.at(-1);
-    if (last && !isNote && !last.isNote && last.bytes.length + bytes.length <= SMALL) {
-      last.node.appendData(text);
-      last.bytes = joined([last.bytes, bytes]);
-    } else if (text || bytes.length) {
-      parts.push({ node: new Text(text), from, bytes, isNote });
-      body.append(parts.at(-1).node);
+  const part = (lane, text, from, bytes, isNote = false) => {
+    const node = new Text(text);
+    let shown = node;
+    if (lanes.length > 1 && lane.stream === "stderr") {
+      shown = document.createElement("span");
+      shown.className = "log-err";
+      shown.append(node);
     }
     held += text.length;
+    return { lane, node, shown, from, bytes, isNote };
+  };
+
+  const append = (lane, bytes, after, isNote) => {
+    if (!box.isConnected) { leave(); return; }
+    const last = parts.at(-1), shown = last?.node.data ?? "\n";
+    let text, from = after - bytes.length;
+    if (isNote) {
+      const before = lane.rest + lane.decoder.decode();
+      lane.rest = "";
+      const said = new TextDecoder().decode(bytes);
+      text = before + ((before || shown).endsWith("\n") || said.startsWith("\n") ? "" : "\n") + said;
+      from = after;
+      bytes = new Uint8Array();
+      if (last?.isNote && last.lane !== lane && last.node.data.trim() === text.trim()) text = "";  // Of both.
+    } else {
+      if (lane.next === null) [bytes, from] = aligned(bytes, from);
+      text = lane.rest + lane.decoder.decode(bytes, { stream: true });
+      lane.rest = text.match(UNFINISHED)?.[0] ?? "";
+      text = plain(text.slice(0, text.length - lane.rest.length));
+      if (text && last && last.lane !== lane && !shown.endsWith("\n")) text = `\n${text}`;
+    }
+    if (after >= 0) lane.next = after;
+    if (last && last.lane === lane && !isNote && !last.isNote && last.bytes.length + bytes.length <= SMALL) {
+      last.node.appendData(text);
+      last.bytes = joined([last.bytes, bytes]);
+      held += text.length;
+    } else if (text || bytes.length) {
+      parts.push(part(lane, text, from, bytes, isNote));
+      body.append(parts.at(-1).shown);
+    }
     if (held > (following.checked ? MOST : MOST_READ)) shorten();
     if (following.checked) body.scrollTop = body.scrollHeight;
     tellOfCut();
@@ -137,8 +155,10 @@ function view(box, refresh) {
   const shorten = () => {
     const before = body.scrollHeight, top = body.scrollTop;
     while (parts.length > 1 && held - parts[0].node.length >= KEPT) {
-      held -= parts[0].node.length;
-      parts.shift().node.remove();
+      const it = parts.shift();
+      held -= it.node.length;
+      it.lane.oldest = false;
+      it.shown.remove();
     }
     const it = parts[0], end = it.bytes.indexOf(NEWLINE, Math.max(0, held - KEPT - 1));
     if (end >= 0 && end < it.bytes.length - 1) {
@@ -148,51 +168,57 @@ function view(box, refresh) {
       it.node.data = decoded(it.bytes);
       held += it.node.length;
     }
-    oldest = false;
+    it.lane.oldest = false;
     body.scrollTop = top - (before - body.scrollHeight);
   };
 
+  // The place of the first byte that is shown of a stream: what is before it is not.
+  const first = (lane) => parts.find((it) => it.lane === lane)?.from ?? lane.next ?? 0;
+  const lacking = () => lanes.filter((lane) => first(lane) > 0 && !lane.oldest);
+
   const fetchEarlier = () => {
-    const until = parts[0]?.from ?? 0;
-    if (earlier || oldest || !until || held > MOST_READ) return;
-    const offset = Math.max(0, until - EARLIER), found = [];
+    const lane = lacking()[0];
+    if (!lane || lanes.some((it) => it.earlier) || held > MOST_READ) return;
+    const until = first(lane), offset = Math.max(0, until - EARLIER), found = [];
     let said = "", from = offset;
-    earlier = ask({ execution: box.dataset.execution, stream, offset, until }, {
+    lane.earlier = ask({ execution: box.dataset.execution, stream: lane.stream, offset, until }, {
       piece(bytes, after, isNote) {
         if (!isNote) { found.push(bytes); return; }
         said += new TextDecoder().decode(bytes);
         from = after;
       },
       end() {
-        earlier = 0;
-        if (parts[0]?.from !== until) return;  // It was cut meanwhile.
-        prepend(joined(found), Math.min(from, until), said, offset);
+        lane.earlier = 0;
+        if (first(lane) !== until) return;  // It was cut meanwhile.
+        prepend(lane, joined(found), Math.min(from, until), said, offset);
       },
-      broke() { earlier = 0; },
+      broke() { lane.earlier = 0; },
     });
   };
 
-  const prepend = (bytes, from, said, offset) => {
+  const prepend = (lane, bytes, from, said, offset) => {
     const before = body.scrollHeight, top = body.scrollTop;
-    oldest = from > offset;
-    if (said && !oldest) { note.textContent = said.trim(); if (!bytes.length) return; }
-    if (!oldest) [bytes, from] = aligned(bytes, from);
-    const text = decoded(bytes);
-    parts.unshift({ node: new Text(text), from, bytes, isNote: false });
-    body.prepend(parts[0].node);
-    held += text.length;
-    if (oldest) { body.prepend(said); held += said.length; parts.unshift({ node: body.firstChild, from, bytes: new Uint8Array(), isNote: true }); }
+    lane.oldest = from > offset;
+    if (said && !lane.oldest) { note.textContent = said.trim(); if (!bytes.length) return; }
+    if (!lane.oldest) [bytes, from] = aligned(bytes, from);
+    const text = decoded(bytes), other = text && parts[0] && parts[0].lane !== lane && !text.endsWith("\n");
+    parts.unshift(part(lane, other ? `${text}\n` : text, from, bytes));
+    body.prepend(parts[0].shown);
+    if (lane.oldest) {
+      parts.unshift(part(lane, said, from, new Uint8Array(), true));
+      body.prepend(parts[0].shown);
+    }
     body.scrollTop = top + body.scrollHeight - before;
     tellOfCut();
   };
 
   const tellOfCut = () => {
-    const missing = parts[0]?.from ?? 0;
-    cut.hidden = !isCutOff && (!missing || oldest);
+    const missing = lacking().map((lane) => `${first(lane).toLocaleString("en")} bytes${lanes.length > 1 ? ` of ${lane.stream}` : ""}`);
+    cut.hidden = !isCutOff && !missing.length;
     more.hidden = isCutOff || held > MOST_READ;
     cut.querySelector("span").textContent = isCutOff
       ? "While the socket is down nothing new is shown here."
-      : `The first ${missing.toLocaleString("en")} bytes are not shown.`;
+      : `The first ${missing.join(" and ")} are not shown.`;
   };
 
   const leave = () => { pause(); clearTimeout(sleep); left.abort(); };
@@ -209,7 +235,7 @@ function view(box, refresh) {
   box.querySelectorAll("[name=stream]").forEach((choice) => choice.addEventListener("change", begin));
   wire.addEventListener("open", () => { isCutOff = false; tellOfCut(); goOn(); }, { signal });
   wire.addEventListener("closed", ({ detail }) => {
-    if (hasEnded) return;
+    if (hasEnded()) return;
     isCutOff = true;
     note.textContent = detail === 4401 ? "signed out: reload to sign in" : "the stream broke off, trying again";
     tellOfCut();

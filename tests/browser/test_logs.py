@@ -33,6 +33,10 @@ def at_work(node, name="talks", count=1):
     ]
 
 
+def of_stdout(node):
+    return [it for it in node.asked if it.stream == "stdout"]
+
+
 def shown(page):
     return page.locator(".log-body").text_content()
 
@@ -88,13 +92,15 @@ def test_a_log_goes_on_where_the_socket_broke(page, node, links):
         text += f"{number} € after {number}\n"
         expect(page.locator(".log-body")).to_contain_text(f"€ after {number}\n")
         assert shown(page) == text
-    assert all(it.offset > 0 for it in node.asked[1:])
+    assert all(it.offset > 0 for it in of_stdout(node)[1:])
 
 
-def test_no_byte_is_lost_or_repeated_where_the_socket_breaks_amid_printing(page, node, links):
+def test_no_byte_is_lost_or_repeated_where_the_socket_breaks_amid_printing(
+    page, node, links, eventually
+):
     (execution,) = at_work(node)
     page.goto(f"/executions/{execution}/")
-    expect(page.locator(".log-note")).to_have_text("● streaming")
+    eventually(lambda: len(node.watching) == 2)  # Else the page begins with a tail of it.
     text = "".join(f"{number} ä€😀 " + "x" * (number % 97) + "\n" for number in range(4_000))
     log = text.encode()
     for begin in range(0, len(log), 7_001):
@@ -120,7 +126,7 @@ def test_the_beginning_is_fetched_when_it_is_scrolled_to(page, node):
     assert text.endswith(first)
     assert first.startswith("line ")
     missing = len(text) - len(first)
-    expect(cut).to_contain_text(f"The first {missing:,} bytes are not shown.")
+    expect(cut).to_contain_text(f"The first {missing:,} bytes of stdout are not shown.")
     held = len(first)
     while held < len(text):
         body.evaluate("body => { body.scrollTop = 0 }")
@@ -132,7 +138,7 @@ def test_the_beginning_is_fetched_when_it_is_scrolled_to(page, node):
         assert text.endswith(shown(page))
     assert shown(page) == text
     expect(cut).to_be_hidden()
-    assert {it.follow for it in node.asked[1:]} == {False}
+    assert {it.follow for it in of_stdout(node)[1:]} == {False}
 
 
 def test_who_reads_further_up_is_left_there_while_more_is_printed(page, node):
@@ -163,7 +169,7 @@ def test_who_has_no_socket_is_told_and_led_to_the_whole_output(page, node):
     page.goto(f"/executions/{execution}/")
     cut = page.locator(".log-cut")
     expect(cut).to_contain_text("While the socket is down nothing new is shown here.")
-    expect(cut.get_by_role("link")).to_be_visible()
+    expect(cut.get_by_role("link", name="stdout")).to_be_visible()
 
 
 def test_a_hidden_page_follows_nothing_after_a_while_and_goes_on_when_it_is_seen(
@@ -189,13 +195,13 @@ def test_a_hidden_page_follows_nothing_after_a_while_and_goes_on_when_it_is_seen
     node.print(execution, "unseen\n")
     turn(False)
     expect(page.locator(".log-body")).to_have_text("seen\nunseen\n")
-    assert node.asked[-1].offset == len("seen\n")
+    assert of_stdout(node)[-1].offset == len("seen\n")
 
 
-def test_a_long_log_is_cut_at_its_beginning_and_says_so(page, node):
+def test_a_long_log_is_cut_at_its_beginning_and_says_so(page, node, eventually):
     (execution,) = at_work(node)
     page.goto(f"/executions/{execution}/")
-    expect(page.locator(".log-note")).to_have_text("● streaming")
+    eventually(lambda: len(node.watching) == 2)
     text = lines(0, 40_000)
     node.print(execution, text)
     body, cut = page.locator(".log-body"), page.locator(".log-cut")
@@ -204,8 +210,10 @@ def test_a_long_log_is_cut_at_its_beginning_and_says_so(page, node):
     assert len(left) <= 400_000
     assert text.endswith(left)
     assert left.startswith("line ")
-    expect(cut).to_contain_text(f"The first {len(text) - len(left):,} bytes are not shown.")
-    expect(cut.get_by_role("link")).to_have_attribute(
+    expect(cut).to_contain_text(
+        f"The first {len(text) - len(left):,} bytes of stdout are not shown."
+    )
+    expect(cut.get_by_role("link", name="stdout")).to_have_attribute(
         "href", f"/api/v1/executions/{execution}/logs?stream=stdout"
     )
 
@@ -220,16 +228,46 @@ def test_orders_to_a_terminal_are_left_out_also_when_they_are_cut(page, node):
     expect(page.locator(".log-cut")).to_be_hidden()
 
 
-def test_both_streams_are_shown_and_only_one_is_followed(page, node, eventually):
+def test_both_streams_are_shown_and_told_apart_or_only_one_is_followed(page, node, eventually):
     (execution,) = at_work(node)
     node.print(execution, "said\n")
-    node.print(execution, "complained\n", stream="stderr")
     page.goto(f"/executions/{execution}/")
-    expect(page.locator(".log-body")).to_have_text("said\n")
-    page.get_by_text("stderr").click()
-    expect(page.locator(".log-body")).to_have_text("complained\n")
+    body, complaints = page.locator(".log-body"), page.locator(".log-body .log-err")
+    expect(body).to_have_text("said\n")
+    node.print(execution, "complained", stream="stderr")
+    expect(complaints).to_have_text("complained")
+    node.print(execution, "went on\n")
+    expect(body).to_have_text("said\ncomplained\nwent on\n")
+    page.get_by_label("stderr").check(force=True)
+    expect(body).to_have_text("complained")
     eventually(lambda: [it.stream for it in node.watching.values()] == ["stderr"])
     page.goto("/jobs/")
     eventually(lambda: not node.watching)
     page.go_back()
-    expect(page.locator(".log-body")).to_contain_text("said\n")
+    expect(body).to_contain_text("went on\n")
+
+
+def test_the_beginnings_of_both_streams_are_fetched(page, node):
+    (execution,) = at_work(node)
+    said, complained = lines(0, 4_000), lines(4_000, 8_000)
+    node.print(execution, said)
+    node.print(execution, complained, stream="stderr")
+    page.goto(f"/executions/{execution}/")
+    body, cut = page.locator(".log-body"), page.locator(".log-cut")
+    expect(body).to_contain_text("line 003999")
+    expect(body).to_contain_text("line 007999")
+    expect(cut).to_contain_text("bytes of stdout and")
+    expect(cut).to_contain_text("bytes of stderr are not shown.")
+    for length in (len(said) + 60_000, len(said) + len(complained)):
+        body.evaluate("body => { body.scrollTop = 0 }")
+        page.wait_for_function(
+            "length => document.querySelector('.log-body').textContent.length >= length",
+            arg=length,
+        )
+    expect(cut).to_be_hidden()
+    assert (
+        body.evaluate(
+            "body => [...body.querySelectorAll('.log-err')].map((it) => it.textContent).join('')"
+        )
+        == complained
+    )
