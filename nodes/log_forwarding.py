@@ -136,9 +136,11 @@ async def _watch_elsewhere(wanted: Wanted, address: str) -> AsyncIterator[LogChu
             client.stream("GET", f"{address}/{PATH}", headers=headers) as answer,
         ):
             if answer.status_code != httpx.codes.OK:
-                raise NotConnected(_refused(address, answer.status_code))
+                raise NotConnected(_refused(address, f"HTTP {answer.status_code}"))
             async for kind, at, data in _decoded(answer.aiter_raw()):
                 match kind:
+                    case Kind.ALIVE:
+                        pass
                     case Kind.CHUNK:
                         has_begun = True
                         yield LogChunk(0, "", at, data)
@@ -151,6 +153,8 @@ async def _watch_elsewhere(wanted: Wanted, address: str) -> AsyncIterator[LogChu
                         raise SessionEnded
                     case Kind.TOO_MANY:
                         raise TooManyWatches
+                    case _:
+                        raise NotConnected(_refused(address, "what is no log"))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         log.info("a log cannot be read elsewhere", address=address, error=repr(error))
     if has_begun:
@@ -158,12 +162,14 @@ async def _watch_elsewhere(wanted: Wanted, address: str) -> AsyncIterator[LogChu
     raise NotConnected(f"the web process at {address}, which holds its session, does not answer")
 
 
-def _refused(address: str, status: int) -> str:
-    log.error("a web process refuses to pass a log on", address=address, status=status)
-    return (
-        f"the web process at {address}, which holds its session, refuses to pass its log on "
-        f"({status}): give all web processes one MUSTER_SECRET_KEY, and set their clocks"
-    )
+def _refused(address: str, answer: str) -> str:
+    log.error("a web process refuses to pass a log on", address=address, answer=answer)
+    who = f"the web process at {address}, which holds its session,"
+    if answer == "HTTP 403":
+        cure = "give all web processes one MUSTER_SECRET_KEY, and set their clocks"
+        return f"{who} refuses to pass its log on (403): {cure}"
+    cure = "MUSTER_INTERNAL_URL of that process must be where the others reach it"
+    return f"{who} answers {answer}: {cure}, and all be of one version"
 
 
 async def _decoded(pieces: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, int, bytes]]:
@@ -174,6 +180,8 @@ async def _decoded(pieces: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, int
         while len(rest) >= _HEADER.size:
             kind, at, size = _HEADER.unpack_from(rest)
             end = _HEADER.size + size
+            if kind > max(Kind):  # Who knows what it would be the size of.
+                yield kind, at, b""
             if len(rest) < end:
                 break
             data = bytes(rest[_HEADER.size : end])

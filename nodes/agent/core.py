@@ -9,21 +9,15 @@ what was acknowledged is known after a crash; every final report arrives.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from ..protocol.messages import (
-    VERSION,
     Ack,
     Close,
     Desired,
     FromServer,
     Happened,
-    Heartbeat,
-    Held,
-    Hello,
-    Holding,
     Order,
     Orders,
     Pulse,
@@ -35,46 +29,13 @@ from ..protocol.messages import (
     Welcome,
 )
 from ..protocol.resources import Resources
-from ..protocol.session import digest
 from . import outcomes
 from .bidding import Offer, is_degraded, refusal
 from .effects import Discard, Drop, Effect, Follow, Send, Start, Stop, Unfollow
 from .facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from .outbox import Outbox
 from .records import FINAL, Changes, Entry, Machine, Recall, Saved, Stage, entry_of
-
-#: Until a welcome says how often we are to be heard, silence this long ends a link.
-_PATIENCE = 30.0
-#: Heartbeats come no more often than this, whoever asks.
-_SHORTEST = 0.05
-#: Links are given up after this many heartbeats without a word.
-_MISSED = 3
-#: As many executions as a hello can name within one frame.
-_NAMED = 2000
-
-_HOLDING = {
-    Stage.HELD: Holding.BID,
-    Stage.STARTING: Holding.PREPARING,
-    Stage.RUNNING: Holding.RUNNING,
-    Stage.ENDED: Holding.ENDED,
-}
-
-
-@dataclass
-class _Session:
-    heard_at: float
-    epoch: int | None = None
-    heartbeat: float = _PATIENCE / _MISSED
-    beat_at: float | None = None
-    load: float = 0.0
-    #: Why the node takes no new work, as its hello has said it.
-    degraded: str = ""
-    #: The full desired set while its frames are still arriving.
-    gathering: list[Order] | None = None
-
-    @property
-    def gives_up_at(self) -> float:
-        return self.heard_at + _MISSED * self.heartbeat
+from .session import SHORTEST, Session, heartbeat, hello
 
 
 class Core:
@@ -90,7 +51,7 @@ class Core:
         #: Why the node takes no new work; see ``degrade``.
         self.degraded = ""
         self._recall = recall
-        self._session: _Session | None = None
+        self._session: Session | None = None
         for entry in saved.entries:
             self._put(entry)
         self.changes = Changes()
@@ -104,29 +65,15 @@ class Core:
 
     def opened(self, now: float, *, fenced: bool = False) -> list[Effect]:
         """A link is up: say who we are, and whether the last one was *fenced*."""
-        self._session = _Session(heard_at=now, degraded=self.degraded)
-        machine = self.machine
-        by_liveness = sorted(self.entries.values(), key=lambda entry: not entry.live)
-        holds = tuple(Held(e.execution, _HOLDING[e.stage]) for e in by_liveness[:_NAMED])
-        return [
-            Send(
-                Hello(
-                    version=VERSION,
-                    instance=machine.instance,
-                    run=machine.run,
-                    ledger=machine.ledger,
-                    boot=machine.boot,
-                    resources=machine.capacity,
-                    attributes=machine.attributes,
-                    order_rev=self.order_rev,
-                    holds=holds,
-                    partial=len(by_liveness) > len(holds),
-                    agent_version=machine.agent_version,
-                    fenced=fenced,
-                    degraded=self.degraded,
-                )
-            )
-        ]
+        self._session = Session(heard_at=now, degraded=self.degraded)
+        said = hello(
+            self.machine,
+            self.entries.values(),
+            self.order_rev,
+            fenced=fenced,
+            degraded=self.degraded,
+        )
+        return [Send(said)]
 
     def closed(self) -> None:
         """The link is gone.  Tasks go on."""
@@ -168,20 +115,11 @@ class Core:
         self.degraded = why
         return self._beat(self._session, now) if self._session else []
 
-    def _beat(self, session: _Session, now: float) -> list[Effect]:
+    def _beat(self, session: Session, now: float) -> list[Effect]:
         if session.epoch is None:
             return []
         session.beat_at = now + session.heartbeat
-        live = [entry for entry in self.entries.values() if entry.live]
-        beat = Heartbeat(
-            epoch=session.epoch,
-            order_rev=self.order_rev,
-            digest=digest((entry.execution, entry.told_to_run) for entry in live),
-            running=sum(entry.told_to_run for entry in live),
-            load=session.load,
-            degraded=self.degraded,
-        )
-        return [Send(beat)]
+        return [Send(heartbeat(session, self.entries.values(), self.order_rev, self.degraded))]
 
     def receive(self, message: FromServer, now: float) -> list[Effect]:
         """Take in one message of the orchestrator."""
@@ -268,11 +206,11 @@ class Core:
 
     # --- orders ----------------------------------------------------------------------------------
 
-    def _welcomed(self, session: _Session, welcome: Welcome, now: float) -> list[Effect]:
+    def _welcomed(self, session: Session, welcome: Welcome, now: float) -> list[Effect]:
         if session.epoch is not None:
             return self._drop(Close.OUT_OF_SEQUENCE, "a second welcome on one link")
         session.epoch = welcome.epoch
-        session.heartbeat = max(welcome.heartbeat, _SHORTEST)
+        session.heartbeat = max(welcome.heartbeat, SHORTEST)
         changed = session.degraded != self.degraded
         session.beat_at = now if changed else now + session.heartbeat
         self.outbox.reopen()
@@ -280,7 +218,7 @@ class Core:
         return self._gather(session, welcome.desired, welcome.order_rev, welcome.more)
 
     def _gather(
-        self, session: _Session, items: tuple[Order, ...], order_rev: int, more: bool
+        self, session: Session, items: tuple[Order, ...], order_rev: int, more: bool
     ) -> list[Effect]:
         gathered = (session.gathering or []) + list(items)
         if more:
@@ -291,7 +229,7 @@ class Core:
         self.outbox.tell_again()
         return self._apply(gathered)
 
-    def _ordered(self, session: _Session, orders: Orders) -> list[Effect]:
+    def _ordered(self, session: Session, orders: Orders) -> list[Effect]:
         if session.gathering is not None:
             return self._drop(Close.OUT_OF_SEQUENCE, "orders came before the desired set was whole")
         if orders.order_rev <= self.order_rev:

@@ -26,6 +26,9 @@ SHAPE = 1
 TOMBSTONE_AGE = 14 * 86400.0
 TOMBSTONES = 200_000
 
+#: So many are forgotten at once for their age, at most.
+_AT_ONCE = 10_000
+
 #: Room that the ledger takes before it needs it: pages of 4 KiB in it, bytes of its log, which is
 #: begun anew when it has a thousand pages.
 _PAGES, _LOG = 512, 6 << 20
@@ -161,10 +164,16 @@ class Ledger:
         lived = self._lived(now)
         with _in_words(self._path), self._transaction():
             self._set("lived", lived)
+            # Their ages rise with their numbers: the first ones are enough to look at.
             self._db.execute(
-                "DELETE FROM tombstone WHERE at < ? "
-                "OR number <= (SELECT coalesce(max(number), 0) FROM tombstone) - ?",
-                (lived - TOMBSTONE_AGE, TOMBSTONES),
+                "DELETE FROM tombstone WHERE at < ? AND number IN"
+                " (SELECT number FROM tombstone ORDER BY number LIMIT ?)",
+                (lived - TOMBSTONE_AGE, _AT_ONCE),
+            )
+            self._db.execute(
+                "DELETE FROM tombstone"
+                " WHERE number <= (SELECT coalesce(max(number), 0) FROM tombstone) - ?",
+                (TOMBSTONES,),
             )
 
     def take_room(self) -> None:
@@ -230,6 +239,10 @@ def _in_words(path: Path) -> Iterator[None]:
                 f"{path}: {error}: it is damaged; move it away, with {path.name}-wal and "
                 f"{path.name}-shm, and start again: what runs here is then stopped, and what was "
                 "not reported yet counts as lost"
+            ) from error
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise LedgerUnusable(
+                f"{path}: another program has it open and lets nobody write: end that one"
             ) from error
         raise LedgerUnusable(
             f"{path}: {error}: see that the disk works and that the agent's user may write there"

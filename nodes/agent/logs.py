@@ -52,7 +52,7 @@ class LogFile:
 
         Nothing is returned as ``(offset, b"")``: nothing was written there yet.
         """
-        if data := self._from_open(offset, limit):
+        if data := self.read_on(offset, limit):
             return offset, data
         self._segments = self._list()
         for start in reversed(self._segments):
@@ -64,6 +64,13 @@ class LogFile:
             if start > offset and (data := self._from(start, start, limit)):
                 return start, data
         return offset, b""
+
+    def read_on(self, offset: int, limit: int) -> bytes:
+        """Up to *limit* bytes from exactly *offset*, if it is where the last ones have ended.
+
+        Unlike ``read`` it costs the same however many logs there are.
+        """
+        return self._from_open(offset, limit) or self._from(offset, offset, limit)
 
     def size(self) -> int:
         """How many bytes the stream has had so far."""
@@ -94,16 +101,17 @@ class LogFile:
 
     def _from(self, start: int, offset: int, limit: int) -> bytes:
         if self._open is None or self._open[0] != start:
-            self.close()
             try:
                 path = self._directory / f"{self._prefix}{start:015d}"
-                self._open = (start, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return b""
+            self.close()
+            self._open = (start, descriptor)
         return self._from_open(offset, limit)
 
     def _list(self) -> list[int]:
-        names = (path.name for path in self._directory.iterdir())
+        names = os.listdir(self._directory)  # noqa: PTH208  Three times as quick.
         ends = (name[len(self._prefix) :] for name in names if name.startswith(self._prefix))
         return sorted(int(end) for end in ends if end.isdigit())
 

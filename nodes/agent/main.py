@@ -21,7 +21,7 @@ from ..protocol.resources import Resources
 from . import __version__, enrolment, machine
 from .drivers import Driver, Tell
 from .drivers.process import ProcessDriver
-from .drivers.zygote import NoSpawner
+from .drivers.spawner_link import NoSpawner
 from .enrolment import Identity
 from .ledger import Ledger, LedgerUnusable, NoRoom
 from .ledger import executions as ledger_executions
@@ -34,6 +34,7 @@ log = logging.getLogger("muster.agent")
 
 #: Exit codes: 2 for what the operator must change, 3 when another agent has the directory.
 _WRONG, _IN_USE, _BROKEN = 2, 3, 4
+LEVELS = ("debug", "info", "warning")
 #: Seconds between attempts to open the ledger on a full disk.
 _FULL = 2.0
 #: The node was removed: starting again would not help.
@@ -154,9 +155,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=env.get("logs"),
         help="keep so much output of tasks that have ended (10GiB, or a tenth of the disk if less)",
     )
-    add("--log-level", default=env.get("log_level", "info"), choices=["debug", "info", "warning"])
+    add("--log-level", default=env.get("log_level", "info"), choices=LEVELS)
     add("--version", action="version", version=f"muster-agent {__version__}")
     options = parser.parse_args(arguments)
+    for name in env.keys() - vars(options).keys() - {"join_token"}:
+        parser.error(f"MUSTER_AGENT_{name.upper()} in the environment is no option of the agent")
+    if options.log_level not in LEVELS:  # A default is not checked.
+        parser.error(f"MUSTER_AGENT_LOG_LEVEL is {options.log_level!r}; say {' or '.join(LEVELS)}")
     pairs = options.label or [pair for pair in env.get("label", "").split(",") if pair]
     if wrong := [pair for pair in pairs if "=" not in pair]:
         parser.error(f"--label {wrong[0]}: write it as key=value")
@@ -306,8 +311,9 @@ def _join_token(options: argparse.Namespace) -> str:
     if options.join_token_file is not None:
         try:
             return Path(options.join_token_file).read_text().strip()
-        except OSError as error:
-            raise enrolment.Refused(f"the join token cannot be read: {error}") from None
+        except (OSError, ValueError) as error:
+            file = options.join_token_file
+            raise enrolment.Refused(f"the join token in {file} cannot be read: {error}") from None
     if token := os.environ.get("MUSTER_AGENT_JOIN_TOKEN", "").strip():
         return token
     raise enrolment.Refused(

@@ -21,9 +21,9 @@ from .drivers import Driver, Tell
 from .effects import Discard, Drop, Effect, Follow, Send, Start, Stop, Unfollow
 from .facts import Fact, NotStarted
 from .ledger import NoRoom
+from .log_streaming import Watches
 from .records import Changes, Machine, Saved
 from .room import Room
-from .watching import Watches
 
 log = logging.getLogger(__name__)
 

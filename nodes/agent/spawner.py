@@ -24,11 +24,10 @@ It passes on what supervisors say, and adds:
     lost   id           its supervisor was killed; so is what was left of the task
 """
 # Each module imported here makes every fork slower, and pathlib is a large one:
-# ruff: noqa: PTH100, PTH101, PTH108, PTH120, PTH208
+# ruff: noqa: PTH100, PTH108, PTH120, PTH208
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import fcntl
 import gc
@@ -44,14 +43,15 @@ sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import supervisor
+    from .agent_connections import Connection, Connections, listen
+    from .process_tree import kill_children
 else:
     import supervisor
+    from agent_connections import Connection, Connections, listen
+    from process_tree import kill_children
 
-VERSION = b"5"
 _PACKET = 1 << 20
 _JOURNAL_BYTES = 8 << 20
-#: Packets kept for an agent that does not read; then it is cut off, and finds all in the journal.
-_BACKLOG = 10_000
 #: Requests taken before looking at the others: a flood of starts must not delay an exit.
 _AT_ONCE = 8
 #: Supervisors that wait for a task: so many at most, for so many seconds at most.
@@ -72,7 +72,6 @@ class Spawner:
     """The loop and what it knows: connections, and who supervises what."""
 
     def __init__(self, first: int) -> None:
-        self.connections: dict[int, Connection] = {}
         #: id -> [pid, ticks, supervisor pid], for tasks whose end nobody has told yet.
         self.live: dict[bytes, list[bytes]] = {}
         self.supervisors: dict[int, Supervisor] = {}
@@ -80,11 +79,11 @@ class Spawner:
         self.idle: list[Supervisor] = []
         self.links = 0
         self.retired = False
-        self.started = 0
         self.poll = select.poll()
+        self.connections = Connections(self.poll)
         self.lock = os.open("spawner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.listener: socket.socket | None = _listen("spawner.sock")
+        self.listener: socket.socket | None = listen("spawner.sock")
         self.ear, mouth = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.ear.setblocking(False)
         self.places = supervisor.Places(mouth, _new_journal())
@@ -92,7 +91,7 @@ class Spawner:
         signal.set_wakeup_fd(self.wake_end, warn_on_full_buffer=False)
         for descriptor in (self.listener, self.ear, self.wake):
             self.poll.register(descriptor, select.POLLIN)
-        self.connect(socket.socket(fileno=first))
+        self.connections.open(socket.socket(fileno=first))
 
     def serve(self) -> supervisor.Post | None:
         """Return what to supervise, in a fork; None when all is done."""
@@ -105,50 +104,13 @@ class Spawner:
                     self.reap()
                 elif self.listener and descriptor == self.listener.fileno():
                     with contextlib.suppress(OSError):
-                        self.connect(self.listener.accept()[0])
+                        self.connections.open(self.listener.accept()[0])
                 elif (connection := self.connections.get(descriptor)) is not None:
                     if event & select.POLLOUT:
-                        self.flush(connection)
+                        self.connections.flush(connection)
                     if event & _POLL_IN and (post := self.obey(connection)):
                         return post
         return None
-
-    def connect(self, link: socket.socket) -> None:
-        link.setblocking(False)
-        link.set_inheritable(False)
-        with contextlib.suppress(OSError):
-            link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PACKET)
-        self.connections[link.fileno()] = connection = Connection(link)
-        self.poll.register(link, select.POLLIN)
-        self.send(connection, b"hello\0" + VERSION)
-
-    def disconnect(self, connection: Connection) -> None:
-        descriptor = connection.link.fileno()
-        if self.connections.pop(descriptor, None) is not None:
-            self.poll.unregister(descriptor)
-            connection.link.close()
-
-    def send(self, connection: Connection, packet: bytes) -> None:
-        connection.waiting.append(packet)
-        if len(connection.waiting) == 1:
-            self.flush(connection)
-        elif len(connection.waiting) > _BACKLOG:
-            self.disconnect(connection)
-
-    def flush(self, connection: Connection) -> None:
-        if connection.link.fileno() < 0:
-            return
-        try:
-            while connection.waiting:
-                connection.link.send(connection.waiting[0])
-                connection.waiting.popleft()
-        except BlockingIOError:
-            self.poll.modify(connection.link, select.POLLIN | select.POLLOUT)
-            return
-        except OSError:
-            self.disconnect(connection)
-            return
-        self.poll.modify(connection.link, select.POLLIN)
 
     def listen(self) -> None:
         """Pass on what supervisors say."""
@@ -167,13 +129,9 @@ class Spawner:
                     self.live[execution][:2] = rest[:2]
             else:
                 self.live.pop(execution, None)
-            self.tell(packet)
+            self.connections.tell(packet)
             if free:
                 self.keep(free)
-
-    def tell(self, packet: bytes) -> None:
-        for connection in list(self.connections.values()):
-            self.send(connection, packet)
 
     def reap(self) -> None:
         """See which supervisors are over; one that did not say how its task ended was killed."""
@@ -196,9 +154,9 @@ class Spawner:
             for execution in lost:
                 del self.live[execution]
             # What came to us because its supervisor died: its task, and all that task started.
-            supervisor.kill_children(self.supervisors.keys(), _PATIENCE)
+            kill_children(self.supervisors.keys(), _PATIENCE)
             for execution in lost:
-                self.tell(b"lost\0" + execution)
+                self.connections.tell(b"lost\0" + execution)
 
     def is_busy(self, one: Supervisor) -> bool:
         """Whether it has not yet told how its task ended."""
@@ -232,7 +190,7 @@ class Spawner:
             os.getcwd()  # noqa: PTH109
             return
         for connection in list(self.connections.values()):
-            self.disconnect(connection)
+            self.connections.close(connection)
         for execution in self.live:
             self.stop(execution, b"stop\0" + execution)
 
@@ -260,25 +218,25 @@ class Spawner:
                 # There is one agent: what another left unread must not begin behind its back.
                 for other in list(self.connections.values()):
                     if other is not connection:
-                        self.disconnect(other)
+                        self.connections.close(other)
                 for execution, entry in self.live.items():
-                    self.send(connection, b"\0".join((b"live", execution, *entry)))
-                self.send(connection, b"synced\0" + fields[0])
+                    self.connections.send(connection, b"\0".join((b"live", execution, *entry)))
+                self.connections.send(connection, b"synced\0" + fields[0])
             elif kind == b"ping":
-                self.send(connection, b"pong")
+                self.connections.send(connection, b"pong")
             elif kind == b"retire":
                 self.retire()
             else:
-                self.disconnect(connection)
+                self.connections.close(connection)
         return None
 
     def start(self, execution: bytes, packet: bytes) -> supervisor.Post | None:
         if execution in self.live or self.retired:
             return None
-        self.started += 1
-        if self.started % 1000 == 0 and os.fstat(self.places.journal).st_size > _JOURNAL_BYTES:
-            os.close(self.places.journal)
-            self.places.journal = _new_journal()
+        if os.fstat(self.places.journal).st_size > _JOURNAL_BYTES:
+            with contextlib.suppress(OSError):  # Then the one that there is goes on.
+                former, self.places.journal = self.places.journal, _new_journal()
+                os.close(former)
         if (pid := self.hand_over(execution, packet)) is not None:
             self.live[execution] = [b"0", b"0", b"%d" % pid]
             return None
@@ -288,7 +246,7 @@ class Spawner:
         except OSError as error:  # Too many processes, or too little memory: this one cannot.
             failed = (b"failed", execution, b"%d" % (error.errno or 0), str(error).encode())
             supervisor.record(self.places, *failed)
-            self.tell(b"\0".join(failed))
+            self.connections.tell(b"\0".join(failed))
             for end in (link, link_end):
                 if end is not None:
                     end.close()
@@ -373,34 +331,6 @@ class Supervisor:
     def __init__(self, pid: int, link: socket.socket | None, execution: bytes) -> None:
         self.pid, self.link, self.execution = pid, link, execution
         self.since = 0.0
-
-
-class Connection:
-    """An agent, and the packets it has not taken yet."""
-
-    def __init__(self, link: socket.socket) -> None:
-        self.link = link
-        self.waiting: collections.deque[bytes] = collections.deque()
-
-    def receive(self) -> bytes | None:
-        """The next packet, empty at the end; None when there is none now, or never again."""
-        try:
-            return self.link.recv(_PACKET) if self.link.fileno() >= 0 else None
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
-
-
-def _listen(path: str) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path)
-    os.chmod(path, 0o600)
-    listener.listen(8)
-    listener.setblocking(False)
-    return listener
 
 
 def _new_journal() -> int:

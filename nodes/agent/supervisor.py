@@ -25,7 +25,7 @@ That lock goes when its process closes any descriptor of the journal: it must op
 ``logs/<id>.<stream>.<offset of their first byte>``.
 """
 # Each module imported here makes every fork slower, and pathlib is a large one:
-# ruff: noqa: PTH110, PTH112, PTH118, PTH123
+# ruff: noqa: PTH110, PTH112, PTH118
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import math
 import os
 import select
 import signal
@@ -42,22 +41,21 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Set
+# The spawner knows no packages: to it these are modules beside it.
+if TYPE_CHECKING or __package__:
+    from .process_tree import kill_children, signal_group, start_ticks
+    from .task_output import Stream, drain, read
+else:
+    from process_tree import kill_children, signal_group, start_ticks
+    from task_output import Stream, drain, read
 
 #: So many tasks, then a fresh fork: whatever might add up does not.
 TASKS = 200
-SEGMENT = 8 << 20
-SEGMENTS = 4
-TAIL = 8 * 1024
-#: How long output is still read after the last process of the task is gone, in seconds.
-_DRAIN = 1.0
 #: What does not die of KILL at once is killed again, after this many seconds.
 _AGAIN = 10.0
 #: poll takes milliseconds in 31 bits: a longer wait is several, each of so many seconds at most.
 _LONGEST_WAIT = 86400.0
-_PIPE = 1 << 20
 _PACKET = 1 << 20
-_F_SETPIPE_SZ = 1031
 _PR_SET_CHILD_SUBREAPER = 36
 _RESET = (
     signal.SIGTERM,
@@ -179,7 +177,7 @@ def _supervise(request: Request, post: Post, *, may_serve: bool) -> bool:
         return False
     os.close(out_end)
     os.close(err_end)
-    _say(places, b"started", request.id, b"%d" % pid, b"%d" % _start_ticks(pid), b"%d" % me)
+    _say(places, b"started", request.id, b"%d" % pid, b"%d" % start_ticks(pid), b"%d" % me)
     streams = {
         out: Stream(places.logs, name + ".stdout."),
         err: Stream(places.logs, name + ".stderr."),
@@ -187,10 +185,10 @@ def _supervise(request: Request, post: Post, *, may_serve: bool) -> bool:
     stdout, stderr = streams[out], streams[err]
     why = _watch(request, pid, streams, post, began)
     ran = time.monotonic() - began
-    _signal_group(pid, signal.SIGKILL)  # Before the pid is reaped: until then it is ours.
+    signal_group(pid, signal.SIGKILL)  # Before the pid is reaped: until then it is ours.
     _, status = os.waitpid(pid, 0)
     alone = kill_children()
-    _drain(streams)
+    drain(streams)
     clean = alone and not streams and not why and not _stopped
     free = clean and may_serve and post.link is not None
     for stream in (stdout, stderr):
@@ -234,51 +232,6 @@ def _fail(request: Request, places: Places, error: OSError) -> bool:
         record(places, *failed)
     _say(places, *failed)
     return False
-
-
-class Stream:
-    """One output stream: its last bytes here, as much as is kept of it in segments on disk."""
-
-    def __init__(self, logs: int, prefix: str) -> None:
-        self.size, self.tail = 0, b""
-        self._logs, self._prefix = logs, prefix
-        self._file, self._segment, self._written = -1, "", 0
-        self._segments: list[str] = []
-
-    def take(self, data: bytes) -> None:
-        self.tail = data[-TAIL:] if len(data) >= TAIL else (self.tail + data)[-TAIL:]
-        try:
-            self._write(data)
-        except OSError:
-            # A full disk must not hurt the task: these bytes are missing, the offsets show it.
-            if self._file >= 0 and not self._written:
-                with contextlib.suppress(OSError):
-                    os.unlink(self._segment, dir_fd=self._logs)
-            self.close()
-        self.size += len(data)
-        if self._written >= SEGMENT:
-            self.close()
-
-    def _write(self, data: bytes) -> None:
-        if self._file < 0:
-            self._segment = f"{self._prefix}{self.size:015d}"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            self._file = os.open(self._segment, flags, 0o600, dir_fd=self._logs)
-            self._written = 0
-        wrote = os.write(self._file, data)
-        # Only now it counts: an older one must not go for a segment that stays empty.
-        if wrote and not self._written:
-            self._segments.append(self._segment)
-            if len(self._segments) > SEGMENTS:
-                os.unlink(self._segments.pop(0), dir_fd=self._logs)
-        self._written += wrote
-        if wrote < len(data):
-            raise OSError(errno.ENOSPC, "short write")
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file, self._written = -1, 0
 
 
 def _spawn(request: Request, out: int, err: int) -> int:
@@ -337,10 +290,10 @@ def _watch(
         if end_at is not None and now >= end_at and not why:
             why = b"timeout"
         if why and (kill_at is None):
-            _signal_group(pid, signal.SIGTERM)
+            signal_group(pid, signal.SIGTERM)
             kill_at, end_at = now + request.grace, None
         if kill_at is not None and now >= kill_at:
-            _signal_group(pid, signal.SIGKILL)
+            signal_group(pid, signal.SIGKILL)
             kill_at = now + _AGAIN
         if _is_over(pid):
             return why
@@ -353,7 +306,7 @@ def _watch(
             elif descriptor == link:
                 _listen(link, request, poll)
             else:
-                _read(descriptor, streams, poll)
+                read(descriptor, streams, poll)
 
 
 def _listen(link: int, request: Request, poll: select.poll) -> None:
@@ -371,20 +324,6 @@ def _read_all(wake: int) -> None:
         os.read(wake, 512)
 
 
-def _read(descriptor: int, streams: dict[int, Stream], poll: select.poll) -> None:
-    stream = streams[descriptor]
-    data = os.read(descriptor, 65536 if stream.size < _PIPE else _PIPE)
-    if data:
-        if stream.size == 0 and len(data) >= 32768:
-            with contextlib.suppress(OSError):  # Talkative: fewer, larger reads.
-                fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE)
-        stream.take(data)
-    else:
-        poll.unregister(descriptor)
-        os.close(descriptor)
-        del streams[descriptor]
-
-
 def _is_over(pid: int) -> bool:
     """Whether the task's first process is over.  Reaps orphans that came to us meanwhile."""
     while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
@@ -392,64 +331,6 @@ def _is_over(pid: int) -> bool:
             return True
         os.waitpid(found.si_pid, os.WNOHANG)
     return False
-
-
-def kill_children(spared: Set[int] = frozenset(), within: float = math.inf) -> bool:
-    """Kill what came to us as orphans, and what comes after them; return whether nothing is left.
-
-    What we may not kill, as another user's, is left.  What does not die, since it waits for a
-    device, is waited for *within* so many seconds.
-    """
-    me, until, pause = os.getpid(), time.monotonic() + within, 0.0005
-    while True:
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return True
-        with open(f"/proc/self/task/{me}/children", "rb") as listing:
-            children = {int(word) for word in listing.read().split()} - spared
-        killed = [child for child in children if _kill(child)]
-        if not killed or time.monotonic() >= until:
-            return not children
-        # Descendants of the killed come to us next.
-        if not all(os.waitpid(child, os.WNOHANG)[0] for child in killed):
-            time.sleep(pause)
-            pause = min(2 * pause, 0.1)
-
-
-def _kill(child: int) -> bool:
-    """Kill a child of ours and its group; return whether we may."""
-    _signal_group(child, signal.SIGKILL)
-    try:
-        os.kill(child, signal.SIGKILL)
-    except PermissionError:
-        return False
-    return True
-
-
-def _drain(streams: dict[int, Stream]) -> None:
-    """Take what is still in the pipes.  Nobody writes to them any more."""
-    until = time.monotonic() + _DRAIN
-    poll = select.poll()
-    for descriptor in streams:
-        poll.register(descriptor, select.POLLIN)
-    while streams and time.monotonic() < until:
-        ready = poll.poll(_DRAIN * 1000)
-        for descriptor, _ in ready:
-            _read(descriptor, streams, poll)
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-
-
-def _start_ticks(pid: int) -> int:
-    file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return int(os.read(file, 1024).rpartition(b")")[2].split(None, 20)[19])
-    finally:
-        os.close(file)
 
 
 def record(places: Places, *fields: bytes) -> bool:

@@ -27,15 +27,12 @@ from orchestrator.transitions import (
     lock_executions,
 )
 
-#: Reports of these leave nothing for a scheduler to decide.
-_QUIET = frozenset({Observed.ASK_FOR_BID, Observed.BID_ACCEPTED})
 _ENDS = frozenset({Happened.DECLINE, Happened.COMPLETE, Happened.FAIL, Happened.CANCEL})
 #: The states that an execution is in when this has happened to it last.
 _SAYS = {
     happened: frozenset(after for _, event, after in OBSERVED.edges() if event == happened)
     for happened in Happened
 }
-_BAD = frozenset({Observed.FAILED, Observed.ASK_FOR_BID_REJECTED, Observed.LOST})
 
 
 def receive(batch: Sequence[Inbound], /) -> Sequence[Verdict]:

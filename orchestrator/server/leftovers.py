@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nodes.agent import enrolment
-from nodes.agent.drivers.exits import Exits
+from nodes.agent.drivers.journals import Journals
 from nodes.agent.drivers.process import ProcessDriver
 
 LOOK_EVERY = 0.1
@@ -58,7 +58,7 @@ def end_cluster(var: Path) -> bool:
 def tasks(agents: Path) -> list[str]:
     """The executions whose tasks run below the directory *agents*, by the journals there."""
     return [
-        execution for state in _states(agents) for execution in Exits(state / "exits").running()
+        execution for state in _states(agents) for execution in Journals(state / "exits").running()
     ]
 
 
@@ -68,7 +68,7 @@ def stop_tasks(agents: Path) -> int:
     No agent may run there: raises StillThere.
     """
     logging.getLogger("nodes.agent").setLevel(logging.ERROR)  # It warns of what we are here for.
-    found = {state: Exits(state / "exits").running() for state in _states(agents)}
+    found = {state: Journals(state / "exits").running() for state in _states(agents)}
     try:
         for state in (state for state, running in found.items() if running):
             asyncio.run(_stop_all(state))

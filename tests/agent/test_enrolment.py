@@ -20,7 +20,7 @@ from nodes.agent import enrolment
 from nodes.agent.enrolment import Damaged, Identity, InUse, Refused, Unreachable
 from nodes.agent.link import Ended, pause
 from nodes.agent.machine import amount, attributes, detect
-from nodes.agent.main import parse, websocket_url
+from nodes.agent.main import main, parse, websocket_url
 from nodes.protocol.messages import Close
 
 
@@ -257,6 +257,29 @@ def test_a_wrong_option_is_named_with_its_cure(option, complaint, capsys):
     with pytest.raises(SystemExit):
         parse(option)
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("LOG_LEVEL", "verbose", "LOG_LEVEL is 'verbose'; say debug or info or warning"),
+        ("SERVR", "http://x", "MUSTER_AGENT_SERVR in the environment is no option"),
+        ("LOGS", "lots", "'lots' is not an amount"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_cure(monkeypatch, capsys, name, value, complaint):
+    monkeypatch.setenv(f"MUSTER_AGENT_{name}", value)
+    with pytest.raises(SystemExit):
+        parse([])
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_token_file_that_holds_no_text_is_named(tmp_path, caplog):
+    (file := tmp_path / "token").write_bytes(b"\xff\xfe")
+    with pytest.raises(SystemExit) as end:
+        main(["--state-dir", str(tmp_path / "state"), "--join-token-file", str(file)])
+    assert end.value.code == 2
+    assert f"the join token in {file} cannot be read" in caplog.text
 
 
 def test_the_websocket_is_where_the_server_is():

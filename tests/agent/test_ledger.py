@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 
@@ -46,6 +47,24 @@ def test_what_was_committed_is_there_after_a_restart(path):
     assert ledger.recall("old") == (True, FINAL)
     assert ledger.recall("new") == (False, None)
     assert (ledger.id, ledger.run) == (name, 2)
+    ledger.close()
+
+
+def test_a_ledger_that_another_program_holds_says_so(path):
+    Ledger(path, now=0.0).close()
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerUnusable, match="another program has it open"):
+            Ledger(path, now=0.0)
+
+
+def test_to_forget_costs_the_same_however_much_is_remembered(path):
+    ledger = Ledger(path, now=0.0)
+    ledger.commit(Changes(tombstones={str(n): FINAL for n in range(30_000)}), now=0.0)
+    steps = []
+    ledger._db.set_progress_handler(lambda: steps.append(1), 1000)
+    ledger.prune(now=1.0)
+    assert len(steps) < 200
     ledger.close()
 
 

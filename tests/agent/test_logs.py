@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import shutil
+import sys
 import time
 from contextlib import contextmanager
 
@@ -13,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodes.agent.log_streaming import Watches
 from nodes.agent.logs import KEPT, KEPT_FOR, Keeper, LogFile, readable
 from nodes.agent.room import ENOUGH, FULL, RESERVE, Room
-from nodes.agent.supervisor import SEGMENTS, Stream
-from nodes.agent.watching import Watches
+from nodes.agent.task_output import SEGMENTS, Stream
 from nodes.protocol.messages import Watch
 from tests.agent.disks import fill, small_disk
 
@@ -135,6 +136,39 @@ def test_who_does_not_follow_reads_what_there_is_however_fast_more_is_printed(tm
 
     asyncio.run(scene())
     assert chunks == [b"x" * 6]
+
+
+@pytest.fixture
+def listings():
+    """The directories that are listed, as the interpreter tells them."""
+    listed, is_over = [], []
+
+    def hear(event, arguments):
+        if event in ("os.listdir", "os.scandir") and not is_over:
+            listed.append(str(arguments[0]))
+
+    sys.addaudithook(hear)  # It can never be taken away again.
+    yield listed
+    is_over.append(True)
+
+
+def test_who_follows_a_log_does_not_list_all_logs_at_each_look(tmp_path, listings):
+    chunks = asyncio.Queue()
+    segment(tmp_path, 0, b"0")
+    assert list(tmp_path.iterdir())  # This listing is heard.
+
+    async def scene():
+        watches = Watches(tmp_path, lambda _: True, None, chunks.put_nowait)
+        watches.follow(Watch(1, "w", "e", "stdout", offset=0, credit=1000, follow=True))
+        async with asyncio.timeout(10):
+            for number in range(1, 20):
+                assert (await chunks.get()).offset == number - 1
+                segment(tmp_path, number, b"x")
+        watches.clear()
+
+    began = time.monotonic()
+    asyncio.run(scene())
+    assert 1 <= listings.count(str(tmp_path)) <= 2 + (time.monotonic() - began) / 2
 
 
 def of_ended(state, **ages):

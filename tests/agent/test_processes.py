@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from nodes.agent.drivers.exits import Begun, Exits
+from nodes.agent.drivers.journals import Begun, Journals
 from nodes.agent.drivers.process import ProcessDriver
-from nodes.agent.drivers.zygote import PROGRAM, VERSION
+from nodes.agent.drivers.spawner_link import PROGRAM, VERSION
 from nodes.agent.facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
-from nodes.agent.logs import LogFile
+from nodes.agent.logs import KEPT, LogFile
 from nodes.agent.records import Entry, Stage
 from nodes.agent.supervisor import TASKS
 from nodes.protocol.messages import TAIL, Task
@@ -711,6 +711,35 @@ def test_a_task_that_lost_everyone_is_ended_and_called_unknown(tmp_path: Path) -
     _all_killed(tmp_path)
 
 
+def test_what_a_task_that_lost_everyone_began_in_sessions_of_its_own_is_ended_too(
+    tmp_path: Path,
+) -> None:
+    """Also below a directory that has two names."""
+    (tmp_path / "real").mkdir()
+    (state := tmp_path / "state").symlink_to("real")
+
+    async def scenario() -> None:
+        one = Bench(state)
+        one.open()
+        one.driver.start(shell("a", "HOME=/ setsid sleep 60 & echo $! > pid; wait"))
+        started = await one.started("a")
+        _, supervisor = handle_of(started)
+        await soon(lambda: (file := state / "work/a/pid").exists() and file.read_text())
+        detached = int((state / "work/a/pid").read_text())
+        one.driver.close()
+        os.kill(spawner_of(supervisor), signal.SIGKILL)
+        os.kill(supervisor, signal.SIGKILL)
+        await soon(lambda: not alive(supervisor))
+        again = Bench(state)
+        again.open(entry("a", handle=started.handle))
+        assert isinstance(await again.over("a"), Vanished)
+        assert not alive(detached)
+        again.driver.close()
+        await gone(state)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("where", ["cd / && exec", "HOME=/ exec"])
 def test_a_task_that_lost_everyone_before_its_handle_was_saved_is_ended_too(
     tmp_path: Path, where: str
@@ -1045,7 +1074,7 @@ def test_a_supervisor_whose_spawner_is_dead_begins_nothing(tmp_path: Path) -> No
     done = subprocess.run(program, cwd=tmp_path, check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("over\n", "")
     assert not (tmp_path / "ran").exists()
-    end = Exits(tmp_path / "exits").find("a")
+    end = Journals(tmp_path / "exits").find("a")
     assert isinstance(end, list)
     assert end[0] == b"failed"
     assert list((tmp_path / "work").iterdir()) == [], "nothing is in the way of another attempt"
@@ -1214,6 +1243,38 @@ def test_what_a_task_leaves_in_its_directory_goes_when_it_is_discarded(tmp_path:
     asyncio.run(scenario())
 
 
+def test_what_a_task_has_forbidden_or_nested_too_deep_is_removed_without_being_root(
+    tmp_path: Path,
+) -> None:
+    (deep := tmp_path / "deep").mkdir()
+    nest = "for i in $(seq 2000); do mkdir d && cd d; done"
+    subprocess.run(["sh", "-c", nest], cwd=deep, check=True)
+    (tmp_path / "read-only/x/y").mkdir(parents=True)
+    (tmp_path / "read-only/x/y/z").touch()
+    (tmp_path / "read-only/x/y").chmod(0o500)
+    (tmp_path / "read-only/x").chmod(0)
+    code = "import sys; from pathlib import Path; from nodes.agent.drivers.cleanup import remove; "
+    code += "remove([Path(it) for it in sys.argv[1:]])"
+    unprivileged = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+    directories = deep, tmp_path / "read-only"
+    subprocess.run([*unprivileged, sys.executable, "-c", code, *directories], check=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_cannot_be_removed_shortens_the_life_of_no_log(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as one:
+            (tmp_path / "work" / "stays").touch()
+            os.utime(tmp_path / "work" / "stays", (0, 0))
+            await one.ran(entry("a", "echo", "a"))
+            one.driver.discard("a")
+            for _ in range(KEPT + 1):
+                one.driver.tidy(set())
+            assert LogFile(tmp_path / "logs", "a", "stdout").tail() == b"a\n"
+
+    asyncio.run(scenario())
+
+
 def test_a_journal_that_nobody_can_write_to_any_more_is_removed(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with bench(tmp_path) as one:
@@ -1229,9 +1290,24 @@ def test_a_journal_that_nobody_can_write_to_any_more_is_removed(tmp_path: Path) 
     asyncio.run(scenario())
 
 
+@with_bench
+async def _no_further_journal(one: Bench) -> None:
+    exits, away = one.state / "exits", one.state / "away"
+    os.truncate(exits / "000000001", 9 << 20)
+    exits.rename(away)
+    assert (await one.ran(entry("a", "true"))).status == 0
+    away.rename(exits)
+    assert (await one.ran(entry("b", "true"))).status == 0
+    assert len(list(exits.iterdir())) == 2
+
+
+def test_a_journal_that_no_other_can_follow_goes_on(tmp_path: Path) -> None:
+    _no_further_journal(tmp_path)
+
+
 def test_a_journal_that_is_closed_is_read_once(tmp_path: Path) -> None:
     exited = b"\nexited\0a\x007\0\x000.100000\x000\x000\n"
-    exits = Exits(tmp_path)
+    exits = Journals(tmp_path)
     journal = tmp_path / "000000001"
     journal.write_bytes(b"\nbegun\0a\x001\n" + exited)
     exits.tidy({"a"})
@@ -1248,7 +1324,7 @@ def test_a_journal_that_is_closed_is_read_once(tmp_path: Path) -> None:
 def test_only_the_task_that_a_living_supervisor_began_last_runs(tmp_path: Path) -> None:
     """Its pid may have been that of another supervisor before."""
     journal = tmp_path / "000000001"
-    exits = Exits(tmp_path)
+    exits = Journals(tmp_path)
     script = f"""
 import fcntl, os
 journal = open({str(journal)!r}, "ab")
@@ -1263,11 +1339,11 @@ input()
     ) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        assert exits.running() == ["b"]
+        assert list(exits.running()) == ["b"]
         assert exits.find("a") == Begun(0)
         assert exits.find("b") == Begun(other.pid)
         other.communicate(b"\n")
-    assert exits.running() == []
+    assert exits.running() == {}
     assert exits.find("b") == Begun(0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.agent.drivers.zygote import connect
+from nodes.agent.drivers.spawner_link import connect
 from nodes.agent.ledger import Ledger
 from nodes.protocol.messages import Happened, Heartbeat, Hello
 from tests.agent.agents import REPOSITORY, Agent, cluster, scenario
@@ -67,6 +68,46 @@ async def test_a_node_whose_spawner_does_not_answer_takes_no_work_until_it_does(
     await o.order(run("after", "true"))
     [after] = await o.ended("after")
     assert after.happened is Happened.COMPLETE
+
+
+@scenario()
+async def test_what_runs_is_stopped_and_told_of_while_the_spawner_does_not_answer(
+    o: Orchestrator, agent: Agent
+) -> None:
+    waits = ("sh", "-c", "until [ -e go ]; do sleep 0.1; done; exit 3")
+    await o.order(run("a", "sleep", "60"), run("b", *waits), run("c", "sleep", "60"))
+    await o.until(lambda: o.of("a") and o.of("b") and o.of("c"))
+    os.kill(spawner := spawner_of(agent.state), signal.SIGSTOP)
+    try:
+        await o.order(stop("a"))
+        await o.until(lambda: degraded(o) == DEAF)
+        await o.order(stop("c"))
+        (agent.state / "work" / "b" / "go").touch()
+        [a, b, c] = await o.ended("a", "b", "c")
+    finally:
+        os.kill(spawner, signal.SIGCONT)
+    assert (a.happened, b.exit_code, c.happened) == (Happened.CANCEL, 3, Happened.CANCEL)
+    await o.until(lambda: degraded(o) == "")
+    await o.order(run("d", "sleep", "60"), stop("d"))
+    await o.ended("d")
+    assert len(o.of("a")) == len(o.of("b")) == len(o.of("c")) == 2, "each began and ended once"
+
+
+@scenario()
+async def test_more_tasks_of_a_former_spawner_than_the_agent_may_have_files_open(
+    o: Orchestrator, agent: Agent
+) -> None:
+    names = [f"t{number}" for number in range(40)]
+    await o.order(*(run(name, "sleep", "60") for name in names))
+    await o.until(lambda: all(map(o.of, names)))
+    assert agent.process is not None
+    few = len(os.listdir(f"/proc/{agent.process.pid}/fd")) + 20  # noqa: PTH208
+    resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE, (few, few))
+    os.kill(spawner_of(agent.state), signal.SIGKILL)
+    await o.order(*map(stop, names))
+    ends = await o.ended(*names)
+    assert {it.happened for it in ends} == {Happened.CANCEL}
+    assert agent.process.returncode is None
 
 
 @scenario()

@@ -81,6 +81,12 @@ def test_every_pure_module_is_kept_pure_by_its_contract():
     assert {name for name in PURE if exists(name)} <= set(contract("pure")["source_modules"])
 
 
+def test_the_wheel_of_the_agent_has_every_module_of_it():
+    wheel = tomllib.loads((HOME / "nodes/agent/pyproject.toml").read_text())
+    packed = wheel["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert {path.name for path in (HOME / "nodes/agent").glob("*.py")} <= packed.keys()
+
+
 def test_everything_is_typed_strictly():
     assert CONFIGURATION["tool"]["mypy"]["strict"] is True
 

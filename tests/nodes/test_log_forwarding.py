@@ -157,6 +157,23 @@ def test_a_process_with_another_secret_is_named_with_the_cure():
 
 
 @pytest.mark.parametrize(
+    ("status", "answer", "what"),
+    [
+        (b"301 Moved Permanently", b"", "HTTP 301"),
+        (b"404 Not Found", b"", "HTTP 404"),
+        (b"200 OK", b"<!doctype html><title>Welcome</title>", "what is no log"),
+    ],
+)
+def test_who_is_no_web_process_of_ours_is_named_with_the_cure(status, answer, what):
+    found, why, sentence = asyncio.run(heard(answer, status))
+    assert (found, why) == ([], NotConnected)
+    assert sentence == elsewhere(
+        f"answers {what}: MUSTER_INTERNAL_URL of that process must be where the others reach it, "
+        "and all be of one version"
+    )
+
+
+@pytest.mark.parametrize(
     ("server", "address"),
     [
         (["10.0.0.5", 8000], "http://10.0.0.5:8000"),

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import signal
 import socket
 import time
@@ -25,18 +24,17 @@ from ..facts import Fact, NeverStarted, NotStarted, Started, Vanished
 from ..logs import KEPT_FOR, Keeper, LogFile
 from ..records import Entry
 from . import Tell, start_failures
-from .exits import Begun, Exits, exited
-from .zygote import Attention, connect
+from .cleanup import Removal, kill_group, kill_those_at
+from .journals import Begun, Journals, exited
+from .spawner_link import PATH, SpawnerProbe, connect, start_packet
 
 log = logging.getLogger(__name__)
 
 _PACKET = 1 << 20
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_UNKNOWN = "its supervisor is gone, and nothing tells how the task ended"
 _LOOK_AGAIN = 0.5
 #: What is not over at so many looks at the spawner may never be.
 _STRAY_LOOKS = 4
-#: Directories are removed together with all that are discarded within so many seconds.
-_REMOVE_AFTER = 1.0
 
 
 class ProcessDriver:
@@ -47,7 +45,7 @@ class ProcessDriver:
         self._work, self._logs = state / "work", state / "logs"
         for directory in (self._work, self._logs, state / "exits"):
             directory.mkdir(mode=0o700, exist_ok=True)
-        self._exits = Exits(state / "exits")
+        self._journals = Journals(state / "exits")
         self._keeper = Keeper(self._logs)
         #: What is started and not over: the handle by which it is found again, and the task.
         self._running: dict[str, str] = {}
@@ -55,15 +53,18 @@ class ProcessDriver:
         self._spawner: socket.socket | None = None
         self._rebooted = False
         self._unsent: deque[bytes] = deque()
-        self._watched: dict[str, int] = {}
+        #: What runs and our spawner does not serve, or does not answer for: its supervisor.
+        self._elsewhere: dict[str, int] = {}
+        self._looking: asyncio.TimerHandle | None = None
+        #: What has lost its supervisor: all that is left of it is about to be killed.
+        self._bereft: set[str] = set()
         #: What runs and nobody ordered; until it has ended, the orders to start are held.
         self._strays: set[str] = set()
         self._held: dict[str, str] = {}
         #: How often was looked since they should have ended.
         self._stray_looks = 0
-        self._attention = Attention(self._ask, self._changed)
-        self._discarded: list[Path] = []
-        self._removing: asyncio.TimerHandle | None = None
+        self._probe = SpawnerProbe(self._ask, self._changed)
+        self._removal = Removal()
 
     def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
         entries = tuple(interrupted)
@@ -72,12 +73,12 @@ class ProcessDriver:
         self._rebooted = rebooted
         facts = self._attach(is_first=True)
         self._rebooted = False
-        self._attention.look()
+        self._probe.look()
         return facts
 
     @property
     def degraded(self) -> str:
-        if self._attention.is_deaf:
+        if self._probe.is_deaf:
             return "its spawner does not answer"
         if self._strays and self._stray_looks >= _STRAY_LOOKS:
             tasks = "a task" if len(self._strays) == 1 else f"{len(self._strays)} tasks"
@@ -89,25 +90,15 @@ class ProcessDriver:
         assert task is not None, "an order is refused when it has no task"
         if entry.execution in self._strays:
             return  # It was started before the ledger was lost, and how it ends will be told.
-        home = str(self._work / entry.execution)
-        env = {"PATH": _PATH, "HOME": home, "LANG": "C.UTF-8", **task.env}
-        words = [
-            "start",
-            entry.execution,
-            "" if entry.timeout is None else repr(entry.timeout),
-            repr(entry.grace),
-            str(len(task.command)),
-            *task.command,
-            *(f"{name}={value}" for name, value in env.items()),
-        ]
+        words = start_packet(entry, task, self._work / entry.execution)
         self._running[entry.execution], self._tasks[entry.execution] = "", task
         if self._strays:
-            self._held[entry.execution] = "\0".join(words)
+            self._held[entry.execution] = words
         else:
-            self._send("\0".join(words))
+            self._send(words)
 
     def stop(self, execution: str) -> None:
-        if execution in self._watched:
+        if execution in self._elsewhere:
             self._stop_supervisor(execution)
         elif self._held.pop(execution, None) is not None:
             self._forget(execution)
@@ -120,37 +111,23 @@ class ProcessDriver:
 
     def discard(self, execution: str) -> None:
         self._keeper.retire(execution)
-        self._discarded.append(self._work / execution)
-        if self._removing is None:
-            loop = asyncio.get_running_loop()
-            self._removing = loop.call_later(_REMOVE_AFTER, self._remove_discarded)
+        self._removal.soon(self._work / execution)
 
     def tidy(self, kept: Set[str]) -> None:
         kept = kept | self._strays
-        self._exits.tidy(kept)
+        self._journals.tidy(kept)
         self._keeper.tidy(kept)
         long_ago = time.time() - KEPT_FOR
         for directory in self._work.iterdir():  # What an agent left that died amid discarding.
             with contextlib.suppress(FileNotFoundError):
                 if directory.name not in kept and directory.stat().st_mtime < long_ago:
-                    self.discard(directory.name)
-
-    def _remove_discarded(self) -> None:
-        """Many at once: to hand one to a thread costs more than to remove it."""
-        self._removing = None
-        directories, self._discarded = self._discarded, []
-        asyncio.get_running_loop().run_in_executor(None, _remove, directories)
+                    self._removal.soon(directory)
 
     def close(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._attention.close()
-        if self._removing is not None:
-            self._removing.cancel()
-            self._remove_discarded()
-        for descriptor in self._watched.values():
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
-        self._watched.clear()
+        self._probe.close()
+        self._removal.close()
+        if self._looking is not None:
+            self._looking.cancel()
         self._let_go()
 
     # --- the spawner -----------------------------------------------------------------------------
@@ -159,11 +136,12 @@ class ProcessDriver:
         """Connect to the spawner, or start one; account for everything that runs."""
         self._unsent.clear()
         self._held.clear()
+        self._elsewhere.clear()
         self._spawner, facts, live = connect(self._state, self._understand)
         asyncio.get_running_loop().add_reader(self._spawner, self._hear)
-        self._attention.heard()
+        self._probe.heard()
         if is_first:
-            self._strays = {*live, *self._exits.running()} - self._running.keys()
+            self._strays = {*live, *self._journals.running()} - self._running.keys()
             self._running |= dict.fromkeys(self._strays, "")
             if self._strays:
                 log.warning("%d tasks run that the ledger does not know", len(self._strays))
@@ -192,7 +170,7 @@ class ProcessDriver:
         """Take in everything that the spawner has to say, and tell it at once."""
         facts: list[Fact] = []
         assert self._spawner is not None, "nobody listens to a closed socket"
-        self._attention.heard()
+        self._probe.heard()
         try:
             while packet := self._spawner.recv(_PACKET):
                 facts += self._understand(packet)
@@ -216,7 +194,11 @@ class ProcessDriver:
 
     def _changed(self) -> None:
         log.warning("%s", f"takes no new work: {it}" if (it := self.degraded) else "recovered")
-        self._tell([])
+        if self._probe.is_deaf:
+            self._tell(self._take_over())
+        else:
+            self._send("sync\0again")  # What it serves it tells of itself again.
+            self._tell([])
 
     def _send(self, words: str) -> None:
         self._unsent.append(words.encode("utf-8", "surrogateescape"))
@@ -267,12 +249,15 @@ class ProcessDriver:
             case b"failed":
                 return self._failed(execution, int(fields[1]), fields[2].decode())
             case b"lost":
-                return self._account_for(execution)
+                return self._account_for(execution, is_killed=True)
+            case b"live":  # The spawner answers again, and for this one.
+                self._elsewhere.pop(execution, None)
         return []
 
     def _forget(self, execution: str) -> None:
         """It does not run any more; with the last stray the orders that were held go out."""
         self._running.pop(execution, None)
+        self._elsewhere.pop(execution, None)
         self._tasks.pop(execution, None)
         if execution not in self._strays:
             return
@@ -288,9 +273,12 @@ class ProcessDriver:
 
     # --- what became of a task that the spawner does not know ------------------------------------
 
-    def _account_for(self, execution: str) -> list[Fact]:
-        """What the journals say: it ended, it runs, nobody knows, or it never began."""
-        found = self._exits.find(execution)
+    def _account_for(self, execution: str, *, is_killed: bool = False) -> list[Fact]:
+        """What the journals say: it ended, it runs, nobody knows, or it never began.
+
+        If nobody knows, what is left of it is killed first, unless it *is killed* already.
+        """
+        found = self._journals.find(execution)
         if isinstance(found, list):
             kind, *fields = found
             if kind == b"failed":
@@ -301,17 +289,33 @@ class ProcessDriver:
         if found is not None and found.supervisor:
             self._watch(execution, found.supervisor)
             return [Started(execution, handle)]
-        self._forget(execution)
         # Then nothing recorded proves nothing: what was written may never have been synced.
         if self._rebooted:
+            self._forget(execution)
             return [Vanished(execution, "the machine was restarted while the task ran")]
         if found is None:
+            self._forget(execution)
             return [NeverStarted(execution)]
-        if handle:
-            _kill_group(handle)
-        else:  # Everybody died before it was saved.
-            _kill_those_at(self._work / execution)
-        return [Vanished(execution, "its supervisor is gone, and nothing tells how the task ended")]
+        if is_killed:
+            self._forget(execution)
+            return [Vanished(execution, _UNKNOWN)]
+        if not self._bereft:  # To look for what is left costs the same for one and for many.
+            asyncio.get_running_loop().call_soon(self._end_bereft)
+        self._bereft.add(execution)
+        return []
+
+    def _end_bereft(self) -> None:
+        """Kill what is left of tasks whose supervisors are gone, and tell that they are over."""
+        bereft, self._bereft = self._bereft & self._running.keys(), set()
+        if self._spawner is None:
+            return  # We have let go: the next agent finds them.
+        for execution in bereft:
+            if handle := self._running[execution]:
+                kill_group(handle)
+        kill_those_at({self._work / execution for execution in bereft})
+        for execution in bereft:
+            self._forget(execution)
+        self._tell([Vanished(execution, _UNKNOWN) for execution in bereft])
 
     def _failed(self, execution: str, number: int, reason: str) -> list[Fact]:
         if number == errno.EEXIST:
@@ -319,7 +323,7 @@ class ProcessDriver:
         task = self._tasks.get(execution)
         self._forget(execution)
         command, env = ((), {}) if task is None else (task.command, task.env)
-        where = env.get("PATH", _PATH), self._work / execution
+        where = env.get("PATH", PATH), self._work / execution
         why = start_failures.explain(number, reason, command, *where)
         return [NotStarted(execution, why.message, why.hint, why.retryable)]
 
@@ -327,7 +331,7 @@ class ProcessDriver:
         """Somebody made it: another spawner's supervisor a moment ago, or a former version."""
         if execution not in self._running:
             return []
-        if self._exits.find(execution) is not None:
+        if self._journals.find(execution) is not None:
             return self._account_for(execution)
         if is_first:
             loop = asyncio.get_running_loop()
@@ -347,73 +351,43 @@ class ProcessDriver:
         return tails
 
     def _watch(self, execution: str, supervisor: int) -> None:
-        """Wait for a supervisor that is not our spawner's: a former one started it."""
-        if execution in self._watched:
-            return
-        loop = asyncio.get_running_loop()
-        descriptor = -1
-        # Without one it will be there at the next look; a stop is asked for again then.
-        with contextlib.suppress(OSError):
-            descriptor = os.pidfd_open(supervisor)
-        # The pid may have gone to somebody else meanwhile: the lock decides.
-        if descriptor >= 0 and self._exits.find(execution) == Begun(supervisor):
-            self._watched[execution] = descriptor
-            loop.add_reader(descriptor, self._is_over, execution)
-            if execution in self._strays:
-                self._stop_supervisor(execution)
-            return
-        if descriptor >= 0:
-            os.close(descriptor)
-        loop.call_later(_LOOK_AGAIN, self._look_again, execution)
+        """Look from time to time at what our spawner does not tell of."""
+        self._elsewhere[execution] = supervisor
+        if execution in self._strays:
+            self._stop_supervisor(execution)
+        if self._looking is None:
+            loop = asyncio.get_running_loop()
+            self._looking = loop.call_later(_LOOK_AGAIN, self._look_elsewhere)
 
-    def _is_over(self, execution: str) -> None:
-        descriptor = self._watched.pop(execution)
-        asyncio.get_running_loop().remove_reader(descriptor)
-        os.close(descriptor)
-        self._tell(self._account_for(execution))
+    def _look_elsewhere(self) -> None:
+        self._looking = None
+        running = self._journals.running()
+        facts: list[Fact] = []
+        for execution, supervisor in list(self._elsewhere.items()):
+            if running.get(execution) == supervisor:
+                self._watch(execution, supervisor)
+            else:
+                del self._elsewhere[execution]
+                facts += self._account_for(execution)
+        if facts:
+            self._tell(facts)
 
-    def _look_again(self, execution: str) -> None:
-        if execution in self._running and self._spawner is not None:
-            self._tell(self._account_for(execution))
+    def _take_over(self) -> list[Fact]:
+        """Look after what runs without the spawner, which does not answer."""
+        facts: list[Fact] = []
+        for execution, supervisor in self._journals.running().items():
+            if execution in self._running:
+                self._watch(execution, supervisor)
+                facts.append(Started(execution, self._running[execution]))
+        return facts
 
     def _stop_supervisor(self, execution: str) -> None:
+        supervisor = self._elsewhere[execution]
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._watched[execution], signal.SIGTERM)
-
-
-def _kill_group(handle: str) -> None:
-    """Kill the process of *handle*, if it is still that process, and its group."""
-    pid, ticks, _ = (int(word) for word in handle.split(":"))
-    with contextlib.suppress(OSError):
-        stat = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
-        if int(stat[19]) == ticks:
-            os.killpg(pid, signal.SIGKILL)
-
-
-def _kill_those_at(home: Path) -> None:
-    """Kill every process that was begun with *home* or is there, until there is none."""
-    path = os.fsencode(home)
-    found = True
-    while found:
-        found = False
-        for process in Path("/proc").iterdir():
-            if not process.name.isdigit():
-                continue
-            with contextlib.suppress(OSError):  # It is over, or another user's.
-                if os.fsencode(
-                    process.joinpath("cwd").readlink()
-                ) == path or b"HOME=" + path in process.joinpath("environ").read_bytes().split(
-                    b"\0"
-                ):
-                    os.kill(int(process.name), signal.SIGKILL)
-                    found = True
-
-
-def _remove(directories: list[Path]) -> None:
-    for directory in directories:
-        try:
-            directory.rmdir()
-        except FileNotFoundError:
-            pass
-        except OSError:
-            shutil.rmtree(directory, ignore_errors=True)
+            descriptor = os.pidfd_open(supervisor)
+            try:
+                # The pid may have gone to somebody else meanwhile: the lock decides.
+                if self._journals.find(execution) == Begun(supervisor):
+                    signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            finally:
+                os.close(descriptor)

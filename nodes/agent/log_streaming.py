@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from .logs import STREAMS, LogFile
 CHUNK = 64 * 1024
 #: How long to wait before looking again for what a task has written, in seconds.
 _SOON, _AT_LAST = 0.01, 0.25
+#: How often is looked, while a task writes nothing, whether it went on elsewhere: on a full disk.
+_LOOK = 2.0
 
 
 class Watches:
@@ -28,8 +31,8 @@ class Watches:
         self._logs, self._is_live = logs, is_live
         self._send, self._send_chunk = send, send_chunk
         self._watched: dict[str, _Watched] = {}
-        #: Of this link: what is granted to them crossed our saying that they have ended.
-        self._ended: set[str] = set()
+        #: The last ones of this link: what is granted to them crossed our saying that they ended.
+        self._ended: deque[str] = deque(maxlen=1000)
 
     def follow(self, watch: Watch) -> None:
         """Begin to stream, or go on with more credit."""
@@ -58,7 +61,7 @@ class Watches:
 
     def _end(self, watch: Watch, reason: str) -> None:
         self._watched.pop(watch.watch, None)
-        self._ended.add(watch.watch)
+        self._ended.append(watch.watch)
         self._send(LogEnd(watch.epoch, watch.watch, reason))
 
     async def _stream(self, watched: _Watched, logs: Path) -> None:
@@ -78,13 +81,18 @@ class Watches:
         # Who does not follow reads what there is now: a task may print faster than it is read.
         end = sys.maxsize if watch.follow else file.size()
         began, pause = offset, _SOON
+        clock, look_at = asyncio.get_running_loop().time, 0.0
         while offset < end:
             if watched.credit <= 0:
                 watched.granted.clear()
                 await watched.granted.wait()
                 continue
             live = self._is_live(watch.execution)  # Before reading: what comes after is the end.
-            at, data = file.read(offset, min(CHUNK, watched.credit, end - offset))
+            limit = min(CHUNK, watched.credit, end - offset)
+            at, data = offset, file.read_on(offset, limit)
+            if not data and (clock() >= look_at or not (live and watch.follow)):
+                at, data = file.read(offset, limit)
+                look_at = clock() + _LOOK
             if data:
                 self._send_chunk(LogChunk(watch.epoch, watch.watch, at, data))
                 watched.credit -= len(data)

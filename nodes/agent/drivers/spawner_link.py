@@ -12,9 +12,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ...protocol.messages import Task
 from ..facts import Fact
+from ..records import Entry
 
 VERSION = b"5"
+#: The PATH of tasks that say no other.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PATIENCE = 15.0
 #: So many seconds a spawner that is stopped may stay so before the agent gives up its start.
 _STOPPED = 3.0
@@ -30,7 +34,22 @@ class NoSpawner(Exception):
     """The spawner could not be started: {detail}."""
 
 
-class Attention:
+def start_packet(entry: Entry, task: Task, home: Path) -> str:
+    """The order to start *task*; see ``spawner`` for its form."""
+    env = {"PATH": PATH, "HOME": str(home), "LANG": "C.UTF-8", **task.env}
+    words = (
+        "start",
+        entry.execution,
+        "" if entry.timeout is None else repr(entry.timeout),
+        repr(entry.grace),
+        str(len(task.command)),
+        *task.command,
+        *(f"{name}={value}" for name, value in env.items()),
+    )
+    return "\0".join(words)
+
+
+class SpawnerProbe:
     """Whether the spawner answers, asked every LOOK seconds by *ask*; *changed* hears of it."""
 
     def __init__(self, ask: Callable[[], None], changed: Callable[[], None]) -> None:

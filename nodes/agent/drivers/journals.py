@@ -35,7 +35,7 @@ class Begun:
     supervisor: int
 
 
-class Exits:
+class Journals:
     """What was begun and how it ended, as the supervisors have recorded it.
 
     Read only when nobody told: after a restart of the agent or the death of the spawner.
@@ -61,10 +61,10 @@ class Exits:
             found = self._find(execution)
         return found
 
-    def running(self) -> list[str]:
-        """Every execution that was begun, has no end, and whose supervisor lives."""
+    def running(self) -> dict[str, int]:
+        """Every execution that was begun, has no end, and whose supervisor lives; and its pid."""
         self._catch_up()
-        return [execution for execution in self._begun if self._supervisor(execution)]
+        return {name: pid for name in self._begun if (pid := self._supervisor(name))}
 
     def tidy(self, kept: Set[str]) -> None:
         """Forget all but what is *kept*; remove journals that nobody writes and that tell no more.
