@@ -105,8 +105,9 @@ async def _dropped(
     row: Execution, reading: Reading, at: int, text: _Text, why: str
 ) -> AsyncIterator[Piece]:
     """What came with the final report of a log that its node has no longer, or cannot read."""
-    if reading.follow and row.observed not in OBSERVED.terminal:
-        row = await look_again(row.pk)  # The report comes just after the end.
+    looks = LOOKS_FOR_REPORT if reading.follow else 0
+    while looks and row.observed not in OBSERVED.terminal:
+        row, looks = await look_again(row.pk), looks - 1
     async for piece in _kept(row, reading, at, text, why, is_away=False):
         yield piece
 
@@ -135,6 +136,8 @@ async def _kept(
     output = await ask(lambda: ExecutionOutput.objects.filter(execution=row).first())
     removed = row.node.removed_at is not None
     if output is None:
+        if not is_away and row.exit_code is not None:
+            return  # The report of its end came, and told of no output.
         if row.observed in NEVER_RAN:
             note = "it never ran"
         elif removed:
@@ -198,6 +201,9 @@ class _Text:
         begun, self._at_start = not self._at_start, True
         return b"\n" + text if begun else text
 
+
+LOOKS_FOR_REPORT = 5
+"""How often who follows a log to its end looks for the final report, which comes just after it."""
 
 REST_OF_CHARACTER = 3
 """Bytes of one character after its first, at most."""

@@ -111,6 +111,20 @@ def test_what_a_node_has_no_longer_is_told_from_what_came_with_the_final_report(
     play(scene)
 
 
+def test_a_task_that_ended_and_printed_nothing_has_an_empty_log(reader):
+    node, credential = joined()
+    execution = rows.execution(rows.job(), node, observed="completed", exit_code=0, cpu=0, memory=0)
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        answer = asyncio.create_task(reader(f"executions/{execution.pk}/logs?follow=true"))
+        await end(link, await link.hear(Watch), "it is no longer kept")
+        assert await answer == ""
+
+    play(scene)
+
+
 def test_missing_bytes_are_named_where_they_are_missing(reader):
     node, credential = joined()
     execution = running(node)
