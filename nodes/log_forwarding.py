@@ -160,10 +160,14 @@ async def _watch_elsewhere(wanted: Wanted, address: str) -> AsyncIterator[LogChu
 
 def _refused(address: str, status: int) -> str:
     log.error("a web process refuses to pass a log on", address=address, status=status)
-    return (
-        f"the web process at {address}, which holds its session, refuses to pass its log on "
-        f"({status}): give all web processes one MUSTER_SECRET_KEY, and set their clocks"
-    )
+    process = f"the web process at {address}, which holds its session,"
+    if status == httpx.codes.FORBIDDEN:
+        return (
+            f"{process} refuses to pass its log on ({status}): give all web processes one "
+            "MUSTER_SECRET_KEY, and set their clocks"
+        )
+    answer = f"answers with the status {status} instead of the log"
+    return f"{process} {answer}; what it logs may say why"
 
 
 async def _decoded(pieces: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, int, bytes]]:

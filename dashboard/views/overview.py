@@ -35,6 +35,7 @@ class Overview(Page):
             cluster.troubled_nodes(),
             cluster.troubled_rows(self.now - SLOW),
             cluster.failed_jobs(self.now - LATELY),
+            cap=cluster.ATTENTION,
             failures=sum(minute.failed for minute in self.recent.minutes),
             troubled=bool(health.trouble or health.warning or self.setting.scheduling_paused),
             known=self.room.known,

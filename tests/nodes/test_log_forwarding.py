@@ -156,6 +156,16 @@ def test_a_process_with_another_secret_is_named_with_the_cure():
     )
 
 
+@pytest.mark.parametrize("status", [b"503 Service Unavailable", b"404 Not Found"])
+def test_a_process_that_answers_anything_else_is_not_said_to_have_another_secret(status):
+    found, why, sentence = asyncio.run(heard(b"", status))
+    assert (found, why) == ([], NotConnected)
+    number = status[:3].decode()
+    assert sentence == elsewhere(
+        f"answers with the status {number} instead of the log; what it logs may say why"
+    )
+
+
 @pytest.mark.parametrize(
     ("server", "address"),
     [
