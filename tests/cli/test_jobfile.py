@@ -105,7 +105,7 @@ BILLION_LAUGHS = (
         ("name: x\ntask:\n  count: 1\n  count: 2", "4", "occurs twice"),
         ("name: x\nname: x", "2", "occurs twice"),
         ("<<: {a: b}", "1", "merging is not supported"),
-        ("name: x\n---\nname: y\n---\n- a", "5", "must be an object"),
+        ("name: x\n---\nname: z\n---\n- a", "5", "must be an object"),
         ("name: x\n\tcount: 1", "2", "is not YAML"),
         ("name: 'x", "1", "is not YAML"),
         ("name: x\n  count: 1", "2", "is not YAML"),
@@ -152,8 +152,8 @@ def test_json_is_sent_as_it_is_so_that_the_server_sees_what_is_wrong(read):
 
 
 def test_several_documents_are_several_jobs_each_with_its_lines(read):
-    file = read("---\nname: x\n---\n# nothing but words\n---\nname: y\ncount: 2\n---\n")
-    assert [json.loads(job) for job in file.jobs] == [{"name": "x"}, {"name": "y", "count": 2}]
+    file = read("---\nname: x\n---\n# nothing but words\n---\nname: z\ncount: 2\n---\n")
+    assert [json.loads(job) for job in file.jobs] == [{"name": "x"}, {"name": "z", "count": 2}]
     assert [file.line(it) for it in ("jobs.0.name", "jobs.1.count", "jobs.1.task")] == [2, 7, 6]
 
 
@@ -162,6 +162,13 @@ def test_mistakes_of_several_documents_are_named_with_their_jobs(read):
         read("name: x\ncount: 017\n---\nname: no\n")
     places = [(it["line"], it["path"]) for it in failed.value.errors]
     assert places == [("2", "jobs.0.count"), ("4", "jobs.1.name")]
+
+
+def test_a_mistake_of_all_documents_together_is_of_none_of_them(read):
+    file = read("name: x\n---\nname: z\n")
+    assert file.placed([{"path": "jobs", "message": "has more than 500 entries"}]) == [
+        {"path": "jobs", "message": "has more than 500 entries", "line": ""}
+    ]
 
 
 def test_the_line_of_a_path_is_that_of_the_nearest_thing(read):
