@@ -33,7 +33,7 @@ from orchestrator.models import ClusterSetting
 
 from . import live
 from .permissions import MAY
-from .queries import cluster
+from .queries import overview
 
 ANYBODY = "csrf-token-of-whoever-asks"
 """Stands in what many share where each one's own token must be."""
@@ -109,7 +109,7 @@ class Page(LoginRequiredMixin, View):
 
     @cached_property
     def setting(self) -> ClusterSetting:
-        return cluster.setting()
+        return overview.setting()
 
     def banner(self) -> ClusterSetting:
         """What every page must say: that scheduling is paused, by whom and why."""

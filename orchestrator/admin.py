@@ -26,7 +26,7 @@ from nodes.admin import JoinTokenAdmin, NodeAdmin, ReadOnly
 from nodes.errors import MusterError
 from nodes.models import JoinToken, Node
 
-from . import broker, endpoint, tokens
+from . import broker, endpoint, tokens, wording
 from .models import (
     ApiToken,
     BrokerRow,
@@ -99,11 +99,15 @@ def each(
 
 @admin.register(Job)
 class JobAdmin(Look):
-    list_display = ("name", "type", "state", "count", "priority", "version", "created_at")
+    list_display = ("name", "type", "state", "what", "count", "priority", "version", "created_at")
     list_filter = ("state", "type")
     search_fields = ("^name",)
     ordering = ("-created_at", "id")
     actions = ("stop", "rerun", "evaluate_now")
+
+    @admin.display(description="what happens")
+    def what(self, job: Job) -> str:
+        return wording.text(wording.job(job))
 
     @admin.action(description="Stop", permissions=["act"])
     def stop(self, request: HttpRequest, rows: QuerySet[Job]) -> None:

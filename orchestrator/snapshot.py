@@ -12,6 +12,7 @@ from uuid import UUID
 import numpy as np
 from django.db import connection
 
+from nodes import readiness
 from nodes.protocol.resources import DIMENSIONS
 
 from .lifecycle import Desired, JobState, Observed
@@ -50,8 +51,9 @@ class ClusterView:
             self._rows, self._watermark = {}, 0
             self._cluster, self._loaded_at = None, time.monotonic()
         read = self._read()
-        changed = [row for row in read if not row["removed"]]
-        gone = [row["id"] for row in read if row["removed"] and self._rows.pop(row["id"], None)]
+        changed = [row for row in read if row["removed_at"] is None]
+        removed = (row["id"] for row in read if row["removed_at"] is not None)
+        gone = [key for key in removed if self._rows.pop(key, None)]
         structural = self._cluster is None or bool(gone)
         for row in changed:
             before = self._rows.get(row["id"])
@@ -118,7 +120,7 @@ _NODES = f"""
     WITH horizon AS (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin)
     SELECT horizon.xmin::text AS horizon, n.id::text AS id, n.name, n.approval, n.connection,
            n.eligible, n.draining, n.quarantined, n.degraded, n.labels, n.attributes,
-           n.removed_at IS NOT NULL AS removed,
+           n.removed_at,
            {", ".join(f"n.capacity_{d}, n.allocated_{d}" for d in DIMENSIONS)}
     FROM horizon LEFT JOIN nodes_node n ON n.changed >= %s::xid8 AND (n.removed_at IS NULL OR %s)
     ORDER BY n.id
@@ -126,12 +128,7 @@ _NODES = f"""
 
 _STRUCTURE = (
     "name",
-    "approval",
-    "connection",
-    "eligible",
-    "draining",
-    "quarantined",
-    "degraded",
+    *readiness.READY,
     "labels",
     "attributes",
     *(f"capacity_{dimension}" for dimension in DIMENSIONS),
@@ -144,7 +141,7 @@ def _columns_differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool
 
 def _cluster(rows: Sequence[Mapping[str, Any]], revision: int) -> Cluster:
     rows = sorted(rows, key=lambda row: str(row["id"]))
-    unready = [_why_unready(row) for row in rows]
+    unready = [readiness.sentence(row) for row in rows]
     shape = (len(rows), len(DIMENSIONS))
     return Cluster(
         ids=tuple(row["id"] for row in rows),
@@ -165,23 +162,6 @@ def _cluster(rows: Sequence[Mapping[str, Any]], revision: int) -> Cluster:
 def _labels(row: Mapping[str, Any]) -> dict[str, str]:
     """Attributes say what a node is, labels what an operator says of it; the operator wins."""
     return {**row["attributes"], "name": row["name"], **row["labels"]}
-
-
-#: Why a node gets no new work.  The first that holds is the one given.
-_UNREADY = (
-    ("is not approved yet", lambda row: row["approval"] == "pending"),
-    ("is rejected", lambda row: row["approval"] == "rejected"),
-    ("is quarantined", lambda row: bool(row["quarantined"])),
-    ("is lost", lambda row: row["connection"] == "lost"),
-    ("is disconnected", lambda row: row["connection"] == "disconnected"),
-    ("drains", lambda row: row["draining"]),
-    ("is not eligible", lambda row: not row["eligible"]),
-)
-
-
-def _why_unready(row: Mapping[str, Any]) -> str:
-    degraded = f"is degraded: {row['degraded']}" if row["degraded"] else ""
-    return next((reason for reason, holds in _UNREADY if holds(row)), degraded)
 
 
 class _Job(NamedTuple):

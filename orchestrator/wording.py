@@ -11,6 +11,8 @@ from datetime import datetime
 from functools import singledispatch
 from typing import Any, Protocol
 
+from nodes import readiness
+
 from . import reasons
 from .formatting import capitalised, clock, counted, duration, full_stop, listed, named
 from .formatting import person as name_of
@@ -111,6 +113,11 @@ def _(it: reasons.Unplaced) -> Sentence:
 
 @reason.register
 def _(it: reasons.Impossible) -> Sentence:
+    return (f"impossible: {lacking(it)}",)
+
+
+def lacking(it: reasons.Impossible) -> str:
+    """What no node has, without the word for it."""
     one = it.nodes == 1
     none = "the only node does not" if one else f"none of {it.nodes:,} nodes"
     has, satisfies, offers = ("have", "satisfy", "offer") if one else ("has", "satisfies", "offers")
@@ -122,7 +129,7 @@ def _(it: reasons.Impossible) -> Sentence:
         Lack.SIZE: f"needs {named(it.what, it.need)}, {largest} has {named(it.what, it.most)}",
         Lack.SIZES: f"{none} {offers} enough of everything at once",
     }
-    return (f"impossible: {said[it.lack]}",)
+    return said[it.lack]
 
 
 @reason.register
@@ -191,8 +198,8 @@ def _(it: reasons.ToEnd) -> Sentence:
 
 @reason.register
 def _(it: reasons.NodeSilent) -> Sentence:
-    holds = f"it holds {counted(it.executions, 'execution')} of this job"
-    return (f"{it.node} is silent, {holds}, and was last heard of ", it.since)
+    holds = f"which holds {counted(it.executions, 'execution')} of this job"
+    return (f"nothing is heard of {it.node}, {holds}; the last word came ", it.since)
 
 
 def awaited(why: reasons.Shortage) -> str:
@@ -207,16 +214,7 @@ def awaited(why: reasons.Shortage) -> str:
 
 
 #: Why nodes take no new work: for one of them, for several.
-_CLOSED = {
-    "drains": "drain",
-    "takes no new work": "take no new work",
-    "is not approved yet": "are not approved yet",
-    "is rejected": "are rejected",
-    "is quarantined": "are quarantined",
-    "is lost": "are lost",
-    "is disconnected": "are disconnected",
-    "is not eligible": "are not eligible",
-}
+_CLOSED = {it.one: it.many for it in readiness.UNREADY}
 
 
 def closed(counts: Mapping[str, int]) -> str:
@@ -287,7 +285,7 @@ def job(row: JobLike, also: Iterable[Reason] = ()) -> Sentence:
     if row.state == JobState.PENDING:
         return joined([("waits for its evaluation",), *map(reason, also)])
     counts = _counts(row, alone=not found)
-    said = joined([(counts,) if counts else (), *map(reason, (*also, *found))])
+    said = joined([*map(reason, also), (counts,) if counts else (), *map(reason, found)])
     return said or ("nothing runs yet",)
 
 

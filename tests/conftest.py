@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 from django.db import connection, connections
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no failure of a property.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 pytest_plugins = ["tests.lock_order"]
 

@@ -77,6 +77,7 @@ class Miss:
 class Explanation:
     """``kind`` is the cause in a word; ``act`` says who can do what about it."""
 
+    title: str
     kind: str
     look: str
     sentence: Sentence
@@ -107,11 +108,14 @@ def explain(reason: Reason, record: Mapping[str, Any] | None = None) -> Explanat
     inner = reason.why if isinstance(reason, reasons.Unplaced) else reason
     if isinstance(inner, reasons.Refused):
         sentence: Sentence = ("nodes that have room have refused it; ", *wording.reason(inner))
+    elif isinstance(inner, Impossible):
+        sentence = (wording.lacking(inner),)
     else:
         sentence = wording.reason(inner)
     record = record or {}
     known = int(record.get("known", 0))
     return Explanation(
+        title="A node is silent" if kind is Cause.SILENT else "Why it waits",
         kind=str(kind),
         look=LOOKS.get(kind, "blocked"),
         sentence=wording.whole(sentence),

@@ -141,12 +141,4 @@ def holders(node: Node, held: Sequence[Execution]) -> list[Holder]:
 
 
 def _shown(node: Node) -> Shown:
-    return states.node(
-        node.approval,
-        node.connection,
-        eligible=node.eligible,
-        draining=node.draining,
-        quarantined=node.quarantined,
-        degraded=node.degraded,
-        removed=node.removed_at is not None,
-    )
+    return states.node(node)

@@ -240,14 +240,7 @@ def waits(found: Mapping[str, tuple[float | None, float | None]]) -> list[Wait]:
 
 
 def _of_node(node: Node) -> Item:
-    shown = states.node(
-        node.approval,
-        node.connection,
-        eligible=node.eligible,
-        draining=node.draining,
-        quarantined=node.quarantined,
-        degraded=node.degraded,
-    )
+    shown = states.node(node)
     waits = node.approval == "pending"
     text = f"{capitalised(shown.mean)}."
     since = node.created_at if waits else node.connection_since

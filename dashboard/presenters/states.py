@@ -6,8 +6,9 @@ Colour, glyph and word always come together: a state is never told by colour alo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from nodes import readiness
 from orchestrator.lifecycle import MEANING, Observed
 
 #: In the order in which they are drawn in bars and named in legends.
@@ -104,35 +105,28 @@ def evaluation(raw: str) -> Shown:
     return Shown(*_EVALUATION[raw])
 
 
-def node(
-    approval: str,
-    connection: str,
-    *,
-    eligible: bool,
-    draining: bool,
-    quarantined: str,
-    degraded: str = "",
-    removed: bool = False,
-) -> Shown:
+def node(row: object) -> Shown:
     """One state for all that is known of a node: what an operator must act on comes first."""
-    cure = f"{quarantined}; stop one of the two agents, then release the node"
-    reasons = (
-        (removed, Shown("stopped", "removed", "it is no node any longer; this is its history")),
-        (approval == "rejected", Shown("stopped", "rejected", "an operator turned it away")),
-        (bool(quarantined), Shown("failed", "quarantined", cure)),
-        (approval == "pending", Shown("blocked", "awaits approval", "it gets no work until then")),
-        (
-            connection == "lost",
-            Shown("lost", "lost", "silent too long; what ran there is lost"),
-        ),
-        (connection == "disconnected", Shown("lost", "disconnected", "not heard of lately")),
-        (bool(degraded), Shown("failed", "degraded", f"it takes no new work: {degraded}")),
-        (
-            draining,
-            Shown("blocked", "draining", "it gets no new work; what runs there goes on to its end"),
-        ),
-        (not eligible, Shown("stopped", "ineligible", "it gets no new work")),
-    )
-    return next(
-        (shown for holds, shown in reasons if holds), Shown("ok", "ready", "it takes new work")
-    )
+    columns = readiness.columns(row)
+    why = readiness.why(columns)
+    if why is None:
+        return Shown("ok", "ready", "it takes new work")
+    shown = _NODE[why.code]
+    return replace(shown, mean=shown.mean.format(columns[why.column]))
+
+
+_NODE = {
+    "removed": Shown("stopped", "removed", "it is no node any longer; this is its history"),
+    "rejected": Shown("stopped", "rejected", "an operator turned it away"),
+    "quarantined": Shown(
+        "failed", "quarantined", "{}; stop one of the two agents, then release the node"
+    ),
+    "pending": Shown("blocked", "awaits approval", "it gets no work until then"),
+    "lost": Shown("lost", "lost", "silent too long; what ran there is lost"),
+    "disconnected": Shown("lost", "disconnected", "not heard of lately"),
+    "degraded": Shown("failed", "degraded", "it takes no new work: {}"),
+    "draining": Shown(
+        "blocked", "draining", "it gets no new work; what runs there goes on to its end"
+    ),
+    "ineligible": Shown("stopped", "ineligible", "it gets no new work"),
+}

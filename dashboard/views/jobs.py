@@ -11,7 +11,7 @@ from django.http import Http404
 from dashboard.presenters import executions, explain, jobs, queue, slots, specification
 from dashboard.queries import jobs as find
 from dashboard.rendering import Page
-from orchestrator.endpoint import silent_nodes
+from orchestrator.endpoint import silent_nodes, spec_warnings
 from orchestrator.formatting import listed
 from orchestrator.lifecycle import ENDED
 from orchestrator.models import BrokerRow, Evaluation, Job, spec_cache
@@ -82,7 +82,7 @@ class OneJob(Page):
 
 class JobPage(OneJob):
     folder = "job"
-    regions = ("header", "slots", "explain", "executions", "evaluations", "events")
+    regions = ("header", "warnings", "slots", "explain", "executions", "evaluations", "events")
     words = ("before",)
     numbers = ("slot",)
 
@@ -94,16 +94,28 @@ class JobPage(OneJob):
         progress = spec_cache.load_progress(self.job.progress)
         return slots.grid(self.job.count, find.slots(self.job), progress, state=self.job.state)
 
+    def warnings(self) -> list[dict[str, str]]:
+        """What is odd about its specification, as long as that matters."""
+        if self.job.state in ENDED:
+            return []
+        try:
+            found = spec_cache.specs([(self.job.pk, self.job.version)])
+        except KeyError:  # What is stored was never a specification; the page is still drawn.
+            return []
+        return spec_warnings.warnings(list(found.values()))[0] if found else []
+
     def explain(self) -> explain.Explanation | None:
         """What the job waits for, with the record of the evaluation that found it so."""
         if self.job.state in ENDED:
             return None
         reason = explain.foremost((*load(self.job.reason), *self.silent), self.now)
-        if reason is None:
-            return None
         last = next((look for look in self.looks if look.finished_at), None)
-        record = last.record if last and isinstance(reason, Unplaced) else None
-        return explain.explain(reason, record)
+        record = last.record if last else None
+        if reason is not None:
+            return explain.explain(reason, record if isinstance(reason, Unplaced) else None)
+        row = _row(self.job)  # What an earlier release blocked has only its record.
+        is_blocked = row is not None and row.blocked_on is not None
+        return explain.of_record(record) if is_blocked and record else None
 
     def executions(self) -> dict[str, Any]:
         slot = self.number("slot")

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from dashboard.presenters import bars, jobs, overview
-from dashboard.queries import cluster
+from dashboard.queries import overview as find
 from dashboard.rendering import Page
 from nodes.protocol.resources import DIMENSIONS
 from orchestrator.formatting import counted
@@ -22,20 +22,20 @@ class Overview(Page):
     regions = ("attention", "tiles", "capacity", "waits", "jobs", "changes")
 
     @cached_property
-    def room(self) -> cluster.Room:
-        return cluster.room()
+    def room(self) -> find.Room:
+        return find.room()
 
     @cached_property
-    def recent(self) -> cluster.Recent:
-        return cluster.recent(self.now)
+    def recent(self) -> find.Recent:
+        return find.recent(self.now)
 
     def attention(self) -> overview.Attention:
         health = self.health
         return overview.attention(
-            cluster.troubled_nodes(),
-            cluster.troubled_rows(self.now - SLOW),
-            cluster.failed_jobs(self.now - LATELY),
-            cap=cluster.ATTENTION,
+            find.troubled_nodes(),
+            find.troubled_rows(self.now - SLOW),
+            find.failed_jobs(self.now - LATELY),
+            cap=find.ATTENTION,
             failures=sum(minute.failed for minute in self.recent.minutes),
             troubled=bool(health.trouble or health.warning or self.setting.scheduling_paused),
             known=self.room.known,
@@ -43,12 +43,12 @@ class Overview(Page):
 
     def tiles(self) -> list[overview.Tile]:
         return overview.tiles(
-            cluster.live(),
-            cluster.waiting_jobs(),
+            find.live(),
+            find.waiting_jobs(),
             self.recent.minutes,
             (self.room.ready, self.room.known),
-            cap=cluster.MOST_WAITING,
-            cap_failed=cluster.MOST_FAILED,
+            cap=find.MOST_WAITING,
+            cap_failed=find.MOST_FAILED,
         )
 
     def capacity(self) -> dict[str, Any]:
@@ -64,8 +64,8 @@ class Overview(Page):
         return {"waits": overview.waits(self.recent.waits), "sample": self.recent.sample}
 
     def jobs(self) -> list[jobs.JobLine]:
-        found = cluster.newest_jobs()
+        found = find.newest_jobs()
         return [jobs.line(job, getattr(job, "broker_row", None)) for job in found]
 
     def changes(self) -> Any:
-        return cluster.newest_events()
+        return find.newest_events()

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
 from orchestrator import endpoint, spec
-from orchestrator.endpoint import drivers
+from orchestrator.endpoint import spec_warnings
 from orchestrator.errors import InvalidSpec
 from orchestrator.formatting import clock
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
@@ -71,7 +71,7 @@ def validate(request: HttpRequest, body: spec.JobSpec) -> HttpResponse:  # noqa:
     What is odd and no mistake is named in `warnings`, here as in a submission: a driver or a
     label that no node has, constraints that exclude each other.
     """
-    [warnings] = drivers.warnings([body])
+    [warnings] = spec_warnings.warnings([body])
     understood = spec.canonical(body)
     return answer(schemas.Valid(valid=True, spec=understood, warnings=_said(warnings)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nodes import readiness
 from nodes.models import Node
 from orchestrator.lifecycle import MEANING, Observed
 from orchestrator.models import Execution
@@ -17,18 +18,12 @@ def execution(row: Execution) -> str:
 
 def node(row: Node) -> str:
     """The first thing that keeps it from work, or that nothing does."""
-    reasons = (
-        (row.removed_at is not None, "was removed"),
-        (
-            bool(row.quarantined),
-            f"quarantined: {row.quarantined}; stop one of the two agents, then"
-            f" `muster node release {row.name}`",
-        ),
-        (row.approval == "pending", "waits for approval"),
-        (row.approval == "rejected", "was rejected"),
-        (row.connection != "connected", f"is {row.connection}"),
-        (bool(row.degraded), f"takes no new work: {row.degraded}"),
-        (row.draining, "is being drained"),
-        (not row.eligible, "takes no new work"),
-    )
-    return next((sentence for holds, sentence in reasons if holds), "takes work")
+    columns = readiness.columns(row)
+    why = readiness.why(columns)
+    if why is None:
+        return "takes work"
+    said = why.sentence(columns)
+    if why.code == "quarantined":
+        said += f": {row.quarantined}; stop one of the two agents, then"
+        said += f" `muster node release {row.name}`"
+    return said

@@ -22,8 +22,8 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import F, Q
 from psycopg.errors import LockNotAvailable
 
+from nodes import readiness
 from nodes.models import Node
-from nodes.protocol.lifecycle import Approval, Connection
 from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator import reasons
 from orchestrator.reasons import Impossible, Shortage
@@ -114,15 +114,7 @@ def least(needs: Iterable[Resources]) -> Resources:
 
 def rooms(which: Q) -> list[Room]:
     """The room on those of *which* nodes that take new work."""
-    nodes = Node.objects.filter(
-        which,
-        approval=Approval.APPROVED,
-        connection=Connection.CONNECTED,
-        eligible=True,
-        draining=False,
-        quarantined="",
-        degraded="",
-    ).order_by("pk")
+    nodes = Node.objects.filter(which, **readiness.READY).order_by("pk")
     return [
         Room({**node.attributes, "name": node.name, **node.labels}, node.capacity - node.allocated)
         for node in nodes

@@ -6,12 +6,14 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from orchestrator.formatting import person
+
 from .client import segment, tell_of_more
 from .following import repeated
 from .jobs import EXECUTIONS
 from .logs import of_execution, print_log
 from .options import AsFormat, InUtc, Most, NoHeaders, Quiet, Reference, Watching, client, output
-from .output import Column, Format, Instant, Output, person, say
+from .output import Column, Format, Instant, Output, say
 
 app = typer.Typer(help="List and show executions, and read their logs.", no_args_is_help=True)
 

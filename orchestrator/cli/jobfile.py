@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.formatting import counted
+
 from .failures import Code, Failure
-from .output import counted
 
 LARGEST = 1024 * 1024
 DEEPEST = 32

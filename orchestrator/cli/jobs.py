@@ -13,6 +13,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from orchestrator.formatting import counted, person, size
+
 from . import jobfile, sanitise
 from .client import Client, segment, tell_of_more
 from .failures import Code, Failure
@@ -32,19 +34,7 @@ from .options import (
     output,
     seconds,
 )
-from .output import (
-    Column,
-    Format,
-    Instant,
-    Output,
-    counted,
-    labels,
-    person,
-    say,
-    size,
-    tell,
-    tell_places,
-)
+from .output import Column, Format, Instant, Output, labels, say, tell, tell_places
 
 app = typer.Typer(help="Submit, follow, list, show and stop jobs.", no_args_is_help=True)
 

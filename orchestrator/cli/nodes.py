@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.formatting import size
+
 from . import sanitise
 from .client import segment, tell_of_more
 from .failures import Code, Failure
@@ -23,7 +25,7 @@ from .options import (
     output,
     seconds,
 )
-from .output import Column, Format, Instant, Output, Row, cores, labels, say, size
+from .output import Column, Format, Instant, Output, Row, cores, labels, say
 
 app = typer.Typer(help="List, approve, drain and remove nodes.", no_args_is_help=True)
 

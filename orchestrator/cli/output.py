@@ -142,8 +142,6 @@ def tell_places(found: Sequence[Mapping[str, str]]) -> None:
 
 # --- words -----------------------------------------------------------------------------------
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-
 
 @dataclass(frozen=True, slots=True)
 class Instant:
@@ -175,11 +173,6 @@ def ago(seconds: float) -> str:
     return f"{max(0, int(seconds))} s ago"
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 slot``, ``2 slots``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def span(seconds: float) -> str:
     """``40s``, ``12m``, ``3h``, ``2d``."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
@@ -188,26 +181,12 @@ def span(seconds: float) -> str:
     return f"{max(0, int(seconds))}s"
 
 
-def size(amount: int) -> str:
-    scaled, unit = float(amount), _UNITS[0]
-    for unit in _UNITS:
-        if abs(scaled) < 1024 or unit == _UNITS[-1]:
-            break
-        scaled /= 1024
-    return f"{scaled:.1f}".removesuffix(".0") + unit
-
-
 def cores(millicores: int) -> str:
     return f"{millicores / 1000:.3f}".rstrip("0").rstrip(".")
 
 
 def labels(found: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(found.items()))
-
-
-def person(actor: str) -> str:
-    """Who did it, as events say it: ``user:ana`` is ana."""
-    return actor.rpartition(":")[2]
 
 
 # --- colour ----------------------------------------------------------------------------------

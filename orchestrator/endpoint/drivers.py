@@ -11,10 +11,7 @@ from orchestrator.spec import DRIVERS, JobSpec
 
 
 def warnings(specs: Sequence[JobSpec]) -> list[list[dict[str, str]]]:
-    """What is odd about each of *specs* and yet no mistake, as path, message and hint.
-
-    A driver that no node has: a node that has it may still join, so the job is taken, and waits.
-    """
+    """A driver that no node has, of each of *specs*: a node that has it may still join."""
     offered = _offered({it.task.driver for it in specs})
     return [
         [] if offered is None or it.task.driver in offered else [_absent(it.task.driver, offered)]

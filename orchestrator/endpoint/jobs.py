@@ -20,7 +20,7 @@ from orchestrator.formatting import person
 from orchestrator.lifecycle import ENDED, JOB, JobState, Trigger
 from orchestrator.models import Job, JobVersion, spec_cache
 
-from . import drivers
+from . import spec_warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _submit(
     for it in specs:
         if it.name in existing:
             submitted[it.name] = _update(existing[it.name], it, actor, user, rerun=rerun)
-    odd = drivers.warnings(specs)
+    odd = spec_warnings.warnings(specs)
     return [replace(submitted[it.name], warnings=odd[at]) for at, it in enumerate(specs)]
 
 

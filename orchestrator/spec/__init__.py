@@ -5,6 +5,7 @@ with its path, a sentence and the cure.  Beyond them nobody checks a specificati
 ``load`` reads what is stored as it is.
 """
 
+from .contradictions import contradictions
 from .drivers import DRIVERS
 from .model import (
     Affinity,
@@ -36,6 +37,7 @@ __all__ = [
     "TaskSpec",
     "Timeouts",
     "canonical",
+    "contradictions",
     "digest",
     "json_schema",
     "load",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
+from nodes import readiness
 from nodes.locks import Lock, lock_rows
-from nodes.protocol.resources import Resources
+from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator.lifecycle import Desired, Observed
 
 
@@ -61,19 +63,20 @@ def lock_nodes(ids: Iterable[UUID]) -> dict[UUID, LockedNode]:
     rows = lock_rows(
         Lock.NODES,
         ids,
-        "id, name, CASE WHEN removed_at IS NOT NULL THEN 'was removed'"
-        " WHEN approval <> 'approved' THEN 'is not approved any longer'"
-        " WHEN quarantined <> '' THEN 'is quarantined'"
-        " WHEN connection <> 'connected' THEN 'is ' || connection"
-        " WHEN degraded <> '' THEN 'is degraded: ' || degraded"
-        " WHEN draining OR NOT eligible THEN 'takes no new work any longer' ELSE '' END,"
-        " order_rev, capacity_cpu - allocated_cpu, capacity_memory - allocated_memory,"
-        " capacity_disk - allocated_disk, capacity_gpu - allocated_gpu",
+        f"id, name, {', '.join(readiness.READY)}, order_rev, "
+        + ", ".join(f"capacity_{d} - allocated_{d}" for d in DIMENSIONS),
     )
     return {
-        key: LockedNode(key, name, closed, order_rev, Resources(*free))
-        for key, name, closed, order_rev, *free in rows
+        key: LockedNode(key, name, _closed(rest), rest[_STATE], Resources(*rest[_STATE + 1 :]))
+        for key, name, *rest in rows
     }
+
+
+_STATE = len(readiness.READY)
+
+
+def _closed(columns: Sequence[Any]) -> str:
+    return readiness.sentence(dict(zip(readiness.READY, columns, strict=False)))
 
 
 def execution_id(text: str) -> UUID | None:

@@ -299,6 +299,32 @@ def test_an_end_is_saved_at_once_and_a_beginning_may_wait():
     assert not node.core.is_live("unknown")
 
 
+def test_what_a_driver_tells_of_a_task_is_reported_whole():
+    node = Node()
+    node.order(Want.RUN, "fast")
+    node.core.observe(Exited("fast", 0))
+    complete = Report("fast", Happened.COMPLETE, 0)
+    assert node.listen() == [Report("fast", Happened.START), complete]
+
+    node.acknowledge(node.frames[0].seq)
+    assert node.core.changes.acked == 2
+
+    node.order(Want.RUN, "slow")
+    assert node.core.observe(NeverStarted("slow")) == [Start(node.core.entries["slow"])]
+    node.order(Want.STOP, "slow")
+    node.core.observe(NeverStarted("slow"))
+    not_begun = Report("slow", Happened.CANCEL, code="stopped", message="it had not begun")
+    assert node.listen() == [not_begun]
+
+    node.order(Want.RUN, "lost")
+    node.core.observe(Started("lost"))
+    node.listen()
+    node.core.observe(NeverStarted("lost"))
+    why = "the task ran, and nothing of it is left to tell how it ended"
+    lost = Report("lost", Happened.FAIL, code="unknown-outcome", message=why)
+    assert node.listen() == [lost]
+
+
 def test_a_fact_told_twice_is_reported_once():
     node = Node()
     node.order(Want.RUN)
@@ -454,6 +480,7 @@ def test_without_a_link_nothing_is_heard_said_or_waited_for():
     node.core.closed()
     assert node.order(Want.RUN) == []
     assert node.core.tick(1000.0) == []
+    assert node.core.degrade("its disk is full", 1.0) == []
     assert (node.core.epoch, node.core.wakes_at, node.core.reports()) == (None, None, [])
 
 

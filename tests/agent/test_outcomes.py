@@ -25,20 +25,20 @@ def report(happened: Happened, exit_code: int | None, *words: str) -> Report:
 
 
 @pytest.mark.parametrize(
-    ("said", "right"),
+    ("say", "right"),
     [
-        (ended(0), report(Happened.COMPLETE, 0)),
-        (ended(3), report(Happened.FAIL, 3, "exit-code", "the task exited with code 3")),
+        (lambda: ended(0), report(Happened.COMPLETE, 0)),
+        (lambda: ended(3), report(Happened.FAIL, 3, "exit-code", "the task exited with code 3")),
         (
-            ended(-11),
+            lambda: ended(-11),
             report(Happened.FAIL, None, "signal", "the task was killed by SIGSEGV (11)"),
         ),
         (
-            ended(-99),
+            lambda: ended(-99),
             report(Happened.FAIL, None, "signal", "the task was killed by signal (99)"),
         ),
         (
-            ended(-9),
+            lambda: ended(-9),
             report(
                 Happened.FAIL,
                 None,
@@ -48,7 +48,7 @@ def report(happened: Happened, exit_code: int | None, *words: str) -> Report:
             ),
         ),
         (
-            ended(0, "stopped"),
+            lambda: ended(0, "stopped"),
             report(
                 Happened.CANCEL,
                 0,
@@ -57,7 +57,7 @@ def report(happened: Happened, exit_code: int | None, *words: str) -> Report:
             ),
         ),
         (
-            ended(-9, "timeout", timeout=2.5),
+            lambda: ended(-9, "timeout", timeout=2.5),
             report(
                 Happened.FAIL,
                 None,
@@ -67,7 +67,7 @@ def report(happened: Happened, exit_code: int | None, *words: str) -> Report:
             ),
         ),
         (
-            ended(1, "timeout"),
+            lambda: ended(1, "timeout"),
             report(
                 Happened.FAIL,
                 1,
@@ -77,7 +77,9 @@ def report(happened: Happened, exit_code: int | None, *words: str) -> Report:
             ),
         ),
         (
-            outcomes.declined("e", Refusal("no-driver", LONG, "install it", retryable=False)),
+            lambda: outcomes.declined(
+                "e", Refusal("no-driver", LONG, "install it", retryable=False)
+            ),
             Report(
                 "e",
                 Happened.DECLINE,
@@ -88,7 +90,7 @@ def report(happened: Happened, exit_code: int | None, *words: str) -> Report:
             ),
         ),
         (
-            outcomes.not_started(NotStarted("e", LONG, LONG, retryable=False)),
+            lambda: outcomes.not_started(NotStarted("e", LONG, LONG, retryable=False)),
             Report(
                 "e",
                 Happened.FAIL,
@@ -99,15 +101,15 @@ def report(happened: Happened, exit_code: int | None, *words: str) -> Report:
             ),
         ),
         (
-            outcomes.unknown(Vanished("e", LONG)),
+            lambda: outcomes.unknown(Vanished("e", LONG)),
             Report("e", Happened.FAIL, code="unknown-outcome", message=LONG[:4096]),
         ),
         (
-            outcomes.cancelled("e", "it had not begun"),
+            lambda: outcomes.cancelled("e", "it had not begun"),
             Report("e", Happened.CANCEL, code="stopped", message="it had not begun"),
         ),
         (
-            outcomes.without_tails(ended(3)),
+            lambda: outcomes.without_tails(ended(3)),
             Report(
                 "e",
                 Happened.FAIL,
@@ -121,5 +123,5 @@ def report(happened: Happened, exit_code: int | None, *words: str) -> Report:
         ),
     ],
 )
-def test_an_end_is_reported_word_for_word(said, right):
-    assert said == right
+def test_an_end_is_reported_word_for_word(say, right):
+    assert say() == right

@@ -17,7 +17,8 @@ from tests import rows
 
 @pytest.mark.django_db
 def test_a_mistake_of_ours_is_logged_and_not_shown(api, caplog):
-    rows.job(name="broken", state="running", progress={"retry_at": {"no number": "no instant"}})
+    rows.job(name="broken")
+    Job.objects.update(state="running", tally={"running": "no number"})
     answer = api.get("jobs/broken")
     said = answer.json()
     assert (answer.status_code, said["code"]) == (500, "internal")

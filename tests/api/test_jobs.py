@@ -111,6 +111,25 @@ def test_a_changed_job_that_runs_again_forgets_what_its_slots_achieved(api):
     assert (item["version"], job.round, job.progress) == (2, 2, {})
 
 
+def test_what_no_node_can_satisfy_is_warned_of_and_taken(api):
+    rows.node(labels={"zone": "a", "disk": "ssd"})
+    constraints = ["zone = a", "zone = b", "!spot", "dsik = ssd"]
+    told = api.post("jobs", spec(constraints=constraints, spread=[{"over": "rack"}])).json()[
+        "warnings"
+    ]
+    assert [(it["path"], it["message"]) for it in told] == [
+        (
+            "constraints.1",
+            "'zone = a' and 'zone = b' exclude each other: no node can ever satisfy this, and the "
+            "job waits",
+        ),
+        ("constraints.3", "no node of the cluster has the label 'dsik'"),
+        ("spread.0.over", "no node of the cluster has the label 'rack'"),
+    ]
+    assert told[1]["hint"] == "Did you mean 'disk'?"
+    assert Job.objects.exists()
+
+
 def test_a_batch_is_submitted_as_one(api, django_assert_max_num_queries):
     with django_assert_max_num_queries(15):
         answer = api.post("jobs/batch", {"jobs": [spec(f"job-{n}") for n in range(200)]})

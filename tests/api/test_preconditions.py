@@ -91,7 +91,7 @@ def test_a_job_names_its_silent_nodes_to_who_looks_at_it(api):
     seen = timezone.now() - timedelta(seconds=53)
     NodeHeartbeat.objects.update(seen_at=seen)
     answer = api.get("jobs/a-job").json()
-    assert f"last heard of at {seen:%Y-%m-%d %H:%M:%S} UTC" in answer["sentence"]
+    assert f"the last word came at {seen:%Y-%m-%d %H:%M:%S} UTC" in answer["sentence"]
     assert [(it["cause"], it["node"]) for it in answer["reasons"]] == [("node silent", "local-3")]
 
 

@@ -19,6 +19,7 @@ from orchestrator.models import (
     Job,
     WorkerProcess,
 )
+from orchestrator.reasons import NoRoom, Unplaced, dump
 from tests import rows
 
 GIB = 2**30
@@ -113,13 +114,19 @@ def _blocked_job(nodes: list[Node]) -> Job:
         task={"command": ["train"], "resources": {"cpu": "8", "memory": "48GiB"}},
         constraints=["pool = general"],
     )
-    why = "short of 12 GiB memory on the best of 5 nodes"
-    _state(job, "queued", why, {}, {})
+    why = NoRoom(5, {"memory": 12 * GIB})
+    _state(job, "queued", dump([Unplaced(2, 2, why, timezone.now())]), {}, {})
     need = {"cpu": 8000, "memory": 48 * GIB, "disk": 0, "gpu": 0}
     record = {
+        "reason": dump([why])[0],
         "known": 9,
         "ready": {"pass": 5, "only_blocker": 1},
-        "unready": {"draining": 1, "not eligible": 1, "not approved": 1, "not connected": 1},
+        "unready": {
+            "drains": 1,
+            "is not eligible": 1,
+            "is not approved yet": 1,
+            "is disconnected": 1,
+        },
         "driver": {"name": "process", "pass": 9, "only_blocker": 0},
         "constraints": [{"text": "pool = general", "pass": 5, "only_blocker": 0}],
         "fit": {
@@ -143,13 +150,15 @@ def _blocked_job(nodes: list[Node]) -> Job:
         ],
     }
     Evaluation.objects.create(
-        job=job, type="batch", priority=50, state="blocked", token=1, outcome=why, record=record,
+        job=job, type="batch", priority=50, state="blocked", token=1, record=record,
+        outcome="2 waiting for capacity",
         triggers={"job-submit": 1}, worker="worker-1", finished_at=timezone.now(),
         waited_since=timezone.now() - timedelta(milliseconds=6),
     )  # fmt: skip
     BrokerRow.objects.create(
         job=job, type="batch", want=1, done=1,
-        blocked_on={"need": need, "missing": 2, "where": [], "impossible": False, "sentence": why},
+        blocked_on={"need": need, "missing": 2, "where": [], "impossible": False,
+                    "why": dump([why])[0], "since": timezone.now().isoformat()},
         triggers={"job-submit": 1},
     )  # fmt: skip
     return job
@@ -235,7 +244,7 @@ def _end(execution: Execution, **how: Any) -> None:
 
 
 def _state(
-    job: Job, state: str, reason: str, tally: dict[str, int], progress: dict[str, Any]
+    job: Job, state: str, reason: Any, tally: dict[str, int], progress: dict[str, Any]
 ) -> None:
     Job.objects.filter(pk=job.pk).update(state=state, reason=reason, tally=tally, progress=progress)
     job.refresh_from_db()

@@ -4,7 +4,7 @@ from uuid import UUID
 import pytest
 
 from dashboard.presenters import nodes, overview, queue
-from dashboard.queries.cluster import Minute
+from dashboard.queries.overview import Minute
 from dashboard.queries.queue import InState
 from nodes.models import NodeHeartbeat
 from orchestrator.models import Evaluation, WorkerProcess

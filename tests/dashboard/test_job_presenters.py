@@ -199,6 +199,7 @@ def test_a_wait_for_capacity_is_a_funnel_with_numbers():
 def test_impossible_and_full_are_never_confused():
     found = explain.explain(NEVER, RECORD)
     assert (found.kind, found.look) == ("impossible", "failed")
+    assert text(found.sentence) == "Needs 99 GPUs, the largest of 4 nodes has 0 GPUs."
     assert found.act == "Change what the job asks for, or add a node that has it."
 
 

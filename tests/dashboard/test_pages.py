@@ -249,8 +249,8 @@ def test_what_a_silent_node_holds_is_not_said_to_run(scene, operator):
     seen = timezone.now() - timedelta(seconds=53)
     NodeHeartbeat.objects.filter(node=node).update(seen_at=seen)
     page = operator.get(f"/jobs/{job.pk}/").content.decode()
-    assert f"{node.name} is silent, it holds" in page
-    assert f'was last heard of <time datetime="{seen.isoformat()}"' in page
+    assert f"Nothing is heard of {node.name}, which holds 2 executions of this job" in page
+    assert f'the last word came <time datetime="{seen.isoformat()}"' in page
     assert "<b>Node silent.</b>" in page
     held = Execution.objects.filter(node=node, job=job, observed="running").first()
     head = operator.get(f"/executions/{held.pk}/?regions=header").content.decode()
@@ -322,3 +322,11 @@ def _signed_in(name: str) -> Client:
     client = Client(headers={"host": "localhost"})
     client.force_login(User.objects.create_superuser(name))
     return client
+
+
+def test_what_is_odd_about_a_specification_is_on_the_page_until_the_job_has_ended(operator):
+    job = rows.job(constraints=["zone = a", "zone = b"])
+    page = f"/jobs/{job.pk}/"
+    assert "exclude each other" in operator.get(page).content.decode()
+    Job.objects.update(state="failed")
+    assert "exclude each other" not in operator.get(page).content.decode()

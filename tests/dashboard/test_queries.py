@@ -9,7 +9,7 @@ from django.db.models import Max
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from dashboard.queries import cluster, executions, jobs, queue
+from dashboard.queries import executions, jobs, overview, queue
 from orchestrator.lifecycle import Observed, Writer
 from orchestrator.models import BrokerRow, Evaluation, Execution, Job, JobVersion
 from tests import rows
@@ -66,11 +66,11 @@ def test_a_job_that_fails_after_a_year_is_among_those_that_failed_lately():
     late = Job.objects.create(
         name="late", type="batch", created_at=timezone.now() - timedelta(days=365)
     )
-    for _ in range(cluster.ATTENTION + 5):
+    for _ in range(overview.ATTENTION + 5):
         rows.job(state="failed")
     since = Job.objects.aggregate(last=Max("ended_at"))["last"] + timedelta(microseconds=1)
     Job.objects.filter(pk=late.pk).update(state="failed")
-    assert cluster.failed_jobs(since) == [late]
+    assert overview.failed_jobs(since) == [late]
 
 
 def test_a_version_is_shown_however_many_came_after_it(operator):
@@ -147,7 +147,7 @@ def test_jobs_that_merely_wait_hide_nothing_worse():
     [never] = queued(1, blocked_on={"impossible": True}, done=1, ready_since=now)
     [dead] = queued(1, dead_letter="it broke", ready_since=now, priority=10)
     queued(1, ready_since=now)
-    found = cluster.troubled_rows(now - timedelta(seconds=30), most=4)
+    found = overview.troubled_rows(now - timedelta(seconds=30), most=4)
     assert found[:3] == [dead, never, late]
     assert [row.priority for row in found[3:]] == [90] * 4
 
@@ -163,7 +163,7 @@ def test_troubled_rows_are_read_by_indexes_and_no_more_than_are_wanted():
     )
     for columns in ({"dead_letter": "x"}, {"blocked_on": {"impossible": True}}, {}):
         queued(1, **columns)
-    plan = explained(lambda: cluster.troubled_rows(now, most=5), analyse=True)
+    plan = explained(lambda: overview.troubled_rows(now, most=5), analyse=True)
     for index in ("broker_dead", "broker_impossible", "broker_ready", "broker_blocked"):
         assert index in plan
     read = [int(n) for n in re.findall(r"on orchestrator_brokerrow .*?actual rows=(\d+)", plan)]
@@ -178,5 +178,5 @@ def test_what_failed_counts_by_its_end_and_is_found_by_an_index():
         )
         rows.move(made, Observed.FAILED)
         scenes.ended(made, now - timedelta(minutes=minutes))
-    assert {m.ago: m.failed for m in cluster.recent(now).minutes if m.failed} == {1: 1, 59: 1}
-    assert "execution_failed" in explained(lambda: cluster.recent(now))
+    assert {m.ago: m.failed for m in overview.recent(now).minutes if m.failed} == {1: 1, 59: 1}
+    assert "execution_failed" in explained(lambda: overview.recent(now))

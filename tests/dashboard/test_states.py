@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 
 from dashboard.presenters import bars, states
+from nodes import readiness
 from orchestrator.lifecycle import DESIRED, JOB, OBSERVED, EvaluationState
 
 
@@ -33,14 +36,15 @@ def test_an_execution_that_was_told_to_stop_is_stopping_until_it_confirms():
     ],
 )
 def test_a_node_shows_what_an_operator_must_act_on_first(differing, word):
-    ordinary = {
-        "approval": "approved",
-        "connection": "connected",
-        "eligible": True,
-        "draining": False,
-        "quarantined": "",
-    }
-    assert states.node(**{**ordinary, **differing}).word == word
+    assert states.node(SimpleNamespace(**{**readiness.READY, **differing})).word == word
+
+
+def test_whatever_keeps_a_node_from_work_is_shown_as_such():
+    for it in readiness.UNREADY:
+        kept = "a text" if it.value == "" else not it.value if it.must else it.value
+        shown = states.node(SimpleNamespace(**{**readiness.READY, it.column: kept}))
+        assert shown.word != "ready"
+        assert "{}" not in shown.mean
 
 
 def test_a_bar_keeps_small_parts_visible_and_fills_exactly():

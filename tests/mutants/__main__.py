@@ -34,10 +34,13 @@ class Part:
     has_database: bool = False
 
 
+ABOUT_ENDPOINT = ("asked_for", "endpoint", "removal", "reports", "resources", "unsendable", "walk")
+DECIDE = ("core", "bidding", "outbox", "outcomes")
+
 PARTS = {
     "agent": Part(
-        tuple(f"nodes/agent/{it}.py" for it in ("core", "bidding", "outbox", "outcomes")),
-        tuple(f"tests/agent/test_{it}.py" for it in ("core", "orders", "bidding", "late_messages")),
+        tuple(f"nodes/agent/{it}.py" for it in DECIDE),
+        tuple(f"tests/agent/test_{it}.py" for it in (*DECIDE, "orders", "late_messages")),
     ),
     "protocol": Part(
         ("nodes/protocol/*.py",), ("tests/protocol", "tests/agent/test_bidding.py", "tests/spec")
@@ -55,7 +58,7 @@ PARTS = {
     ),
     "endpoint": Part(
         ("orchestrator/endpoint/*.py", "orchestrator/transitions/*.py"),
-        ("tests/orchestrator", "--deselect=tests/orchestrator/test_migrations.py"),
+        tuple(f"tests/orchestrator/test_{it}.py" for it in ABOUT_ENDPOINT),
         has_database=True,
     ),
 }

@@ -1,6 +1,7 @@
 """What is the matter with the cluster, said at once whatever the database does."""
 
 import asyncio
+import re
 import threading
 from datetime import timedelta
 
@@ -42,9 +43,11 @@ def test_jobs_that_wait_while_nothing_is_evaluated_are_told_of(worker):
         asked_long_ago(rows.job(name=name))
     answer = Client().get("/readyz")
     assert answer.status_code == 200
-    assert answer.json()["detail"] == (
-        "Nobody evaluates: jobs have waited for a worker for 60 s. "
-        "Look at the log of `manage.py worker`."
+    # A machine at its limit takes seconds for this.
+    assert re.fullmatch(
+        r"Nobody evaluates: jobs have waited for a worker for (6|7)\d s\. "
+        r"Look at the log of `manage\.py worker`\.",
+        answer.json()["detail"],
     )
 
 

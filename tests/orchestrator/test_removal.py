@@ -126,7 +126,7 @@ def somebody_waits():
     [
         ({"quarantined": "two agents"}, "is quarantined"),
         ({"degraded": "its disk is full"}, "is degraded: its disk is full"),
-        ({"approval": "rejected"}, "is not approved any longer"),
+        ({"approval": "rejected"}, "was rejected"),
         ({"removed_at": "2026-01-01T00:00:00Z"}, "was removed"),
     ],
 )

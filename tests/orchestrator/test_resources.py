@@ -203,9 +203,8 @@ SUMS: dict[Callable[[Resources, Resources], Resources], Callable[[int, int], int
 
 hurried = settings(
     max_examples=4,
-    deadline=None,
     phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

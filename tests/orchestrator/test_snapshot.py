@@ -32,7 +32,7 @@ def test_the_view_takes_in_what_has_changed_and_forgets_what_was_taken():
 @pytest.mark.parametrize(
     ("column", "value", "why"),
     [
-        ("approval", "rejected", "is rejected"),
+        ("approval", "rejected", "was rejected"),
         ("connection", "disconnected", "is disconnected"),
         ("eligible", False, "is not eligible"),
         ("draining", True, "drains"),

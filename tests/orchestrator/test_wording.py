@@ -96,7 +96,7 @@ SENTENCES = {
     "2 executions about to start": Starting(2),
     "1 slot to place": ToPlace(1),
     "3 executions still to end": ToEnd(3),
-    "local-3 is silent, it holds 1 execution of this job, and was last heard of"
+    "nothing is heard of local-3, which holds 1 execution of this job; the last word came"
     " at 2026-03-01 12:00:00 UTC": NodeSilent("local-3", NOON, 1),
     "words of an earlier release": Said("words of an earlier release"),
 }  # fmt: skip
@@ -178,7 +178,8 @@ def test_a_job_says_how_it_is_in_one_sentence(differing, said):
 def test_a_silent_node_comes_before_what_its_job_seems_to_do():
     row = Job(name="a-job", type="batch", state="running", tally={"running": 1})
     said = wording.text(wording.job(row, [NodeSilent("local-3", NOON, 1)]))
-    assert said.startswith("1 running; local-3 is silent, it holds 1 execution of this job")
+    assert said.startswith("nothing is heard of local-3, which holds 1 execution of this job;")
+    assert said.endswith("; 1 running")
 
 
 def test_the_journal_begins_with_what_became_of_the_job():

@@ -9,6 +9,7 @@ from datetime import datetime
 from django.db import connection
 from django.db.models import Case, Count, F, Q, Sum, When
 
+from nodes import readiness
 from nodes.models import Node
 from nodes.protocol.resources import DIMENSIONS
 from orchestrator.models import BrokerRow, ClusterSetting, Event, Job
@@ -127,14 +128,7 @@ class Room:
     capacity: Mapping[str, int]
 
 
-READY = Q(
-    approval="approved",
-    connection="connected",
-    eligible=True,
-    draining=False,
-    quarantined="",
-    degraded="",
-)
+READY = Q(**readiness.READY)
 
 
 def room() -> Room:

@@ -1,0 +1,89 @@
+"""What is odd about a specification and yet no mistake: the job is taken, and may wait for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
+
+from django.db import connection
+
+from orchestrator.spec import JobSpec, contradictions
+from orchestrator.spec.selectors import Requirement, read
+from orchestrator.spec.sentences import Mistake, mistake
+
+from . import drivers
+
+
+def warnings(specs: Sequence[JobSpec]) -> list[list[Mistake]]:
+    """What is odd about each of *specs*, as path, message and hint.
+
+    A driver or a label that no node has: a node that has it may still join.  Constraints that
+    exclude each other: no node can satisfy them.
+    """
+    labels = [list(_labels(it)) for it in specs]
+    missing, there = _missing({key for them in labels for _, key in them})
+    return [
+        [
+            *absent,
+            *map(_excluding, contradictions([read(text) for text in it.constraints])),
+            *(_unseen(path, key, there) for path, key in them if key in missing),
+        ]
+        for it, absent, them in zip(specs, drivers.warnings(specs), labels, strict=True)
+    ]
+
+
+def _labels(it: JobSpec) -> Iterable[tuple[str, str]]:
+    """Every label that a node must have to be of use here, and the path that says so."""
+    texts = [(f"constraints.{at}", text) for at, text in enumerate(it.constraints)]
+    texts += [(f"affinities.{at}.match", one.match) for at, one in enumerate(it.affinities)]
+    for path, text in texts:
+        for one in read(text):
+            if not one.holds(None):
+                yield path, one.key
+    for at, spread in enumerate(it.spread):
+        yield f"spread.{at}.over", spread.over
+
+
+def _excluding(found: tuple[int, tuple[Requirement, ...]]) -> Mistake:
+    number, wanted = found
+    said = " and ".join(repr(str(one)) for one in wanted)
+    message = f"{said} exclude each other: no node can ever satisfy this, and the job waits"
+    return mistake(f"constraints.{number}", message, "Leave one of them out, or join them by in.")
+
+
+def _unseen(path: str, key: str, there: Collection[str]) -> Mistake:
+    near = get_close_matches(key, there, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else "`muster node show` lists what a node has."
+    return mistake(path, f"no node of the cluster has the label {key!r}", hint)
+
+
+def _missing(wanted: Collection[str]) -> tuple[set[str], set[str]]:
+    """Those of the labels *wanted* that no node has, and all that nodes have if there are such.
+
+    Of a cluster without nodes nothing can be said.
+    """
+    if not wanted:
+        return set(), set()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT wanted.key FROM unnest(%s::text[]) AS wanted(key)
+            WHERE EXISTS (
+                SELECT FROM nodes_node n WHERE n.approval <> 'rejected' AND n.removed_at IS NULL)
+            AND NOT EXISTS (
+                SELECT FROM nodes_node n
+                WHERE n.approval <> 'rejected' AND n.removed_at IS NULL
+                AND (n.attributes || n.labels) ? wanted.key)
+            """,
+            [list(wanted)],
+        )
+        missing = {key for (key,) in cursor.fetchall()}
+        if not missing:
+            return set(), set()
+        cursor.execute(
+            """
+            SELECT DISTINCT jsonb_object_keys(n.attributes || n.labels)
+            FROM nodes_node n WHERE n.approval <> 'rejected' AND n.removed_at IS NULL
+            """
+        )
+        return missing, {key for (key,) in cursor.fetchall()}
