@@ -231,7 +231,8 @@ def _closed(why: str, number: int) -> str:
 def all_completed(count: int) -> str:
     if count == 0:
         return "it asks for no slots"
-    return "its slot has completed" if count == 1 else f"all {count:,} slots have completed"
+    slots = {1: "its slot has", 2: "both slots have"}.get(count, f"all {count:,} slots have")
+    return f"{slots} completed"
 
 
 def _asked_for(by: str, why: str) -> str:

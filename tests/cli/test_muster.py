@@ -179,9 +179,9 @@ def test_a_driver_that_no_node_has_is_warned_of_with_its_line(muster, verb):
 @pytest.mark.parametrize(
     ("state", "code", "why"),
     [
-        ("completed", 0, "its slot has completed after"),
-        ("failed", 5, "it ended; 0 of 1 slot completed after"),
-        ("stopped", 5, "it ended; 0 of 1 slot completed after"),
+        ("completed", 0, "both slots have completed after"),
+        ("failed", 5, "it ended; 0 of 2 slots completed after"),
+        ("stopped", 5, "it ended; 0 of 2 slots completed after"),
     ],
 )
 def test_the_end_of_a_job_is_the_exit_code_of_who_waits(muster, eventually, state, code, why):
@@ -329,7 +329,7 @@ def test_a_terminal_follows_what_it_submits(muster, eventually):
     shown, code = on_a_terminal(muster, "job", "run", muster.file(GOOD))
     completing.join()
     assert code == 0
-    assert "completed: its slot has completed" in shown
+    assert "completed: both slots have completed" in shown
     detached, code = on_a_terminal(muster, "job", "run", "--detach", "job.yaml")
     assert code == 0
     assert "unchanged" in detached

@@ -48,6 +48,7 @@ SENTENCES = {
         SlotFailed(0, "c-01", 1, 3, How.UNDELIVERED, Final.NO_USE, message="too large"),
     "slot 1 ran too long on c-01 at attempt 3 of 3": SlotFailed(1, "c-01", 3, 3, How.OVERRAN),
     "its slot has completed": Completed(1),
+    "both slots have completed": Completed(2),
     "all 1,200 slots have completed": Completed(1200),
     "it asks for no slots": Completed(0),
     "by ana: wrong image": Stopped("user:ana", "wrong image."),
