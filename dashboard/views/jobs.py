@@ -74,7 +74,7 @@ class OneJob(Page):
 
     @cached_property
     def silent(self) -> list[NodeSilent]:
-        return [] if self.job.state in ENDED else silent_nodes(self.job)
+        return silent_nodes(self.job)
 
     def header(self) -> jobs.JobHead:
         return jobs.head(self.job, _row(self.job), self.silent)

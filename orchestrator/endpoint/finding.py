@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 from nodes.membership.silence import SILENT_AFTER
 from nodes.models import Node
 from orchestrator.errors import Ambiguous, NotFound, NotNamedInFull
+from orchestrator.lifecycle import JobState
 from orchestrator.models import Execution, Job
 from orchestrator.reasons import NodeSilent
 
@@ -47,6 +48,8 @@ def find_node(ref: str, *, removed: bool = False, whole: bool = False) -> Node:
 
 def silent_nodes(job: Job, most: int = 3) -> list[NodeSilent]:
     """The nodes that hold something live of *job* and have not been heard of, longest first."""
+    if job.state not in {JobState.QUEUED, JobState.RUNNING}:
+        return []
     live = Execution.objects.filter(job=job, settled=False, ended_at=None)
     silent = live.filter(
         node__connection__in=["connected", "disconnected"],
