@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -94,38 +95,51 @@ def attention(
     rows: Sequence[BrokerRow],
     failed: Sequence[Job],
     *,
+    cap: int,
     failures: int = 0,
     troubled: bool = False,
     known: int = 1,
 ) -> Attention:
     """Everything that an operator should look at, the worst first, equals together.
 
+    Of nodes, of failed jobs and of each kind of stuck ones no more than *cap* were counted.
     *failures* are executions that failed in the last hour, *known* the nodes; *troubled* says
     that a banner above tells of worse.
     """
     items = [_of_node(node) for node in nodes]
     items += [_of_row(row) for row in rows]
     items += [_of_failed(job) for job in failed]
+    cut = {kind for kind, n in Counter(map(_read_with, items)).items() if n >= cap}
     equal: dict[tuple[str, ...], list[Item]] = {}
     for item in items:
         own = item.key if item.approve else ""  # Each has a button of its own.
         equal.setdefault((item.word, item.kind, item.text, own), []).append(item)
-    shown = [replace(first, others=_others(first, rest)) for first, *rest in equal.values()]
+    shown = [replace(first, others=_others(first, rest, cut)) for first, *rest in equal.values()]
     rank = {word: place for place, word in enumerate(_GRAVITY)}
     shown.sort(key=lambda item: rank.get(item.word, rank[""]))
     beyond = len(shown) - SHOWN
     return Attention(
         items=shown[:SHOWN],
-        more=f"and {counted(beyond, 'other trouble')}" if beyond > 0 else "",
+        more=_and(beyond, "trouble", is_cut=bool(cut)),
         calm=_calm(failures, troubled, known),
         well=not troubled and known > 0,
     )
 
 
-def _others(first: Item, rest: Sequence[Item]) -> str:
-    if not rest:
+def _read_with(item: Item) -> str:
+    """Nodes are read in one list, whatever their trouble; jobs in one for each."""
+    return item.kind if item.kind == "node" else item.word
+
+
+def _others(first: Item, rest: Sequence[Item], cut: Collection[str]) -> str:
+    return _and(len(rest), first.kind, is_cut=_read_with(first) in cut)
+
+
+def _and(number: int, noun: str, *, is_cut: bool) -> str:
+    """So many others; more than that where what was read *is_cut*."""
+    if number <= 0:
         return ""
-    return f"and {counted(len(rest), f'other {first.kind}')}"
+    return f"and {number:,}+ other {noun}s" if is_cut else f"and {counted(number, f'other {noun}')}"
 
 
 def _calm(failures: int, troubled: bool, known: int) -> str:

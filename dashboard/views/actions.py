@@ -22,12 +22,22 @@ from orchestrator.models import Job
 
 Verb = Callable[..., str]
 
+#: As in the API: what is asked for at one door is not cut short at the other.
+LONGEST_REASON = 500
+
 
 class NeedsReason(MusterError):
     """A reason is needed: every page will show it."""
 
     code, status = "needs-reason", 400
     hint = "Say why."
+
+
+class TooLongReason(MusterError):
+    """The reason is longer than 500 characters."""
+
+    code, status = "too-long", 400
+    hint = "Shorten it."
 
 
 def action(kind: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
@@ -143,7 +153,10 @@ def _actor(request: HttpRequest) -> str:
 
 
 def _reason(request: HttpRequest) -> str:
-    return request.POST.get("reason", "").strip()[:500]
+    reason = request.POST.get("reason", "").strip()
+    if len(reason) > LONGEST_REASON:
+        raise TooLongReason
+    return reason
 
 
 def _answer(request: HttpRequest, status: int, said: str) -> HttpResponse:

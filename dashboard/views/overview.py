@@ -35,6 +35,7 @@ class Overview(Page):
             find.troubled_nodes(),
             find.troubled_rows(self.now - SLOW),
             find.failed_jobs(self.now - LATELY),
+            cap=find.ATTENTION,
             failures=sum(minute.failed for minute in self.recent.minutes),
             troubled=bool(health.trouble or health.warning or self.setting.scheduling_paused),
             known=self.room.known,

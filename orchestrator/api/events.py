@@ -13,6 +13,7 @@ from orchestrator.models import Event
 from . import schemas
 from .authentication import READ
 from .operations import operation
+from .parsing import refuse_both
 from .responses import answer
 
 router = Router(tags=["events"])
@@ -20,12 +21,13 @@ router = Router(tags=["events"])
 
 @router.get("/events", auth=READ)
 @operation(schemas.Events, problems={409})
-def list_events(request: HttpRequest, query: schemas.Feed) -> HttpResponse:  # noqa: ARG001 - ninja's first
+def list_events(request: HttpRequest, query: schemas.Feed) -> HttpResponse:
     """What happened after the cursor, the oldest first.
 
     With `last`, the newest ones; what follows their cursor may repeat some of them by id.
     """
     if query.last:
+        refuse_both(request, "last", "cursor", "limit")
         cursor = journal.latest()  # Taken first: an event may come twice, and none is missed.
         newest = Event.objects.order_by("-pk")[: query.last]
         return _events(reversed(newest), cursor)

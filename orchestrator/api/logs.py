@@ -26,6 +26,7 @@ from orchestrator.spec.sentences import mistake, shown
 from . import references
 from .authentication import READ
 from .operations import operation
+from .parsing import refuse_both
 from .problems import invalid_parameters
 from .schemas import Parameters
 
@@ -66,8 +67,8 @@ class AskedOfMany(Asked):
 @operation(_TEXT)
 def read_execution(request: HttpRequest, ref: str, query: AskedOfOne) -> StreamingHttpResponse:
     """What one execution has printed; missing bytes are named in a line that begins [muster."""
-    if query.tail is not None and "offset" in request.GET:
-        raise invalid_parameters([mistake("tail", "cannot be combined with offset", "Give one.")])
+    if query.tail is not None:
+        refuse_both(request, "tail", "offset")
     row = references.execution(ref)
     offset = query.offset if query.tail is None else None
     return _answer(request, of_execution(row.pk, query.reading(), offset))

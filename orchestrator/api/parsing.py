@@ -43,6 +43,15 @@ def query(request: HttpRequest, kind: type[P]) -> P:
     return kind(**values)
 
 
+def refuse_both(request: HttpRequest, name: str, *others: str) -> None:
+    """Raise Problem when the parameter *name* comes with one of *others*, which it overrules."""
+    for other in others:
+        if other in request.GET:
+            raise invalid_parameters(
+                [mistake(name, f"cannot be combined with {other}", "Give one.")]
+            )
+
+
 def body(request: HttpRequest, kind: type[T], *, at_most: int = LARGEST) -> T:
     """The body as a *kind*; one that has only defaults may be left out."""
     sent = json_bytes(request, at_most=at_most)

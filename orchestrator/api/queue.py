@@ -7,10 +7,12 @@ from ninja import Router
 
 from orchestrator import broker
 from orchestrator.models import ClusterSetting
+from orchestrator.spec.sentences import mistake
 
 from . import schemas
 from .authentication import OPERATE_QUEUE, READ, caller
 from .operations import operation
+from .problems import invalid_parameters
 from .responses import answer
 
 router = Router(tags=["queue"])
@@ -27,7 +29,9 @@ def show_queue(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - ninja's 
 @operation(schemas.Queue)
 def pause(request: HttpRequest, body: schemas.Pause) -> HttpResponse:
     """Evaluate nothing until it is resumed; the reason is shown everywhere."""
-    broker.pause(reason=body.reason, actor=caller(request).actor)
+    if not (reason := body.reason.strip()):
+        raise invalid_parameters([mistake("reason", "is empty", "Say more.")])
+    broker.pause(reason=reason, actor=caller(request).actor)
     return answer(queue())
 
 

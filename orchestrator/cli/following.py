@@ -30,13 +30,20 @@ class Until(StrEnum):
 
 
 def follow(
-    client: Client, job: str, *, until: Until, timeout: float | None, said: Callable[[str], None]
+    client: Client,
+    job: str,
+    *,
+    until: Until,
+    timeout: float | None,
+    said: Callable[[str], None],
+    begun: float | None = None,
 ) -> int:
     """Follow *job*, and say every change; the exit code that its end deserves.
 
-    An interruption leaves the job alone, and says how to look again.
+    *begun* is when the waiting began, where others were waited for before.  An interruption leaves
+    the job alone, and says how to look again.
     """
-    begun, before = time.monotonic(), ""
+    begun, before = time.monotonic() if begun is None else begun, ""
     deadline = None if timeout is None else begun + timeout
     name, word = job, "not known to have ended"
     try:

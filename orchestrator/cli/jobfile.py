@@ -58,7 +58,7 @@ class JobFile:
             path, head = error.get("path", ""), _prefix(number)
             if len(self.jobs) == 1:
                 path = re.sub(rf"{re.escape(head)}(\.|$)", "", path, count=1)
-            elif not path.startswith("jobs."):
+            elif path != "jobs" and not path.startswith("jobs."):
                 path = _under(head, path) if path else head
             found.append({**error, "path": path, "line": str(self.line(path) or "")})
         return found

@@ -124,10 +124,9 @@ def _follow_all(
     code, begun = int(Code.OK), time.monotonic()
     for job in jobs:
         name = f"{sanitise.line(job['name'])}: " if len(jobs) > 1 else ""
-        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - begun))
         said = _nothing if quiet else partial(_tell_of, name)
         # By its id: the name could be another job's by then.
-        found = follow(api, job["id"], until=until, timeout=left, said=said)
+        found = follow(api, job["id"], until=until, timeout=timeout, said=said, begun=begun)
         if found == Code.INTERRUPTED:
             return found
         code = code or found

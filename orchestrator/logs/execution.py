@@ -57,9 +57,8 @@ async def of_execution(
         is_over = row.observed in OBSERVED.terminal or not reading.follow
         if is_over or clock() - gone_at > patience:
             break
-    if at is not None:
-        async for piece in _kept(row, reading, at, text, why, is_away=True):
-            yield piece
+    async for piece in _kept(row, reading, at, text, why, is_away=True):
+        yield piece
 
 
 def _begin(reading: Reading, offset: int | None, observed: str) -> int | None:
@@ -130,9 +129,13 @@ def _watch(
 
 
 async def _kept(
-    row: Execution, reading: Reading, at: int, text: _Text, why: str, *, is_away: bool
+    row: Execution, reading: Reading, at: int | None, text: _Text, why: str, *, is_away: bool
 ) -> AsyncIterator[Piece]:
     """The rest as far as it came with the final report; *why* its node gives no more."""
+    if at is None:  # From an end that its node has not told, and after which may be more.
+        if row.observed not in OBSERVED.terminal:
+            yield Piece(row.pk, text.note(why), -1, is_note=True)
+        return
     output = await ask(lambda: ExecutionOutput.objects.filter(execution=row).first())
     removed = row.node.removed_at is not None
     if output is None:
@@ -182,6 +185,8 @@ class _Text:
         """Leave out what belongs to a character that began before the cut, and where it begins."""
         if after_gap:
             self._foreign = REST_OF_CHARACTER
+        if begin == 0:
+            self._foreign = 0  # Nothing came before.
         skip = 0
         while self._foreign and skip < len(data):
             if data[skip] & 0xC0 != 0x80:

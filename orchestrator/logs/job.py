@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from uuid import UUID
 
 from django.db.models import Q
@@ -22,7 +23,7 @@ from .reading import BEFORE, LOOK_AGAIN, NEVER_RAN, Piece, Reading, ask
 
 #: Executions of one job that are read at once; others wait until one of them has ended.
 MOST_MERGED = 50
-#: Executions that one look finds, at most.
+#: New executions that one look finds, at most; the next one finds the rest.
 MOST_FOUND = 1000
 #: Executions that may be named to read on after a break, at most: more make no address.
 MOST_NAMED = 150
@@ -45,6 +46,7 @@ async def of_job(
     *,
     read: Reader = of_execution,
     most: int = MOST_MERGED,
+    most_found: int = MOST_FOUND,
 ) -> AsyncIterator[Piece]:
     """The lines of all, as they come; those of one execution stay in their order.
 
@@ -64,11 +66,10 @@ async def of_job(
     try:
         while True:
             if not unread and not is_last:
-                seen = await ask(partial(_look, key, known, since))
-                new = [it for it in seen.executions if it.key not in known]
-                known.update(it.key for it in new)
-                unread.extend(replace(it, begin=begins.get(it.key, begin)) for it in new)
-                if len(seen.executions) < MOST_FOUND:
+                seen = await ask(partial(_look, key, known, since, most_found))
+                known.update(it.key for it in seen.new)
+                unread.extend(replace(it, begin=begins.get(it.key, begin)) for it in seen.new)
+                if len(seen.new) < most_found:
                     begin = 0  # What comes later is new to the reader, however short the tail.
                     since = seen.at - SEEN_LATER
                     is_last = seen.is_over or not reading.follow
@@ -179,23 +180,23 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Whether nothing more can come, and the executions of the round that have begun to run."""
+    """Whether nothing more can come, and the new executions of the round that have begun to run."""
 
     at: datetime
     is_over: bool
-    executions: list[_Found]
+    new: list[_Found]
 
 
-def _look(key: UUID, known: Collection[UUID], since: datetime | None) -> _Seen:
-    """What is new of the job: beside *known*, and at first all, later what did not end *since*."""
+def _look(key: UUID, known: Collection[UUID], since: datetime | None, most: int) -> _Seen:
+    """The first *most* of the job beside *known*: at first of all, later of what ended *since*."""
     job = Job.objects.annotate(now=Now()).get(pk=key)
     of_round = Execution.objects.filter(job=job, round=job.round)
     begun = of_round.exclude(observed__in=NEVER_RAN | BEFORE)
-    if since is None:
-        begun = begun.exclude(pk__in=known) if known else begun
-    else:
+    if since is not None:
         begun = begun.filter(Q(ended_at__isnull=True) | Q(ended_at__gt=since))
-    order = ("slot", "created_at") if since is None else ("-created_at",)
-    rows = begun.order_by(*order).values_list("pk", "slot")[:MOST_FOUND]
+    rows = begun.order_by("slot", "created_at").values_list("pk", "slot")
+    # Known ones are left out here: a statement takes 65,535 parameters, and a LIMIT would come
+    # before the filter.
+    new = (_Found(*row) for row in rows.iterator(chunk_size=MOST_FOUND) if row[0] not in known)
     is_over = job.state in ENDED and not of_round.filter(observed__in=BEFORE).exists()
-    return _Seen(job.now, is_over, [_Found(*row) for row in rows])
+    return _Seen(job.now, is_over, list(islice(new, most)))

@@ -16,7 +16,7 @@ from nodes.protocol.messages import LogChunk, LogEnd, Watch
 from orchestrator import endpoint, logs, tokens
 from orchestrator.api.logs import as_records
 from orchestrator.logs.execution import _begin
-from orchestrator.logs.job import _until_looking_again
+from orchestrator.logs.job import _look, _until_looking_again
 from orchestrator.logs.reading import LOOK_AGAIN
 from orchestrator.models import Execution, ExecutionOutput, Job
 from tests import rows
@@ -303,6 +303,20 @@ def test_a_tail_of_what_was_kept_begins_with_a_whole_character_and_names_what_is
     play(scene)
 
 
+def test_who_follows_from_an_end_that_no_node_tells_hears_why():
+    node, _ = joined()
+    execution = running(node)
+
+    async def scene(world):
+        reading = logs.Reading(tail=0, follow=True)
+        found = logs.of_execution(execution.pk, reading, None, patience=0)
+        assert [(it.data, it.is_note) async for it in found] == [
+            (b"[muster: the node is not connected]\n", True)
+        ]
+
+    play(scene)
+
+
 def test_who_has_read_all_reads_nothing_twice_when_the_node_goes_away(reader):
     """Bytes that are no text were kept as characters, of which there may be more bytes."""
     node, _ = joined()
@@ -497,6 +511,52 @@ def test_who_has_ended_makes_room_for_others_and_who_waits_takes_none():
         assert asked == [it.pk for it in (*ended, waiting)]
 
     play(scene)
+
+
+def test_a_job_with_more_executions_than_one_look_finds_is_read_whole_and_ends():
+    """Also what began long before the newest, and begins to run when those are known."""
+    node, _ = joined()
+    job = rows.job(name="talks", count=4)
+    waiting = rows.execution(job, node, observed="preparing", slot=0, cpu=0, memory=0)
+    at_once = [running(node, slot=slot, job=job) for slot in (1, 2, 3)]
+    asked, all_known = [], asyncio.Event()
+
+    async def printed(key, _reading, _offset):
+        asked.append(key)
+        if len(asked) == len(at_once):
+            all_known.set()
+        yield logs.Piece(key, b"line\n", 5)
+
+    def begin():
+        Execution.objects.filter(pk=waiting.pk).update(
+            observed="running", by_writer="endpoint", by_reason="it runs"
+        )
+
+    def end_all():
+        Execution.objects.update(observed="completed", desired="stopped", by_writer="endpoint")
+        Job.objects.update(state="completed")
+
+    async def scene(world):
+        reading = logs.Reading(follow=True)
+        lines = logs.of_job(job.pk, reading, {}, read=printed)
+        async with asyncio.timeout(10), aclosing(lines):
+            for _ in at_once:
+                await anext(lines)
+            await all_known.wait()
+            await sync_to_async(begin)()
+            assert (await anext(lines)).execution == waiting.pk
+            await sync_to_async(end_all)()
+            assert [piece async for piece in lines] == []
+        assert sorted(asked) == sorted(it.pk for it in (waiting, *at_once))
+
+    play(scene)
+
+
+def test_a_reader_that_knows_more_executions_than_a_statement_takes_parameters_goes_on():
+    job = rows.job(name="talks", count=1)
+    new = running(joined()[0], job=job)
+    known = {UUID(int=number) for number in range(70_000)}
+    assert [it.key for it in _look(job.pk, known, None, 1000).new] == [new.pk]
 
 
 def test_a_log_that_cannot_be_read_breaks_the_whole_off():

@@ -13,6 +13,7 @@ from orchestrator.cli.client import Client
 from orchestrator.cli.config import Settings
 from orchestrator.cli.failures import Code, Failure
 from orchestrator.cli.following import Until, follow
+from orchestrator.cli.jobs import _follow_all
 
 PROBLEM = {"title": "internal", "detail": "Something went wrong here.", "request_id": "r"}
 
@@ -66,6 +67,14 @@ def test_a_timeout_holds_while_the_server_is_away(served):
     assert failure.value.sentence == (
         "x is still running, as far as is known, after 1.5 s; it goes on."
     )
+
+
+def test_of_several_jobs_the_last_has_waited_as_long_as_the_first(served):
+    answers = state("completed"), state("running")
+    jobs = [{"id": "a", "name": "a"}, {"id": "b", "name": "x"}]
+    with served(*answers) as client, pytest.raises(Failure) as failure:
+        _follow_all(client, jobs, Until.COMPLETED, 0.001, quiet=True)
+    assert failure.value.sentence == "x is still running after 0.001 s; it goes on."
 
 
 def test_one_error_of_the_server_does_not_end_it(served):

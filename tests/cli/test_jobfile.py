@@ -164,6 +164,13 @@ def test_mistakes_of_several_documents_are_named_with_their_jobs(read):
     assert places == [("2", "jobs.0.count"), ("4", "jobs.1.name")]
 
 
+def test_a_mistake_of_all_documents_together_is_of_none_of_them(read):
+    file = read("name: x\n---\nname: z\n")
+    assert file.placed([{"path": "jobs", "message": "has more than 500 entries"}]) == [
+        {"path": "jobs", "message": "has more than 500 entries", "line": ""}
+    ]
+
+
 def test_the_line_of_a_path_is_that_of_the_nearest_thing(read):
     file = read("name: x\ntask:\n  command:\n    - a\n    - b\n")
     assert [file.line(it) for it in ("name", "task.command.1", "task.env", "nothing", "")] == [

@@ -81,7 +81,7 @@ def test_several_documents_are_submitted_together_and_waited_for(muster, eventua
     printed, said = waiting.communicate(timeout=60)
     assert printed == b"from-yaml is a new job\nsecond is a new job\n"
     assert b"from-yaml:" in said
-    assert b"completed: it ended" in said
+    assert b"completed: both slots have completed" in said
     assert waiting.returncode == 5, "one of them failed"
 
 

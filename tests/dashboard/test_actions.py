@@ -19,6 +19,14 @@ def test_a_stop_asks_for_it_with_who_and_why(operator):
     assert (job.stop_requested, job.stop_reason) == (True, "wrong image")
 
 
+def test_a_reason_is_stored_whole_or_refused(operator):
+    job = rows.job()
+    answer = operator.post(f"/jobs/{job.pk}/stop", {"reason": "x" * 501}, headers=ASKED)
+    job.refresh_from_db()
+    assert (answer.status_code, job.stop_requested) == (400, False)
+    assert answer.json() == {"message": "The reason is longer than 500 characters. Shorten it."}
+
+
 @pytest.mark.parametrize("state", ["completed", "failed", "stopped"])
 def test_a_stop_of_what_has_ended_says_that_nothing_changes(operator, state):
     job = rows.job(state=state)

@@ -36,7 +36,7 @@ from tests.dashboard.made import NOON, at, broker_row, job, node
     ],
 )
 def test_a_calm_cluster_says_no_more_than_is_so(differing, said, well):
-    calm = overview.attention([], [], [], **differing)
+    calm = overview.attention([], [], [], cap=100, **differing)
     assert calm == overview.Attention(items=[], more="", calm=said, well=well)
 
 
@@ -48,6 +48,7 @@ def test_the_worst_comes_first_and_each_item_says_what_to_do():
          broker_row(job(name="bad"), dead_letter="KeyError: 'x'", deliveries=5),
          broker_row(job(name="late"))],
         [job(name="render", reason="slot 2 failed")],
+        cap=100,
     ).items  # fmt: skip
     assert [(item.subject, item.word) for item in items] == [
         *(("bad", "dead letter"), ("edge", "lost"), ("never", "impossible"), ("render", "failed")),
@@ -60,7 +61,7 @@ def test_the_worst_comes_first_and_each_item_says_what_to_do():
 def test_equal_troubles_are_told_once_but_each_node_has_its_button():
     failed = [job(name=f"j-{n}", reason="exit 1 on local-1") for n in range(20)]
     pending = [node(id=UUID(int=n), name=f"n-{n}", approval="pending") for n in range(2)]
-    found = overview.attention(pending, [], [*failed, job(name="other", reason="exit 2")])
+    found = overview.attention(pending, [], [*failed, job(name="other", reason="exit 2")], cap=100)
     assert [(item.subject, item.others) for item in found.items] == [
         *(("j-0", "and 19 other jobs"), ("other", "")),
         *(("n-0", ""), ("n-1", "")),
@@ -68,8 +69,16 @@ def test_equal_troubles_are_told_once_but_each_node_has_its_button():
 
 
 def test_what_is_not_shown_of_the_troubles_is_counted():
-    found = overview.attention([], [], [job(reason=f"exit {n}") for n in range(22)])
+    found = overview.attention([], [], [job(reason=f"exit {n}") for n in range(22)], cap=100)
     assert (len(found.items), found.more) == (20, "and 2 other troubles")
+
+
+def test_of_more_troubles_than_are_read_no_number_is_said_to_be_all():
+    failed = [job(reason=f"exit {max(n, 5)}") for n in range(30)]
+    nodes = [node(id=UUID(int=n), connection="lost") for n in range(3)]
+    found = overview.attention(nodes, [], failed, cap=30)
+    assert [it.others for it in found.items][:2] == ["and 2 other nodes", "and 5+ other jobs"]
+    assert found.more == "and 6+ other troubles"
 
 
 def test_the_tiles_count_and_say_of_what():

@@ -113,6 +113,10 @@ def test_what_is_no_text_loses_no_more_than_a_character_could_have_had():
     assert _Text(is_cut=True).cut_to_whole(7, b"\x80" * 9) == (10, b"\x80" * 6)
 
 
+def test_a_tail_that_is_the_whole_log_loses_nothing():
+    assert _Text(is_cut=True).cut_to_whole(0, b"\xa9 2026\n") == (0, b"\xa9 2026\n")
+
+
 @given(st.binary(max_size=300), st.integers(0, 300))
 def test_what_is_kept_has_its_bytes_where_they_were_printed(printed, cut):
     """So that an offset in the log is one in what is kept of it, also where that was no text."""
