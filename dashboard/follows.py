@@ -124,29 +124,33 @@ class Follows:
 
     async def _follow(self, ask: Follow, credit: _Credit) -> None:
         try:
-            await self._pass_on(ask, credit)
+            for_now = await self._pass_on(ask, credit)
         except Execution.DoesNotExist:
             await self._end(ask, "this execution is no longer there")
         except Exception:
             log.exception("the log of execution %s cannot be followed", ask.execution)
             await self._end(ask, "the stream broke off, trying again", again=True)
         else:
-            await self._end(ask)
+            await self._end(ask, for_now, again=bool(for_now))
         finally:
             self._open.pop(ask.id, None)
 
-    async def _pass_on(self, ask: Follow, credit: _Credit) -> None:
+    async def _pass_on(self, ask: Follow, credit: _Credit) -> str:
+        """Send what there is; why there is no more for now, or nothing where that is the end."""
         reading = logs.Reading(stream=ask.stream, tail=ask.tail, follow=ask.until is None)
         pieces = logs.of_execution(ask.execution, reading, ask.offset)
         async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
             async for piece in pieces:
+                if piece.for_now and ask.until is None:
+                    return piece.for_now
                 data, after = piece.data, piece.after
                 if ask.until is not None and after > ask.until and not piece.is_note:
                     data, after = data[: ask.until - after], ask.until
                 await credit.spend(len(data))
                 await self._send(HEADER.pack(ask.id, piece.is_note, after) + data)
                 if ask.until is not None and after >= ask.until:
-                    return
+                    break
+        return ""
 
     async def _end(self, ask: Follow, why: str = "", *, again: bool = False) -> None:
         await self._say({"type": "end", "id": ask.id, "why": why, "again": again})

@@ -46,8 +46,8 @@ async def of_execution(
                     yield piece
             return
         except TooManyWatches:
-            note = text.note("too many read the logs of this node; try again later")
-            yield Piece(key, note, -1 if at is None else at, is_note=True)
+            why = "too many read the logs of this node; try again later"
+            yield Piece(key, text.note(why), -1 if at is None else at, is_note=True, for_now=why)
             return
         except NotConnected as error:
             why = str(error)
@@ -134,7 +134,7 @@ async def _kept(
     """The rest as far as it came with the final report; *why* its node gives no more."""
     if at is None:  # From an end that its node has not told, and after which may be more.
         if row.observed not in OBSERVED.terminal:
-            yield Piece(row.pk, text.note(why), -1, is_note=True)
+            yield Piece(row.pk, text.note(why), -1, is_note=True, for_now=why)
         return
     output = await ask(lambda: ExecutionOutput.objects.filter(execution=row).first())
     removed = row.node.removed_at is not None
@@ -152,7 +152,8 @@ async def _kept(
             note = f"{why}, and nothing was kept of what it printed"
         else:
             note = why
-        yield Piece(row.pk, text.note(note), max(at, 0), is_note=True)
+        for_now = why if is_away and row.observed not in OBSERVED.terminal else ""
+        yield Piece(row.pk, text.note(note), max(at, 0), is_note=True, for_now=for_now)
         return
     kept = (output.stdout if reading.stream == "stdout" else output.stderr).encode()
     size = output.stdout_size if reading.stream == "stdout" else output.stderr_size

@@ -45,13 +45,15 @@ class Reading:
 class Piece:
     """Something to print, and where in the log of which execution one has read then.
 
-    A note is a line of ours about the log, and no part of it.
+    A note is a line of ours about the log, and no part of it.  *for_now* is why nothing more
+    comes to who follows, though the task goes on: there may be more later, from *after* on.
     """
 
     execution: UUID
     data: bytes
     after: int
     is_note: bool = False
+    for_now: str = ""
 
 
 async def ask(question: Callable[[], T]) -> T:

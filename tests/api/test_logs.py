@@ -310,8 +310,9 @@ def test_who_follows_from_an_end_that_no_node_tells_hears_why():
     async def scene(world):
         reading = logs.Reading(tail=0, follow=True)
         found = logs.of_execution(execution.pk, reading, None, patience=0)
-        assert [(it.data, it.is_note) async for it in found] == [
-            (b"[muster: the node is not connected]\n", True)
+        why = "the node is not connected"
+        assert [(it.data, it.is_note, it.for_now) async for it in found] == [
+            (f"[muster: {why}]\n".encode(), True, why)
         ]
 
     play(scene)

@@ -133,6 +133,27 @@ def test_notes_of_ours_are_told_from_what_was_printed(viewer, talking):
     play(scene)
 
 
+def test_a_page_asks_again_for_what_it_cannot_have_now_and_shows_no_note(
+    viewer, talking, monkeypatch
+):
+    credential, execution = talking
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        async with opened(viewer) as page:
+            with monkeypatch.context() as crowded:
+                crowded.setattr("nodes.log_watch.MOST", 0)
+                await page.follow(execution.pk, offset=0)
+                why = "too many read the logs of this node; try again later"
+                assert await page.hear() == end(why, again=True)
+            await page.follow(execution.pk, offset=0)
+            await send(link, await link.hear(Watch), 0, b"more\n")
+            assert await page.hear() == (1, False, 5, b"more\n")
+
+    play(scene)
+
+
 def test_a_tail_tells_where_it_is_in_the_log(viewer, talking):
     credential, execution = talking
 

@@ -27,7 +27,8 @@ def signed(wanted, *, salt="muster.internal.logs"):
 
 def ask(authorization=None, method="get"):
     headers = {} if authorization is None else {"Authorization": authorization}
-    return getattr(Client(), method)("/internal/logs/", headers=headers)
+    client = Client(enforce_csrf_checks=True)
+    return getattr(client, method)("/internal/logs/", headers=headers)
 
 
 @pytest.mark.parametrize(
