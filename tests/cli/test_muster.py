@@ -410,8 +410,9 @@ def test_events_are_shown_and_followed(muster):
 
 
 def test_events_that_are_followed_may_be_more_than_one_answer_holds(muster):
-    following = muster.start("events", "-f", "--limit", "1", stdout=subprocess.PIPE)
     muster("job", "run", muster.file(GOOD))
+    following = muster.start("events", "-f", "--limit", "1", stdout=subprocess.PIPE)
+    assert following.stdout.readline()  # The newest: from here on it follows.
     journal.record([journal.fact("cluster", "test", f"event {n}") for n in range(1200)])
     seen = (line.decode().split("event ")[-1].strip() for line in following.stdout)
     shown = [next(it for it in seen if it == str(n)) for n in range(1200)]
