@@ -107,7 +107,7 @@ def patiently(ask: Callable[[], T], deadline: float | None = None) -> T:
 
 def _still(name: str, word: str, timeout: float | None) -> Failure:
     return Failure(
-        f"{name} is still {word} after {round(timeout or 0, 1):g} s; it goes on.",
+        f"{name} is still {word} after {round(timeout or 0, 3):g} s; it goes on.",
         code=Code.TIMEOUT,
         hint=_how_to_look(name),
     )

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -59,7 +61,11 @@ class Muster:
         )
 
     def start(self, *words: str, **more) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self.command(*words), cwd=self.home, env=self.environment(), **more)
+        # A shell may have started the tests in its background, where an interruption is ignored.
+        heeds = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        return subprocess.Popen(
+            self.command(*words), cwd=self.home, env=self.environment(), preexec_fn=heeds, **more
+        )
 
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "orchestrator.cli", *words]
