@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,6 +18,12 @@ from orchestrator import tokens
 from orchestrator.server.environment import HOME
 
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
+
+
+# A shell may have started the tests in its background, where interruptions are ignored; what a
+# process handles itself is not ignored by those that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
@@ -61,11 +66,7 @@ class Muster:
         )
 
     def start(self, *words: str, **more) -> subprocess.Popen[bytes]:
-        # A shell may have started the tests in its background, where an interruption is ignored.
-        heeds = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-        return subprocess.Popen(
-            self.command(*words), cwd=self.home, env=self.environment(), preexec_fn=heeds, **more
-        )
+        return subprocess.Popen(self.command(*words), cwd=self.home, env=self.environment(), **more)
 
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "orchestrator.cli", *words]
