@@ -25,7 +25,10 @@ test: $(STAMP) ## everything that must hold, browser tests included where a Chro
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto --dist worksteal -m "not processes and not browser" $(ARGS)
-	$(BIN)/pytest -m "processes or browser" $(ARGS)
+	@# Browser and processes mostly wait: the two go beside each other, and both must pass.
+	$(BIN)/pytest -m browser $(ARGS) >.browser-tests.log 2>&1 & browser=$$!; \
+	$(BIN)/pytest -m "processes and not browser" $(ARGS); processes=$$?; \
+	wait $$browser; browser=$$?; cat .browser-tests.log; exit $$((processes | browser))
 
 lint: $(STAMP) ## the quick half of the tests: imports, style, types
 	$(BIN)/lint-imports --no-logo
@@ -61,7 +64,7 @@ lock: $(STAMP) ## resolve the requirements anew, with hashes and no registry add
 
 clean: ## remove the virtual environment, the caches and everything in var/ (jobs included)
 	@[ ! -d var ] || [ ! -e $(STAMP) ] || $(BIN)/python manage.py down
-	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) var .browser-tests.log .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## these lines

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from threading import Thread
@@ -16,6 +17,11 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 pytest_plugins = ["tests.lock_order"]
+
+# A shell that starts the tests in its background has interruptions ignored, by what they start,
+# too; what a process handles itself is not ignored by those that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
 
 MORE = int(os.environ.get("MUSTER_EXAMPLES", "0"))
 
-SECONDS = 40.0
+SECONDS = 20.0
 """After so many no other example is begun, where no number was asked for."""
 
 TRIED = settings(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -18,12 +17,6 @@ from orchestrator import tokens
 from orchestrator.server.environment import HOME
 
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
-
-
-# A shell may have started the tests in its background, where interruptions are ignored; what a
-# process handles itself is not ignored by those that it starts.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
