@@ -10,6 +10,7 @@ import threading
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from . import sanitise
@@ -63,10 +64,11 @@ def print_both(client: Client, path: str, parameters: dict[str, Any]) -> None:
         is_stderr = stream == "stderr"
         go_on = of_job(parameters | {"stream": stream})
         for data, is_note in _read(
-            client, path, go_on, is_quiet=lambda: is_stderr or over.is_set()
+            client, path, go_on, heard, is_quiet=lambda: is_stderr or over.is_set()
         ):
             yield data, is_note, is_stderr
 
+    heard = _Heard()
     both = read("stdout"), read("stderr")
     try:
         _print(_as_they_come(*both) if parameters.get("follow") else itertools.chain(*both))
@@ -126,20 +128,31 @@ def _as_they_come(*logs: Iterator[Said]) -> Iterator[Said]:
                 yield piece
 
 
+@dataclass
+class _Heard:
+    """When the server said something last, over any of the logs that are read together."""
+
+    at: float | None = None
+
+
 def _read(
-    client: Client, path: str, go_on: GoOn, is_quiet: Callable[[], bool] = lambda: False
+    client: Client,
+    path: str,
+    go_on: GoOn,
+    heard: _Heard | None = None,
+    is_quiet: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[bytes, bool]]:
     """The pieces of the log, and whether each is a note about it, to the end.
 
     It is read on where it broke off when the server was away for a while.
     """
     after: dict[str, int] = {}
-    heard_at: float | None = None
+    heard = heard or _Heard()
     pause = PAUSE
     while True:
         try:
             for record in client.records(path, **go_on(after)):
-                heard_at, pause = time.monotonic(), PAUSE
+                heard.at, pause = time.monotonic(), PAUSE
                 if "data" in record:
                     yield b64decode(record["data"]), bool(record.get("note"))
                     if record["after"] >= 0:
@@ -149,7 +162,7 @@ def _read(
             broken = Unreachable(f"{client.server} broke the log off.")
         except Unreachable as error:
             broken = error
-        if heard_at is None or time.monotonic() - heard_at > PATIENCE:
+        if heard.at is None or time.monotonic() - heard.at > PATIENCE:
             raise broken
         if len(after) > MOST_NAMED:
             raise Failure(

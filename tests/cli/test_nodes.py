@@ -140,7 +140,7 @@ def test_a_node_that_holds_something_is_not_removed(muster):
 
 def test_a_degraded_node_says_why_it_takes_no_work(muster):
     rows.node(name="n", degraded="its spawner does not answer")
-    said = "takes no new work: its spawner does not answer"
+    said = "is degraded: its spawner does not answer"
     assert said in muster("node", "show", "n").stdout
     assert said in muster("node", "list").stdout
     assert "1 of 1 connected, 1 degraded" in muster("status").stdout
