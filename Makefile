@@ -25,8 +25,8 @@ test: $(STAMP) ## everything that must hold, browser tests included where a Chro
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto --dist worksteal -m "not processes and not browser" $(ARGS)
-	@# Browser and processes mostly wait: the two go beside each other, and both must pass.
-	$(BIN)/pytest -m browser $(ARGS) >.browser-tests.log 2>&1 & browser=$$!; \
+	@# Browser and processes mostly wait: the two go beside each other, processes first.
+	nice $(BIN)/pytest -m browser $(ARGS) >.browser-tests.log 2>&1 & browser=$$!; \
 	$(BIN)/pytest -m "processes and not browser" $(ARGS); processes=$$?; \
 	wait $$browser; browser=$$?; cat .browser-tests.log; exit $$((processes | browser))
 
