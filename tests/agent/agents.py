@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.agent.faults.tracing import spawners_and_supervisors
 from tests.agent.orchestrator import Orchestrator
 
 REPOSITORY = Path(__file__).parents[2]
@@ -56,6 +57,12 @@ async def cluster(state: Path, **options: object) -> AsyncIterator[tuple[Orchest
         finally:
             await agent.end()
             await asyncio.to_thread(spawner_ends, state)
+
+
+def spawner_at(state: Path) -> int:
+    """The pid of the spawner that serves *state*."""
+    (spawner, *_), _ = spawners_and_supervisors(state)
+    return spawner
 
 
 def spawner_ends(state: Path) -> None:

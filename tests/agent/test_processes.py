@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nodes.agent.drivers.journals import Begun, Journals
@@ -27,6 +28,7 @@ from nodes.agent.logs import KEPT, LogFile
 from nodes.agent.records import Entry, Stage
 from nodes.agent.supervisor import TASKS
 from nodes.protocol.messages import TAIL, Task
+from tests.agent.agents import spawner_at
 
 pytestmark = pytest.mark.processes
 
@@ -135,16 +137,16 @@ def alive(pid: int) -> bool:
 
 def children_of(pid: int) -> list[bytes]:
     """The command lines of its living children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [Path(f"/proc/{c}/cmdline").read_bytes() for c in children if alive(int(c))]
+    return [Path(f"/proc/{c}/cmdline").read_bytes() for c in pids_below(pid) if alive(c)]
 
 
 def pids_below(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Its children, each by its parent: the kernel's own list may lack some while others end."""
+    return [it.pid for it in psutil.Process(pid).children()]
 
 
 def spawner_of(supervisor: int) -> int:
-    return int(Path(f"/proc/{supervisor}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    return psutil.Process(supervisor).ppid()
 
 
 # --- what a task is ------------------------------------------------------------------------------
@@ -749,7 +751,7 @@ def test_a_task_that_lost_everyone_before_its_handle_was_saved_is_ended_too(
         one, pid, supervisor = await orphaned(tmp_path, task)
         family = [pid, *pids_below(pid)]
         one.driver.close()
-        os.kill(spawner_below(tmp_path), signal.SIGKILL)
+        os.kill(spawner_at(tmp_path), signal.SIGKILL)
         os.kill(supervisor, signal.SIGKILL)
         await soon(lambda: not alive(supervisor))
         again = Bench(tmp_path)
@@ -986,7 +988,7 @@ def test_a_task_whose_beginning_cannot_be_recorded_is_not_started_and_may_be_tri
     async def scenario() -> None:
         first = Bench(tmp_path)
         first.open()
-        spawner = spawner_below(tmp_path)
+        spawner = spawner_at(tmp_path)
         fill_the_disk_of(spawner)
         # Neither by a mark on disk nor by an end in the journal could it ever be found again.
         first.driver.start(shell("a", f"mkdir {tmp_path}/ran"))
@@ -1009,7 +1011,7 @@ def test_a_beginning_that_was_recorded_in_part_starts_nothing(tmp_path: Path) ->
         async with bench(tmp_path) as one:
             [journal] = (tmp_path / "exits").iterdir()
             limit = journal.stat().st_size + 6
-            resource.prlimit(spawner_below(tmp_path), resource.RLIMIT_FSIZE, (limit, limit))
+            resource.prlimit(spawner_at(tmp_path), resource.RLIMIT_FSIZE, (limit, limit))
             one.driver.start(shell("a", f"mkdir {tmp_path}/ran"))
             assert isinstance(fact := await one.over("a"), NotStarted)
             assert os.strerror(errno.ENOSPC) in fact.message
@@ -1174,15 +1176,6 @@ def test_an_emptied_ledger_does_not_make_ended_tasks_run_or_strays(
 
     asyncio.run(scenario())
     assert "ledger does not know" not in caplog.text
-
-
-def spawner_below(state: Path) -> int:
-    """The spawner of *state* that this process has started."""
-    me = os.getpid()
-    for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split():
-        if str(state).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-            return int(pid)
-    raise LookupError(state)
 
 
 def test_after_a_restart_of_the_machine_nothing_is_started_again(tmp_path: Path) -> None:

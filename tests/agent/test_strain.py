@@ -17,26 +17,13 @@ import pytest
 from nodes.agent.drivers.spawner_link import connect
 from nodes.agent.ledger import Ledger
 from nodes.protocol.messages import Happened, Heartbeat, Hello
-from tests.agent.agents import REPOSITORY, Agent, cluster, scenario
+from tests.agent.agents import REPOSITORY, Agent, cluster, scenario, spawner_at
 from tests.agent.disks import fill, small_disk
 from tests.agent.orchestrator import Orchestrator, bid, run, stop
 
 pytestmark = pytest.mark.processes
 
 DEAF = "its spawner does not answer"
-
-
-def spawner_of(state: Path) -> int:
-    """The pid of the spawner that serves *state*."""
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                words = (process / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if any(word.endswith(b"spawner.py") for word in words) and str(state).encode() in words:
-                return int(process.name)
-    raise LookupError(state)
 
 
 def degraded(o: Orchestrator) -> str | None:
@@ -51,7 +38,7 @@ async def test_a_node_whose_spawner_does_not_answer_takes_no_work_until_it_does(
 ) -> None:
     await o.order(bid("held", "true"), run("before", "true"))
     await o.until(lambda: o.final("before") and o.of("held"))
-    os.kill(spawner := spawner_of(agent.state), signal.SIGSTOP)
+    os.kill(spawner := spawner_at(agent.state), signal.SIGSTOP)
     try:
         await o.until(lambda: degraded(o) == DEAF)
         await o.order(bid("new", "true"), run("held", "true"))
@@ -77,7 +64,7 @@ async def test_what_runs_is_stopped_and_told_of_while_the_spawner_does_not_answe
     waits = ("sh", "-c", "until [ -e go ]; do sleep 0.1; done; exit 3")
     await o.order(run("a", "sleep", "60"), run("b", *waits), run("c", "sleep", "60"))
     await o.until(lambda: o.of("a") and o.of("b") and o.of("c"))
-    os.kill(spawner := spawner_of(agent.state), signal.SIGSTOP)
+    os.kill(spawner := spawner_at(agent.state), signal.SIGSTOP)
     try:
         await o.order(stop("a"))
         await o.until(lambda: degraded(o) == DEAF)
@@ -103,7 +90,7 @@ async def test_more_tasks_of_a_former_spawner_than_the_agent_may_have_files_open
     assert agent.process is not None
     few = len(os.listdir(f"/proc/{agent.process.pid}/fd")) + 20  # noqa: PTH208
     resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE, (few, few))
-    os.kill(spawner_of(agent.state), signal.SIGKILL)
+    os.kill(spawner_at(agent.state), signal.SIGKILL)
     await o.order(*map(stop, names))
     ends = await o.ended(*names)
     assert {it.happened for it in ends} == {Happened.CANCEL}
@@ -117,7 +104,7 @@ async def test_an_agent_that_finds_its_spawner_stopped_names_it_with_the_cure(
     await o.order(run("a", "sleep", "60"))
     await o.until(lambda: o.of("a"))
     await agent.end(signal.SIGKILL)
-    os.kill(spawner := spawner_of(agent.state), signal.SIGSTOP)
+    os.kill(spawner := spawner_at(agent.state), signal.SIGSTOP)
     try:
         await agent.start()
         code, said = await agent.ended()
