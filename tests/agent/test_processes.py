@@ -29,6 +29,7 @@ from nodes.agent.records import Entry, Stage
 from nodes.agent.supervisor import TASKS
 from nodes.protocol.messages import TAIL, Task
 from tests.agent.agents import spawner_at
+from tests.agent.faults.tracing import spawners_and_supervisors
 
 pytestmark = pytest.mark.processes
 
@@ -750,8 +751,10 @@ def test_a_task_that_lost_everyone_before_its_handle_was_saved_is_ended_too(
         task = shell("a", f"sleep 60 & {where} sleep 60")
         one, pid, supervisor = await orphaned(tmp_path, task)
         family = [pid, *pids_below(pid)]
+        await soon(lambda: spawners_and_supervisors(tmp_path)[0])  # The journal told of the task.
+        spawner = spawner_at(tmp_path)
         one.driver.close()
-        os.kill(spawner_at(tmp_path), signal.SIGKILL)
+        os.kill(spawner, signal.SIGKILL)  # It may have ended: it has nothing to do.
         os.kill(supervisor, signal.SIGKILL)
         await soon(lambda: not alive(supervisor))
         again = Bench(tmp_path)
