@@ -172,7 +172,8 @@ def troubled_rows(late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
 
     Dead letters, what no node could ever run, what has been ready since before *late*, and what
     is blocked: of each kind at most *most*, so that none hides another, and each in the order of
-    its index, so that no more are read however many there are.
+    its index, so that no more are read however many there are. Their keys are asked for first:
+    joined to them, the whole table may be read, where the planner's statistics are old.
     """
     parked = Q(dead_letter__isnull=False)
     blocked = Q(blocked_on__isnull=False)
@@ -187,7 +188,8 @@ def troubled_rows(late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
     )
     rank = Case(*(When(kind, then=place) for place, (kind, _) in enumerate(kinds)))
     found = [BrokerRow.objects.filter(kind).order_by(*by).values("pk")[:most] for kind, by in kinds]
-    rows = BrokerRow.objects.filter(pk__in=found[0].union(*found[1:])).select_related("job")
+    keys = [row["pk"] for row in found[0].union(*found[1:])]
+    rows = BrokerRow.objects.filter(pk__in=keys).select_related("job")
     return list(rows.order_by(rank, *first))
 
 

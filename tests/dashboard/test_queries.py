@@ -28,13 +28,16 @@ def executions_of(job, node, number, **differing):
 
 
 def explained(query, *, analyse=False):
-    """How the database goes about what *query* asks for, tables of a few rows being large."""
+    """How the database goes about all that *query* asks for, tables of a few rows being large."""
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
         with CaptureQueriesContext(connection) as asked:
             query()
-        cursor.execute(f"EXPLAIN {'(ANALYZE, TIMING OFF) ' * analyse}{asked[0]['sql']}")
-        return "\n".join(line for (line,) in cursor.fetchall())
+        plan = []
+        for statement in asked:
+            cursor.execute(f"EXPLAIN {'(ANALYZE, TIMING OFF) ' * analyse}{statement['sql']}")
+            plan += (line for (line,) in cursor.fetchall())
+        return "\n".join(plan)
 
 
 def evaluation_of(job):
