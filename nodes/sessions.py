@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -20,14 +20,15 @@ from uuid import UUID
 import structlog
 
 from . import hints, membership
-from .callbacks import Callbacks, NodeOrders
+from .callbacks import Callbacks
 from .errors import Fenced, Quarantined, Revoked
 from .hints import Hint
 from .intake import PASSING, Intake, Settled, with_connection
 from .log_watch import CREDIT, NotConnected
 from .membership.silence import EARS, listen
-from .orders import EncodedOrder, encoded
-from .protocol.messages import BATCH, Close, Hello, LogChunk, LogEnd, Order
+from .order_lookup import OrderLookup
+from .orders import EncodedOrder
+from .protocol.messages import BATCH, Close, Hello, LogChunk, LogEnd
 from .session_protocol import LiveSession
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ class Sessions:
     def __init__(self, callbacks: Callbacks) -> None:
         self.refusals: Counter[int] = Counter()
         self._callbacks = callbacks
+        self._lookup = OrderLookup(callbacks)
         self._by_node: dict[UUID, LiveSession] = {}
         self._heard: set[UUID] = set()
         self._differing: set[LiveSession] = set()
@@ -193,7 +195,7 @@ class Sessions:
         greeting = membership.greet(node, hello, HOLDER, address, record=self._callbacks.record)
         if not greeting.approved:
             return greeting, greeting.order_rev, []
-        return greeting, *self._desired(node, hello, greeting.epoch)
+        return greeting, *self._lookup.desired(node, hello, greeting.epoch)
 
     async def _end(self, conversation: LiveSession | None, code: int, sentence: str) -> None:
         if conversation is not None:
@@ -268,46 +270,12 @@ class Sessions:
         if not asked:
             return
         sent = {node: it.outgoing.sent_rev for node, it in asked.items()}
-        found = await self._run(self._rounds, self._orders, sent)
+        found = await self._run(self._rounds, self._lookup.pending, sent)
         for node, order_rev, orders in found:
             telling = asked[node].tell(sent[node], order_rev, orders)
             await self._safely(asked[node], telling)
         if sum(len(orders) for _, _, orders in found) >= BATCH:
             self._wake.set()  # There may be more.
-
-    def _orders(self, sent: Mapping[UUID, int]) -> list[tuple[UUID, int, list[EncodedOrder]]]:
-        try:
-            found = self._callbacks.orders(sent)
-        except PASSING:
-            raise
-        except Exception:
-            log.exception("orders are asked for node by node")
-            found = [it for node, rev in sent.items() for it in self._orders_of(node, rev)]
-        return [(it.node, it.order_rev, self._sendable(it.node, it.orders)) for it in found]
-
-    def _orders_of(self, node: UUID, revision: int) -> Sequence[NodeOrders]:
-        try:
-            return self._callbacks.orders({node: revision})
-        except PASSING:
-            raise
-        except Exception:
-            log.exception("a node cannot be told its orders", node=str(node))
-            return ()
-
-    def _desired(self, node: UUID, hello: Hello, epoch: int) -> tuple[int, list[EncodedOrder]]:
-        desired = self._callbacks.desired(node, hello, epoch)
-        return desired.order_rev, self._sendable(node, desired.orders)
-
-    def _sendable(self, node: UUID, orders: Sequence[Order]) -> list[EncodedOrder]:
-        """*orders* as they are sent; what no message has room for is handed up, and left out."""
-        sendable, unsendable = encoded(orders)
-        if unsendable:
-            try:
-                self._callbacks.cannot_send(node, unsendable)
-            except Exception:
-                # They are found again at the next look, and must not keep the others from going.
-                log.exception("orders that cannot be sent wait to be given up", node=str(node))
-        return sendable
 
     def _tell_again(self, conversation: LiveSession) -> None:
         self._differing.add(conversation)
@@ -323,7 +291,7 @@ class Sessions:
         node, epoch = conversation.node, conversation.epoch
         hello = conversation.hello_now()
         try:
-            rev, desired = await self._run(self._rounds, self._desired, node, hello, epoch)
+            rev, desired = await self._run(self._rounds, self._lookup.desired, node, hello, epoch)
         except PASSING:
             self._differing.add(conversation)
             raise
