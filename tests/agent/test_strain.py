@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import resource
 import signal
@@ -276,6 +277,38 @@ def test_a_state_directory_that_may_not_be_written_is_one_sentence(tmp_path: Pat
     assert "cannot be used: Read-only file system: " in said
     assert "who runs the agent, must be able to write files there" in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_spawner_that_cannot_be_started_for_now_is_a_reason_to_try_again(tmp_path: Path) -> None:
+    enrolled(state := tmp_path / "state")
+    with (state / "spawner.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # As a former one that has not ended yet.
+        code, said = ended(state)
+    assert code == 4
+    assert "the spawner could not be started: another spawner serves this directory" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_what_the_kernel_does_not_give_a_spawner_is_one_sentence(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FEW_FILES, str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "the spawner could not be started: Too many open files\n", done.stderr
+
+
+_FEW_FILES = """
+import pathlib, resource, sys
+from nodes.agent.drivers.spawner_link import NoSpawner, connect
+resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
+try:
+    connect(pathlib.Path(sys.argv[1]), lambda packet: [])
+except NoSpawner as error:
+    print(error)
+"""
 
 
 def ended(state: Path) -> tuple[int, str]:
