@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.formatting import person, size
+from orchestrator.formatting import cores, person, size
 
 from . import config, sanitise
 from .client import Client
 from .failures import Code, Failure
 from .following import patiently, repeated
 from .options import AsFormat, Call, InUtc, Watching, client, output
-from .output import Format, Instant, cores, say, span, tell
+from .output import Format, Instant, say, span, tell
 
 POLL = 1.0
 MOST = 500

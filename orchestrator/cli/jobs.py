@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from orchestrator.formatting import counted, person, size
+from orchestrator.formatting import amounts, counted, person
 
 from . import jobfile, sanitise
 from .client import Client, segment, tell_of_more
@@ -259,7 +259,6 @@ def logs(
 def _show(api: Client, ref: str, out: Output) -> None:
     job = api.get(f"jobs/{segment(ref)}")
     task = (job.get("spec") or {}).get("task", {})
-    resources = task.get("resources", {})
     out.one(
         job,
         [
@@ -272,12 +271,7 @@ def _show(api: Client, ref: str, out: Output) -> None:
             ),
             ("version", f"{job['version']}, round {job['round']}"),
             ("command", " ".join(json.dumps(part) for part in task.get("command", []))),
-            (
-                "needs",
-                f"{resources.get('cpu')} cpu, {size(resources.get('memory', 0))} memory"
-                if resources
-                else "",
-            ),
+            ("needs", _needs(task.get("resources", {}))),
             ("labels", labels(job["labels"])),
             ("created", Instant(job["created_at"])),
             ("ended", Instant(job["ended_at"])),
@@ -289,6 +283,13 @@ def _show(api: Client, ref: str, out: Output) -> None:
             say("")
             out.table(found, EXECUTIONS, name="id")
             tell_of_more(found, f"muster execution list --job {job['name']} --limit")
+
+
+def _needs(resources: Mapping[str, Any]) -> str:
+    """What one execution takes, in words; a specification has its cores as ``500m``."""
+    if not resources:
+        return ""
+    return amounts({**resources, "cpu": int(str(resources["cpu"]).removesuffix("m"))})
 
 
 def _read(api: Client, name: str) -> JobFile:

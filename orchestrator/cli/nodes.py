@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.formatting import size
+from orchestrator.formatting import cores, size
 
 from . import sanitise
 from .client import segment, tell_of_more
@@ -25,7 +25,7 @@ from .options import (
     output,
     seconds,
 )
-from .output import Column, Format, Instant, Output, Row, cores, labels, say
+from .output import Column, Format, Instant, Output, Row, labels, say
 
 app = typer.Typer(help="List, approve, drain and remove nodes.", no_args_is_help=True)
 

@@ -181,10 +181,6 @@ def span(seconds: float) -> str:
     return f"{max(0, int(seconds))}s"
 
 
-def cores(millicores: int) -> str:
-    return f"{millicores / 1000:.3f}".rstrip("0").rstrip(".")
-
-
 def labels(found: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(found.items()))
 

@@ -259,6 +259,13 @@ def test_a_job_is_shown_with_its_executions(muster):
     assert json.loads(muster("job", "show", "shown", "-o", "json").stdout)["spec"]["count"] == 1
 
 
+def test_a_job_says_what_it_needs_as_nodes_say_what_they_have(muster):
+    text = "{name: big, task: {command: [x], resources: {cpu: 1000, memory: 2GiB, gpu: 1}}}"
+    muster("job", "run", muster.file(text))
+    shown = muster("job", "show", "big").stdout
+    assert re.search("^needs +1000 cores, 2 GiB memory, 1 GPU$", shown, re.M)
+
+
 def test_an_execution_is_shown_with_its_history(muster):
     execution = rows.execution(rows.job(), rows.node(), observed="completed")
     text = muster("execution", "show", str(execution.pk)[:8]).stdout
