@@ -81,20 +81,22 @@ def show_queue(
 
 @queue_app.command()
 def pause(
-    context: typer.Context, reason: Annotated[str, typer.Argument(help="shown everywhere")]
+    context: typer.Context,
+    reason: Annotated[str, typer.Argument(help="shown everywhere")],
+    form: AsFormat = Format.TABLE,
 ) -> None:
     """Evaluate nothing until it is resumed."""
     with client(context) as api:
-        api.post("queue/pause", {"reason": reason})
-    say("Scheduling is paused.")
+        done = api.post("queue/pause", {"reason": reason})
+    output(form).done(done, "Scheduling is paused.", name="paused")
 
 
 @queue_app.command()
-def resume(context: typer.Context) -> None:
+def resume(context: typer.Context, form: AsFormat = Format.TABLE) -> None:
     """Evaluate again."""
     with client(context) as api:
-        api.post("queue/resume")
-    say("Scheduling goes on.")
+        done = api.post("queue/resume")
+    output(form).done(done, "Scheduling goes on.", name="paused")
 
 
 def _show_status(it: dict[str, Any], form: Format) -> None:

@@ -201,19 +201,21 @@ def show(
 
 
 @app.command()
-def stop(context: typer.Context, job: Reference, reason: Reason = "") -> None:
+def stop(
+    context: typer.Context, job: Reference, reason: Reason = "", form: AsFormat = Format.TABLE
+) -> None:
     """End a job; to stop what has ended changes nothing."""
     with client(context) as api:
         done = api.post(f"jobs/{segment(job)}/stop", {"reason": reason})
-    say(sanitise.line(f"{done['name']}: {done['sentence']}"))
+    output(form).done(done, f"{done['name']}: {done['sentence']}")
 
 
 @app.command()
-def rerun(context: typer.Context, job: Reference) -> None:
+def rerun(context: typer.Context, job: Reference, form: AsFormat = Format.TABLE) -> None:
     """Run every slot of a job again."""
     with client(context) as api:
         done = api.post(f"jobs/{segment(job)}/rerun")
-    say(sanitise.line(f"{done['name']} begins round {done['round']}"))
+    output(form).done(done, f"{done['name']} begins round {done['round']}")
 
 
 @app.command()

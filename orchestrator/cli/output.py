@@ -76,6 +76,12 @@ class Output:
             if text:
                 say(_dim(title.ljust(width)) + "  " + _coloured(text))
 
+    def done(self, row: Row, sentence: str, name: str = "name") -> None:
+        """What came of a change: a sentence for people, the object for programs."""
+        if self._objects(row):
+            return
+        say(sanitise.line(row[name] if self.format is Format.NAME else sentence))
+
     def submitted(self, rows: Sequence[Row]) -> None:
         """What came of the jobs of a file: an object for one, a list for several."""
         if self.format is Format.NAME:

@@ -263,7 +263,7 @@ def test_a_job_says_what_it_needs_as_nodes_say_what_they_have(muster):
     text = "{name: big, task: {command: [x], resources: {cpu: 1000, memory: 2GiB, gpu: 1}}}"
     muster("job", "run", muster.file(text))
     shown = muster("job", "show", "big").stdout
-    assert re.search("^needs +1000 cores, 2 GiB memory, 1 GPU$", shown, re.M)
+    assert re.search("^needs +1000 cores, 2 GiB memory, 1 GPU$", shown, re.MULTILINE)
 
 
 def test_an_execution_is_shown_with_its_history(muster):
@@ -383,6 +383,26 @@ def test_nodes_are_listed_judged_and_invited(muster):
     assert token.startswith("jt_")
     assert muster("node", "token", "--label", "zone").returncode == 2
     assert "8" in muster("node", "show", "machine").stdout
+
+
+def test_what_came_of_a_change_is_an_object_for_programs(muster):
+    rows.node(name="machine")
+    muster("job", "run", muster.file(GOOD))
+    for words, field, value in (
+        (("job", "stop", "from-yaml"), "name", "from-yaml"),
+        (("job", "rerun", "from-yaml"), "round", 2),
+        (("node", "drain", "machine"), "draining", True),
+        (("node", "eligible", "machine", "--off"), "eligible", False),
+        (("node", "reject", "machine"), "approval", "rejected"),
+        (("node", "approve", "machine"), "approval", "approved"),
+        (("queue", "pause", "repairs"), "paused_reason", "repairs"),
+        (("queue", "resume"), "paused", False),
+    ):
+        assert json.loads(muster(*words, "-o", "json").stdout)[field] == value
+    made = yaml.safe_load(muster("node", "token", "-o", "yaml").stdout)
+    assert made["token"].startswith("jt_")
+    assert muster("node", "token", "-o", "name").stdout.startswith("jt_")
+    assert muster("node", "remove", "machine", "-o", "name").stdout == "machine\n"
 
 
 def test_the_cluster_is_on_one_screen(muster):
