@@ -361,10 +361,11 @@ def test_a_list_that_is_cut_says_so_and_how_the_rest_is_seen(muster):
     for slot in range(22):
         rows.execution(job, node, slot=slot)
     shown = muster("job", "show", "long").stderr
-    assert shown == "20 of 22; muster execution list --job long --limit 22 shows all.\n"
+    cure = "muster execution list --job long --limit 200"
+    assert shown == f"The first 20; {cure} shows more.\n"
     part = muster("execution", "list", "-q", "--limit", "3")
     assert len(part.stdout.splitlines()) == 3
-    assert part.stderr == "3 of 22; --limit 22 shows all.\n"
+    assert part.stderr == "The first 3; --limit 30 shows more.\n"
     assert muster("execution", "list", "--limit", "22").stderr == ""
 
 
