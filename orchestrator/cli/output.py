@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from . import sanitise
 
@@ -207,9 +207,9 @@ _COLOURS = {
 }
 
 
-def is_colourful() -> bool:
+def is_colourful(to: TextIO | None = None) -> bool:
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return sys.stdout.isatty() and not plain
+    return (to or sys.stdout).isatty() and not plain
 
 
 def red(text: str) -> str:

@@ -285,8 +285,16 @@ def test_a_log_is_printed_as_it_is(muster):
         stderr="oh",
         stderr_size=2,
     )
-    assert muster("execution", "logs", str(execution.pk)).stdout == "\x1b[31mred\x1b[0m\n"
+    both = muster("execution", "logs", str(execution.pk))
+    assert (both.stdout, both.stderr) == ("\x1b[31mred\x1b[0m\n", "oh")
+    one = muster("execution", "logs", str(execution.pk), "--stdout", "-f")
+    assert (one.stdout, one.stderr) == (both.stdout, "")
     assert muster("execution", "logs", str(execution.pk), "--stderr").stdout == "oh"
+    assert on_a_terminal(muster, "execution", "logs", str(execution.pk)) == (
+        "red\r\n\x1b[31moh\x1b[0m",
+        0,
+    )
+    assert "one stream" in muster("execution", "logs", str(execution.pk), "--offset", "1").stderr
     end("completed")
     red, oh = "0 | \x1b[31mred\x1b[0m\n", "0 ! oh\n"
     assert muster("job", "logs", "told").stdout == red + oh
