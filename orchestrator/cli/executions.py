@@ -11,7 +11,7 @@ from orchestrator.formatting import person
 from .client import segment, tell_of_more
 from .following import repeated
 from .jobs import EXECUTIONS
-from .logs import of_execution, print_both, print_log
+from .logs import of_execution, print_both, print_log, tell_if_it_waits
 from .options import AsFormat, InUtc, Most, NoHeaders, Quiet, Reference, Watching, client, output
 from .output import Column, Format, Instant, Output, say
 
@@ -93,6 +93,8 @@ def logs(
     path = f"executions/{segment(execution)}/logs"
     reading = {"follow": follow, "tail": tail, "offset": offset}
     with client(context) as api:
+        if follow:
+            tell_if_it_waits(api.get(f"executions/{segment(execution)}"))
         if is_both:
             print_both(api, path, reading, of_execution)
         else:

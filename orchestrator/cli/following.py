@@ -17,6 +17,7 @@ from .output import say, tell
 POLL = 0.25
 #: How long the server may be away while something is followed.
 PATIENCE = 60.0
+WAITING = {"pending", "queued"}
 ENDED = {"completed", "failed", "stopped"}
 
 T = TypeVar("T")

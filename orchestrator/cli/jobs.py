@@ -20,7 +20,7 @@ from .client import Client, segment, tell_of_more
 from .failures import Code, Failure
 from .following import ENDED, Until, follow, repeated
 from .jobfile import JobFile, Mistaken
-from .logs import of_job, print_both, print_log
+from .logs import of_job, print_both, print_log, tell_if_it_waits
 from .options import (
     AsFormat,
     InUtc,
@@ -252,6 +252,8 @@ def logs(
     """
     path, reading = f"jobs/{segment(job)}/logs", {"follow": follow, "tail": tail}
     with client(context) as api:
+        if follow:
+            tell_if_it_waits(api.get(f"jobs/{segment(job)}"))
         if stdout == stderr:
             print_both(api, path, reading)
         else:

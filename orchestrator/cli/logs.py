@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from . import sanitise
 from .client import Client
 from .failures import Code, Failure, Unreachable
-from .following import PATIENCE
+from .following import PATIENCE, WAITING
 from .output import is_colourful, leave_quietly, red, tell
 
 MOST_NAMED = 150
@@ -49,6 +49,16 @@ def of_job(parameters: dict[str, Any]) -> GoOn:
         return parameters | {"after": ",".join(f"{it}:{n}" for it, n in after.items())}
 
     return go_on
+
+
+def tell_if_it_waits(it: Mapping[str, Any]) -> None:
+    """Say why a job or an execution that is about to be followed prints nothing yet."""
+    waits = it["state"] in WAITING if "state" in it else not (it["started_at"] or it["ended_at"])
+    if waits:
+        tell(
+            f"muster: waiting for it to run; now it is {it.get('state') or it['observed']}: "
+            f"{sanitise.line(it['sentence'])}"
+        )
 
 
 def print_log(client: Client, path: str, go_on: GoOn) -> None:

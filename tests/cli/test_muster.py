@@ -16,7 +16,9 @@ from django.db import connection
 
 from nodes.models import Node
 from orchestrator import journal
+from orchestrator.lifecycle import Observed
 from orchestrator.models import ExecutionOutput, Job
+from orchestrator.reasons import NoNode, Unplaced, dump
 from tests import rows
 
 GOOD = """\
@@ -305,6 +307,25 @@ def test_a_log_is_printed_as_it_is(muster):
         "0 | red\r\n\x1b[31m0 | oh\x1b[0m\r\n",
         0,
     )
+
+
+def test_who_follows_what_waits_hears_at_once_what_it_waits_for(muster):
+    job = rows.job(name="waits", state="queued")
+    Job.objects.update(reason=dump([Unplaced(1, 1, NoNode())]))
+    of_job = muster.start("job", "logs", "-f", "waits", stderr=subprocess.PIPE)
+    assert of_job.stderr.readline().decode() == (
+        "muster: waiting for it to run; now it is queued: "
+        "waiting for capacity: 1 of 1 slot; there is no node\n"
+    )
+    execution = rows.execution(job, rows.node(), observed="ask_for_bid")
+    of_it = muster.start("execution", "logs", "-f", str(execution.pk), stderr=subprocess.PIPE)
+    assert b"waiting for it to run; now it is ask_for_bid: " in of_it.stderr.readline()
+    rows.move(execution, Observed.COMPLETED)
+    end("completed")
+    for process in (of_job, of_it):
+        _, said = process.communicate(timeout=30)
+        assert (process.returncode, b"waiting" in said) == (0, False)
+    assert "waiting" not in muster("job", "logs", "-f", "waits").stderr
 
 
 def on_a_terminal(muster, *words):
