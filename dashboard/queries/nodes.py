@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from uuid import UUID
-
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from nodes.models import Node
 from orchestrator.models import Event, Execution
@@ -37,12 +34,6 @@ def one(reference: str) -> Node | None:
     rows = Node.every.select_related("heartbeat", "session")
     newest = rows.order_by(F("removed_at").desc(nulls_first=True))
     return named(newest, reference, Q(name=reference))
-
-
-def running(nodes: Sequence[Node]) -> dict[UUID, int]:
-    """How many executions run on each of *nodes*; a node with none is left out."""
-    rows = Execution.objects.filter(node__in=nodes, reserved=True, observed="running")
-    return dict(rows.values_list("node").annotate(n=Count("*")))
 
 
 def holds(node: Node) -> int:

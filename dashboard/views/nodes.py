@@ -12,6 +12,7 @@ from dashboard.presenters import executions, nodes
 from dashboard.queries import nodes as find
 from dashboard.rendering import Page
 from nodes.models import Node
+from orchestrator import endpoint
 from orchestrator.formatting import counted
 from orchestrator.models import Execution
 
@@ -31,7 +32,7 @@ class Nodes(Page):
 
     def table(self) -> dict[str, Any]:
         found, after = find.page(self.text, self.request.GET.get("after", ""))
-        running = find.running(found)
+        running = endpoint.running_on(found)
         lines = [nodes.line(node, running.get(node.pk, 0)) for node in found]
         return {
             "lines": lines,
@@ -64,7 +65,7 @@ class NodePage(Page):
 
     @cached_property
     def summary(self) -> nodes.NodeHead:
-        running = find.running([self.node]).get(self.node.pk, 0)
+        running = endpoint.running_on([self.node]).get(self.node.pk, 0)
         return nodes.head(self.node, self.holds, running)
 
     @property

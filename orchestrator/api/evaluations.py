@@ -14,7 +14,7 @@ from orchestrator.models import Evaluation
 from . import schemas, serializers
 from .authentication import READ
 from .operations import operation
-from .pagination import page
+from .pagination import each, page
 from .responses import answer
 
 router = Router(tags=["evaluations"])
@@ -31,7 +31,7 @@ def list_evaluations(request: HttpRequest, query: schemas.Evaluations) -> HttpRe
     def rows(after: list[Any] | None) -> QuerySet[Evaluation]:
         return found if after is None else found.filter(pk__lt=after[0])
 
-    return page(request, query, rows, lambda row: [row.pk], serializers.evaluation)
+    return page(request, query, rows, lambda row: [row.pk], each(serializers.evaluation))
 
 
 @router.get("/evaluations/{number}", auth=READ)

@@ -10,7 +10,7 @@ from orchestrator.models import Execution, ExecutionHistory, ExecutionOutput
 from . import references, schemas, serializers
 from .authentication import READ
 from .operations import operation
-from .pagination import newest_first, page, place_in_time
+from .pagination import each, newest_first, page, place_in_time
 from .responses import answer
 
 MOST_HISTORY = 200
@@ -33,7 +33,7 @@ def list_executions(request: HttpRequest, query: schemas.Executions) -> HttpResp
         query,
         lambda after: newest_first(rows, after),
         place_in_time,
-        serializers.execution,
+        each(serializers.execution),
     )
 
 

@@ -20,7 +20,7 @@ from orchestrator.spec.sentences import Mistake
 from . import references, schemas, serializers
 from .authentication import READ, SUBMIT, caller
 from .operations import operation
-from .pagination import newest_first, page, place_in_time
+from .pagination import each, newest_first, page, place_in_time
 from .parsing import LARGEST_BATCH
 from .preconditions import creates_only, intent, require_seen
 from .responses import answer, tagged
@@ -95,7 +95,11 @@ def list_jobs(request: HttpRequest, query: schemas.Jobs) -> HttpResponse:
     if query.name:
         rows = rows.filter(name__startswith=query.name)
     return page(
-        request, query, lambda after: newest_first(rows, after), place_in_time, serializers.job
+        request,
+        query,
+        lambda after: newest_first(rows, after),
+        place_in_time,
+        each(serializers.job),
     )
 
 
@@ -120,7 +124,7 @@ def list_versions(request: HttpRequest, ref: str, query: schemas.Paging) -> Http
         found = JobVersion.objects.filter(job=job).order_by("-number")
         return found if after is None else found.filter(number__lt=after[0])
 
-    return page(request, query, rows, lambda row: [row.number], schemas.Version.of)
+    return page(request, query, rows, lambda row: [row.number], each(schemas.Version.of))
 
 
 @router.get("/jobs/{ref}/executions", auth=READ)
@@ -140,7 +144,7 @@ def list_executions_of_job(
         query,
         lambda after: newest_first(rows, after),
         place_in_time,
-        serializers.execution,
+        each(serializers.execution),
     )
 
 
@@ -154,7 +158,7 @@ def list_evaluations_of_job(request: HttpRequest, ref: str, query: schemas.Pagin
         found = Evaluation.objects.filter(job=job).select_related("job").order_by("-pk")
         return found if after is None else found.filter(pk__lt=after[0])
 
-    return page(request, query, rows, lambda row: [row.pk], serializers.evaluation)
+    return page(request, query, rows, lambda row: [row.pk], each(serializers.evaluation))
 
 
 @router.post("/jobs/{ref}/stop", auth=SUBMIT)

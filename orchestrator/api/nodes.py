@@ -36,7 +36,7 @@ def list_nodes(request: HttpRequest, query: schemas.Nodes) -> HttpResponse:
         ordered = found.order_by("name")
         return ordered if after is None else ordered.filter(name__gt=after[0])
 
-    return page(request, query, rows, lambda row: [row.name], serializers.node)
+    return page(request, query, rows, lambda row: [row.name], serializers.several_nodes)
 
 
 @router.post("/nodes/join-tokens", auth=ADMIN)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -35,9 +36,12 @@ def page(
     query: Paging,
     rows: Callable[[list[Any] | None], QuerySet[Any]],
     place: Callable[[Any], list[Any]],
-    show: Callable[[Any], Answer],
+    show: Callable[[list[Any]], Iterable[Answer]],
 ) -> HttpResponse:
-    """One page of what *rows* gives after a place; *place* says where a row stands."""
+    """One page of what *rows* gives after a place; *place* says where a row stands.
+
+    *show* makes answers of the rows, all at once.
+    """
     salt = _salt(request, query)
     after = _open(query.cursor, salt) if query.cursor else None
     found: list[Model] = list(rows(after)[: query.limit + 1])
@@ -45,12 +49,17 @@ def page(
     found = found[: query.limit]
     # Without a time, so that a list in which nothing has changed keeps its ETag.
     cursor = signing.Signer(salt=salt).sign_object(place(found[-1])) if more else None
-    data = Page(items=[show(row) for row in found], next_cursor=cursor)
+    data = Page(items=list(show(found)), next_cursor=cursor)
     if cursor is None:
         return answer(data)
     following = request.GET.copy()
     following["cursor"] = cursor
     return answer(data, Link=f'<{request.path}?{following.urlencode()}>; rel="next"')
+
+
+def each(show: Callable[[Any], Answer]) -> Callable[[list[Any]], Iterable[Answer]]:
+    """*show*, for rows that are shown one by one."""
+    return partial(map, show)
 
 
 def _salt(request: HttpRequest, query: Paging) -> str:

@@ -220,7 +220,7 @@ class ExecutionInFull(Execution):
 
 
 class Node(Answer):
-    """`quarantined` and `degraded` say why; `running` and `load` are as its last heartbeat said."""
+    """`quarantined` and `degraded` say why; `load` is as its last heartbeat said."""
 
     id: UUID
     name: str

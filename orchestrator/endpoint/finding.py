@@ -1,7 +1,8 @@
-"""Jobs, executions and nodes by name, by id, or its beginning; the silent nodes of a job."""
+"""Jobs, executions and nodes by name, by id, or its beginning; what runs on nodes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from django.db.models.functions import Now
 from nodes.membership.silence import SILENT_AFTER
 from nodes.models import Node
 from orchestrator.errors import Ambiguous, NotFound, NotNamedInFull
-from orchestrator.lifecycle import JobState
+from orchestrator.lifecycle import JobState, Observed
 from orchestrator.models import Execution, Job
 from orchestrator.reasons import NodeSilent
 
@@ -44,6 +45,12 @@ def find_node(ref: str, *, removed: bool = False, whole: bool = False) -> Node:
     if whole and found.pk.hex != ref.replace("-", "").lower():
         raise NotNamedInFull(name=ref, kind="node", found=found.name)
     return found
+
+
+def running_on(nodes: Sequence[Node]) -> dict[UUID, int]:
+    """How many executions run on each of *nodes*; a node with none is left out."""
+    rows = Execution.objects.filter(node__in=nodes, reserved=True, observed=Observed.RUNNING)
+    return dict(rows.values_list("node").annotate(n=Count("*")))
 
 
 def silent_nodes(job: Job, most: int = 3) -> list[NodeSilent]:
