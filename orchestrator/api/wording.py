@@ -7,13 +7,16 @@ from nodes.models import Node
 from orchestrator.lifecycle import MEANING, Observed
 from orchestrator.models import Execution
 
+#: What their messages say is what happened, and not only why.
+_SAID_BY_MESSAGE = {Observed.CANCELLED, Observed.LOST}
+
 
 def execution(row: Execution) -> str:
     """What is known of it, and why it ended if it did."""
     meaning = MEANING[Observed(row.observed)]
-    if row.observed == Observed.COMPLETED or row.message in {"", meaning}:
+    if row.observed == Observed.COMPLETED or not row.message:
         return meaning
-    return f"{meaning}: {row.message}"
+    return row.message if row.observed in _SAID_BY_MESSAGE else f"{meaning}: {row.message}"
 
 
 def node(row: Node) -> str:
