@@ -7,7 +7,7 @@ from django.db.models import F, Q, QuerySet
 from nodes.models import Node
 from orchestrator.models import Event, Execution
 
-from .paging import Slice, newest
+from .paging import Part, Slice, newest, part
 from .references import begins_with, named
 
 MOST = 500
@@ -51,5 +51,5 @@ def held(node: Node, limit: int) -> list[Execution]:
     return list(rows.order_by("-memory", "-cpu", "pk")[:limit])
 
 
-def events(node: Node, limit: int = 25) -> list[Event]:
-    return list(Event.objects.filter(node_id=node.pk).order_by("-pk")[:limit])
+def events(node: Node, limit: int = 25) -> Part[Event]:
+    return part(Event.objects.filter(node_id=node.pk).order_by("-pk"), limit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -11,6 +11,8 @@ from uuid import UUID
 from django.db.models import Model, Q, QuerySet
 
 M = TypeVar("M", bound=Model)
+T = TypeVar("T")
+U = TypeVar("U")
 
 PAGE = 50
 
@@ -22,6 +24,26 @@ class Slice(Generic[M]):
     rows: Sequence[M]
     older: str
     first: bool
+
+
+class Part(list[T]):
+    """The beginning of a list; *more* says that it goes on."""
+
+    more = False
+
+    def each(self, show: Callable[[T], U]) -> Part[U]:
+        """The same with what *show* makes of each."""
+        shown = Part(map(show, self))
+        shown.more = self.more
+        return shown
+
+
+def part(rows: QuerySet[M], most: int) -> Part[M]:
+    """The first *most* of *rows*."""
+    found = Part(rows[: most + 1])
+    found.more = len(found) > most
+    del found[most:]
+    return found
 
 
 def newest(rows: QuerySet[M], before: str, size: int = PAGE) -> Slice[M]:

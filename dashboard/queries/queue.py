@@ -11,6 +11,8 @@ from django.db import connection
 from orchestrator import broker
 from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
 
+from .paging import Part, part
+
 STATES = tuple(state.value for state in broker.QueueState)
 COUNTED = 10_000
 LISTED = 50
@@ -81,19 +83,19 @@ _ARRIVING = """
 """
 
 
-def rows(state: str) -> list[BrokerRow]:
+def rows(state: str) -> Part[BrokerRow]:
     """The first jobs in one state, those first that will be taken first."""
-    return list(broker.in_state(broker.QueueState(state), LISTED))
+    return part(broker.in_state(broker.QueueState(state)), LISTED)
 
 
-def workers(now: datetime) -> list[WorkerProcess]:
+def workers(now: datetime) -> Part[WorkerProcess]:
     seen = WorkerProcess.objects.filter(seen_at__gt=now - SEEN_WITHIN)
-    return list(seen.order_by("name")[:LISTED])
+    return part(seen.order_by("name"), LISTED)
 
 
-def evaluations(limit: int = 25) -> list[Evaluation]:
+def evaluations(limit: int = 25) -> Part[Evaluation]:
     """The newest evaluations of all jobs."""
-    return list(Evaluation.objects.select_related("job").order_by("-pk")[:limit])
+    return part(Evaluation.objects.select_related("job").order_by("-pk"), limit)
 
 
 def flow(now: datetime) -> Flow:
@@ -117,6 +119,6 @@ def one(pk: int) -> Evaluation | None:
     return Evaluation.objects.filter(pk=pk).select_related("job").first()
 
 
-def neighbours(evaluation: Evaluation, limit: int = 10) -> list[Evaluation]:
+def neighbours(evaluation: Evaluation, limit: int = 10) -> Part[Evaluation]:
     """The newest evaluations of the same job."""
-    return list(Evaluation.objects.filter(job_id=evaluation.job_id).order_by("-pk")[:limit])
+    return part(Evaluation.objects.filter(job_id=evaluation.job_id).order_by("-pk"), limit)

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.http import Http404
+from django.urls import reverse
 
 from dashboard.presenters import executions, nodes
 from dashboard.queries import nodes as find
@@ -72,6 +73,10 @@ class NodePage(Page):
     def title(self) -> str:
         return self.node.name
 
+    @property
+    def all_events(self) -> str:
+        return f"{reverse('admin:orchestrator_event_changelist')}?node_id={self.node.pk}"
+
     def header(self) -> nodes.NodeHead:
         return self.summary
 
@@ -80,7 +85,9 @@ class NodePage(Page):
         return {
             "bars": nodes.capacities(self.node),
             "holders": nodes.holders(self.node, self.held),
-            "more": f"and {counted(rest, 'smaller one')}" if rest > 0 else "",
+            "more": f"and {counted(rest, 'smaller one')}, listed below with all others"
+            if rest > 0
+            else "",
         }
 
     def facts(self) -> dict[str, Any]:
