@@ -21,7 +21,10 @@ SEEN_WITHIN = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class InState:
-    """How many jobs are in one state of the queue, at most COUNTED, and since when the oldest."""
+    """How many jobs are in one state of the queue, at most COUNTED, and since when the oldest.
+
+    Of those that wait for their moment it is the next one of these.
+    """
 
     n: int = 0
     oldest: datetime | None = None
@@ -68,7 +71,8 @@ _IN = {
 _BY_STATE = " UNION ALL ".join(
     f"""
     SELECT '{state}', type, count(*), min(since) FROM (
-        SELECT type, coalesce(nullif(blocked_on->>'since', '')::timestamptz, ready_since) AS since
+        SELECT type, coalesce(nullif(blocked_on->>'since', '')::timestamptz,
+                              {"not_before" if state == "waiting" else "ready_since"}) AS since
         FROM orchestrator_brokerrow WHERE {is_in} LIMIT %(most)s
     ) {state} GROUP BY type"""  # noqa: S608 - All of it is written above.
     for state, is_in in _IN.items()

@@ -397,3 +397,12 @@ def test_a_list_that_is_cut_says_where_all_of_it_is(operator, make, most, addres
     assert bool(found) == is_cut
     if is_cut:
         assert said.format(**known) in text
+
+
+def test_jobs_that_wait_for_their_moment_say_when_the_next_one_is(operator):
+    at = timezone.now() + timedelta(hours=3)
+    for later in (0, 1):
+        moment = at + timedelta(hours=later)
+        BrokerRow.objects.create(job=rows.job(), type="batch", not_before=moment)
+    text = operator.get("/queue/").content.decode()
+    assert f'next <time datetime="{at.isoformat()}" data-until>' in text
