@@ -293,7 +293,8 @@ def _needs(resources: Mapping[str, Any]) -> str:
     """What one execution takes, in words; a specification has its cores as ``500m``."""
     if not resources:
         return ""
-    return amounts({**resources, "cpu": int(str(resources["cpu"]).removesuffix("m"))})
+    named = ((name, str(resources[name])) for name in ("cpu", "memory", "disk", "gpu"))
+    return amounts({name: int(said.removesuffix("m")) for name, said in named})
 
 
 def _read(api: Client, name: str) -> JobFile:

@@ -387,7 +387,7 @@ def many_workers(job, node, n):
 )
 @pytest.mark.parametrize("is_cut", [False, True])
 def test_a_list_that_is_cut_says_where_all_of_it_is(operator, make, most, address, said, is_cut):
-    job, node = rows.job(), rows.node()
+    job, node = rows.job(), rows.node(cpu=64_000)
     make(job, node, most + is_cut)
     known = {"job": job.pk, "node": node.pk}
     known["evaluation"] = getattr(Evaluation.objects.first(), "pk", "")
