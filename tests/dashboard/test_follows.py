@@ -14,11 +14,8 @@ from django.test import Client
 
 from dashboard import follows, live
 from dashboard.consumers import MALFORMED, SIGNED_OUT, LiveConsumer
-from nodes.protocol import codec
-from nodes.protocol.messages import LogChunk, LogEnd, Unwatch, Watch
-from orchestrator.lifecycle import Observed
-from tests import rows
-from tests.nodes.links import joined, play
+from nodes.protocol.messages import Unwatch, Watch
+from tests.nodes.links import play, talk
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -28,14 +25,6 @@ def viewer():
     client = Client()
     client.force_login(User.objects.create_user("vera"))
     return client
-
-
-@pytest.fixture
-def talking():
-    """The credential of a node, and the execution that it runs."""
-    node, credential = joined()
-    job = rows.job(name="talks")
-    return credential, rows.execution(job, node, observed=Observed.RUNNING, cpu=0, memory=0)
 
 
 class Page:
@@ -85,124 +74,95 @@ async def opened(client, **times):
         await link.disconnect()
 
 
-async def send(link, watch, offset, data):
-    await link.put_bytes(codec.encode_chunk(LogChunk(link.epoch, watch.watch, offset, data)))
-
-
 def end(why="", *, name=1, again=False):
     return {"type": "end", "id": name, "why": why, "again": again}
 
 
-def test_a_log_comes_over_the_socket_each_piece_with_the_place_after_it(viewer, talking):
-    credential, execution = talking
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+def test_a_log_comes_over_the_socket_each_piece_with_the_place_after_it(viewer):
+    async def scene(link, execution):
         async with opened(viewer) as page:
             await page.follow(execution.pk, stream="stderr", offset=3)
             watch = await link.hear(Watch)
             assert (watch.stream, watch.offset, watch.follow) == ("stderr", 3, True)
-            await send(link, watch, 3, b"one\n")
-            await send(link, watch, 7, "zwölf".encode()[:3])
+            await link.send_log(watch, 3, b"one\n")
+            await link.send_log(watch, 7, "zwölf".encode()[:3])
             assert await page.hear() == (1, False, 7, b"one\n")
             assert await page.hear() == (1, False, 10, b"zw\xc3")
-            await link.say(LogEnd(link.epoch, watch.watch))
+            await link.end_log(watch)
             assert await page.hear() == end()
 
-    play(scene)
+    talk(scene)
 
 
-def test_notes_of_ours_are_told_from_what_was_printed(viewer, talking):
-    credential, execution = talking
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+def test_notes_of_ours_are_told_from_what_was_printed(viewer):
+    async def scene(link, execution):
         async with opened(viewer) as page:
             await page.follow(execution.pk, offset=0)
             watch = await link.hear(Watch)
-            await send(link, watch, 100, b"late\n")
+            await link.send_log(watch, 100, b"late\n")
             note = b"[muster: 100 bytes not kept any longer]\n"
             assert await page.hear() == (1, True, 100, note)
             assert await page.hear() == (1, False, 105, b"late\n")
-            await link.say(LogEnd(link.epoch, watch.watch, "it cannot be read"))
+            await link.end_log(watch, "it cannot be read")
             assert await page.hear() == (1, True, 105, b"[muster: it cannot be read]\n")
             assert await page.hear() == end()
 
-    play(scene)
+    talk(scene)
 
 
-def test_a_page_asks_again_for_what_it_cannot_have_now_and_shows_no_note(
-    viewer, talking, monkeypatch
-):
-    credential, execution = talking
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+def test_a_page_asks_again_for_what_it_cannot_have_now_and_shows_no_note(viewer):
+    async def scene(link, execution):
         async with opened(viewer) as page:
-            with monkeypatch.context() as crowded:
+            with pytest.MonkeyPatch.context() as crowded:
                 crowded.setattr("nodes.log_watch.MOST", 0)
                 await page.follow(execution.pk, offset=0)
                 why = "too many read the logs of this node; try again later"
                 assert await page.hear() == end(why, again=True)
             await page.follow(execution.pk, offset=0)
-            await send(link, await link.hear(Watch), 0, b"more\n")
+            await link.send_log(await link.hear(Watch), 0, b"more\n")
             assert await page.hear() == (1, False, 5, b"more\n")
 
-    play(scene)
+    talk(scene)
 
 
-def test_a_tail_tells_where_it_is_in_the_log(viewer, talking):
-    credential, execution = talking
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+def test_a_tail_tells_where_it_is_in_the_log(viewer):
+    async def scene(link, execution):
         async with opened(viewer) as page:
             await page.follow(execution.pk, tail=5)
             watch = await link.hear(Watch)
             assert (watch.offset, watch.follow) == (-5, True)
-            await send(link, watch, 95, b"tail\n")
+            await link.send_log(watch, 95, b"tail\n")
             assert await page.hear() == (1, False, 100, b"tail\n")
 
-    play(scene)
+    talk(scene)
 
 
-def test_the_beginning_ends_where_what_is_shown_begins(viewer, talking):
-    credential, execution = talking
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+def test_the_beginning_ends_where_what_is_shown_begins(viewer):
+    async def scene(link, execution):
         async with opened(viewer) as page:
             await page.follow(execution.pk, offset=10, until=16)
             watch = await link.hear(Watch)
             assert (watch.offset, watch.follow) == (10, False)
-            await send(link, watch, 10, b"0123456789")
+            await link.send_log(watch, 10, b"0123456789")
             assert await page.hear() == (1, False, 16, b"012345")
             assert await page.hear() == end()
             assert (await link.hear(Unwatch)).watch == watch.watch
 
-    play(scene)
+    talk(scene)
 
 
-def test_no_more_is_on_its_way_than_a_page_takes(viewer, talking):
-    credential, execution = talking
+def test_no_more_is_on_its_way_than_a_page_takes(viewer):
     piece = b"x" * 65_536
 
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+    async def scene(link, execution):
         async with opened(viewer) as page:
             await page.follow(execution.pk, offset=0)
             watch = await link.hear(Watch)
             for number in range(4):
-                await send(link, watch, number * len(piece), piece)
+                await link.send_log(watch, number * len(piece), piece)
             assert (await link.hear(Watch)).credit == follows.CREDIT // 2
             for number in range(4, 6):
-                await send(link, watch, number * len(piece), piece)
+                await link.send_log(watch, number * len(piece), piece)
             heard = [(await page.hear())[2] for _ in range(4)]
             assert heard[-1] == follows.CREDIT
             assert await page.hears_nothing()
@@ -210,16 +170,12 @@ def test_no_more_is_on_its_way_than_a_page_takes(viewer, talking):
             assert (await page.hear())[2] == follows.CREDIT + len(piece)
             assert await page.hears_nothing()
 
-    play(scene)
+    talk(scene)
 
 
 @pytest.mark.parametrize("how", ["unfollow", "leave", "deactivated"])
-def test_a_node_is_asked_no_longer_for_who_has_left(viewer, talking, how):
-    credential, execution = talking
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+def test_a_node_is_asked_no_longer_for_who_has_left(viewer, how):
+    async def scene(link, execution):
         async with opened(viewer, recheck=0.05 if how == "deactivated" else 60) as page:
             await page.follow(execution.pk, offset=0)
             watch = await link.hear(Watch)
@@ -233,15 +189,11 @@ def test_a_node_is_asked_no_longer_for_who_has_left(viewer, talking, how):
         if how == "leave":
             assert (await link.hear(Unwatch)).watch == watch.watch
 
-    play(scene)
+    talk(scene)
 
 
-def test_a_page_follows_only_a_few_logs_and_one_more_when_it_has_left_another(viewer, talking):
-    credential, execution = talking
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+def test_a_page_follows_only_a_few_logs_and_one_more_when_it_has_left_another(viewer):
+    async def scene(link, execution):
         async with opened(viewer) as page:
             for name in range(follows.MOST + 1):
                 await page.follow(execution.pk, id=name, offset=0)
@@ -251,10 +203,10 @@ def test_a_page_follows_only_a_few_logs_and_one_more_when_it_has_left_another(vi
             await page.follow(execution.pk, id=9, offset=77)
             while (watch := await link.hear(Watch)).offset != 77:
                 pass
-            await send(link, watch, 77, b"!")
+            await link.send_log(watch, 77, b"!")
             assert await page.hear() == (9, False, 78, b"!")
 
-    play(scene)
+    talk(scene)
 
 
 def test_an_execution_that_is_not_there_is_told(viewer):
@@ -297,12 +249,8 @@ def test_what_no_page_of_ours_says_closes_the_socket(viewer, text):
     play(scene)
 
 
-def test_bytes_and_a_second_follow_of_one_name_close_the_socket(viewer, talking):
-    credential, execution = talking
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+def test_bytes_and_a_second_follow_of_one_name_close_the_socket(viewer):
+    async def scene(link, execution):
         async with opened(viewer) as page:
             await page._link.send_to(bytes_data=b"\x00\xff")
             assert await page.hear() == MALFORMED
@@ -313,4 +261,4 @@ def test_bytes_and_a_second_follow_of_one_name_close_the_socket(viewer, talking)
             assert (await link.hear(Unwatch)).watch == watch.watch
             assert await page.hear() == MALFORMED
 
-    play(scene)
+    talk(scene)

@@ -18,11 +18,22 @@ from nodes.consumers import NodeConsumer
 from nodes.intake import with_connection
 from nodes.models import Node
 from nodes.protocol import codec
-from nodes.protocol.messages import SUBPROTOCOL, Hello, Order, Report, Reports, Welcome
+from nodes.protocol.messages import (
+    SUBPROTOCOL,
+    Hello,
+    LogChunk,
+    LogEnd,
+    Order,
+    Report,
+    Reports,
+    Welcome,
+)
 from nodes.protocol.resources import Resources
 from orchestrator import endpoint, journal
+from orchestrator.models import Execution
 from orchestrator.planners import compute_forwarder
 from orchestrator.planners.unsendable import cannot_send
+from tests import rows
 
 HELLO = Hello(
     version=1,
@@ -46,6 +57,12 @@ def joined(auto_approve=True):
         created_by=None, expires_in=timedelta(hours=1), auto_approve=auto_approve
     )
     return membership.enrol(token, f"n{next(_names)}")
+
+
+def running(node, *, job=None, **differing):
+    """An execution that runs on *node*."""
+    job = job or rows.job(name="talks", count=3)
+    return rows.execution(job, node, observed="running", cpu=0, memory=0, **differing)
 
 
 class Above:
@@ -195,6 +212,13 @@ class Link:
                 assert event["reason"] or event["code"] == 1000
                 return event["code"]
 
+    async def send_log(self, watch, offset, data):
+        """A piece of a log that is watched."""
+        await self.put_bytes(codec.encode_chunk(LogChunk(self.epoch, watch.watch, offset, data)))
+
+    async def end_log(self, watch, reason=""):
+        await self.say(LogEnd(self.epoch, watch.watch, reason))
+
     async def leave(self):
         await self.socket.disconnect(timeout=20)
 
@@ -211,6 +235,11 @@ class World:
     def link(self, credential, **options):
         link = Link(self.application, credential, **options)
         self._links.append(link)
+        return link
+
+    async def greeted(self, credential, said=HELLO) -> Link:
+        link = self.link(credential)
+        await link.greet(said)
         return link
 
     async def close(self):
@@ -237,6 +266,17 @@ def play(
 
     asyncio.run(run())
     return above
+
+
+def talk(scene: Callable[[Link, Execution], Awaitable[None]]) -> None:
+    """Play *scene* with the link of a node, and an execution that runs there."""
+    node, credential = joined()
+    it = running(node)
+
+    async def greeted(world):
+        await scene(await world.greeted(credential), it)
+
+    play(greeted)
 
 
 async def look(question):

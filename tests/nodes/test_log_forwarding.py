@@ -12,9 +12,8 @@ from django.test import Client
 from nodes import log_forwarding
 from nodes.log_forwarding import Kind, Wanted, address_of, frames
 from nodes.log_watch import NotConnected, SessionEnded, TooManyWatches
-from nodes.protocol.messages import LogChunk, LogEnd, Watch
+from nodes.protocol.messages import LogChunk, Watch
 from tests.nodes.links import execution, joined, play
-from tests.nodes.test_watching import chunk
 
 WANTED = Wanted(
     execution=execution(), node=execution(), stream="stdout", offset=7, follow=True, credit=1000
@@ -83,16 +82,15 @@ def test_what_the_node_sends_is_passed_on_with_its_places_and_its_end():
     wanted = replace(WANTED, node=str(node.pk))
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         reading = asyncio.create_task(decoded(frames(wanted, heartbeat=0.05)))
         watch = await link.hear(Watch)
         assert (watch.execution, watch.offset, watch.follow, watch.credit) == (
             *(wanted.execution, 7, True, 1000),
         )
-        await chunk(link, watch, 7, b"one\n")
+        await link.send_log(watch, 7, b"one\n")
         await asyncio.sleep(0.1)
-        await link.say(LogEnd(link.epoch, watch.watch, "it has ended"))
+        await link.end_log(watch, "it has ended")
         said = [it for it in await reading if it[0] != Kind.ALIVE]
         assert said == [(Kind.CHUNK, 7, b"one\n"), (Kind.END, 0, b"it has ended")]
         assert len(await decoded(frames(replace(wanted, node=execution())))) == 1

@@ -256,8 +256,7 @@ def test_more_frames_than_the_window_end_the_link_and_those_within_it_count():
     above, (node, credential) = Above(), joined()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         above.gate.clear()
         for _ in range(WINDOW + 1):
             await link.report()
@@ -281,8 +280,7 @@ def test_log_chunks_nobody_asked_for_are_dropped():
     _, credential = joined()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         for name in ("1", "x" * 1000):
             chunk = msgspec.msgpack.encode(LogChunk(link.epoch, name, 0, b"x" * 1000))
             await link.put_bytes(chunk)

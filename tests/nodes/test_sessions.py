@@ -114,8 +114,7 @@ def test_a_link_superseded_elsewhere_is_found_out_at_its_next_word():
     node, credential = joined()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await look(lambda: membership.greet(node.pk, hello(), "another", record=print))
         await link.report()
         assert await link.closed() == Close.FENCED
@@ -132,8 +131,7 @@ def test_reports_are_acknowledged_when_their_effects_are_committed():
     it = execution()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await link.report(Report(it, Happened.START))
         assert await asyncio.to_thread(above.entered.acquire, timeout=20)
         assert await look(lambda: labels(node)) == {}
@@ -149,8 +147,7 @@ def test_a_repeated_frame_is_acknowledged_and_has_no_effect():
     it = execution()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await link.report(Report(it, Happened.START))
         await link.hear(Ack)
         await link.say(Reports(link.epoch, 1, 0, (Report(it, Happened.FAIL),)))
@@ -191,8 +188,7 @@ def test_texts_with_nul_are_stored_without_it():
     it = execution()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet(hello(boot="b\0"))
+        link = await world.greeted(credential, hello(boot="b\0"))
         await link.report(Report(it, Happened.FAIL, message="a\0b"))
         await link.hear(Ack)
 
@@ -244,8 +240,7 @@ def test_a_database_that_is_away_delays_frames_and_loses_none():
     above.before = before
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         for _ in range(3):
             await link.report(Report(execution(), Happened.START))
         while (await link.hear(Ack)).seq != 3:
@@ -268,8 +263,7 @@ def test_a_connection_that_the_server_ended_is_replaced():
     above.before = before
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await link.report(Report(execution(), Happened.START))
         await link.hear(Ack)
 
@@ -309,8 +303,7 @@ def test_a_frame_that_meets_a_held_lock_is_said_again_and_never_refused():
         assert await links[0].closed() == Close.SHUTTING_DOWN
         let_go.set()
         await holder
-        again = world.link(nodes[0][1])
-        await again.greet()
+        again = await world.greeted(nodes[0][1])
         await again.report(Report(execution(), Happened.START))
         assert await again.hear(Ack) == Ack(again.epoch, 1)
         assert Close.REFUSED not in world.sessions.refusals
@@ -325,12 +318,10 @@ def test_a_mistake_in_what_all_share_ends_the_sessions_and_they_go_on_anew():
     above.receive = lambda batch: mistakes.pop() if mistakes else receive(batch)
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await link.report(Report(execution(), Happened.START))
         await link.closed()
-        again = world.link(credential)
-        await again.greet()
+        again = await world.greeted(credential)
         await again.report(Report(execution(), Happened.START))
         assert await again.hear(Ack)
 
@@ -344,8 +335,7 @@ def test_orders_go_out_after_a_hint_and_what_was_taken_goes_up():
     above, (node, credential) = Above(), joined()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         one, two = order(Want.BID), order()
         above.order(node, one, two)
         world.sessions.wake()
@@ -362,8 +352,7 @@ def test_orders_come_after_a_lost_hint_too():
     above, (node, credential) = Above(), joined()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         above.order(node, order())
         assert await link.hear(Orders)
 
@@ -375,8 +364,7 @@ def test_many_orders_come_in_consecutive_frames_within_the_window():
     total = BATCH * (WINDOW + 2)
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         above.order(node, *(Order(execution(), Want.STOP, 0) for _ in range(total)))
         world.sessions.wake()
         taken = 0
@@ -400,8 +388,7 @@ def test_an_order_that_fits_no_frame_is_given_up_once_and_delays_no_other():
     huge, good, later = order(size=300_000), order(), order()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         for news in ((huge, good), (later,)):
             above.order(node, *news)
             world.sessions.wake()
@@ -455,8 +442,7 @@ def test_what_cannot_be_given_up_keeps_no_other_order_from_its_node():
     above.cannot_send = cannot_send
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         above.order(node, order(size=300_000), good)
         world.sessions.wake()
         assert [it.execution for it in (await link.hear(Orders)).items] == [good.execution]
@@ -471,8 +457,7 @@ def test_a_heartbeat_is_answered_and_written():
     node, credential = joined()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await link.report()
         await link.hear(Ack)
         await link.say(Heartbeat(link.epoch, 0, digest([]), running=3, load=0.5))
@@ -489,8 +474,7 @@ def test_a_node_is_degraded_for_as_long_as_its_heartbeats_say_so():
         return lambda: Node.objects.get(pk=node.pk).degraded == why
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await link.say(Heartbeat(link.epoch, 0, digest([]), degraded="its disk is full"))
         await until(says("its disk is full"))
         await link.say(Heartbeat(link.epoch, 0, digest([])))
@@ -505,8 +489,7 @@ def test_ends_that_differ_are_brought_together_by_the_full_set_and_then_by_a_hel
     above.order(node, order(Want.RUN, name=(it := execution())))
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await link.report(Report(it, Happened.START), order_rev=1)
         await link.hear(Ack)
         beat = Heartbeat(link.epoch, 1, digest([]))
@@ -529,8 +512,7 @@ def test_a_node_given_up_meanwhile_is_asked_to_say_hello_again():
     node, credential = joined()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
 
         def give_up():
             Node.objects.filter(pk=node.pk).update(connection="disconnected")
@@ -539,8 +521,7 @@ def test_a_node_given_up_meanwhile_is_asked_to_say_hello_again():
         await look(give_up)
         await link.say(Heartbeat(link.epoch, 0, ""))
         assert await link.closed() == Close.SHUTTING_DOWN
-        again = world.link(credential)
-        await again.greet()
+        await world.greeted(credential)
         assert await look(lambda: Node.objects.get(pk=node.pk).connection) == "connected"
 
     play(scene)
@@ -551,8 +532,7 @@ def test_a_node_that_is_shut_out_loses_its_link_at_its_next_word(end):
     node, credential = joined()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await look(lambda: end(node.pk))
         await link.say(Heartbeat(link.epoch, 0, ""))
         assert await link.closed() == Close.FENCED
@@ -568,8 +548,7 @@ def test_a_link_that_closes_leaves_its_node_disconnected():
     node, credential = joined()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await link.leave()
         await until(lambda: Node.objects.get(pk=node.pk).connection == "disconnected")
         assert len(world.sessions) == 0
@@ -581,8 +560,7 @@ def test_a_goodbye_ends_the_link_in_peace():
     node, credential = joined()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await link.say(Goodbye(link.epoch, "restarting"))
         assert await link.closed() == 1000
         await link.leave()
@@ -596,8 +574,7 @@ def test_sessions_are_counted():
     _, credential = joined()
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await link.report(Report(execution(), Happened.START))
         await link.hear(Ack)
         counted = world.sessions.statistics()
