@@ -48,6 +48,11 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
     hints.close()
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
 @pytest.fixture
 def cut_short() -> Callable[..., int]:
     """Have a call fail before each of its statements in turn, until it gets through; how often.

@@ -420,16 +420,13 @@ def test_who_reads_a_job_on_reads_what_has_started_meanwhile_from_its_beginning(
     play(scene)
 
 
-def test_a_job_whose_executions_have_all_ended_is_not_looked_at_without_a_pause():
-    async def scene():
-        loop = asyncio.get_running_loop()
-        begun, done = loop.time(), asyncio.ensure_future(asyncio.sleep(0))
-        await done
-        waits = _until_looking_again(asyncio.Queue(), {rows.unknown_id(): done}, is_last=False)
-        assert [piece async for piece in waits] == []
-        assert loop.time() - begun >= LOOK_AGAIN
-
-    asyncio.run(scene())
+async def test_a_job_whose_executions_have_all_ended_is_not_looked_at_without_a_pause():
+    loop = asyncio.get_running_loop()
+    begun, done = loop.time(), asyncio.ensure_future(asyncio.sleep(0))
+    await done
+    waits = _until_looking_again(asyncio.Queue(), {rows.unknown_id(): done}, is_last=False)
+    assert [piece async for piece in waits] == []
+    assert loop.time() - begun >= LOOK_AGAIN
 
 
 def test_who_has_ended_makes_room_for_others_and_who_waits_takes_none():
@@ -567,24 +564,21 @@ def test_a_record_says_where_its_piece_ends(records):
     talk(scene)
 
 
-def test_the_server_shows_that_it_is_there_while_a_task_prints_nothing():
-    async def scene():
-        printed = asyncio.Event()
+async def test_the_server_shows_that_it_is_there_while_a_task_prints_nothing():
+    printed = asyncio.Event()
 
-        async def pieces():
-            await printed.wait()
-            yield logs.Piece(rows.unknown_id(), b"at last", 7)
+    async def pieces():
+        await printed.wait()
+        yield logs.Piece(rows.unknown_id(), b"at last", 7)
 
-        records = as_records(pieces(), heartbeat=0.01)
-        assert await anext(records) == b"{}\n"
-        printed.set()
-        rest = [record async for record in records]
-        assert [json.loads(record).get("after") for record in rest if record != b"{}\n"] == [
-            7,
-            None,
-        ]
-
-    asyncio.run(scene())
+    records = as_records(pieces(), heartbeat=0.01)
+    assert await anext(records) == b"{}\n"
+    printed.set()
+    rest = [record async for record in records]
+    assert [json.loads(record).get("after") for record in rest if record != b"{}\n"] == [
+        7,
+        None,
+    ]
 
 
 def test_a_note_is_told_from_what_was_printed(records):

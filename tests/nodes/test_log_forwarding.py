@@ -69,10 +69,10 @@ async def cut(data, size):
 
 
 @pytest.mark.parametrize("size", range(1, 20))
-def test_frames_come_through_wherever_they_are_cut(size):
+async def test_frames_come_through_wherever_they_are_cut(size):
     said = [(kind, b"x" * length) for length, kind in enumerate(Kind)]
     data = b"".join(log_forwarding._frame(kind, data, 2**40) for kind, data in said)
-    found = asyncio.run(decoded(cut(data, size)))
+    found = await decoded(cut(data, size))
     assert [(kind, data) for kind, _, data in found] == said
 
 
@@ -142,12 +142,12 @@ def elsewhere(what):
         (b"", ([], NotConnected, elsewhere("does not answer"))),
     ],
 )
-def test_every_end_of_an_answer_is_what_it_means(answer, said):
-    assert asyncio.run(heard(answer)) == said
+async def test_every_end_of_an_answer_is_what_it_means(answer, said):
+    assert await heard(answer) == said
 
 
-def test_a_process_with_another_secret_is_named_with_the_cure():
-    found, why, sentence = asyncio.run(heard(b"", b"403 Forbidden"))
+async def test_a_process_with_another_secret_is_named_with_the_cure():
+    found, why, sentence = await heard(b"", b"403 Forbidden")
     assert (found, why) == ([], NotConnected)
     assert sentence == elsewhere(
         "refuses to pass its log on (403): give all web processes one MUSTER_SECRET_KEY, "
@@ -163,8 +163,8 @@ def test_a_process_with_another_secret_is_named_with_the_cure():
         (b"200 OK", b"<!doctype html><title>Welcome</title>", "what is no log"),
     ],
 )
-def test_who_is_no_web_process_of_ours_is_named_with_the_cure(status, answer, what):
-    found, why, sentence = asyncio.run(heard(answer, status))
+async def test_who_is_no_web_process_of_ours_is_named_with_the_cure(status, answer, what):
+    found, why, sentence = await heard(answer, status)
     assert (found, why) == ([], NotConnected)
     assert sentence == elsewhere(
         f"answers {what}: MUSTER_INTERNAL_URL of that process must be where the others reach it, "

@@ -614,16 +614,13 @@ def test_orders_that_cannot_be_read_for_one_node_reach_the_others():
 
 
 @pytest.mark.parametrize("later", range(6))
-def test_sessions_close_also_when_they_are_woken_in_that_moment(later):
-    async def scene():
-        sessions = Sessions(Above().callbacks())
-        sessions.start()
-        for _ in range(5):
-            await asyncio.sleep(0)
-        sessions.wake()
-        for _ in range(later):
-            await asyncio.sleep(0)
-        async with asyncio.timeout(20):
-            await sessions.close()
-
-    asyncio.run(scene())
+async def test_sessions_close_also_when_they_are_woken_in_that_moment(later):
+    sessions = Sessions(Above().callbacks())
+    sessions.start()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    sessions.wake()
+    for _ in range(later):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await sessions.close()

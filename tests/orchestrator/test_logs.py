@@ -130,35 +130,28 @@ def test_what_is_kept_has_its_bytes_where_they_were_printed(printed, cut):
 # --- looks ---------------------------------------------------------------------------------------
 
 
-def test_fifty_that_wait_are_looked_at_with_one_query():
+async def test_fifty_that_wait_are_looked_at_with_one_query():
     asked = []
 
     def find(keys):
         asked.append(set(keys))
         return {key: Execution(pk=key) for key in keys}
 
-    async def run():
-        looks, keys = Looks(find, every=0.01), [uuid4() for _ in range(50)]
-        for _ in range(3):
-            found = await asyncio.gather(*map(looks.again, keys))
-            assert [it.pk for it in found] == keys
-        assert asked == [set(keys)] * 3
-
-    asyncio.run(run())
+    looks, keys = Looks(find, every=0.01), [uuid4() for _ in range(50)]
+    for _ in range(3):
+        found = await asyncio.gather(*map(looks.again, keys))
+        assert [it.pk for it in found] == keys
+    assert asked == [set(keys)] * 3
 
 
-def test_who_leaves_and_what_is_gone_harm_no_other_that_waits():
+async def test_who_leaves_and_what_is_gone_harm_no_other_that_waits():
     there, gone = uuid4(), uuid4()
-
-    async def run():
-        looks = Looks(lambda keys: {there: Execution(pk=there)}, every=0.05)
-        leaving = asyncio.create_task(looks.again(there))
-        staying = asyncio.create_task(looks.again(there))
-        lost = asyncio.create_task(looks.again(gone))
-        await asyncio.sleep(0)
-        leaving.cancel()
-        assert (await staying).pk == there
-        with pytest.raises(Execution.DoesNotExist):
-            await lost
-
-    asyncio.run(run())
+    looks = Looks(lambda keys: {there: Execution(pk=there)}, every=0.05)
+    leaving = asyncio.create_task(looks.again(there))
+    staying = asyncio.create_task(looks.again(there))
+    lost = asyncio.create_task(looks.again(gone))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert (await staying).pk == there
+    with pytest.raises(Execution.DoesNotExist):
+        await lost
