@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,7 +28,7 @@ from nodes.agent.records import Entry, Stage
 from nodes.agent.supervisor import TASKS
 from nodes.protocol.messages import TAIL, Task
 from tests.agent.agents import spawner_at
-from tests.agent.faults.tracing import spawners_and_supervisors
+from tests.agent.faults.tracing import spawners_and_supervisors, status, until
 
 pytestmark = pytest.mark.processes
 
@@ -89,13 +88,13 @@ class Bench:
     async def printed(self, execution: str) -> None:
         """Wait for the first bytes of its output."""
         log = LogFile(self.state / "logs", execution, "stdout")
-        await soon(log.size)
+        await until(log.size)
         log.close()
 
     async def end(self) -> None:
         """With nothing to supervise and nobody connected the spawner ends, too."""
         self.driver.close()
-        await soon(lambda: not (self.state / "spawner.sock").exists())
+        await until(lambda: not (self.state / "spawner.sock").exists())
 
 
 @asynccontextmanager
@@ -113,13 +112,6 @@ async def one(tmp_path: Path) -> AsyncIterator[Bench]:
         yield one
 
 
-async def soon(question: Callable[[], object], within: float = 10.0) -> None:
-    """Wait for what no event tells."""
-    async with asyncio.timeout(within):
-        while not question():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-
 def handle_of(started: Started) -> tuple[int, int]:
     """The pids of the task and of its supervisor."""
     pid, _, supervisor = started.handle.split(":")
@@ -127,10 +119,7 @@ def handle_of(started: Started) -> tuple[int, int]:
 
 
 def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
+    return status(pid) not in "ZX"
 
 
 def children_of(pid: int) -> list[bytes]:
@@ -198,7 +187,7 @@ async def test_what_cannot_be_executed_was_not_started_and_says_why(one: Bench) 
         assert word in fact.message
         assert fact.hint
         assert not fact.retryable
-    await soon(lambda: list((one.state / "work").iterdir()) == [])
+    await until(lambda: list((one.state / "work").iterdir()) == [])
 
 
 async def test_a_command_that_is_too_long_hurts_only_itself(one: Bench) -> None:
@@ -222,7 +211,7 @@ async def test_three_hundred_tasks_at_once_all_tell_their_own_exit_code(one: Ben
     assert sorted(path.name for path in (one.state / "work").iterdir()) == sorted(names)
     for name in names:
         one.driver.discard(name)
-    await soon(lambda: list((one.state / "work").iterdir()) == [])
+    await until(lambda: list((one.state / "work").iterdir()) == [])
 
 
 # --- supervisors that serve again ----------------------------------------------------------------
@@ -233,13 +222,12 @@ async def idle_after(one: Bench, execution: str) -> int:
     await one.ran(entry(execution, "true"))
     _, supervisor = handle_of(await one.started(execution))
     # It goes home before it says that it is free, and sleeps only after that.
-    await soon(lambda: is_asleep(supervisor, one.state))
+    await until(lambda: is_asleep(supervisor, one.state))
     return supervisor
 
 
 def is_asleep(pid: int, directory: Path) -> bool:
-    stat = Path(f"/proc/{pid}/stat").read_text()
-    return stat.rsplit(")", 1)[1].split()[0] == "S" and Path(f"/proc/{pid}/cwd").samefile(directory)
+    return status(pid) == "S" and Path(f"/proc/{pid}/cwd").samefile(directory)
 
 
 async def test_a_supervisor_that_is_done_serves_the_next_task(one: Bench) -> None:
@@ -254,7 +242,7 @@ async def test_a_supervisor_that_served_many_tasks_makes_room_for_a_fresh_one(on
         await idle_after(one, f"e{number}")
     await one.ran(entry("last", "true"))
     assert handle_of(await one.started("last"))[1] == first
-    await soon(lambda: not alive(first))
+    await until(lambda: not alive(first))
 
 
 async def test_a_supervisor_ends_after_anything_unusual(one: Bench) -> None:
@@ -265,7 +253,7 @@ async def test_a_supervisor_ends_after_anything_unusual(one: Bench) -> None:
         supervisor = await idle_after(one, f"before-{command[0]}")
         one.driver.start(entry(command[0], *command, **rest))
         await one.over(command[0])
-        await soon(lambda pid=supervisor: not alive(pid))
+        await until(lambda pid=supervisor: not alive(pid))
     supervisor = await idle_after(one, "before-stop")
     one.driver.start(entry("stopped", "sleep", "60"))
     one.driver.stop("stopped")
@@ -273,7 +261,7 @@ async def test_a_supervisor_ends_after_anything_unusual(one: Bench) -> None:
     fact = await one.over("stopped")
     assert isinstance(fact, Exited)
     assert fact.why == "stopped"
-    await soon(lambda: not alive(supervisor))
+    await until(lambda: not alive(supervisor))
 
 
 async def test_few_supervisors_wait_for_tasks_and_none_for_long(one: Bench) -> None:
@@ -284,8 +272,8 @@ async def test_few_supervisors_wait_for_tasks_and_none_for_long(one: Bench) -> N
     assert len(supervisors) == len(names), "each serves one task at a time"
     for name in names:
         await one.over(name)
-    await soon(lambda: len([pid for pid in supervisors if alive(pid)]) == 8)
-    await soon(lambda: not any(alive(pid) for pid in supervisors))
+    await until(lambda: len([pid for pid in supervisors if alive(pid)]) == 8)
+    await until(lambda: not any(alive(pid) for pid in supervisors))
 
 
 async def test_idle_supervisors_end_with_the_spawner_that_nobody_needs(tmp_path: Path) -> None:
@@ -306,7 +294,7 @@ async def test_killing_an_idle_supervisor_harms_nothing(one: Bench) -> None:
 async def test_an_idle_supervisor_ends_when_the_spawner_is_killed(one: Bench) -> None:
     supervisor = await idle_after(one, "a")
     os.kill(spawner_of(supervisor), signal.SIGKILL)
-    await soon(lambda: not alive(supervisor))
+    await until(lambda: not alive(supervisor))
     assert (await one.ran(entry("b", "true"))).status == 0
 
 
@@ -324,7 +312,7 @@ async def test_a_reused_supervisor_finishes_its_task_without_the_spawner_and_end
     fact = await one.over("b")
     assert isinstance(fact, Exited)
     assert fact.status == 7
-    await soon(lambda: not alive(supervisor))
+    await until(lambda: not alive(supervisor))
 
 
 async def test_a_reused_supervisor_that_is_killed_takes_only_its_own_task_along(one: Bench) -> None:
@@ -359,7 +347,7 @@ async def test_nothing_of_a_task_reaches_the_next_one_of_its_supervisor(one: Ben
     look = "n=$(ls /proc/$PPID/fd | wc -l); echo $n; umask"
     look += "; unset n; env | sort | grep -v -e ^_= -e ^HOME= -e ^PWD="
     before = await one.ran(shell("before", look))
-    await soon(lambda: is_asleep(supervisor, one.state))
+    await until(lambda: is_asleep(supervisor, one.state))
     pids = one.state / "pids"
     late = f"trap '' TERM HUP; echo $$ >> {pids}; while sleep 0.01; do echo late; done"
     script = f"""
@@ -370,7 +358,7 @@ async def test_nothing_of_a_task_reaches_the_next_one_of_its_supervisor(one: Ben
     pids.touch()
     task = Task("process", ("sh", "-c", script), env={"MUSTER_SLOT": "7"})
     await one.ran(entry("b", task=task))
-    await soon(lambda: is_asleep(supervisor, one.state))
+    await until(lambda: is_asleep(supervisor, one.state))
     assert not any(alive(int(line)) for line in pids.read_text().split())
     after = await one.ran(shell("c", f"{look}; pwd >&2; ps -o pid= -s $$ | wc -l >&2"))
     for name in ("before", "b", "c"):
@@ -482,7 +470,7 @@ async def test_a_restarted_agent_finds_tasks_and_the_exit_codes_it_missed(tmp_pa
     first.driver.close()
     fifo.write_text("go\n")
     _, supervisor = handle_of(handles[0])
-    await soon(lambda: not alive(supervisor))
+    await until(lambda: not alive(supervisor))
     second = Bench(
         tmp_path, entry("ends", handle=handles[0].handle), entry("stays"), entry("never")
     )
@@ -541,7 +529,7 @@ async def test_the_task_of_a_killed_supervisor_is_killed_with_all_it_started(one
     script = f"setsid sh -c 'echo $$ > {pids}; exec sleep 60' & sleep 60"
     one.driver.start(shell("a", script))
     pid, supervisor = handle_of(await one.started("a"))
-    await soon(lambda: pids.exists() and pids.read_text().strip())
+    await until(lambda: pids.exists() and pids.read_text().strip())
     os.kill(supervisor, signal.SIGKILL)
     assert isinstance(await one.over("a"), Vanished)
     assert not alive(pid)
@@ -556,10 +544,10 @@ async def test_a_task_that_lost_everyone_is_ended_and_called_unknown(one: Bench)
     one.driver.close()
     os.kill(spawner_of(supervisor), signal.SIGKILL)
     os.kill(supervisor, signal.SIGKILL)
-    await soon(lambda: not alive(supervisor))
+    await until(lambda: not alive(supervisor))
     again = Bench(one.state, entry("a", handle=started.handle))
     assert isinstance(await again.over("a"), Vanished)
-    await soon(lambda: not alive(pid))
+    await until(lambda: not alive(pid))
     again.driver.close()
     (one.state / "spawner.sock").unlink(missing_ok=True)
 
@@ -574,12 +562,12 @@ async def test_what_a_task_that_lost_everyone_began_in_sessions_of_its_own_is_en
     one.driver.start(shell("a", "HOME=/ setsid sleep 60 & echo $! > pid; wait"))
     started = await one.started("a")
     _, supervisor = handle_of(started)
-    await soon(lambda: (file := state / "work/a/pid").exists() and file.read_text())
+    await until(lambda: (file := state / "work/a/pid").exists() and file.read_text())
     detached = int((state / "work/a/pid").read_text())
     one.driver.close()
     os.kill(spawner_of(supervisor), signal.SIGKILL)
     os.kill(supervisor, signal.SIGKILL)
-    await soon(lambda: not alive(supervisor))
+    await until(lambda: not alive(supervisor))
     again = Bench(state, entry("a", handle=started.handle))
     assert isinstance(await again.over("a"), Vanished)
     assert not alive(detached)
@@ -593,15 +581,15 @@ async def test_a_task_that_lost_everyone_before_its_handle_was_saved_is_ended_to
     task = shell("a", f"sleep 60 & {where} sleep 60")
     one, pid, supervisor = await orphaned(tmp_path, task)
     family = [pid, *pids_below(pid)]
-    await soon(lambda: spawners_and_supervisors(tmp_path)[0])  # The journal told of the task.
+    await until(lambda: spawners_and_supervisors(tmp_path)[0])  # The journal told of the task.
     spawner = spawner_at(tmp_path)
     one.driver.close()
     os.kill(spawner, signal.SIGKILL)  # It may have ended: it has nothing to do.
     os.kill(supervisor, signal.SIGKILL)
-    await soon(lambda: not alive(supervisor))
+    await until(lambda: not alive(supervisor))
     again = Bench(tmp_path, task)
     assert isinstance(await again.over("a"), Vanished)
-    await soon(lambda: not any(map(alive, family)))
+    await until(lambda: not any(map(alive, family)))
     await again.end()
 
 
@@ -660,7 +648,7 @@ async def spawner_that_may_kill_only_its_own(state: Path) -> AsyncIterator[socke
             pass_fds=(theirs.fileno(),),
             stderr=complaints,
         )
-        await soon((state / "spawner.sock").exists)
+        await until((state / "spawner.sock").exists)
         yield ours
     await spawner.wait()
 
@@ -685,7 +673,7 @@ async def test_a_process_that_may_not_be_killed_holds_up_nobody(tmp_path: Path) 
             assert fact.status == 0
             one.driver.start(entry("killed", "sh", "-c", f"{leave}; sleep 60", "2"))
             _, supervisor = handle_of(await one.started("killed"))
-            await soon(lambda: len(pids.read_text().split()) == 2)
+            await until(lambda: len(pids.read_text().split()) == 2)
             os.kill(supervisor, signal.SIGKILL)
             assert isinstance(await one.over("killed"), Vanished)
             assert (await one.ran(shell("next", "exit 3"))).status == 3
@@ -707,7 +695,7 @@ async def orphaned(state: Path, task: Entry) -> tuple[Bench, int, int]:
     first.driver.close()
     spawner = spawner_of(supervisor)
     os.kill(spawner, signal.SIGKILL)
-    await soon(lambda: not alive(spawner))
+    await until(lambda: not alive(spawner))
     second = Bench(state, task)
     await second.started(task.execution)
     return second, pid, supervisor
@@ -733,13 +721,13 @@ async def test_a_spawner_whose_directory_is_removed_stops_its_tasks_and_ends(
     spawner = spawner_of(supervisor)
     one.driver.close()
     shutil.rmtree(state)
-    await soon(lambda: not alive(pid) and not alive(spawner), within=20)
+    await until(lambda: not alive(pid) and not alive(spawner), within=20)
 
 
 async def test_a_journal_is_kept_until_what_it_tells_is_accounted_for(tmp_path: Path) -> None:
     one, pid, supervisor = await orphaned(tmp_path, entry("a", "sleep", "60"))
     os.kill(pid, signal.SIGTERM)
-    await soon(lambda: not alive(supervisor))
+    await until(lambda: not alive(supervisor))
     one.driver.tidy({"a"})
     fact = await one.over("a")
     assert isinstance(fact, Exited), fact
@@ -758,7 +746,7 @@ async def test_what_ended_on_a_full_disk_without_an_agent_is_unknown_not_unstart
     fill_the_disk_of(supervisor)
     first.driver.close()
     await asyncio.to_thread(fifo.write_text, "go\n")
-    await soon(lambda: not alive(supervisor))
+    await until(lambda: not alive(supervisor))
     second = Bench(tmp_path, entry("a"))
     assert isinstance(fact := await second.over("a"), Vanished), fact
     await second.end()
@@ -781,7 +769,7 @@ async def test_a_supervisor_that_could_not_record_an_end_serves_nobody_else(one:
     assert fact.status == 7
     await one.ran(entry("c", "true"))
     assert handle_of(await one.started("c"))[1] != supervisor
-    await soon(lambda: not alive(supervisor))
+    await until(lambda: not alive(supervisor))
 
 
 async def test_a_task_whose_beginning_cannot_be_recorded_is_not_started_and_may_be_tried_again(
@@ -822,11 +810,11 @@ async def test_a_task_that_removes_its_home_is_not_started_again(tmp_path: Path)
     first = Bench(tmp_path)
     first.driver.start(task)
     pid, supervisor = handle_of(await first.started("a"))
-    await soon(removed.exists)
+    await until(removed.exists)
     assert not (tmp_path / "work" / "a").exists()
     first.driver.close()
     os.kill(spawner := spawner_of(supervisor), signal.SIGKILL)
-    await soon(lambda: not alive(spawner))
+    await until(lambda: not alive(spawner))
     # Its handle was never saved.
     second = Bench(tmp_path, entry("a"))
     assert second.of("a", Started)
@@ -883,13 +871,13 @@ async def test_an_order_that_a_dead_spawner_gave_to_an_idle_supervisor_is_not_be
     await first.ran(entry("c", "true"))
     first.driver.close()
     os.kill(spawner, signal.SIGKILL)
-    await soon(lambda: not alive(spawner))
+    await until(lambda: not alive(spawner))
     second = Bench(tmp_path, entry("b"))
     assert second.of("b", NeverStarted)
     second.facts.clear()
     await second.ran(shell("b", f'echo second >> {tmp_path}/ran; rm -rf "$HOME"'))
     os.kill(supervisor, signal.SIGCONT)
-    await soon(lambda: not alive(supervisor))
+    await until(lambda: not alive(supervisor))
     assert (tmp_path / "ran").read_text() == "second\n"
     await second.end()
     third = Bench(tmp_path, entry("b"))
@@ -913,7 +901,7 @@ async def test_what_runs_and_the_ledger_does_not_know_is_stopped_before_anything
     first.driver.close()
     if not spawner_lives:
         os.kill(spawner := spawner_of(supervisor), signal.SIGKILL)
-        await soon(lambda: not alive(spawner))
+        await until(lambda: not alive(spawner))
     second = Bench(tmp_path, tasks["known"])
     second.driver.start(tasks["a"])
     second.driver.start(entry("changed", "true"))
@@ -925,7 +913,7 @@ async def test_what_runs_and_the_ledger_does_not_know_is_stopped_before_anything
     assert not any(alive(pids[name]) for name in ("a", "b", "hard"))
     assert [(f.status, f.why) for f in second.of("a", Exited)] == [(0, "stopped")]
     assert alive(pids["known"])
-    await soon(lambda: not (tmp_path / "work" / "a").exists())
+    await until(lambda: not (tmp_path / "work" / "a").exists())
     second.driver.stop("known")
     await second.over("known")
     await second.end()
@@ -989,7 +977,7 @@ async def test_what_a_task_leaves_in_its_directory_goes_when_it_is_discarded(
     work = tmp_path / "work" / "a"
     assert (work / "x/y/z").exists()
     one.driver.discard("a")
-    await soon(lambda: not work.exists())
+    await until(lambda: not work.exists())
     one.driver.discard("a")
 
 
@@ -1108,8 +1096,8 @@ async def test_idle_supervision_costs_no_processor_time(one: Bench) -> None:
         stats = (Path(f"/proc/{p}/stat").read_text().rsplit(")", 1)[1] for p in watched)
         return sum(int(s.split()[11]) + int(s.split()[12]) for s in stats)
 
-    before, until = ticks(), time.monotonic() + 0.5
-    await soon(lambda: time.monotonic() > until)
+    before = ticks()
+    await asyncio.sleep(0.5)
     assert ticks() - before <= 1
     one.driver.stop("a")
     await one.over("a")

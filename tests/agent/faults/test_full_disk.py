@@ -13,6 +13,7 @@ from nodes.protocol.messages import Happened
 from tests.agent.disks import fill, small_disk
 from tests.agent.faults.tracing import (
     kill,
+    kill_all,
     spawners_and_supervisors,
     start_agent,
     status,
@@ -92,6 +93,4 @@ async def _ten_on_a_full_disk(state: Path, beside: Path) -> None:
         finally:
             keeping.cancel()
             await manager.end()
-            while found := [pid for pids in spawners_and_supervisors(state) for pid in pids]:
-                kill(*found)
-                await asyncio.sleep(0.01)
+            await kill_all(state)
