@@ -81,7 +81,7 @@ class Follows:
         say: Callable[[dict[str, object]], Awaitable[None]],
     ) -> None:
         self._send, self._say = send, say
-        self._open: dict[int, _Following] = {}
+        self._open: dict[int, tuple[_Credit, asyncio.Task[None]]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -100,7 +100,7 @@ class Follows:
             case Unfollow():
                 await self._give_up(said.id)
             case Taken() if said.id in self._open:
-                self._open[said.id].credit.grant(said.bytes)
+                self._open[said.id][0].grant(said.bytes)
 
     async def close(self) -> None:
         for it in list(self._open):
@@ -115,12 +115,13 @@ class Follows:
             await self._end(ask, f"no more than {MOST} logs a page", again=True)
             return
         credit = _Credit()
-        self._open[ask.id] = _Following(credit, asyncio.create_task(self._follow(ask, credit)))
+        self._open[ask.id] = credit, asyncio.create_task(self._follow(ask, credit))
 
     async def _give_up(self, name: int) -> None:
         if (it := self._open.pop(name, None)) is not None:
-            it.task.cancel()
-            await asyncio.wait({it.task})
+            _, task = it
+            task.cancel()
+            await asyncio.wait({task})
 
     async def _follow(self, ask: Follow, credit: _Credit) -> None:
         try:
@@ -154,11 +155,6 @@ class Follows:
 
     async def _end(self, ask: Follow, why: str = "", *, again: bool = False) -> None:
         await self._say({"type": "end", "id": ask.id, "why": why, "again": again})
-
-
-class _Following:
-    def __init__(self, credit: _Credit, task: asyncio.Task[None]) -> None:
-        self.credit, self.task = credit, task
 
 
 class _Credit:

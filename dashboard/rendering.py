@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.http import Http404, HttpRequest, HttpResponse
@@ -34,6 +34,8 @@ from orchestrator.models import ClusterSetting
 from . import live
 from .permissions import MAY
 from .queries import overview
+
+T = TypeVar("T")
 
 ANYBODY = "csrf-token-of-whoever-asks"
 """Stands in what many share where each one's own token must be."""
@@ -78,6 +80,13 @@ class Page(LoginRequiredMixin, View):
         """The number that the address gives as *name*; None for none, or for what is too large."""
         text = self.request.GET.get(name, "")
         return int(text) if _NUMBER.fullmatch(text) else None
+
+    def named(self, kind: str, find: Callable[[Any], T | None]) -> T:
+        """The *kind* of thing that the address names."""
+        [name] = self.kwargs.values()
+        if (found := find(name)) is None:
+            raise Http404(f"There is no {kind} {name!r}.")
+        return found
 
     def mistakes(self) -> list[str]:
         """What the address asks for that this page does not understand, and so leaves out."""
