@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-pytest_plugins = ["tests.lock_order"]
+pytest_plugins = ["tests.lock_order", "tests.nodes.links"]
 
 # A shell that starts the tests in its background has interruptions ignored, by what they start,
 # too; what a process handles itself is not ignored by those that it starts.

@@ -19,7 +19,7 @@ from orchestrator.logs.job import _look, _until_looking_again
 from orchestrator.logs.reading import LOOK_AGAIN
 from orchestrator.models import Execution, ExecutionOutput, Job
 from tests import rows
-from tests.nodes.links import hello, joined, play, running, talk
+from tests.nodes.links import hello, joined, play, running
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -41,24 +41,21 @@ def reader():
     return read
 
 
-def test_a_log_comes_from_the_node(reader):
-    async def scene(link, execution):
-        text = asyncio.create_task(
-            reader(f"executions/{execution.pk}/logs?follow=true&stream=stderr&offset=3")
-        )
-        watch = await link.hear(Watch)
-        assert (watch.execution, watch.stream, watch.offset, watch.follow) == (
-            str(execution.pk),
-            "stderr",
-            3,
-            True,
-        )
-        await link.send_log(watch, 3, b"one\n")
-        await link.send_log(watch, 7, b"two\n")
-        await link.end_log(watch)
-        assert await text == "one\ntwo\n"
-
-    talk(scene)
+async def test_a_log_comes_from_the_node(reader, link, execution):
+    text = asyncio.create_task(
+        reader(f"executions/{execution.pk}/logs?follow=true&stream=stderr&offset=3")
+    )
+    watch = await link.hear(Watch)
+    assert (watch.execution, watch.stream, watch.offset, watch.follow) == (
+        str(execution.pk),
+        "stderr",
+        3,
+        True,
+    )
+    await link.send_log(watch, 3, b"one\n")
+    await link.send_log(watch, 7, b"two\n")
+    await link.end_log(watch)
+    assert await text == "one\ntwo\n"
 
 
 @pytest.mark.parametrize(
@@ -104,54 +101,44 @@ def test_a_task_that_ended_and_printed_nothing_has_an_empty_log(reader):
     play(scene)
 
 
-def test_missing_bytes_are_named_where_they_are_missing(reader):
-    async def scene(link, execution):
-        text = asyncio.create_task(reader(f"executions/{execution.pk}/logs"))
-        watch = await link.hear(Watch)
-        await link.send_log(watch, 100, b"late")
-        await link.end_log(watch, "the rest cannot be read")
-        assert await text == (
-            "[muster: 100 bytes not kept any longer]\nlate\n[muster: the rest cannot be read]\n"
-        )
-
-    talk(scene)
+async def test_missing_bytes_are_named_where_they_are_missing(reader, link, execution):
+    text = asyncio.create_task(reader(f"executions/{execution.pk}/logs"))
+    watch = await link.hear(Watch)
+    await link.send_log(watch, 100, b"late")
+    await link.end_log(watch, "the rest cannot be read")
+    assert await text == (
+        "[muster: 100 bytes not kept any longer]\nlate\n[muster: the rest cannot be read]\n"
+    )
 
 
-def test_a_tail_is_counted_from_the_end(reader):
-    async def scene(link, execution):
-        text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?tail=5"))
-        watch = await link.hear(Watch)
-        assert (watch.offset, watch.follow) == (-5, False)
-        await link.send_log(watch, 95, b"tail\n")
-        await link.end_log(watch)
-        assert await text == "tail\n"
-
-    talk(scene)
+async def test_a_tail_is_counted_from_the_end(reader, link, execution):
+    text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?tail=5"))
+    watch = await link.hear(Watch)
+    assert (watch.offset, watch.follow) == (-5, False)
+    await link.send_log(watch, 95, b"tail\n")
+    await link.end_log(watch)
+    assert await text == "tail\n"
 
 
-def test_a_tail_of_nothing_is_nothing_and_asks_no_node(reader):
-    async def scene(link, execution):
-        assert await reader(f"executions/{execution.pk}/logs?tail=0") == ""
-
-    talk(scene)
+async def test_a_tail_of_nothing_is_nothing_and_asks_no_node(reader, execution):
+    assert await reader(f"executions/{execution.pk}/logs?tail=0") == ""
 
 
 @pytest.mark.parametrize(("printed", "end_at"), [(b"", 0), (b"x", 1), (b"t", 100)])
-def test_who_follows_from_the_end_sees_what_is_printed_from_then_on(reader, printed, end_at):
-    async def scene(link, execution):
-        text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?tail=0&follow=true"))
-        watch = await link.hear(Watch)
-        assert (watch.offset, watch.follow) == (-1, False)
-        if printed:
-            await link.send_log(watch, end_at - 1, printed)
-        await link.end_log(watch)
-        watch = await link.hear(Watch)
-        assert (watch.offset, watch.follow) == (end_at, True)
-        await link.send_log(watch, end_at, b"new\n")
-        await link.end_log(watch)
-        assert await text == "new\n"
-
-    talk(scene)
+async def test_who_follows_from_the_end_sees_what_is_printed_from_then_on(
+    reader, printed, end_at, link, execution
+):
+    text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?tail=0&follow=true"))
+    watch = await link.hear(Watch)
+    assert (watch.offset, watch.follow) == (-1, False)
+    if printed:
+        await link.send_log(watch, end_at - 1, printed)
+    await link.end_log(watch)
+    watch = await link.hear(Watch)
+    assert (watch.offset, watch.follow) == (end_at, True)
+    await link.send_log(watch, end_at, b"new\n")
+    await link.end_log(watch)
+    assert await text == "new\n"
 
 
 @pytest.mark.parametrize(
@@ -551,17 +538,14 @@ def text_of(record):
     return b64decode(record["data"]).decode()
 
 
-def test_a_record_says_where_its_piece_ends(records):
-    async def scene(link, execution):
-        read = asyncio.create_task(records(f"executions/{execution.pk}/logs?tail=5"))
-        watch = await link.hear(Watch)
-        await link.send_log(watch, 95, b"tail\n")
-        await link.send_log(watch, 100, b"more\n")
-        await link.end_log(watch)
-        key = str(execution.pk)
-        assert await read == [(key, "tail\n", 100), (key, "more\n", 105)]
-
-    talk(scene)
+async def test_a_record_says_where_its_piece_ends(records, link, execution):
+    read = asyncio.create_task(records(f"executions/{execution.pk}/logs?tail=5"))
+    watch = await link.hear(Watch)
+    await link.send_log(watch, 95, b"tail\n")
+    await link.send_log(watch, 100, b"more\n")
+    await link.end_log(watch)
+    key = str(execution.pk)
+    assert await read == [(key, "tail\n", 100), (key, "more\n", 105)]
 
 
 async def test_the_server_shows_that_it_is_there_while_a_task_prints_nothing():
@@ -581,20 +565,17 @@ async def test_the_server_shows_that_it_is_there_while_a_task_prints_nothing():
     ]
 
 
-def test_a_note_is_told_from_what_was_printed(records):
-    async def scene(link, execution):
-        read = asyncio.create_task(records("jobs/talks/logs"))
-        watch = await link.hear(Watch)
-        await link.send_log(watch, 100, b"late")
-        await link.end_log(watch, "the rest cannot be read")
-        key = str(execution.pk)
-        assert await read == [
-            (key, "0 | [muster: 100 bytes not kept any longer]\n", 100),
-            (key, "0 | late\n", 104),
-            (key, "0 | [muster: the rest cannot be read]\n", 104),
-        ]
-
-    talk(scene)
+async def test_a_note_is_told_from_what_was_printed(records, link, execution):
+    read = asyncio.create_task(records("jobs/talks/logs"))
+    watch = await link.hear(Watch)
+    await link.send_log(watch, 100, b"late")
+    await link.end_log(watch, "the rest cannot be read")
+    key = str(execution.pk)
+    assert await read == [
+        (key, "0 | [muster: 100 bytes not kept any longer]\n", 100),
+        (key, "0 | late\n", 104),
+        (key, "0 | [muster: the rest cannot be read]\n", 104),
+    ]
 
 
 def test_each_execution_of_a_job_goes_on_after_the_last_whole_line(records):
@@ -622,20 +603,16 @@ def test_each_execution_of_a_job_goes_on_after_the_last_whole_line(records):
     play(scene)
 
 
-def test_who_follows_a_job_from_its_end_is_told_where_that_is(records):
+async def test_who_follows_a_job_from_its_end_is_told_where_that_is(records, link, execution):
     """Otherwise who reads on where a connection broke would miss what was printed meanwhile."""
-
-    async def scene(link, execution):
-        read = asyncio.create_task(records("jobs/talks/logs?tail=0&follow=true"))
-        watch = await link.hear(Watch)
-        await link.send_log(watch, 99, b"t")
-        await link.end_log(watch)
-        watch = await link.hear(Watch)
-        await sync_to_async(Job.objects.update)(state="stopped")
-        await link.end_log(watch)
-        assert await read == [(str(execution.pk), "", 100)]
-
-    talk(scene)
+    read = asyncio.create_task(records("jobs/talks/logs?tail=0&follow=true"))
+    watch = await link.hear(Watch)
+    await link.send_log(watch, 99, b"t")
+    await link.end_log(watch)
+    watch = await link.hear(Watch)
+    await sync_to_async(Job.objects.update)(state="stopped")
+    await link.end_log(watch)
+    assert await read == [(str(execution.pk), "", 100)]
 
 
 @pytest.mark.parametrize("after", ["x", "1:2", f"{'-' * 36}:1", f"{UUID(int=1)}:-1"])

@@ -15,7 +15,7 @@ from django.test import Client
 from dashboard import follows, live
 from dashboard.consumers import MALFORMED, SIGNED_OUT, LiveConsumer
 from nodes.protocol.messages import Unwatch, Watch
-from tests.nodes.links import play, talk
+from tests.nodes.links import play
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -78,135 +78,116 @@ def end(why="", *, name=1, again=False):
     return {"type": "end", "id": name, "why": why, "again": again}
 
 
-def test_a_log_comes_over_the_socket_each_piece_with_the_place_after_it(viewer):
-    async def scene(link, execution):
-        async with opened(viewer) as page:
-            await page.follow(execution.pk, stream="stderr", offset=3)
-            watch = await link.hear(Watch)
-            assert (watch.stream, watch.offset, watch.follow) == ("stderr", 3, True)
-            await link.send_log(watch, 3, b"one\n")
-            await link.send_log(watch, 7, "zwölf".encode()[:3])
-            assert await page.hear() == (1, False, 7, b"one\n")
-            assert await page.hear() == (1, False, 10, b"zw\xc3")
-            await link.end_log(watch)
-            assert await page.hear() == end()
+async def test_a_log_comes_over_the_socket_each_piece_with_the_place_after_it(
+    viewer, link, execution
+):
+    async with opened(viewer) as page:
+        await page.follow(execution.pk, stream="stderr", offset=3)
+        watch = await link.hear(Watch)
+        assert (watch.stream, watch.offset, watch.follow) == ("stderr", 3, True)
+        await link.send_log(watch, 3, b"one\n")
+        await link.send_log(watch, 7, "zwölf".encode()[:3])
+        assert await page.hear() == (1, False, 7, b"one\n")
+        assert await page.hear() == (1, False, 10, b"zw\xc3")
+        await link.end_log(watch)
+        assert await page.hear() == end()
 
-    talk(scene)
+
+async def test_notes_of_ours_are_told_from_what_was_printed(viewer, link, execution):
+    async with opened(viewer) as page:
+        await page.follow(execution.pk, offset=0)
+        watch = await link.hear(Watch)
+        await link.send_log(watch, 100, b"late\n")
+        note = b"[muster: 100 bytes not kept any longer]\n"
+        assert await page.hear() == (1, True, 100, note)
+        assert await page.hear() == (1, False, 105, b"late\n")
+        await link.end_log(watch, "it cannot be read")
+        assert await page.hear() == (1, True, 105, b"[muster: it cannot be read]\n")
+        assert await page.hear() == end()
 
 
-def test_notes_of_ours_are_told_from_what_was_printed(viewer):
-    async def scene(link, execution):
-        async with opened(viewer) as page:
+async def test_a_page_asks_again_for_what_it_cannot_have_now_and_shows_no_note(
+    viewer, link, execution
+):
+    async with opened(viewer) as page:
+        with pytest.MonkeyPatch.context() as crowded:
+            crowded.setattr("nodes.log_watch.MOST", 0)
             await page.follow(execution.pk, offset=0)
-            watch = await link.hear(Watch)
-            await link.send_log(watch, 100, b"late\n")
-            note = b"[muster: 100 bytes not kept any longer]\n"
-            assert await page.hear() == (1, True, 100, note)
-            assert await page.hear() == (1, False, 105, b"late\n")
-            await link.end_log(watch, "it cannot be read")
-            assert await page.hear() == (1, True, 105, b"[muster: it cannot be read]\n")
-            assert await page.hear() == end()
-
-    talk(scene)
+            why = "too many read the logs of this node; try again later"
+            assert await page.hear() == end(why, again=True)
+        await page.follow(execution.pk, offset=0)
+        await link.send_log(await link.hear(Watch), 0, b"more\n")
+        assert await page.hear() == (1, False, 5, b"more\n")
 
 
-def test_a_page_asks_again_for_what_it_cannot_have_now_and_shows_no_note(viewer):
-    async def scene(link, execution):
-        async with opened(viewer) as page:
-            with pytest.MonkeyPatch.context() as crowded:
-                crowded.setattr("nodes.log_watch.MOST", 0)
-                await page.follow(execution.pk, offset=0)
-                why = "too many read the logs of this node; try again later"
-                assert await page.hear() == end(why, again=True)
-            await page.follow(execution.pk, offset=0)
-            await link.send_log(await link.hear(Watch), 0, b"more\n")
-            assert await page.hear() == (1, False, 5, b"more\n")
-
-    talk(scene)
+async def test_a_tail_tells_where_it_is_in_the_log(viewer, link, execution):
+    async with opened(viewer) as page:
+        await page.follow(execution.pk, tail=5)
+        watch = await link.hear(Watch)
+        assert (watch.offset, watch.follow) == (-5, True)
+        await link.send_log(watch, 95, b"tail\n")
+        assert await page.hear() == (1, False, 100, b"tail\n")
 
 
-def test_a_tail_tells_where_it_is_in_the_log(viewer):
-    async def scene(link, execution):
-        async with opened(viewer) as page:
-            await page.follow(execution.pk, tail=5)
-            watch = await link.hear(Watch)
-            assert (watch.offset, watch.follow) == (-5, True)
-            await link.send_log(watch, 95, b"tail\n")
-            assert await page.hear() == (1, False, 100, b"tail\n")
-
-    talk(scene)
-
-
-def test_the_beginning_ends_where_what_is_shown_begins(viewer):
-    async def scene(link, execution):
-        async with opened(viewer) as page:
-            await page.follow(execution.pk, offset=10, until=16)
-            watch = await link.hear(Watch)
-            assert (watch.offset, watch.follow) == (10, False)
-            await link.send_log(watch, 10, b"0123456789")
-            assert await page.hear() == (1, False, 16, b"012345")
-            assert await page.hear() == end()
-            assert (await link.hear(Unwatch)).watch == watch.watch
-
-    talk(scene)
+async def test_the_beginning_ends_where_what_is_shown_begins(viewer, link, execution):
+    async with opened(viewer) as page:
+        await page.follow(execution.pk, offset=10, until=16)
+        watch = await link.hear(Watch)
+        assert (watch.offset, watch.follow) == (10, False)
+        await link.send_log(watch, 10, b"0123456789")
+        assert await page.hear() == (1, False, 16, b"012345")
+        assert await page.hear() == end()
+        assert (await link.hear(Unwatch)).watch == watch.watch
 
 
-def test_no_more_is_on_its_way_than_a_page_takes(viewer):
+async def test_no_more_is_on_its_way_than_a_page_takes(viewer, link, execution):
     piece = b"x" * 65_536
-
-    async def scene(link, execution):
-        async with opened(viewer) as page:
-            await page.follow(execution.pk, offset=0)
-            watch = await link.hear(Watch)
-            for number in range(4):
-                await link.send_log(watch, number * len(piece), piece)
-            assert (await link.hear(Watch)).credit == follows.CREDIT // 2
-            for number in range(4, 6):
-                await link.send_log(watch, number * len(piece), piece)
-            heard = [(await page.hear())[2] for _ in range(4)]
-            assert heard[-1] == follows.CREDIT
-            assert await page.hears_nothing()
-            await page.say(type="taken", id=1, bytes=len(piece))
-            assert (await page.hear())[2] == follows.CREDIT + len(piece)
-            assert await page.hears_nothing()
-
-    talk(scene)
+    async with opened(viewer) as page:
+        await page.follow(execution.pk, offset=0)
+        watch = await link.hear(Watch)
+        for number in range(4):
+            await link.send_log(watch, number * len(piece), piece)
+        assert (await link.hear(Watch)).credit == follows.CREDIT // 2
+        for number in range(4, 6):
+            await link.send_log(watch, number * len(piece), piece)
+        heard = [(await page.hear())[2] for _ in range(4)]
+        assert heard[-1] == follows.CREDIT
+        assert await page.hears_nothing()
+        await page.say(type="taken", id=1, bytes=len(piece))
+        assert (await page.hear())[2] == follows.CREDIT + len(piece)
+        assert await page.hears_nothing()
 
 
 @pytest.mark.parametrize("how", ["unfollow", "leave", "deactivated"])
-def test_a_node_is_asked_no_longer_for_who_has_left(viewer, how):
-    async def scene(link, execution):
-        async with opened(viewer, recheck=0.05 if how == "deactivated" else 60) as page:
-            await page.follow(execution.pk, offset=0)
-            watch = await link.hear(Watch)
-            if how == "unfollow":
-                await page.say(type="unfollow", id=1)
-            elif how == "deactivated":
-                await sync_to_async(User.objects.update)(is_active=False)
-                assert await page.hear() == SIGNED_OUT
-            if how != "leave":
-                assert (await link.hear(Unwatch)).watch == watch.watch
-        if how == "leave":
+async def test_a_node_is_asked_no_longer_for_who_has_left(viewer, how, link, execution):
+    async with opened(viewer, recheck=0.05 if how == "deactivated" else 60) as page:
+        await page.follow(execution.pk, offset=0)
+        watch = await link.hear(Watch)
+        if how == "unfollow":
+            await page.say(type="unfollow", id=1)
+        elif how == "deactivated":
+            await sync_to_async(User.objects.update)(is_active=False)
+            assert await page.hear() == SIGNED_OUT
+        if how != "leave":
             assert (await link.hear(Unwatch)).watch == watch.watch
+    if how == "leave":
+        assert (await link.hear(Unwatch)).watch == watch.watch
 
-    talk(scene)
 
-
-def test_a_page_follows_only_a_few_logs_and_one_more_when_it_has_left_another(viewer):
-    async def scene(link, execution):
-        async with opened(viewer) as page:
-            for name in range(follows.MOST + 1):
-                await page.follow(execution.pk, id=name, offset=0)
-            why = f"no more than {follows.MOST} logs a page"
-            assert await page.hear() == end(why, name=follows.MOST, again=True)
-            await page.say(type="unfollow", id=0)
-            await page.follow(execution.pk, id=9, offset=77)
-            while (watch := await link.hear(Watch)).offset != 77:
-                pass
-            await link.send_log(watch, 77, b"!")
-            assert await page.hear() == (9, False, 78, b"!")
-
-    talk(scene)
+async def test_a_page_follows_only_a_few_logs_and_one_more_when_it_has_left_another(
+    viewer, link, execution
+):
+    async with opened(viewer) as page:
+        for name in range(follows.MOST + 1):
+            await page.follow(execution.pk, id=name, offset=0)
+        why = f"no more than {follows.MOST} logs a page"
+        assert await page.hear() == end(why, name=follows.MOST, again=True)
+        await page.say(type="unfollow", id=0)
+        await page.follow(execution.pk, id=9, offset=77)
+        while (watch := await link.hear(Watch)).offset != 77:
+            pass
+        await link.send_log(watch, 77, b"!")
+        assert await page.hear() == (9, False, 78, b"!")
 
 
 def test_an_execution_that_is_not_there_is_told(viewer):
@@ -249,16 +230,13 @@ def test_what_no_page_of_ours_says_closes_the_socket(viewer, text):
     play(scene)
 
 
-def test_bytes_and_a_second_follow_of_one_name_close_the_socket(viewer):
-    async def scene(link, execution):
-        async with opened(viewer) as page:
-            await page._link.send_to(bytes_data=b"\x00\xff")
-            assert await page.hear() == MALFORMED
-        async with opened(viewer) as page:
-            await page.follow(execution.pk, offset=0)
-            watch = await link.hear(Watch)
-            await page.follow(execution.pk, offset=0)
-            assert (await link.hear(Unwatch)).watch == watch.watch
-            assert await page.hear() == MALFORMED
-
-    talk(scene)
+async def test_bytes_and_a_second_follow_of_one_name_close_the_socket(viewer, link, execution):
+    async with opened(viewer) as page:
+        await page._link.send_to(bytes_data=b"\x00\xff")
+        assert await page.hear() == MALFORMED
+    async with opened(viewer) as page:
+        await page.follow(execution.pk, offset=0)
+        watch = await link.hear(Watch)
+        await page.follow(execution.pk, offset=0)
+        assert (await link.hear(Unwatch)).watch == watch.watch
+        assert await page.hear() == MALFORMED

@@ -3,12 +3,14 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
 from uuid import uuid4
 
 import msgspec
+import pytest
 from channels.testing import WebsocketCommunicator
 from django.db import transaction
 
@@ -256,27 +258,51 @@ def play(
     above = above or Above()
 
     async def run():
-        world = World(above, **options)
-        try:
-            async with asyncio.timeout(60):
-                await scene(world)
-        finally:
-            above.gate.set()
-            await world.close()
+        async with opened(above, **options) as world, asyncio.timeout(60):
+            await scene(world)
 
     asyncio.run(run())
     return above
 
 
-def talk(scene: Callable[[Link, Execution], Awaitable[None]]) -> None:
-    """Play *scene* with the link of a node, and an execution that runs there."""
-    node, credential = joined()
-    it = running(node)
+@asynccontextmanager
+async def opened(above: Above, **options: object) -> AsyncIterator[World]:
+    world = World(above, **options)
+    try:
+        yield world
+    finally:
+        above.gate.set()
+        await world.close()
 
-    async def greeted(world):
-        await scene(await world.greeted(credential), it)
 
-    play(greeted)
+@pytest.fixture
+def above() -> Above:
+    return Above()
+
+
+@pytest.fixture
+def node() -> Node:
+    """A node that has joined, with its credential."""
+    made, made.credential = joined()
+    return made
+
+
+@pytest.fixture(name="execution")
+def _execution(node) -> Execution:
+    """What runs on the node."""
+    return running(node)
+
+
+@pytest.fixture
+async def world(above) -> AsyncIterator[World]:
+    async with opened(above) as world:
+        yield world
+
+
+@pytest.fixture
+async def link(world, node) -> Link:
+    """The node's link, which has been greeted."""
+    return await world.greeted(node.credential)
 
 
 async def look(question):

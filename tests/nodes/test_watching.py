@@ -8,7 +8,7 @@ import pytest
 
 from nodes.log_watch import CREDIT, MOST, MOST_APART, NotConnected, TooManyWatches
 from nodes.protocol.messages import Ack, Close, LogChunk, Unwatch, Watch
-from tests.nodes.links import execution, joined, play
+from tests.nodes.links import execution, play
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -18,21 +18,12 @@ async def read(pieces, into):
         into.append(piece)
 
 
-def watched(scene):
-    """A test that plays *scene* with a link and the pieces of a log, the first being awaited."""
-
-    def test():
-        node, credential = joined()
-
-        async def begin(world):
-            link = await world.greeted(credential)
-            pieces = world.sessions.watch(execution(), node.pk, "stdout")
-            first = asyncio.create_task(anext(pieces))
-            await scene(link, pieces, first, await link.hear(Watch))
-
-        play(begin)
-
-    return test
+@pytest.fixture
+async def watched(world, node, link):
+    """The pieces of a log, the first of them being awaited, and the watch that the node heard."""
+    pieces = world.sessions.watch(execution(), node.pk, "stdout")
+    first = asyncio.create_task(anext(pieces))
+    return pieces, first, await link.hear(Watch)
 
 
 async def end(link, watch, reason=""):
@@ -42,32 +33,26 @@ async def end(link, watch, reason=""):
     await link.hear(Ack)
 
 
-def test_a_watched_log_comes_in_order_until_its_end():
-    node, credential = joined()
-
-    async def scene(world):
-        link, got, it = world.link(credential), [], execution()
-        await link.greet()
-        reading = asyncio.create_task(read(world.sessions.watch(it, node.pk, "stdout", 7), got))
-        watch = await link.hear(Watch)
-        assert (watch.execution, watch.stream, watch.offset, watch.follow) == (
-            it,
-            "stdout",
-            7,
-            True,
-        )
-        await link.send_log(watch, 7, b"hello ")
-        await link.send_log(watch, 13, b"\x00\xff")
-        await link.end_log(watch, "it has ended")
-        await reading
-        assert [(p.offset, p.data) for p in got[:-1]] == [(7, b"hello "), (13, b"\x00\xff")]
-        assert got[-1].reason == "it has ended"
-
-    play(scene)
+async def test_a_watched_log_comes_in_order_until_its_end(node, world, link):
+    got, it = [], execution()
+    reading = asyncio.create_task(read(world.sessions.watch(it, node.pk, "stdout", 7), got))
+    watch = await link.hear(Watch)
+    assert (watch.execution, watch.stream, watch.offset, watch.follow) == (
+        it,
+        "stdout",
+        7,
+        True,
+    )
+    await link.send_log(watch, 7, b"hello ")
+    await link.send_log(watch, 13, b"\x00\xff")
+    await link.end_log(watch, "it has ended")
+    await reading
+    assert [(p.offset, p.data) for p in got[:-1]] == [(7, b"hello "), (13, b"\x00\xff")]
+    assert got[-1].reason == "it has ended"
 
 
-@watched
-async def test_what_comes_empty_or_after_the_end_is_not_kept(link, pieces, first, watch):
+async def test_what_comes_empty_or_after_the_end_is_not_kept(link, watched):
+    pieces, first, watch = watched
     await link.send_log(watch, 0, b"")
     await link.send_log(watch, 0, b"x")
     assert (await first).data == b"x"
@@ -80,8 +65,8 @@ async def test_what_comes_empty_or_after_the_end_is_not_kept(link, pieces, first
     assert end.reason == "it has ended"
 
 
-@watched
-async def test_credit_is_granted_as_the_reader_reads(link, pieces, first, watch):
+async def test_credit_is_granted_as_the_reader_reads(link, watched):
+    pieces, first, watch = watched
     assert watch.credit == CREDIT
     for number in range(4):
         await link.send_log(watch, number * CREDIT // 4, b"x" * (CREDIT // 4))
@@ -96,10 +81,8 @@ async def test_credit_is_granted_as_the_reader_reads(link, pieces, first, watch)
     assert (await link.hear(Unwatch)).watch == watch.watch
 
 
-@watched
-async def test_what_is_printed_byte_by_byte_waits_for_its_reader_in_few_pieces(
-    link, pieces, first, watch
-):
+async def test_what_is_printed_byte_by_byte_waits_for_its_reader_in_few_pieces(link, watched):
+    pieces, first, watch = watched
     printed = bytes(range(256)) * 8
     for at in range(len(printed)):
         await link.send_log(watch, at, printed[at : at + 1])
@@ -110,10 +93,10 @@ async def test_what_is_printed_byte_by_byte_waits_for_its_reader_in_few_pieces(
     assert all(a.offset + len(a.data) == b.offset for a, b in pairwise(found))
 
 
-@watched
 async def test_bytes_after_a_gap_are_a_piece_of_their_own_however_far_its_reader_is_behind(
-    link, pieces, first, watch
+    link, watched
 ):
+    pieces, first, watch = watched
     numbers = [*range(2 * MOST_APART), 1000, 1001]
     for at in numbers:
         await link.send_log(watch, at, b"x")
@@ -123,10 +106,8 @@ async def test_bytes_after_a_gap_are_a_piece_of_their_own_however_far_its_reader
     assert sum(len(it.data) for it in found) == len(numbers)
 
 
-@watched
-async def test_a_log_that_had_ended_before_its_link_did_is_read_to_its_end(
-    link, pieces, first, watch
-):
+async def test_a_log_that_had_ended_before_its_link_did_is_read_to_its_end(link, watched):
+    pieces, first, watch = watched
     await link.send_log(watch, 0, b"x")
     await first
     await end(link, watch, "it has ended")
@@ -134,40 +115,23 @@ async def test_a_log_that_had_ended_before_its_link_did_is_read_to_its_end(
     assert [it.reason async for it in pieces] == ["it has ended"]
 
 
-def test_more_than_was_granted_ends_the_session_and_the_watch():
-    node, credential = joined()
-
-    async def scene(world):
-        link, got = world.link(credential), []
-        await link.greet()
-        pieces = world.sessions.watch(execution(), node.pk, "stdout")
-        first = asyncio.create_task(anext(pieces))
-        watch = await link.hear(Watch)
-        for number in range(5):
-            await link.send_log(watch, number * CREDIT // 4, b"x" * (CREDIT // 4))
-        assert await link.closed() == Close.TOO_FAST
-        await first
-        await link.leave()
-        with pytest.raises(NotConnected):
-            await read(pieces, got)
-
-    play(scene)
+async def test_more_than_was_granted_ends_the_session_and_the_watch(link, watched):
+    pieces, first, watch = watched
+    for number in range(5):
+        await link.send_log(watch, number * CREDIT // 4, b"x" * (CREDIT // 4))
+    assert await link.closed() == Close.TOO_FAST
+    await first
+    await link.leave()
+    with pytest.raises(NotConnected):
+        await read(pieces, [])
 
 
-def test_a_watch_ends_with_its_link():
-    node, credential = joined()
-
-    async def scene(world):
-        link = await world.greeted(credential)
-        reading = asyncio.create_task(
-            read(world.sessions.watch(execution(), node.pk, "stderr"), [])
-        )
-        await link.hear(Watch)
-        await link.leave()
-        with pytest.raises(NotConnected):
-            await reading
-
-    play(scene)
+async def test_a_watch_ends_with_its_link(node, world, link):
+    reading = asyncio.create_task(read(world.sessions.watch(execution(), node.pk, "stderr"), []))
+    await link.hear(Watch)
+    await link.leave()
+    with pytest.raises(NotConnected):
+        await reading
 
 
 def test_a_node_without_a_session_here_cannot_be_watched():
@@ -178,24 +142,18 @@ def test_a_node_without_a_session_here_cannot_be_watched():
     play(scene)
 
 
-def test_a_node_serves_so_many_readers_and_no_more():
-    node, credential = joined()
-
-    async def scene(world):
-        link = await world.greeted(credential)
-        readers = [
-            asyncio.create_task(read(world.sessions.watch(execution(), node.pk, "stdout"), []))
-            for _ in range(MOST)
-        ]
-        for _ in readers:
-            await link.hear(Watch)
-        with pytest.raises(TooManyWatches):
-            await read(world.sessions.watch(execution(), node.pk, "stdout"), [])
-        for reader in readers:
-            reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
-        await link.report()
-        assert await link.hear(Ack)
-        assert world.sessions.statistics()["watches"] == 0
-
-    play(scene)
+async def test_a_node_serves_so_many_readers_and_no_more(node, world, link):
+    readers = [
+        asyncio.create_task(read(world.sessions.watch(execution(), node.pk, "stdout"), []))
+        for _ in range(MOST)
+    ]
+    for _ in readers:
+        await link.hear(Watch)
+    with pytest.raises(TooManyWatches):
+        await read(world.sessions.watch(execution(), node.pk, "stdout"), [])
+    for reader in readers:
+        reader.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+    await link.report()
+    assert await link.hear(Ack)
+    assert world.sessions.statistics()["watches"] == 0
