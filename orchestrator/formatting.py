@@ -37,11 +37,15 @@ def size(amount: int) -> str:
 def amount(dimension: str, value: int) -> str:
     """An amount of one dimension: millicores, bytes or devices, in words."""
     if dimension == "cpu":
-        said = f"{value / 1000:.3f}".rstrip("0").rstrip(".")
-        return f"{said} {'core' if value == 1000 else 'cores'}"
+        return f"{cores(value)} {'core' if value == 1000 else 'cores'}"
     if dimension == "gpu":
         return counted(value, "GPU", "GPUs")
     return size(value)
+
+
+def cores(millicores: int) -> str:
+    """The number of cores alone: ``0.25``."""
+    return f"{millicores / 1000:.3f}".rstrip("0").rstrip(".")
 
 
 def named(dimension: str, value: int) -> str:

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.formatting import person, size
+from orchestrator.formatting import cores, duration, person, size
 
 from . import config, sanitise
 from .client import Client
 from .failures import Code, Failure
 from .following import patiently, repeated
 from .options import AsFormat, Call, InUtc, Watching, client, output
-from .output import Format, Instant, cores, say, span, tell
+from .output import Format, Instant, say, tell
 
 POLL = 1.0
 MOST = 500
@@ -129,7 +129,7 @@ def _show_queue(it: dict[str, Any], form: Format) -> None:
     stats = it["stats"]
     lines: list[tuple[str, object]] = [("scheduling", _paused(it))]
     lines += [(name, value) for name, value in stats.items() if isinstance(value, int)]
-    lines += [("oldest", span(stats["oldest"])), ("rate", f"{stats['rate']:.1f}/s")]
+    lines += [("oldest", duration(stats["oldest"])), ("rate", f"{stats['rate']:.1f}/s")]
     output(form, no_headers=False).one(it, lines, name="paused")
 
 
