@@ -31,7 +31,17 @@ from nodes.protocol.session import digest
 from nodes.sessions import Sessions
 from orchestrator.models import Event
 from tests import rows
-from tests.nodes.links import Above, Orchestrator, execution, hello, joined, look, play, until
+from tests.nodes.links import (
+    Above,
+    Orchestrator,
+    execution,
+    hello,
+    joined,
+    look,
+    opened,
+    play,
+    until,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -265,17 +275,16 @@ def test_a_frame_that_meets_a_held_lock_is_said_again_and_never_refused():
     assert [len(labels(node)) for node, _ in nodes] == [1, 1]
 
 
-async def test_a_mistake_in_what_all_share_ends_the_sessions_and_they_go_on_anew(
-    above, node, world
-):
+async def test_a_mistake_in_what_all_share_ends_the_sessions_and_they_go_on_anew(above, node):
     receive, mistakes = above.receive, [()]
     above.receive = lambda batch: mistakes.pop() if mistakes else receive(batch)
-    link = await world.greeted(node.credential)
-    await link.report(Report(execution(), Happened.START))
-    await link.closed()
-    again = await world.greeted(node.credential)
-    await again.report(Report(execution(), Happened.START))
-    assert await again.hear(Ack)
+    async with opened(above) as world:
+        link = await world.greeted(node.credential)
+        await link.report(Report(execution(), Happened.START))
+        await link.closed()
+        again = await world.greeted(node.credential)
+        await again.report(Report(execution(), Happened.START))
+        assert await again.hear(Ack)
 
 
 # --- orders ------------------------------------------------------------------------------------
@@ -355,17 +364,18 @@ def test_a_task_of_an_earlier_release_that_fits_no_frame_ends_its_execution():
     assert "bytes, and a node can be sent 261120" in huge.message
 
 
-async def test_what_cannot_be_given_up_keeps_no_other_order_from_its_node(above, node, world):
+async def test_what_cannot_be_given_up_keeps_no_other_order_from_its_node(above, node):
     good = order()
 
     def cannot_send(node, orders):
         raise OperationalError("canceling statement due to lock timeout")
 
     above.cannot_send = cannot_send
-    link = await world.greeted(node.credential)
-    above.order(node, order(size=300_000), good)
-    world.sessions.wake()
-    assert [it.execution for it in (await link.hear(Orders)).items] == [good.execution]
+    async with opened(above) as world:
+        link = await world.greeted(node.credential)
+        above.order(node, order(size=300_000), good)
+        world.sessions.wake()
+        assert [it.execution for it in (await link.hear(Orders)).items] == [good.execution]
 
 
 # --- heartbeats --------------------------------------------------------------------------------
