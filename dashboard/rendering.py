@@ -28,6 +28,7 @@ from django.utils.http import parse_etags
 from django.utils.safestring import SafeString, mark_safe
 from django.views import View
 
+from nodes.errors import MusterError
 from orchestrator.endpoint import health
 from orchestrator.models import ClusterSetting
 
@@ -81,12 +82,13 @@ class Page(LoginRequiredMixin, View):
         text = self.request.GET.get(name, "")
         return int(text) if _NUMBER.fullmatch(text) else None
 
-    def named(self, kind: str, find: Callable[[Any], T | None]) -> T:
-        """The *kind* of thing that the address names."""
+    def named(self, find: Callable[[Any], T]) -> T:
+        """What the address names."""
         [name] = self.kwargs.values()
-        if (found := find(name)) is None:
-            raise Http404(f"There is no {kind} {name!r}.")
-        return found
+        try:
+            return find(name)
+        except MusterError as error:
+            raise Http404(str(error)) from None
 
     def mistakes(self) -> list[str]:
         """What the address asks for that this page does not understand, and so leaves out."""

@@ -19,7 +19,7 @@ class ExecutionPage(Page):
 
     @cached_property
     def execution(self) -> Execution:
-        return self.named("execution", find.one)
+        return self.named(find.one)
 
     @cached_property
     def history(self) -> list[ExecutionHistory]:

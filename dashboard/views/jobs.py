@@ -58,7 +58,7 @@ class OneJob(Page):
 
     @cached_property
     def job(self) -> Job:
-        return self.named("job", find.one)
+        return self.named(find.one)
 
     @property
     def title(self) -> str:

@@ -47,7 +47,7 @@ class NodePage(Page):
 
     @cached_property
     def node(self) -> Node:
-        return self.named("node", find.one)
+        return self.named(find.one)
 
     @cached_property
     def held(self) -> list[Execution]:

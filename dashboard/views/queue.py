@@ -71,7 +71,7 @@ class EvaluationPage(Page):
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        return self.named("evaluation", find.one)
+        return self.named(find.one)
 
     @property
     def title(self) -> str:
