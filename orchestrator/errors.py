@@ -41,17 +41,6 @@ class NotNamedInFull(OrchestratorError):
     hint = "This cannot be taken back: give the name, {found}, or the whole id."
 
 
-class InvalidSpec(OrchestratorError):
-    """The job specification has {count}."""
-
-    code, status = "invalid-spec", 400
-    hint = "Correct every path named in errors; nothing was stored."
-
-    def __init__(self, errors: list[dict[str, str]]) -> None:
-        super().__init__(count="1 mistake" if len(errors) == 1 else f"{len(errors)} mistakes")
-        self.errors = errors
-
-
 class Conflict(OrchestratorError):
     """{detail}."""
 

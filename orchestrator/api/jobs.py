@@ -12,9 +12,9 @@ from ninja import Router
 
 from orchestrator import endpoint, spec
 from orchestrator.endpoint import spec_warnings
-from orchestrator.errors import InvalidSpec
 from orchestrator.formatting import clock
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
+from orchestrator.spec import InvalidSpec
 from orchestrator.spec.sentences import Mistake
 
 from . import references, schemas, serializers

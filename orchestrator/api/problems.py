@@ -16,7 +16,7 @@ from ninja.errors import AuthenticationError
 from nodes.errors import MusterError
 from orchestrator.database_errors import Trouble
 from orchestrator.endpoint.health import trouble_behind
-from orchestrator.errors import InvalidSpec
+from orchestrator.spec import InvalidSpec
 
 from .schemas import Mistake, ProblemDetails
 

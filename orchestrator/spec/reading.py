@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.errors import InvalidSpec
+from nodes.errors import MusterError
 
 from . import field_names
 from .model import JobSpec
@@ -32,6 +32,17 @@ DEEPEST = 32
 MOST_ERRORS = 100
 
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+
+
+class InvalidSpec(MusterError):
+    """The job specification has {count}."""
+
+    code, status = "invalid-spec", 400
+    hint = "Correct every path named in errors; nothing was stored."
+
+    def __init__(self, errors: list[Mistake]) -> None:
+        super().__init__(count="1 mistake" if len(errors) == 1 else f"{len(errors)} mistakes")
+        self.errors = errors
 
 
 class _Mistakes(Exception):
