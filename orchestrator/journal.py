@@ -19,7 +19,7 @@ from django.db import connection
 
 from nodes.hints import Hint, after_commit
 
-from .errors import Conflict, InvalidCursor
+from .explain.errors import Conflict, InvalidCursor
 from .models import ClusterSetting, Event
 
 

@@ -12,7 +12,7 @@ from ninja import Router
 
 from orchestrator import endpoint, spec
 from orchestrator.endpoint import spec_warnings
-from orchestrator.formatting import clock
+from orchestrator.explain.formatting import clock
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
 from orchestrator.spec import InvalidSpec
 from orchestrator.spec.sentences import Mistake

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from nodes import models as nodes
-from orchestrator import models, reasons
-from orchestrator import wording as said
-from orchestrator.reasons import Reason
+from orchestrator import models
+from orchestrator.explain import reasons
+from orchestrator.explain import wording as said
+from orchestrator.explain.reasons import Reason
 
 from . import wording
 from .schemas import Evaluation, Execution, Job, Named, Node, Resources

@@ -9,8 +9,8 @@ from django.db.models.functions import Now
 
 from nodes.hints import Hint, after_commit
 from orchestrator import journal
-from orchestrator.errors import Conflict
-from orchestrator.formatting import person
+from orchestrator.explain.errors import Conflict
+from orchestrator.explain.formatting import person
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, ClusterSetting, Evaluation
 

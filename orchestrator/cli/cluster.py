@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.formatting import person, size
+from orchestrator.explain.formatting import person, size
 
 from . import config, sanitise
 from .client import Client

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.formatting import size
+from orchestrator.explain.formatting import size
 
 from . import sanitise
 from .client import segment, tell_of_more

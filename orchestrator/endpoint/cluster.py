@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.db import transaction
 
 from orchestrator import journal
-from orchestrator.errors import Conflict
-from orchestrator.formatting import person
+from orchestrator.explain.errors import Conflict
+from orchestrator.explain.formatting import person
 from orchestrator.models import ClusterSetting
 
 

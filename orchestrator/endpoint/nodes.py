@@ -11,8 +11,8 @@ from nodes.locks import Lock, lock_rows
 from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
 from orchestrator import broker, journal
-from orchestrator.errors import NodeInUse
-from orchestrator.formatting import person
+from orchestrator.explain.errors import NodeInUse
+from orchestrator.explain.formatting import person
 from orchestrator.lifecycle import OBSERVED, Trigger
 from orchestrator.models import Execution
 from orchestrator.transitions import Changes, lock_executions, lock_nodes

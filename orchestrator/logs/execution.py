@@ -11,7 +11,7 @@ from nodes import log_forwarding
 from nodes.log_watch import NotConnected, SessionEnded, TooManyWatches
 from nodes.protocol.lifecycle import Connection
 from nodes.protocol.messages import LogChunk, LogEnd
-from orchestrator.formatting import counted
+from orchestrator.explain.formatting import counted
 from orchestrator.lifecycle import OBSERVED
 from orchestrator.models import Execution, ExecutionOutput
 

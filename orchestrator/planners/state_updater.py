@@ -18,7 +18,8 @@ from django.db import connection, transaction
 from nodes.hints import Hint, after_commit
 from nodes.locks import Lock, lock_rows
 from nodes.protocol.resources import Resources
-from orchestrator import broker, journal, reasons, wording
+from orchestrator import broker, journal
+from orchestrator.explain import reasons, wording
 from orchestrator.lifecycle import ENDED, OBSERVED, Desired, Observed, Writer
 from orchestrator.models import Execution, spec_cache
 from orchestrator.scheduling.feasibility import demand

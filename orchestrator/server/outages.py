@@ -8,8 +8,8 @@ from typing import Any
 
 from django.core.handlers.asgi import ASGIRequest
 
-from orchestrator.database_errors import Trouble
 from orchestrator.endpoint.health import Watch
+from orchestrator.explain.database_errors import Trouble
 from orchestrator.server import error_pages
 
 Application = Any  # Django and Channels each have a type of their own for what is one thing.

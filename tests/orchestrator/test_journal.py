@@ -6,7 +6,7 @@ import pytest
 from django.db import connection, connections, transaction
 
 from orchestrator import journal
-from orchestrator.errors import Conflict
+from orchestrator.explain.errors import Conflict
 from orchestrator.models import ClusterSetting, Event
 
 pytestmark = pytest.mark.django_db(transaction=True)

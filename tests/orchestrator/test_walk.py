@@ -4,7 +4,8 @@ import pytest
 
 from nodes.callbacks import Inbound
 from nodes.protocol.messages import Happened, Report, Want
-from orchestrator import broker, endpoint, reasons, snapshot, wording
+from orchestrator import broker, endpoint, snapshot
+from orchestrator.explain import reasons, wording
 from orchestrator.lifecycle import JobType
 from orchestrator.models import BrokerRow, Evaluation, Event, Execution, ExecutionHistory, Job
 from orchestrator.planners import compute_forwarder, state_updater

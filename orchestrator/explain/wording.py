@@ -12,13 +12,13 @@ from functools import singledispatch
 from typing import Any, Protocol
 
 from nodes import readiness
+from orchestrator.lifecycle import ENDED, JobState, Observed
+from orchestrator.spec import quantities
 
 from . import reasons
 from .formatting import capitalised, clock, counted, duration, full_stop, listed, named
 from .formatting import person as name_of
-from .lifecycle import ENDED, JobState, Observed
 from .reasons import Final, How, Lack, Reason
-from .spec import quantities
 
 Sentence = tuple[str | datetime, ...]
 

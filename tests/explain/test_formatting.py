@@ -4,7 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from orchestrator import formatting
+from orchestrator.explain import formatting
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from orchestrator import reasons, wording
-from orchestrator.models import Job
-from orchestrator.reasons import (
+from orchestrator.explain import reasons, wording
+from orchestrator.explain.reasons import (
     AllClosed,
     AwaitsBid,
     AwaitsLost,
@@ -31,6 +30,7 @@ from orchestrator.reasons import (
     ToPlace,
     Unplaced,
 )
+from orchestrator.models import Job
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOON + timedelta(seconds=40)

@@ -7,8 +7,8 @@ import pytest
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.utils import InternalError
 
-from orchestrator import database_errors
-from orchestrator.database_errors import Trouble, classify
+from orchestrator.explain import database_errors
+from orchestrator.explain.database_errors import Trouble, classify
 from orchestrator.models import ClusterSetting
 from orchestrator.server.environment import HOME
 
