@@ -26,7 +26,8 @@ from nodes.admin import JoinTokenAdmin, NodeAdmin, ReadOnly
 from nodes.errors import MusterError
 from nodes.models import JoinToken, Node
 
-from . import broker, endpoint, tokens
+from . import broker, endpoint
+from .access import tokens
 from .explain import wording
 from .models import (
     ApiToken,

@@ -253,7 +253,7 @@ def _administrator() -> User | None:
 
 def _fresh_token(name: str, scope: str, *, expires_in: timedelta | None) -> str:
     """Make a token of the administrator, in place of the one of the start before."""
-    from orchestrator import tokens
+    from orchestrator.access import tokens
     from orchestrator.models import ApiToken
 
     mine: dict[str, Any] = {"user": _administrator(), "name": name}

@@ -7,7 +7,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from nodes.models import JoinToken, Node
-from orchestrator import housekeeping, tokens
+from orchestrator import housekeeping
+from orchestrator.access import tokens
 from orchestrator.models import Event, IdempotencyKey, Job
 from tests import rows
 from tests.api.conftest import Api, spec

@@ -13,7 +13,8 @@ from django.test import AsyncClient
 
 from nodes.protocol import codec
 from nodes.protocol.messages import LogChunk, LogEnd, Watch
-from orchestrator import endpoint, logs, tokens
+from orchestrator import endpoint, logs
+from orchestrator.access import tokens
 from orchestrator.api.logs import as_records
 from orchestrator.logs.execution import _begin
 from orchestrator.logs.job import _look, _until_looking_again

@@ -13,7 +13,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from orchestrator.server.environment import HOME
 
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")

@@ -17,7 +17,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from .models import ApiToken
+from orchestrator.models import ApiToken
 
 #: What each scope allows, beside everything that stands before it.
 SCOPES = {
