@@ -32,9 +32,9 @@ from orchestrator.models import Execution
 from orchestrator.planners import compute_forwarder
 from orchestrator.scheduling import feasibility
 from orchestrator.scheduling.world import Cluster
-from orchestrator.snapshot import ClusterView
 from orchestrator.transitions import lock_executions, lock_nodes, reserve
 from orchestrator.transitions.reservations import release
+from orchestrator.worker.snapshot import ClusterView
 from tests import rows
 from tests.agent import test_core as agent
 from tests.orchestrator.test_walk import evaluate

@@ -14,11 +14,10 @@ from django.db import connection
 
 from nodes import readiness
 from nodes.protocol.resources import DIMENSIONS
-
-from .lifecycle import Desired, JobState, Observed
-from .models import spec_cache
-from .scheduling.world import Cluster, ExecutionView, Ints, JobView, World
-from .spec import JobSpec
+from orchestrator.lifecycle import Desired, JobState, Observed
+from orchestrator.models import spec_cache
+from orchestrator.scheduling.world import Cluster, ExecutionView, Ints, JobView, World
+from orchestrator.spec import JobSpec
 
 
 class Leased(Protocol):

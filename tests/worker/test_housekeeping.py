@@ -6,9 +6,10 @@ import pytest
 from django.db.models.functions import Now
 
 from nodes.models import Node
-from orchestrator import endpoint, housekeeping
+from orchestrator import endpoint
 from orchestrator.lifecycle import Observed
 from orchestrator.models import BrokerTrigger, Event, IdempotencyKey
+from orchestrator.worker import housekeeping
 from tests import rows
 from tests.interleave.holding import Held
 

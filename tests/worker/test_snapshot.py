@@ -4,9 +4,10 @@ import pytest
 
 from nodes.models import Node
 from nodes.protocol.resources import Resources
-from orchestrator import broker, endpoint, snapshot
+from orchestrator import broker, endpoint
 from orchestrator.lifecycle import JobType, Observed, Trigger
 from orchestrator.models import Execution
+from orchestrator.worker import snapshot
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
