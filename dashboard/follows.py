@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 
-from orchestrator import logs
+from orchestrator.endpoint import logs
 from orchestrator.models import Execution
 
 log = logging.getLogger(__name__)

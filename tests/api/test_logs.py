@@ -13,12 +13,13 @@ from django.test import AsyncClient
 
 from nodes.protocol import codec
 from nodes.protocol.messages import LogChunk, LogEnd, Watch
-from orchestrator import endpoint, logs
+from orchestrator import endpoint
 from orchestrator.access import tokens
 from orchestrator.api.logs import as_records
-from orchestrator.logs.execution import _begin
-from orchestrator.logs.job import _look, _until_looking_again
-from orchestrator.logs.reading import LOOK_AGAIN
+from orchestrator.endpoint import logs
+from orchestrator.endpoint.logs.execution import _begin
+from orchestrator.endpoint.logs.job import _look, _until_looking_again
+from orchestrator.endpoint.logs.reading import LOOK_AGAIN
 from orchestrator.models import Execution, ExecutionOutput, Job
 from tests import rows
 from tests.nodes.links import hello, joined, play

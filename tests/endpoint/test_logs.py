@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.agent.logs import readable
-from orchestrator.logs import Piece
-from orchestrator.logs.execution import _Text
-from orchestrator.logs.job import LONGEST_LINE, _prefixed
-from orchestrator.logs.looks import Looks
+from orchestrator.endpoint.logs import Piece
+from orchestrator.endpoint.logs.execution import _Text
+from orchestrator.endpoint.logs.job import LONGEST_LINE, _prefixed
+from orchestrator.endpoint.logs.looks import Looks
 from orchestrator.models import Execution
 
 KEY = uuid4()
