@@ -15,9 +15,8 @@ from nodes import membership
 from nodes.callbacks import Inbound, Verdict
 from nodes.models import Node
 from nodes.protocol.messages import Happened, Report
-from orchestrator import journal
 from orchestrator.lifecycle import OBSERVED, Observed, Writer, path
-from orchestrator.models import ExecutionOutput
+from orchestrator.models import ExecutionOutput, journal
 from orchestrator.planners import compute_forwarder, unapproved
 from orchestrator.transitions import (
     Changes,

@@ -19,7 +19,7 @@ from nodes.locks import Lock, lock_rows
 from nodes.protocol.lifecycle import Approval
 from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Order, Want
 from nodes.protocol.resources import Resources
-from orchestrator import broker, journal
+from orchestrator import broker
 from orchestrator.lifecycle import (
     OBSERVED,
     TOLD,
@@ -29,7 +29,7 @@ from orchestrator.lifecycle import (
     path,
     want,
 )
-from orchestrator.models import Event, Execution, spec_cache
+from orchestrator.models import Event, Execution, journal, spec_cache
 from orchestrator.spec import JobSpec
 from orchestrator.transitions import (
     Changes,

@@ -18,10 +18,10 @@ from django.db import connection, transaction
 from nodes.hints import Hint, after_commit
 from nodes.locks import Lock, lock_rows
 from nodes.protocol.resources import Resources
-from orchestrator import broker, journal
+from orchestrator import broker
 from orchestrator.explain import reasons, wording
 from orchestrator.lifecycle import ENDED, OBSERVED, Desired, Observed, Writer
-from orchestrator.models import Execution, spec_cache
+from orchestrator.models import Execution, journal, spec_cache
 from orchestrator.scheduling.feasibility import demand
 from orchestrator.scheduling.plan import Place, Plan
 from orchestrator.scheduling.world import World

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from orchestrator import journal
 from orchestrator.lifecycle import Desired, need_approval, path
-from orchestrator.models import ExecutionHistory
+from orchestrator.models import ExecutionHistory, journal
 from orchestrator.transitions import Changes, LockedExecution, Outcome
 
 _REASON = "its node began it before anybody had approved it"

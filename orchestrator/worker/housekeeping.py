@@ -12,8 +12,8 @@ from django.db.models.functions import Now
 from nodes import membership
 from nodes.hints import Hint, after_commit
 from nodes.models import Node
-from orchestrator import endpoint, journal
-from orchestrator.models import IdempotencyKey
+from orchestrator import endpoint
+from orchestrator.models import IdempotencyKey, journal
 
 #: How long the answer to a request is kept for its repeats.
 ANSWERS_KEPT = timedelta(hours=24)

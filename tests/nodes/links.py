@@ -20,7 +20,8 @@ from nodes.models import Node
 from nodes.protocol import codec
 from nodes.protocol.messages import SUBPROTOCOL, Hello, Order, Report, Reports, Welcome
 from nodes.protocol.resources import Resources
-from orchestrator import endpoint, journal
+from orchestrator import endpoint
+from orchestrator.models import journal
 from orchestrator.planners import compute_forwarder
 from orchestrator.planners.unsendable import cannot_send
 

@@ -23,12 +23,12 @@ from nodes.models import Node
 from nodes.protocol import codec
 from nodes.protocol.messages import Happened, Hello, Order, Orders, Report, Task, Want
 from nodes.protocol.resources import DIMENSIONS, Resources
-from orchestrator import endpoint, journal
+from orchestrator import endpoint
 from orchestrator.api import schemas
 from orchestrator.broker import blocked
 from orchestrator.broker.unblock import Candidate, choose
 from orchestrator.lifecycle import Observed
-from orchestrator.models import Execution
+from orchestrator.models import Execution, journal
 from orchestrator.planners import compute_forwarder
 from orchestrator.scheduling import feasibility
 from orchestrator.scheduling.world import Cluster

@@ -18,9 +18,9 @@ from uuid import UUID
 from django.db import connection
 
 from nodes.hints import Hint, after_commit
+from orchestrator.explain.errors import Conflict, InvalidCursor
 
-from .explain.errors import Conflict, InvalidCursor
-from .models import ClusterSetting, Event
+from .cluster import ClusterSetting, Event
 
 
 def record(events: Iterable[Event]) -> None:
