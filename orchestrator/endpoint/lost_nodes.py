@@ -15,7 +15,7 @@ from nodes.protocol.lifecycle import Connection
 from orchestrator import broker
 from orchestrator.lifecycle import OBSERVED
 from orchestrator.models import Execution, journal
-from orchestrator.transitions import (
+from orchestrator.planners.transitions import (
     Changes,
     LockedExecution,
     Outcome,

@@ -15,7 +15,7 @@ from orchestrator.explain.errors import NodeInUse
 from orchestrator.explain.formatting import person
 from orchestrator.lifecycle import OBSERVED, Trigger
 from orchestrator.models import Execution, journal
-from orchestrator.transitions import Changes, lock_executions, lock_nodes
+from orchestrator.planners.transitions import Changes, lock_executions, lock_nodes
 
 from .lost_nodes import lock_whole_node, lose_locked
 

@@ -18,7 +18,7 @@ from nodes.protocol.messages import Happened, Report
 from orchestrator.lifecycle import OBSERVED, Observed, Writer, path
 from orchestrator.models import ExecutionOutput, journal
 from orchestrator.planners import compute_forwarder, unapproved
-from orchestrator.transitions import (
+from orchestrator.planners.transitions import (
     Changes,
     LockedExecution,
     Outcome,

@@ -30,14 +30,14 @@ from orchestrator.lifecycle import (
     want,
 )
 from orchestrator.models import Event, Execution, journal, spec_cache
-from orchestrator.spec import JobSpec
-from orchestrator.transitions import (
+from orchestrator.planners.transitions import (
     Changes,
     LockedExecution,
     Outcome,
     execution_id,
     lock_executions,
 )
+from orchestrator.spec import JobSpec
 
 from . import unapproved
 

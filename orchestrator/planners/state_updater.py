@@ -22,10 +22,7 @@ from orchestrator import broker
 from orchestrator.explain import reasons, wording
 from orchestrator.lifecycle import ENDED, OBSERVED, Desired, Observed, Writer
 from orchestrator.models import Execution, journal, spec_cache
-from orchestrator.scheduling.feasibility import demand
-from orchestrator.scheduling.plan import Place, Plan
-from orchestrator.scheduling.world import World
-from orchestrator.transitions import (
+from orchestrator.planners.transitions import (
     LockedExecution,
     LockedNode,
     Wish,
@@ -34,6 +31,9 @@ from orchestrator.transitions import (
     lock_nodes,
     reserve,
 )
+from orchestrator.scheduling.feasibility import demand
+from orchestrator.scheduling.plan import Place, Plan
+from orchestrator.scheduling.world import World
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from orchestrator.lifecycle import Desired, need_approval, path
 from orchestrator.models import ExecutionHistory, journal
-from orchestrator.transitions import Changes, LockedExecution, Outcome
+from orchestrator.planners.transitions import Changes, LockedExecution, Outcome
 
 _REASON = "its node began it before anybody had approved it"
 

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from nodes.callbacks import Unsendable
 from orchestrator.lifecycle import Desired, Observed
-from orchestrator.transitions import Changes, Outcome, execution_id, lock_executions
+from orchestrator.planners.transitions import Changes, Outcome, execution_id, lock_executions
 
 _NOT_BEGUN = frozenset({Observed.NEW, Observed.ASK_FOR_BID, Observed.ASK_FOR_BID_ACCEPTED})
 

@@ -57,7 +57,7 @@ PARTS = {
         has_database=True,
     ),
     "endpoint": Part(
-        ("orchestrator/endpoint/*.py", "orchestrator/transitions/*.py"),
+        ("orchestrator/endpoint/*.py", "orchestrator/planners/transitions/*.py"),
         tuple(f"tests/orchestrator/test_{it}.py" for it in ABOUT_ENDPOINT),
         has_database=True,
     ),

@@ -11,7 +11,7 @@ from orchestrator.endpoint import drivers
 from orchestrator.explain.errors import NodeInUse, NotFound
 from orchestrator.lifecycle import JobType, Observed, Writer
 from orchestrator.models import BrokerTrigger, Event, Execution
-from orchestrator.transitions import lock_nodes
+from orchestrator.planners.transitions import lock_nodes
 from orchestrator.worker import housekeeping
 from tests import rows
 

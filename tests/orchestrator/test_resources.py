@@ -30,10 +30,10 @@ from orchestrator.broker.unblock import Candidate, choose
 from orchestrator.lifecycle import Observed
 from orchestrator.models import Execution, journal
 from orchestrator.planners import compute_forwarder
+from orchestrator.planners.transitions import lock_executions, lock_nodes, reserve
+from orchestrator.planners.transitions.reservations import release
 from orchestrator.scheduling import feasibility
 from orchestrator.scheduling.world import Cluster
-from orchestrator.transitions import lock_executions, lock_nodes, reserve
-from orchestrator.transitions.reservations import release
 from orchestrator.worker.snapshot import ClusterView
 from tests import rows
 from tests.agent import test_core as agent
