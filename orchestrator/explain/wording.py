@@ -1,4 +1,4 @@
-"""Reasons as sentences: the one place where they are made, for pages, API, CLI and journal.  Pure.
+"""Reasons, jobs, executions and nodes as sentences, for pages, API, CLI and journal.  Pure.
 
 A sentence is a tuple of words and instants.  `text` makes it readable anywhere, as true when it is
 read as when it was made; a page words its instants itself: "in 24 s", "53 s ago".
@@ -12,7 +12,7 @@ from functools import singledispatch
 from typing import Any, Protocol
 
 from nodes import readiness
-from orchestrator.lifecycle import ENDED, JobState, Observed
+from orchestrator.lifecycle import ENDED, MEANING, JobState, Observed
 from orchestrator.spec import quantities
 
 from . import reasons
@@ -333,3 +333,37 @@ def ending(name: str, state: str, found: Iterable[Reason]) -> str:
     return (
         f"{name} is {state} {said}" if state == JobState.STOPPED else f"{name} is {state}: {said}"
     )
+
+
+# --- an execution, a node ----------------------------------------------------------------------
+
+
+class ExecutionLike(Protocol):
+    observed: str
+    message: str
+
+
+def execution(row: ExecutionLike) -> str:
+    """What is known of it, and why it ended if it did."""
+    meaning = MEANING[Observed(row.observed)]
+    if row.observed == Observed.COMPLETED or row.message in {"", meaning}:
+        return meaning
+    return f"{meaning}: {row.message}"
+
+
+class NodeLike(Protocol):
+    name: str
+    quarantined: str
+
+
+def node(row: NodeLike) -> str:
+    """The first thing that keeps it from work, or that nothing does."""
+    columns = readiness.columns(row)
+    why = readiness.why(columns)
+    if why is None:
+        return "takes work"
+    said = why.sentence(columns)
+    if why.code == "quarantined":
+        said += f": {row.quarantined}; stop one of the two agents, then"
+        said += f" `muster node release {row.name}`"
+    return said

@@ -74,7 +74,7 @@ def test_a_module_says_first_what_it_is(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=module)
 def test_a_long_file_wants_a_second_noun(path):
-    assert len(path.read_text().splitlines()) <= 500
+    assert len(path.read_text().splitlines()) <= 400
 
 
 def test_every_pure_module_is_kept_pure_by_its_contract():
