@@ -61,7 +61,7 @@ class BoundedPaginator(Pager):
         return int(found.order_by()[:MOST_COUNTED].count())
 
 
-class Look(ReadOnly, Pages):
+class ReadOnlyAdmin(ReadOnly, Pages):
     """Looks, and changes nothing; actions ask for the model's right to change."""
 
     paginator = BoundedPaginator
@@ -100,7 +100,7 @@ def each(
 
 
 @admin.register(Job)
-class JobAdmin(Look):
+class JobAdmin(ReadOnlyAdmin):
     list_display = ("name", "type", "state", "what", "count", "priority", "version", "created_at")
     list_filter = ("state", "type")
     search_fields = ("^name",)
@@ -125,7 +125,7 @@ class JobAdmin(Look):
 
 
 @admin.register(JobVersion)
-class JobVersionAdmin(Look):
+class JobVersionAdmin(ReadOnlyAdmin):
     list_display = ("job", "number", "actor", "created_at")
     list_select_related = ("job",)
     search_fields = ("^job__name",)
@@ -133,7 +133,7 @@ class JobVersionAdmin(Look):
 
 
 @admin.register(Evaluation)
-class EvaluationAdmin(Look):
+class EvaluationAdmin(ReadOnlyAdmin):
     list_display = ("id", "job", "state", "delivery", "worker", "outcome", "leased_at")
     list_filter = ("state", "type")
     list_select_related = ("job",)
@@ -142,7 +142,7 @@ class EvaluationAdmin(Look):
 
 
 @admin.register(BrokerRow)
-class BrokerRowAdmin(Look):
+class BrokerRowAdmin(ReadOnlyAdmin):
     """The queue.  Its rows are the broker's; what people may do to them are the actions."""
 
     list_display = ("job", "priority", "want", "done", "worker", "not_before", "dead_letter")
@@ -178,7 +178,7 @@ class BrokerRowAdmin(Look):
 
 
 @admin.register(Execution)
-class ExecutionAdmin(Look):
+class ExecutionAdmin(ReadOnlyAdmin):
     list_display = ("id", "job", "slot", "attempt", "node", "desired", "observed", "created_at")
     list_filter = ("observed", "desired")
     list_select_related = ("job", "node")
@@ -201,14 +201,14 @@ class ExecutionAdmin(Look):
 
 
 @admin.register(Event)
-class EventAdmin(Look):
+class EventAdmin(ReadOnlyAdmin):
     list_display = ("id", "at", "topic", "what", "actor", "message")
     ordering = ("-id",)
     exclude = ("xid",)
 
 
 @admin.register(ClusterSetting)
-class ClusterSettingAdmin(Look):
+class ClusterSettingAdmin(ReadOnlyAdmin):
     list_display = ("algorithm", "scheduling_paused", "paused_reason", "paused_by", "paused_at")
     actions = ("fill_nodes", "spread_over_nodes")
 
@@ -289,7 +289,7 @@ class TokenForm(Form):
 
 
 @admin.register(ApiToken)
-class ApiTokenAdmin(Look):
+class ApiTokenAdmin(ReadOnlyAdmin):
     """Tokens are made here and revoked here; their secrets are shown once and kept nowhere."""
 
     form = TokenForm

@@ -15,7 +15,7 @@ from orchestrator.endpoint import spec_warnings
 from orchestrator.explain.formatting import clock
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
 from orchestrator.spec import InvalidSpec
-from orchestrator.spec.sentences import Mistake
+from orchestrator.spec.mistakes import Mistake
 
 from . import references, schemas, serializers
 from .authentication import READ, SUBMIT, caller

@@ -21,7 +21,7 @@ from ninja import Router
 
 from nodes.log_watch import HEARTBEAT, with_heartbeats
 from orchestrator.endpoint.logs import MOST_NAMED, Piece, Reading, Stream, of_execution, of_job
-from orchestrator.spec.sentences import mistake, shown
+from orchestrator.spec.mistakes import mistake, shown
 
 from . import references
 from .authentication import READ

@@ -13,7 +13,7 @@ from nodes.agent.logs import readable
 from orchestrator.endpoint.logs import Piece
 from orchestrator.endpoint.logs.execution import _Text
 from orchestrator.endpoint.logs.job import LONGEST_LINE, _prefixed
-from orchestrator.endpoint.logs.looks import Looks
+from orchestrator.endpoint.logs.polling import SharedPolling
 from orchestrator.models import Execution
 
 KEY = uuid4()
@@ -138,7 +138,7 @@ def test_fifty_that_wait_are_looked_at_with_one_query():
         return {key: Execution(pk=key) for key in keys}
 
     async def run():
-        looks, keys = Looks(find, every=0.01), [uuid4() for _ in range(50)]
+        looks, keys = SharedPolling(find, every=0.01), [uuid4() for _ in range(50)]
         for _ in range(3):
             found = await asyncio.gather(*map(looks.again, keys))
             assert [it.pk for it in found] == keys
@@ -151,7 +151,7 @@ def test_who_leaves_and_what_is_gone_harm_no_other_that_waits():
     there, gone = uuid4(), uuid4()
 
     async def run():
-        looks = Looks(lambda keys: {there: Execution(pk=there)}, every=0.05)
+        looks = SharedPolling(lambda keys: {there: Execution(pk=there)}, every=0.05)
         leaving = asyncio.create_task(looks.again(there))
         staying = asyncio.create_task(looks.again(there))
         lost = asyncio.create_task(looks.again(gone))

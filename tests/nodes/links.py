@@ -23,7 +23,7 @@ from nodes.protocol.resources import Resources
 from orchestrator import endpoint
 from orchestrator.models import journal
 from orchestrator.planners import compute_forwarder
-from orchestrator.planners.unsendable import cannot_send
+from orchestrator.planners.oversized_orders import cannot_send
 
 HELLO = Hello(
     version=1,

@@ -15,7 +15,7 @@ from orchestrator.explain.formatting import counted
 from orchestrator.lifecycle import OBSERVED
 from orchestrator.models import Execution, ExecutionOutput
 
-from .looks import look, look_again
+from .polling import look, look_again
 from .reading import BEFORE, NEVER_RAN, PATIENCE, Piece, Reading, ask
 
 

@@ -1,4 +1,4 @@
-"""What a local cluster leaves running when it ends: its tasks, found and stopped."""
+"""What runs of a local cluster: its one process, and the tasks that outlive it; found and ended."""
 
 import asyncio
 import fcntl

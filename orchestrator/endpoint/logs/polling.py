@@ -28,13 +28,13 @@ async def look(key: UUID) -> Execution:
 async def look_again(key: UUID) -> Execution:
     """The execution as it is in a moment, when it is worth to look again."""
     loop = asyncio.get_running_loop()
-    looks = _by_loop.get(loop)
-    if looks is None:
-        looks = _by_loop[loop] = Looks()
-    return await looks.again(key)
+    polling = _by_loop.get(loop)
+    if polling is None:
+        polling = _by_loop[loop] = SharedPolling()
+    return await polling.again(key)
 
 
-class Looks:
+class SharedPolling:
     """What the readers of one event loop wait for."""
 
     def __init__(self, find: Find = found, every: float = LOOK_AGAIN) -> None:
@@ -56,7 +56,7 @@ class Looks:
         return await ask(lambda: self._find(keys))
 
 
-_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Looks] = WeakKeyDictionary()
+_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, SharedPolling] = WeakKeyDictionary()
 
 
 def _of(key: UUID, rows: Mapping[UUID, Execution]) -> Execution:

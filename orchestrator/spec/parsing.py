@@ -15,8 +15,7 @@ from pydantic_core import ErrorDetails
 from nodes.errors import MusterError
 
 from . import field_names
-from .model import JobSpec
-from .sentences import (
+from .mistakes import (
     UNSUPPORTED,
     Mistake,
     mistake,
@@ -26,6 +25,7 @@ from .sentences import (
     unsupported,
     verdict,
 )
+from .model import JobSpec
 
 LARGEST = 256 * 1024
 DEEPEST = 32

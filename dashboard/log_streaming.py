@@ -72,7 +72,7 @@ class Taken(msgspec.Struct, frozen=True, tag="taken", forbid_unknown_fields=True
 _decoder = msgspec.json.Decoder(Follow | Unfollow | Taken)
 
 
-class Follows:
+class LogStreams:
     """What one socket follows."""
 
     def __init__(
