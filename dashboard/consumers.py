@@ -27,7 +27,7 @@ MALFORMED = 4400
 
 
 class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has no types
-    """Sends ``hello``, ``changed``, ``ping``, each with the cursor, and logs; see ``log_streaming``.
+    """Sends ``hello``, ``changed``, ``ping``, each with the cursor; and logs: `log_streaming`.
 
     Only for people who are signed in; closed with 4401 when their account is deactivated or
     their session ends, with 4400 when a page says what none of ours says.

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 
-from dashboard import follows, live
+from dashboard import live, log_streaming
 from dashboard.consumers import MALFORMED, SIGNED_OUT, LiveConsumer
 from nodes.protocol import codec
 from nodes.protocol.messages import LogChunk, LogEnd, Unwatch, Watch
@@ -59,7 +59,7 @@ class Page:
                 return event["code"]
             if event.get("bytes") is not None:
                 head, data = event["bytes"][:13], event["bytes"][13:]
-                name, kind, after = follows.HEADER.unpack(head)
+                name, kind, after = log_streaming.HEADER.unpack(head)
                 return name, bool(kind), after, data
             message = json.loads(event["text"])
             if message["type"] not in ("hello", "changed", "ping"):
@@ -200,14 +200,14 @@ def test_no_more_is_on_its_way_than_a_page_takes(viewer, talking):
             watch = await link.hear(Watch)
             for number in range(4):
                 await send(link, watch, number * len(piece), piece)
-            assert (await link.hear(Watch)).credit == follows.CREDIT // 2
+            assert (await link.hear(Watch)).credit == log_streaming.CREDIT // 2
             for number in range(4, 6):
                 await send(link, watch, number * len(piece), piece)
             heard = [(await page.hear())[2] for _ in range(4)]
-            assert heard[-1] == follows.CREDIT
+            assert heard[-1] == log_streaming.CREDIT
             assert await page.hears_nothing()
             await page.say(type="taken", id=1, bytes=len(piece))
-            assert (await page.hear())[2] == follows.CREDIT + len(piece)
+            assert (await page.hear())[2] == log_streaming.CREDIT + len(piece)
             assert await page.hears_nothing()
 
     play(scene)
@@ -243,10 +243,10 @@ def test_a_page_follows_only_a_few_logs_and_one_more_when_it_has_left_another(vi
         link = world.link(credential)
         await link.greet()
         async with opened(viewer) as page:
-            for name in range(follows.MOST + 1):
+            for name in range(log_streaming.MOST + 1):
                 await page.follow(execution.pk, id=name, offset=0)
-            why = f"no more than {follows.MOST} logs a page"
-            assert await page.hear() == end(why, name=follows.MOST, again=True)
+            why = f"no more than {log_streaming.MOST} logs a page"
+            assert await page.hear() == end(why, name=log_streaming.MOST, again=True)
             await page.say(type="unfollow", id=0)
             await page.follow(execution.pk, id=9, offset=77)
             while (watch := await link.hear(Watch)).offset != 77:
