@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection
-from django.db.models import Case, Count, F, Q, Sum, When
+from django.db.models import BooleanField, Case, Count, F, Func, Q, Sum, When
 
 from nodes import readiness
 from nodes.models import Node
@@ -172,7 +173,7 @@ def troubled_rows(late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
 
     Dead letters, what no node could ever run, what has been ready since before *late*, and what
     is blocked: of each kind at most *most*, so that none hides another, and each in the order of
-    its index, so that no more are read however many there are. Their keys are asked for first:
+    its index, so that no more are read however many there are. Their keys come as an array:
     joined to them, the whole table may be read, where the planner's statistics are old.
     """
     parked = Q(dead_letter__isnull=False)
@@ -188,8 +189,15 @@ def troubled_rows(late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
     )
     rank = Case(*(When(kind, then=place) for place, (kind, _) in enumerate(kinds)))
     found = [BrokerRow.objects.filter(kind).order_by(*by).values("pk")[:most] for kind, by in kinds]
-    keys = [row["pk"] for row in found[0].union(*found[1:])]
-    rows = BrokerRow.objects.filter(pk__in=keys).select_related("job")
+    keys = ArraySubquery(found[0].union(*found[1:]))
+    among = Func(
+        F("pk"),
+        keys,
+        template="%(expressions)s)",
+        arg_joiner=" = ANY(",
+        output_field=BooleanField(),
+    )
+    rows = BrokerRow.objects.filter(among).select_related("job")
     return list(rows.order_by(rank, *first))
 
 
