@@ -143,7 +143,7 @@ class Page(LoginRequiredMixin, View):
         query = sorted((k, v) for k, v in request.GET.items() if k not in {"regions", "at"})
         at = live.Cursor.parse(request.GET.get("at", ""))
         key = (request.path, *query, *names, may)
-        shown = shelf.get(key, at, lambda: self._together(names))
+        shown = render_cache.get(key, at, lambda: self._together(names))
         tag = f'"{shown.digest}"'
         known = parse_etags(request.headers.get("If-None-Match", ""))
         if known == ["*"] or tag in {it.removeprefix("W/") for it in known}:
@@ -169,35 +169,35 @@ class Rendered:
 
 
 @dataclass(slots=True)
-class _Slot:
+class _Entry:
     lock: threading.Lock = field(default_factory=threading.Lock)
     rendered: Rendered | None = None
 
 
-class Shelf:
+class RenderCache:
     """The newest renderings; whoever comes while one is being made waits for that one."""
 
     def __init__(self, most: int = 512) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._slots: OrderedDict[tuple[Any, ...], _Slot] = OrderedDict()
+        self._entries: OrderedDict[tuple[Any, ...], _Entry] = OrderedDict()
 
     def get(
         self, key: tuple[Any, ...], wanted: live.Cursor | None, make: Callable[[], str]
     ) -> Rendered:
         """What *make* gives, or gave when it is still as new as *wanted*."""
         with self._lock:
-            slot = self._slots.setdefault(key, _Slot())
-            self._slots.move_to_end(key)
-            while len(self._slots) > self._most:
-                self._slots.popitem(last=False)
-        with slot.lock:
-            if slot.rendered is None or not _is_new(slot.rendered, wanted):
+            entry = self._entries.setdefault(key, _Entry())
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._most:
+                self._entries.popitem(last=False)
+        with entry.lock:
+            if entry.rendered is None or not _is_new(entry.rendered, wanted):
                 cursor, at = live.feed.cursor, time.monotonic()
                 html = make()
                 digest = hashlib.sha256(html.encode()).hexdigest()[:24]
-                slot.rendered = Rendered(html, digest, cursor, at)
-            return slot.rendered
+                entry.rendered = Rendered(html, digest, cursor, at)
+            return entry.rendered
 
 
 def _is_new(rendered: Rendered, wanted: live.Cursor | None) -> bool:
@@ -206,5 +206,5 @@ def _is_new(rendered: Rendered, wanted: live.Cursor | None) -> bool:
     return time.monotonic() - rendered.at < OLD and rendered.cursor == live.feed.cursor
 
 
-shelf = Shelf()
+render_cache = RenderCache()
 """The one of this process."""

@@ -26,7 +26,9 @@ from nodes.admin import JoinTokenAdmin, NodeAdmin, ReadOnly
 from nodes.errors import MusterError
 from nodes.models import JoinToken, Node
 
-from . import broker, endpoint, tokens, wording
+from . import broker, endpoint
+from .access import tokens
+from .explain import wording
 from .models import (
     ApiToken,
     BrokerRow,
@@ -69,7 +71,7 @@ class Acting:
         return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
 
 
-class Look(Acting, ReadOnly, Pages):
+class ReadOnlyAdmin(Acting, ReadOnly, Pages):
     """Looks, and changes nothing but by its actions."""
 
     paginator = BoundedPaginator
@@ -99,7 +101,7 @@ def action(description: str, act: Callable[[Any, str], object], done: str) -> Ca
 
 
 @admin.register(Job)
-class JobAdmin(Look):
+class JobAdmin(ReadOnlyAdmin):
     list_display = ("name", "type", "state", "what", "count", "priority", "version", "created_at")
     list_filter = ("state", "type")
     search_fields = ("^name",)
@@ -118,7 +120,7 @@ class JobAdmin(Look):
 
 
 @admin.register(JobVersion)
-class JobVersionAdmin(Look):
+class JobVersionAdmin(ReadOnlyAdmin):
     list_display = ("job", "number", "actor", "created_at")
     list_select_related = ("job",)
     search_fields = ("^job__name",)
@@ -126,7 +128,7 @@ class JobVersionAdmin(Look):
 
 
 @admin.register(Evaluation)
-class EvaluationAdmin(Look):
+class EvaluationAdmin(ReadOnlyAdmin):
     list_display = ("id", "job", "state", "delivery", "worker", "outcome", "leased_at")
     list_filter = ("state", "type")
     list_select_related = ("job",)
@@ -135,7 +137,7 @@ class EvaluationAdmin(Look):
 
 
 @admin.register(BrokerRow)
-class BrokerRowAdmin(Look):
+class BrokerRowAdmin(ReadOnlyAdmin):
     """The queue.  Its rows are the broker's; what people may do to them are the actions."""
 
     list_display = ("job", "priority", "want", "done", "worker", "not_before", "dead_letter")
@@ -160,7 +162,7 @@ class BrokerRowAdmin(Look):
 
 
 @admin.register(Execution)
-class ExecutionAdmin(Look):
+class ExecutionAdmin(ReadOnlyAdmin):
     list_display = ("id", "job", "slot", "attempt", "node", "desired", "observed", "created_at")
     list_filter = ("observed", "desired")
     list_select_related = ("job", "node")
@@ -183,14 +185,14 @@ class ExecutionAdmin(Look):
 
 
 @admin.register(Event)
-class EventAdmin(Look):
+class EventAdmin(ReadOnlyAdmin):
     list_display = ("id", "at", "topic", "what", "actor", "message")
     ordering = ("-id",)
     exclude = ("xid",)
 
 
 @admin.register(ClusterSetting)
-class ClusterSettingAdmin(Look):
+class ClusterSettingAdmin(ReadOnlyAdmin):
     list_display = ("algorithm", "scheduling_paused", "paused_reason", "paused_by", "paused_at")
     actions = ("fill_nodes", "spread_over_nodes")
 
@@ -261,7 +263,7 @@ class TokenForm(Form):
 
 
 @admin.register(ApiToken)
-class ApiTokenAdmin(Look):
+class ApiTokenAdmin(ReadOnlyAdmin):
     """Tokens are made here and revoked here; their secrets are shown once and kept nowhere."""
 
     form = TokenForm

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from nodes.protocol.resources import DIMENSIONS
-from orchestrator.formatting import amount, capitalised, counted, size
+from orchestrator.explain.formatting import amount, capitalised, counted, size
 
 from . import states
 from .bars import Capacity, capacity

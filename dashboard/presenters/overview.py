@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from orchestrator import reasons, wording
-from orchestrator.formatting import capitalised, capped, counted, duration
+from orchestrator.explain import reasons, wording
+from orchestrator.explain.formatting import capitalised, capped, counted, duration
 
 from . import states
 from .bars import Spark, spark

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nodes.protocol.resources import DIMENSIONS
-from orchestrator import reasons, wording
-from orchestrator.formatting import amounts, capitalised, capped, counted, duration, listed
-from orchestrator.wording import Sentence
+from orchestrator.explain import reasons, wording
+from orchestrator.explain.formatting import amounts, capitalised, capped, counted, duration, listed
+from orchestrator.explain.wording import Sentence
 
 from . import states
 from .states import Shown

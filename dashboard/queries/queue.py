@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from django.db import connection
 
 from orchestrator import broker
-from orchestrator.errors import NotFound
+from orchestrator.explain.errors import NotFound
 from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
 
 STATES = tuple(state.value for state in broker.QueueState)

@@ -9,10 +9,10 @@ from dashboard.presenters import executions, explain, jobs, queue, slots, specif
 from dashboard.queries import jobs as find
 from dashboard.rendering import Page
 from orchestrator.endpoint import silent_nodes, spec_warnings
-from orchestrator.formatting import listed
+from orchestrator.explain.formatting import listed
+from orchestrator.explain.reasons import NodeSilent, Unplaced, load
 from orchestrator.lifecycle import ENDED
 from orchestrator.models import BrokerRow, Evaluation, Job, spec_cache
-from orchestrator.reasons import NodeSilent, Unplaced, load
 
 
 class Jobs(Page):

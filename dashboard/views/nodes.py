@@ -10,7 +10,7 @@ from dashboard.presenters import executions, nodes
 from dashboard.queries import nodes as find
 from dashboard.rendering import Page
 from nodes.models import Node
-from orchestrator.formatting import counted
+from orchestrator.explain.formatting import counted
 from orchestrator.models import Execution
 
 LARGEST = 10

@@ -9,7 +9,7 @@ from dashboard.presenters import executions, explain, queue
 from dashboard.queries import queue as find
 from dashboard.queries.executions import placed_by
 from dashboard.rendering import Page
-from orchestrator.formatting import capped, duration, listed
+from orchestrator.explain.formatting import capped, duration, listed
 from orchestrator.models import Evaluation
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from orchestrator.formatting import person
+from orchestrator.explain.formatting import person
 
 from .client import segment
 from .following import repeated, show_list

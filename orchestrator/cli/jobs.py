@@ -13,7 +13,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from orchestrator.formatting import counted, person, size
+from orchestrator.explain.formatting import counted, person, size
 
 from . import jobfile, sanitise
 from .client import Client, segment, tell_of_more

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.formatting import cores, size
+from orchestrator.explain.formatting import cores, size
 
 from . import sanitise
 from .client import segment

@@ -11,10 +11,10 @@ from django.db.models.functions import Now
 
 from nodes.membership.silence import SILENT_AFTER
 from nodes.models import Node
-from orchestrator.errors import Ambiguous, NotFound, NotNamedInFull
+from orchestrator.explain.errors import Ambiguous, NotFound, NotNamedInFull
+from orchestrator.explain.reasons import NodeSilent
 from orchestrator.lifecycle import JobState
 from orchestrator.models import Execution, Job
-from orchestrator.reasons import NodeSilent
 
 M = TypeVar("M", bound=models.Model)
 

@@ -12,11 +12,13 @@ from django.contrib.auth.models import User
 from django.test import AsyncClient
 
 from nodes.protocol.messages import Watch
-from orchestrator import endpoint, logs, tokens
+from orchestrator import endpoint
+from orchestrator.access import tokens
 from orchestrator.api.logs import as_records
-from orchestrator.logs.execution import _begin
-from orchestrator.logs.job import _look, _until_looking_again
-from orchestrator.logs.reading import LOOK_AGAIN
+from orchestrator.endpoint import logs
+from orchestrator.endpoint.logs.execution import _begin
+from orchestrator.endpoint.logs.job import _look, _until_looking_again
+from orchestrator.endpoint.logs.reading import LOOK_AGAIN
 from orchestrator.models import Execution, ExecutionOutput, Job
 from tests import rows
 from tests.nodes.links import hello, joined, play, running

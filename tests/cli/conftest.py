@@ -11,7 +11,7 @@ import httpx
 import pytest
 from django.contrib.auth.models import User
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from orchestrator.server.environment import HOME
 from tests.served import free_port, start
 

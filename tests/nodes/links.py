@@ -31,10 +31,10 @@ from nodes.protocol.messages import (
     Welcome,
 )
 from nodes.protocol.resources import Resources
-from orchestrator import endpoint, journal
-from orchestrator.models import Execution
+from orchestrator import endpoint
+from orchestrator.models import Execution, journal
 from orchestrator.planners import compute_forwarder
-from orchestrator.planners.unsendable import cannot_send
+from orchestrator.planners.oversized_orders import cannot_send
 from tests import rows
 
 HELLO = Hello(

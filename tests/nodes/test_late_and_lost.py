@@ -28,10 +28,17 @@ from nodes.protocol.messages import (
     Want,
 )
 from nodes.session_protocol import LiveSession
-from orchestrator import journal, lifecycle
+from orchestrator import lifecycle
 from orchestrator.endpoint import reports
 from orchestrator.lifecycle import Observed
-from orchestrator.models import BrokerTrigger, Event, Execution, ExecutionHistory, ExecutionOutput
+from orchestrator.models import (
+    BrokerTrigger,
+    Event,
+    Execution,
+    ExecutionHistory,
+    ExecutionOutput,
+    journal,
+)
 from orchestrator.planners import compute_forwarder
 from tests import rows
 from tests.nodes.links import Orchestrator, hello, joined, look, play

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from dashboard.follows import HEADER
+from dashboard.log_streaming import HEADER
 from orchestrator.server.environment import HOME
 from tests.chaos.cluster import MANAGE, Cluster, until
 from tests.served import free_port
