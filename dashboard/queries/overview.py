@@ -97,21 +97,12 @@ _MINUTES = """
         SELECT greatest(0, floor(extract(epoch FROM %(now)s::timestamptz - at) / 60))::int AS ago,
                sum(started) AS started, sum(failed) AS failed
         FROM moments GROUP BY 1
-    ), waits(name, low, high) AS (
-        SELECT 'submit', percentile_cont(0.5) WITHIN GROUP (ORDER BY w),
-               percentile_cont(0.95) WITHIN GROUP (ORDER BY w)
-        FROM (SELECT extract(epoch FROM started_at - round_at) w FROM newest
-              WHERE first AND started_at IS NOT NULL) s
-        UNION ALL
-        SELECT 'start', percentile_cont(0.5) WITHIN GROUP (ORDER BY w),
-               percentile_cont(0.95) WITHIN GROUP (ORDER BY w)
-        FROM (SELECT extract(epoch FROM started_at - created_at) w FROM newest
-              WHERE started_at IS NOT NULL) s
-        UNION ALL
-        SELECT 'run', percentile_cont(0.5) WITHIN GROUP (ORDER BY w),
-               percentile_cont(0.95) WITHIN GROUP (ORDER BY w)
-        FROM (SELECT extract(epoch FROM ended_at - started_at) w FROM newest
-              WHERE started_at IS NOT NULL AND ended_at IS NOT NULL) s
+    ), waits AS (
+        SELECT name, percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM w)) AS low,
+               percentile_cont(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM w)) AS high
+        FROM newest, LATERAL (VALUES ('submit', CASE WHEN first THEN started_at - round_at END),
+            ('start', started_at - created_at), ('run', ended_at - started_at)) waited(name, w)
+        GROUP BY name
     )
     SELECT (SELECT json_agg(json_build_array(ago, started, failed)) FROM minutes),
            (SELECT count(*) FROM newest),

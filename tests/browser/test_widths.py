@@ -29,7 +29,8 @@ FAULTS = """
     ...(document.documentElement.scrollWidth > innerWidth ? ["the page scrolls sideways"] : []),
     ...scrollers.filter((it) => it.tabIndex < 0 && !it.querySelector("input"))
       .map((it) => `no key reaches ${name(it)}`),
-    ...lines.filter((it) => it.scrollWidth > it.clientWidth).map((it) => `lines scroll: ${name(it)}`),
+    ...lines.filter((it) => it.scrollWidth > it.clientWidth)
+      .map((it) => `lines scroll: ${name(it)}`),
     ...heads.filter(isHidden).map((it) => `hidden: ${it.textContent}, ${name(it)}`),
     ...parts.filter((it) => !isReached(it))
       .map((it) => `cut off: ${name(it)}, ${it.textContent.trim().slice(0, 30)}`),

@@ -15,10 +15,9 @@ import yaml
 from django.db import connection
 
 from nodes.models import Node
-from orchestrator import journal
+from orchestrator.explain.reasons import NoNode, Unplaced, dump
 from orchestrator.lifecycle import Observed
-from orchestrator.models import ExecutionOutput, Job
-from orchestrator.reasons import NoNode, Unplaced, dump
+from orchestrator.models import ExecutionOutput, Job, journal
 from tests import rows
 
 GOOD = """\

@@ -11,7 +11,6 @@ from django.utils import timezone
 
 from dashboard import rendering
 from nodes.models import NodeHeartbeat
-from orchestrator import journal
 from orchestrator.models import (
     BrokerRow,
     ClusterSetting,
@@ -19,6 +18,7 @@ from orchestrator.models import (
     Execution,
     Job,
     WorkerProcess,
+    journal,
 )
 from tests import rows
 
@@ -170,7 +170,7 @@ def test_a_change_gives_a_region_another_tag(scene, operator):
     address = "/jobs/?regions=table"
     first = operator.get(address)
     Job.objects.filter(pk=scene["blocked"].pk).update(reason="short of patience")
-    rendering.shelf = rendering.Shelf()
+    rendering.render_cache = rendering.RenderCache()
     again = operator.get(address, headers={"If-None-Match": first["ETag"]})
     assert again.status_code == 200
     assert "Short of patience" in again.content.decode()

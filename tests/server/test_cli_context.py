@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from orchestrator.cli import config
 from orchestrator.models import ApiToken
 from orchestrator.server import cli_context
@@ -21,7 +21,7 @@ def nothing_named(tmp_path, monkeypatch):
 
 
 def words(var):
-    cli_context.leave(var, HERE, "at_local")
+    cli_context.write_config(var, HERE, "at_local")
     return shlex.split(next(cli_context.commands(var, HERE)))
 
 

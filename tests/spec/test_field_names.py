@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator import spec
-from orchestrator.errors import InvalidSpec
+from orchestrator.explain.errors import InvalidSpec
 from orchestrator.spec import field_names
 
 
