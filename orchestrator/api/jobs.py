@@ -20,7 +20,7 @@ from orchestrator.spec.mistakes import Mistake
 from . import references, schemas, serializers
 from .authentication import READ, SUBMIT, caller
 from .operations import operation
-from .pagination import newest_first, page, place_in_time
+from .pagination import newest_page, page
 from .parsing import LARGEST_BATCH
 from .preconditions import creates_only, intent, require_seen
 from .responses import answer, tagged
@@ -94,9 +94,7 @@ def list_jobs(request: HttpRequest, query: schemas.Jobs) -> HttpResponse:
         rows = rows.filter(type__in=query.type)
     if query.name:
         rows = rows.filter(name__startswith=query.name)
-    return page(
-        request, query, lambda after: newest_first(rows, after), place_in_time, serializers.job
-    )
+    return newest_page(request, query, rows, serializers.job)
 
 
 @router.get("/jobs/{ref}", auth=READ)
@@ -135,13 +133,7 @@ def list_executions_of_job(
         rows = rows.filter(observed__in=query.observed)
     if query.slot is not None:
         rows = rows.filter(slot=query.slot)
-    return page(
-        request,
-        query,
-        lambda after: newest_first(rows, after),
-        place_in_time,
-        serializers.execution,
-    )
+    return newest_page(request, query, rows, serializers.execution)
 
 
 @router.get("/jobs/{ref}/evaluations", auth=READ)

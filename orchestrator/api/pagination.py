@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from datetime import datetime
+from functools import partial
 from typing import Any
-from uuid import UUID
 
 import msgspec
 from django.core import signing
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+
+from orchestrator.endpoint.finding import newest_first, place_in_time
 
 from .problems import Problem
 from .responses import answer
 from .schemas import Answer, Page, Paging
-
-
-def newest_first(rows: QuerySet[Any], after: list[Any] | None) -> QuerySet[Any]:
-    """*rows* by ``-created_at, id``, after the place that `place_in_time` gave."""
-    if after is not None:
-        at, key = datetime.fromisoformat(after[0]), UUID(after[1])
-        rows = rows.filter(created_at__lte=at).filter(Q(created_at__lt=at) | Q(pk__gt=key))
-    return rows.order_by("-created_at", "pk")
-
-
-def place_in_time(row: Any) -> list[Any]:
-    return [row.created_at.isoformat(), str(row.pk)]
 
 
 def page(
@@ -51,6 +40,13 @@ def page(
     following = request.GET.copy()
     following["cursor"] = cursor
     return answer(data, Link=f'<{request.path}?{following.urlencode()}>; rel="next"')
+
+
+def newest_page(
+    request: HttpRequest, query: Paging, rows: QuerySet[Any], show: Callable[[Any], Answer]
+) -> HttpResponse:
+    """One page of *rows*, the newest first."""
+    return page(request, query, partial(newest_first, rows), place_in_time, show)
 
 
 def _salt(request: HttpRequest, query: Paging) -> str:
