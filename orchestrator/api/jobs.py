@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
@@ -20,7 +19,7 @@ from orchestrator.spec.mistakes import Mistake
 from . import references, schemas, serializers
 from .authentication import READ, SUBMIT, caller
 from .operations import operation
-from .pagination import newest_page, page
+from .pagination import newest_page, page_by
 from .parsing import LARGEST_BATCH
 from .preconditions import creates_only, intent, require_seen
 from .responses import answer, tagged
@@ -112,13 +111,8 @@ def show_job(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 - 
 @operation(schemas.Page[schemas.Version])
 def list_versions(request: HttpRequest, ref: str, query: schemas.Paging) -> HttpResponse:
     """Every specification that the job has had, the newest first."""
-    job = references.job(ref)
-
-    def rows(after: list[Any] | None) -> QuerySet[JobVersion]:
-        found = JobVersion.objects.filter(job=job).order_by("-number")
-        return found if after is None else found.filter(number__lt=after[0])
-
-    return page(request, query, rows, lambda row: [row.number], schemas.Version.of)
+    rows = JobVersion.objects.filter(job=references.job(ref))
+    return page_by("-number", request, query, rows, schemas.Version.of)
 
 
 @router.get("/jobs/{ref}/executions", auth=READ)
@@ -140,13 +134,8 @@ def list_executions_of_job(
 @operation(schemas.Page[schemas.Evaluation])
 def list_evaluations_of_job(request: HttpRequest, ref: str, query: schemas.Paging) -> HttpResponse:
     """The newest evaluations of the job first."""
-    job = references.job(ref)
-
-    def rows(after: list[Any] | None) -> QuerySet[Evaluation]:
-        found = Evaluation.objects.filter(job=job).select_related("job").order_by("-pk")
-        return found if after is None else found.filter(pk__lt=after[0])
-
-    return page(request, query, rows, lambda row: [row.pk], serializers.evaluation)
+    rows = Evaluation.objects.filter(job=references.job(ref)).select_related("job")
+    return page_by("-pk", request, query, rows, serializers.evaluation)
 
 
 @router.post("/jobs/{ref}/stop", auth=SUBMIT)
