@@ -255,31 +255,3 @@ def _in_words(path: Path) -> Iterator[None]:
         raise LedgerUnusable(
             f"{path}: {error}: see that the disk works and that the agent's user may write there"
         ) from error
-
-
-class MemoryLedger:
-    """A ledger that dies with its process: for simulated agents."""
-
-    def __init__(self, name: str) -> None:
-        self.id, self.run = name, 1
-        self._graves: dict[str, Report | None] = {}
-
-    def saved(self) -> Saved:
-        return Saved()
-
-    def recall(self, execution: str) -> tuple[bool, Report | None]:
-        return execution in self._graves, self._graves.get(execution)
-
-    def commit(self, changes: Changes, now: float) -> None:
-        self._graves.update(changes.tombstones)
-        while len(self._graves) > 10_000:
-            del self._graves[next(iter(self._graves))]
-
-    def prune(self, now: float) -> None:
-        pass
-
-    def take_room(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
