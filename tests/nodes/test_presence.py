@@ -435,3 +435,16 @@ def test_after_a_deaf_time_the_nodes_get_their_time_again():
         )
     listen(EARS)
     assert not membership.detect_silence().disconnected
+
+
+def test_a_clock_that_was_set_back_keeps_no_silent_node_connected():
+    greet(node())
+    listen(EARS)
+    listen("detector")
+    was_heard(-3600)
+    with connection.cursor() as cursor:
+        ahead = "clock_timestamp() + interval '1 h'"
+        cursor.execute(f"UPDATE nodes_listening SET since = {ahead}, at = {ahead}")
+    listen(EARS)
+    assert not membership.detect_silence().disconnected
+    assert membership.detect_silence(Patience(disconnected=timedelta(0))).disconnected
