@@ -35,7 +35,7 @@ from .effects import Discard, Drop, Effect, Follow, Send, Start, Stop, Unfollow
 from .facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from .outbox import Outbox
 from .records import FINAL, Changes, Entry, Machine, Recall, Saved, Stage, entry_of
-from .session import SHORTEST, Session, heartbeat, hello
+from .session import APART, SHORTEST, Session, heartbeat, hello
 
 
 class Core:
@@ -113,12 +113,15 @@ class Core:
         if (why := why[:4096]) == self.degraded:
             return []
         self.degraded = why
-        return self._beat(self._session, now) if self._session else []
+        if (session := self._session) is None or session.epoch is None:
+            return []
+        if now < (at := session.beaten_at + APART):  # Too many end the session.
+            session.beat_at = min(session.beat_at or at, at)
+            return []
+        return self._beat(session, now)
 
     def _beat(self, session: Session, now: float) -> list[Effect]:
-        if session.epoch is None:
-            return []
-        session.beat_at = now + session.heartbeat
+        session.beaten_at, session.beat_at = now, now + session.heartbeat
         return [Send(heartbeat(session, self.entries.values(), self.order_rev, self.degraded))]
 
     def receive(self, message: FromServer, now: float) -> list[Effect]:

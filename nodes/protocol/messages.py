@@ -170,7 +170,7 @@ class Reports(Struct, frozen=True, tag="reports", omit_defaults=True):
 class Heartbeat(Struct, frozen=True, tag="heartbeat", omit_defaults=True):
     """I am here.  ``digest`` covers the live executions held (see ``session.digest``).
 
-    ``degraded`` is as in the hello; one is sent as soon as that changes.
+    ``degraded`` is as in the hello; one is sent soon after that changes.
     """
 
     epoch: Count

@@ -34,6 +34,7 @@ from nodes.protocol.messages import (
 )
 from nodes.protocol.resources import Resources
 from nodes.protocol.session import digest
+from nodes.session_protocol import MOST_BEATS
 
 TRUE = Task("process", ("true",))
 WHOLE = Resources(cpu=1000)
@@ -524,3 +525,24 @@ def test_a_degraded_node_says_so_at_once_and_begins_nothing_new():
     assert isinstance(send, Send)
     assert isinstance(send.message, Heartbeat)
     assert send.message.degraded == ""
+
+
+def test_reasons_that_change_again_and_again_are_told_a_few_times_a_second():
+    node = Node()
+    said = [
+        effect.message.degraded
+        for at in range(100)
+        for effect in (
+            *node.core.degrade(f"it waits for {99 - at} tasks", at / 100),
+            *(node.core.tick(at / 100) if (node.core.wakes_at or 9) <= at / 100 else ()),
+        )
+        if isinstance(effect, Send) and isinstance(effect.message, Heartbeat)
+    ]
+    assert said[0] == "it waits for 99 tasks"
+    assert 1 < len(said) < MOST_BEATS
+    assert node.core.wakes_at is not None
+    [last] = node.core.tick(node.core.wakes_at)
+    assert isinstance(last, Send)
+    assert isinstance(last.message, Heartbeat)
+    assert last.message.degraded == "it waits for 0 tasks"
+    assert node.core.wakes_at > HEARTBEAT
