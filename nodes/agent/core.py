@@ -178,6 +178,8 @@ class Core:
     def observe(self, fact: Fact) -> list[Effect]:
         """Take in what a driver tells.  A fact told twice has no second effect."""
         entry = self.entries.get(fact.execution)
+        if entry is None:
+            self._never_begin(fact)
         if entry is None or not entry.told_to_run:
             return []
         match fact:
@@ -199,6 +201,19 @@ class Core:
             case Vanished():
                 self._end(entry, outcomes.unknown(fact))
         return []
+
+    def _never_begin(self, fact: Fact) -> None:
+        """Remember what has ended here and an earlier ledger knew: an order may still name it."""
+        match fact:
+            case Exited():
+                final = outcomes.ended(Entry(fact.execution, Stage.RUNNING), fact)
+            case Vanished():
+                final = outcomes.unknown(fact)
+            case _:
+                return
+        if not self._known_before(fact.execution)[0]:
+            self._bury(fact.execution, outcomes.without_tails(final))
+            self.changes.urgent = True
 
     def _started(self, entry: Entry, handle: str) -> list[Effect]:
         if entry.stage is Stage.STARTING:

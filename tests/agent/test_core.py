@@ -352,6 +352,21 @@ def test_what_ran_is_never_started_again_whatever_its_driver_says(stopping):
     assert happened(node.listen()) == [(Happened.FAIL, "unknown-outcome")]
 
 
+@pytest.mark.parametrize(
+    ("fact", "code"),
+    [(Exited("stray", 0, "stopped"), "stopped"), (Vanished("stray"), "unknown-outcome")],
+)
+def test_what_ran_without_being_known_here_is_not_begun_after_its_end(fact, code):
+    node = Node()
+    assert node.core.observe(fact) == []
+    assert node.core.changes.urgent, "what proves that it ran goes with its directory"
+    assert node.listen() == []
+    assert node.order(Want.RUN, "stray") == []
+    assert [it.code for it in node.listen()] == [code]
+    assert node.core.observe(NeverStarted("unknown")) == []
+    assert [type(it) for it in node.order(Want.RUN, "unknown")] == [Start]
+
+
 def test_a_restart_of_the_machine_is_remembered_until_its_consequences_are_saved():
     began = Entry("e", Stage.STARTING, task=TRUE, driver="process")
     machine = Machine("i", 1, "l", "now", Resources(cpu=1000), {}, {"process"})

@@ -63,7 +63,7 @@ def test_what_needs_a_driver_that_this_version_lacks_is_left_to_one_that_has_it(
         ledger = left(tmp_path, entry)
         runner = Runner(MACHINE, ledger, lambda tell: {"process": Apart(tell)})
         try:
-            with pytest.raises(LedgerUnusable, match="driver 'docker', which this agent lacks: start"):
+            with pytest.raises(LedgerUnusable, match="'docker', which this agent lacks: start the"):
                 runner.start()
         finally:
             runner.close()
