@@ -276,7 +276,7 @@ FromServer = Welcome | Desired | Orders | Ack | Pulse | Watch | Unwatch
 class LogChunk(msgspec.Struct, frozen=True):
     """Bytes of one watched stream, starting at byte ``offset`` of it; a binary frame."""
 
-    epoch: int
+    epoch: Count
     watch: str
-    offset: int
+    offset: Count
     data: bytes
