@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from nodes import log_forwarding
 from nodes.log_watch import CREDIT, MOST, MOST_APART, NotConnected, TooManyWatches
 from nodes.protocol import codec
 from nodes.protocol.messages import Ack, Close, LogChunk, LogEnd, Unwatch, Watch
@@ -201,6 +202,27 @@ def test_a_node_without_a_session_here_cannot_be_watched():
     async def scene(world):
         with pytest.raises(NotConnected):
             await read(world.sessions.watch(execution(), uuid4(), "stdout"), [])
+
+    play(scene)
+
+
+def test_a_session_that_is_replaced_elsewhere_is_asked_for_no_log():
+    node, credential = joined()
+
+    async def scene(world):
+        link = world.link(credential)
+        await link.greet()
+        reading = {
+            epoch: asyncio.create_task(
+                read(log_forwarding.watch(execution(), node.pk, "stdout", epoch=epoch), [])
+            )
+            for epoch in (link.epoch, link.epoch + 1)
+        }
+        assert await link.hear(Watch)
+        with pytest.raises(NotConnected):
+            await reading[link.epoch + 1]
+        assert not reading[link.epoch].done()
+        reading[link.epoch].cancel()
 
     play(scene)
 
