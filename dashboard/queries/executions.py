@@ -5,18 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 
 from nodes.membership.silence import SILENT_AFTER
+from orchestrator.endpoint.finding import find
 from orchestrator.models import Evaluation, Execution, ExecutionHistory, ExecutionOutput
-
-from .references import named
 
 MOST_TRANSITIONS = 100
 MOST_ATTEMPTS = 50
 MOST_PLACED = 50
 
 
-def one(reference: str) -> Execution | None:
-    """The execution with this id, or whose id begins so."""
-    return named(Execution.objects.select_related("job", "node__heartbeat"), reference)
+def one(reference: str) -> Execution:
+    """The execution with this id, or whose id begins so; raises NotFound or Ambiguous."""
+    rows = Execution.objects.select_related("job", "node__heartbeat")
+    return find(rows, "execution", reference)
 
 
 def silent_since(execution: Execution, now: datetime) -> datetime | None:

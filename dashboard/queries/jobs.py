@@ -6,11 +6,11 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
+from orchestrator.endpoint.finding import begins_with, find
 from orchestrator.lifecycle import ENDED
 from orchestrator.models import Evaluation, Event, Execution, Job, JobVersion
 
 from .paging import Slice, newest
-from .references import begins_with, named
 
 SEARCHED = 10_000
 """A text is looked for in this many of the newest jobs; an exact name is found among all."""
@@ -33,10 +33,10 @@ def page(state: str, text: str, before: str) -> Slice[Job]:
     return newest(rows, before)
 
 
-def one(reference: str) -> Job | None:
-    """The job with this id or this name, or whose id begins so."""
+def one(reference: str) -> Job:
+    """The job with this id or this name, or whose id begins so; raises NotFound or Ambiguous."""
     rows = Job.objects.select_related("broker_row", "created_by")
-    return named(rows, reference, Q(name=reference))
+    return find(rows, "job", reference, Q(name=reference))
 
 
 def slots(job: Job) -> list[tuple[int, str, str, UUID]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 
 from nodes.models import Node
+from orchestrator.endpoint.finding import LIVING_FIRST, begins_with, find
 from orchestrator.models import Event, Execution
 
 from .paging import Slice, newest
-from .references import begins_with, named
 
 MOST = 500
 """Nodes of one page, in the order of their names."""
@@ -32,11 +32,13 @@ def page(text: str, after: str) -> tuple[list[Node], str]:
     return found[:MOST], found[MOST - 1].name if len(found) > MOST else ""
 
 
-def one(reference: str) -> Node | None:
-    """The node with this id, or else with this name; a removed one when no other has it."""
-    rows = Node.every.select_related("heartbeat", "session")
-    newest = rows.order_by(F("removed_at").desc(nulls_first=True))
-    return named(newest, reference, Q(name=reference))
+def one(reference: str) -> Node:
+    """The node with this id or name, a removed one when no other has it, or whose id begins so.
+
+    Raises NotFound or Ambiguous.
+    """
+    rows = Node.every.select_related("heartbeat", "session").order_by(LIVING_FIRST)
+    return find(rows, "node", reference, Q(name=reference))
 
 
 def running(nodes: Sequence[Node]) -> dict[UUID, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.db.models import Model, Q, QuerySet
@@ -22,6 +23,14 @@ class Slice(Generic[M]):
     rows: Sequence[M]
     older: str
     first: bool
+
+    def links(self, **chosen: object) -> dict[str, Any]:
+        """For ``parts/paging.html``: the parameters of the other pages, with what is *chosen*."""
+        return {
+            "older": urlencode(chosen | {"before": self.older}) if self.older else "",
+            "newest": urlencode(chosen),
+            "first": self.first,
+        }
 
 
 def newest(rows: QuerySet[M], before: str, size: int = PAGE) -> Slice[M]:

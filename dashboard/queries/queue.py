@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from django.db import connection
 
 from orchestrator import broker
+from orchestrator.explain.errors import NotFound
 from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
 
 STATES = tuple(state.value for state in broker.QueueState)
@@ -113,8 +114,12 @@ _FLOW = """
 """
 
 
-def one(pk: int) -> Evaluation | None:
-    return Evaluation.objects.filter(pk=pk).select_related("job").first()
+def one(pk: int) -> Evaluation:
+    """The evaluation with this number; raises NotFound."""
+    found = Evaluation.objects.filter(pk=pk).select_related("job").first()
+    if found is None:
+        raise NotFound(kind="evaluation", name=pk)
+    return found
 
 
 def neighbours(evaluation: Evaluation, limit: int = 10) -> list[Evaluation]:

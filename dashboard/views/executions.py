@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from django.http import Http404
-
 from dashboard.presenters import executions, lifeline
 from dashboard.queries import executions as find
 from dashboard.rendering import Page
@@ -21,10 +19,7 @@ class ExecutionPage(Page):
 
     @cached_property
     def execution(self) -> Execution:
-        found = find.one(self.kwargs["reference"])
-        if found is None:
-            raise Http404(f"There is no execution {self.kwargs['reference']!r}.")
-        return found
+        return self.named(find.one)
 
     @cached_property
     def history(self) -> list[ExecutionHistory]:

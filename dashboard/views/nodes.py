@@ -6,13 +6,11 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
-from django.http import Http404
-
 from dashboard.presenters import executions, nodes
 from dashboard.queries import nodes as find
 from dashboard.rendering import Page
 from nodes.models import Node
-from orchestrator.formatting import counted
+from orchestrator.explain.formatting import counted
 from orchestrator.models import Execution
 
 LARGEST = 10
@@ -49,10 +47,7 @@ class NodePage(Page):
 
     @cached_property
     def node(self) -> Node:
-        found = find.one(self.kwargs["reference"])
-        if found is None:
-            raise Http404(f"There is no node {self.kwargs['reference']!r}.")
-        return found
+        return self.named(find.one)
 
     @cached_property
     def held(self) -> list[Execution]:
@@ -88,11 +83,7 @@ class NodePage(Page):
 
     def executions(self) -> dict[str, Any]:
         page = find.executions(self.node, self.request.GET.get("before", ""))
-        return {
-            "lines": executions.lines(page.rows, self.now),
-            "older": urlencode({"before": page.older}) if page.older else "",
-            "first": page.first,
-        }
+        return {"lines": executions.lines(page.rows, self.now), **page.links()}
 
     def events(self) -> Any:
         return find.events(self.node)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from django.http import Http404
-
 from dashboard.presenters import executions, explain, queue
 from dashboard.queries import queue as find
 from dashboard.queries.executions import placed_by
 from dashboard.rendering import Page
-from orchestrator.formatting import capped, duration, listed
+from orchestrator.explain.formatting import capped, duration, listed
 from orchestrator.models import Evaluation
 
 
@@ -73,10 +71,7 @@ class EvaluationPage(Page):
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        found = find.one(self.kwargs["pk"])
-        if found is None:
-            raise Http404(f"There is no evaluation {self.kwargs['pk']}.")
-        return found
+        return self.named(find.one)
 
     @property
     def title(self) -> str:

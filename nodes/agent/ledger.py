@@ -230,8 +230,16 @@ class Ledger:
     def _remember(self, name: str, value: int | str) -> None:
         self._db.execute("INSERT OR IGNORE INTO fact VALUES (?, ?)", (name, value))
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when something was raised."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:  # A full disk has ended it already.
+                self._db.execute("ROLLBACK")
 
 
 @contextlib.contextmanager
@@ -259,24 +267,6 @@ def _in_words(path: Path) -> Iterator[None]:
         raise LedgerUnusable(
             f"{path}: {error}: see that the disk works and that the agent's user may write there"
         ) from error
-
-
-class _Transaction:
-    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when something was raised."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:  # A full disk has ended it already.
-                self._db.execute("ROLLBACK")
 
 
 class MemoryLedger:

@@ -13,13 +13,14 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..protocol.resources import Resources
+import msgspec
+
+from ..protocol.resources import DIMENSIONS
 from . import __version__, enrolment, machine
-from .drivers import Driver, Tell
 from .drivers.process import ProcessDriver
 from .drivers.spawner_link import NoSpawner
 from .enrolment import Identity
@@ -35,6 +36,7 @@ log = logging.getLogger("muster.agent")
 #: Exit codes: 2 for what the operator must change, 3 when another agent has the directory.
 _WRONG, _IN_USE, _BROKEN = 2, 3, 4
 LEVELS = ("debug", "info", "warning")
+_LOGS = "keep so much output of tasks that have ended (10GiB, or a tenth of the disk if less)"
 #: Seconds between attempts to open the ledger on a full disk.
 _FULL = 2.0
 #: The node was removed: starting again would not help.
@@ -126,35 +128,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--name", default=env.get("name", socket.gethostname()), help="of this node (%(default)s)")
     add("--join-token-file", type=Path, default=env.get("join_token_file"), help="for enrolment")
     add("--label", action="append", metavar="KEY=VALUE", help="given at enrolment; repeatable")
-    add(
-        "--cpu",
-        type=_said(machine.count),
-        metavar="MILLICORES",
-        default=env.get("cpu"),
-        help="offer this much",
-    )
-    for option in ("--memory", "--disk"):
-        add(
-            option,
-            type=_said(machine.amount),
-            metavar="BYTES",
-            default=env.get(option[2:]),
-            help="or 512MiB",
-        )
-    add(
-        "--gpu",
-        type=_said(machine.count),
-        metavar="DEVICES",
-        default=env.get("gpu"),
-        help="offer this many",
-    )
-    add(
-        "--logs",
-        type=_said(machine.amount),
-        metavar="BYTES",
-        default=env.get("logs"),
-        help="keep so much output of tasks that have ended (10GiB, or a tenth of the disk if less)",
-    )
+    for option, read, unit, what in (
+        ("cpu", machine.count, "MILLICORES", "offer this much"),
+        ("memory", machine.amount, "BYTES", "or 512MiB"),
+        ("disk", machine.amount, "BYTES", "or 512MiB"),
+        ("gpu", machine.count, "DEVICES", "offer this many"),
+        ("logs", machine.amount, "BYTES", _LOGS),
+    ):
+        add(f"--{option}", type=_said(read), metavar=unit, default=env.get(option), help=what)
     add("--log-level", default=env.get("log_level", "info"), choices=LEVELS)
     add("--version", action="version", version=f"muster-agent {__version__}")
     options = parser.parse_args(arguments)
@@ -189,7 +170,7 @@ async def _run(options: argparse.Namespace) -> None:
         runner = Runner(
             _machine(options, ledger),
             ledger,
-            _drivers(options.state_dir),
+            lambda tell: {"process": ProcessDriver(options.state_dir, tell)},
             options.state_dir / "logs",
             room,
         )
@@ -238,16 +219,9 @@ def websocket_url(server: str) -> str:
 
 def _machine(options: argparse.Namespace, ledger: Ledger) -> Machine:
     found = machine.detect(options.state_dir, ours=options.state_dir / "work")
-    offered = Resources(
-        *(
-            amount if wanted is None else int(wanted)
-            for amount, wanted in zip(
-                found.astuple(),
-                (options.cpu, options.memory, options.disk, options.gpu),
-                strict=True,
-            )
-        )
-    )
+    wanted = {it: getattr(options, it) for it in DIMENSIONS}
+    given = {it: amount for it, amount in wanted.items() if amount is not None}
+    offered = msgspec.structs.replace(found, **given)
     return Machine(
         instance=str(uuid.uuid4()),
         run=ledger.run,
@@ -258,10 +232,6 @@ def _machine(options: argparse.Namespace, ledger: Ledger) -> Machine:
         drivers=frozenset({"process"}),
         agent_version=__version__,
     )
-
-
-def _drivers(state: Path) -> Callable[[Tell], Mapping[str, Driver]]:
-    return lambda tell: {"process": ProcessDriver(state, tell)}
 
 
 async def _identify(options: argparse.Namespace) -> Identity:

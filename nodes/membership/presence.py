@@ -50,7 +50,7 @@ class Beat:
 
 
 @dataclass(frozen=True)
-class Odd:
+class Anomalies:
     """Of the sessions that were heard of, those that are not as they should be.
 
     ``fenced``: a newer one exists, or the node was rejected or revoked.  ``given_up``: the node
@@ -185,7 +185,7 @@ def fence(batch: Sequence[Inbound]) -> list[Verdict]:
     return verdicts
 
 
-def beat(beats: Sequence[Beat]) -> Odd:
+def beat(beats: Sequence[Beat]) -> Anomalies:
     """Write that these sessions were heard of now: one statement, guarded by their epochs."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -205,7 +205,7 @@ def beat(beats: Sequence[Beat]) -> Odd:
     given_up = frozenset(node for node in at if at[node] == Connection.LOST)
     back = frozenset(node for node in at if at[node] != Connection.CONNECTED) - given_up
     changed = frozenset(node for node, is_current, _, differs in odd if is_current and differs)
-    return Odd(fenced, given_up, back, removed, changed)
+    return Anomalies(fenced, given_up, back, removed, changed)
 
 
 # --- greeting --------------------------------------------------------------------------------

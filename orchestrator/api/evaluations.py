@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from orchestrator.errors import NotFound
+from orchestrator.explain.errors import NotFound
 from orchestrator.models import Evaluation
 
 from . import schemas, serializers

@@ -19,7 +19,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.crypto import salted_hmac
 
 from orchestrator.models import IdempotencyKey
-from orchestrator.spec.sentences import mistake
+from orchestrator.spec.mistakes import mistake
 
 from . import operations
 from .authentication import Caller

@@ -12,10 +12,10 @@ from ninja import Router
 
 from orchestrator import endpoint, spec
 from orchestrator.endpoint import spec_warnings
-from orchestrator.errors import InvalidSpec
-from orchestrator.formatting import clock
+from orchestrator.explain.formatting import clock
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
-from orchestrator.spec.sentences import Mistake
+from orchestrator.spec import InvalidSpec
+from orchestrator.spec.mistakes import Mistake
 
 from . import references, schemas, serializers
 from .authentication import READ, SUBMIT, caller

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from nodes import models as nodes
-from orchestrator import models, reasons
-from orchestrator import wording as said
-from orchestrator.reasons import Reason
+from orchestrator import models
+from orchestrator.explain import reasons, wording
+from orchestrator.explain.reasons import Reason
 
-from . import wording
 from .schemas import Evaluation, Execution, Job, Named, Node, Resources
 
 
@@ -19,8 +18,8 @@ def job(row: models.Job, kind: type[Job] = Job, *, also: Iterable[Reason] = (), 
     found = (*reasons.load(row.reason), *also)
     return kind.of(
         row,
-        sentence=said.text(said.job(row, also)),
-        reason=said.text(said.all_of(found)),
+        sentence=wording.text(wording.job(row, also)),
+        reason=wording.text(wording.all_of(found)),
         reasons=[{"cause": reasons.cause(it), **reasons.dump([it])[0]} for it in found],
         **more,
     )

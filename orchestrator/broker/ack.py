@@ -11,7 +11,7 @@ from typing import Any
 from django.db import connection
 
 from nodes.hints import Hint, after_commit
-from orchestrator.errors import LeaseLost
+from orchestrator.explain.errors import LeaseLost
 from orchestrator.lifecycle import Trigger
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from orchestrator.formatting import person
+from orchestrator.explain.formatting import person
 
-from .client import segment, tell_of_more
-from .following import repeated
+from .client import segment
+from .following import repeated, show_list
 from .jobs import EXECUTIONS
 from .logs import of_execution, print_log
 from .options import AsFormat, InUtc, Most, NoHeaders, Quiet, Reference, Watching, client, output
@@ -46,14 +46,8 @@ def list_executions(
     if job and node:
         raise typer.BadParameter("--job and --node cannot be combined")
     path = f"jobs/{segment(job)}/executions" if job else "executions"
-    with client(context) as api:
-
-        def show() -> None:
-            found = api.items(path, most=limit, observed=state, node=node)
-            output(form, no_headers, quiet, utc).table(found, EXECUTIONS, name="id")
-            tell_of_more(found, "--limit")
-
-        repeated(show, watch)
+    out, asked = output(form, no_headers, quiet, utc), {"observed": state, "node": node}
+    show_list(context, path, out, EXECUTIONS, watch=watch, most=limit, key="id", **asked)
 
 
 @app.command()

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from orchestrator.formatting import counted, person, size
+from orchestrator.explain.formatting import counted, person, size
 
 from . import jobfile, sanitise
 from .client import Client, segment, tell_of_more
 from .failures import Code, Failure
-from .following import ENDED, Until, follow, repeated
+from .following import ENDED, Until, follow, repeated, show_list
 from .jobfile import JobFile, Mistaken
 from .logs import of_job, print_both, print_log
 from .options import (
@@ -177,14 +177,8 @@ def list_jobs(
     utc: InUtc = None,
 ) -> None:
     """The newest jobs."""
-    with client(context) as api:
-
-        def show() -> None:
-            found = api.items("jobs", most=limit, state=state, name=name)
-            output(form, no_headers, quiet, utc).table(found, COLUMNS)
-            tell_of_more(found, "--limit")
-
-        repeated(show, watch)
+    out = output(form, no_headers, quiet, utc)
+    show_list(context, "jobs", out, COLUMNS, watch=watch, most=limit, state=state, name=name)
 
 
 @app.command()
@@ -226,10 +220,8 @@ def versions(
     utc: InUtc = None,
 ) -> None:
     """Every specification that a job has had, the newest first."""
-    with client(context) as api:
-        found = api.items(f"jobs/{segment(job)}/versions", most=limit)
-    output(form, no_headers, utc=utc).table(found, _VERSIONS, name="number")
-    tell_of_more(found, "--limit")
+    path, out = f"jobs/{segment(job)}/versions", output(form, no_headers, utc=utc)
+    show_list(context, path, out, _VERSIONS, most=limit, key="number")
 
 
 @app.command()

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.formatting import size
+from orchestrator.explain.formatting import cores, size
 
 from . import sanitise
-from .client import segment, tell_of_more
+from .client import segment
 from .failures import Code, Failure
-from .following import repeated
+from .following import repeated, show_list
 from .options import (
     AsFormat,
     InUtc,
@@ -25,7 +25,7 @@ from .options import (
     output,
     seconds,
 )
-from .output import Column, Format, Instant, Output, Row, cores, labels, say
+from .output import Column, Format, Instant, Output, Row, labels, say
 
 app = typer.Typer(help="List, approve, drain and remove nodes.", no_args_is_help=True)
 
@@ -56,14 +56,8 @@ def list_nodes(
     utc: InUtc = None,
 ) -> None:
     """All nodes, by name."""
-    with client(context) as api:
-
-        def show() -> None:
-            found = api.items("nodes", most=limit, approval=approval)
-            output(form, no_headers, quiet, utc).table(found, _COLUMNS)
-            tell_of_more(found, "--limit")
-
-        repeated(show, watch)
+    out = output(form, no_headers, quiet, utc)
+    show_list(context, "nodes", out, _COLUMNS, watch=watch, most=limit, approval=approval)
 
 
 @app.command()

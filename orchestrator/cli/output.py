@@ -173,18 +173,6 @@ def ago(seconds: float) -> str:
     return f"{max(0, int(seconds))} s ago"
 
 
-def span(seconds: float) -> str:
-    """``40s``, ``12m``, ``3h``, ``2d``."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * size:
-            return f"{int(seconds // size)}{unit}"
-    return f"{max(0, int(seconds))}s"
-
-
-def cores(millicores: int) -> str:
-    return f"{millicores / 1000:.3f}".rstrip("0").rstrip(".")
-
-
 def labels(found: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(found.items()))
 

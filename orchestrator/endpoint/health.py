@@ -19,7 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 
 from orchestrator import broker
-from orchestrator.database_errors import (
+from orchestrator.explain.database_errors import (
     FULL,
     POOL_EXHAUSTED,
     READ_ONLY,

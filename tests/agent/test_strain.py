@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from nodes.agent.ledger import Ledger
 from nodes.protocol.messages import Happened, Heartbeat, Hello
 from tests.agent.agents import REPOSITORY, Agent, cluster, scenario, spawner_at
 from tests.agent.disks import fill, small_disk
+from tests.agent.faults.tracing import until
 from tests.agent.orchestrator import Orchestrator, bid, run, stop
 
 pytestmark = pytest.mark.processes
@@ -304,7 +304,7 @@ async def test_what_an_emptied_ledger_does_not_know_is_counted_and_stopped_first
         await o.order(run(name, "sh", "-c", last_words))
         await o.until(lambda name=name: o.of(name))  # type: ignore[misc]
         log = agent.state / "logs" / f"{name}.stdout.{0:015d}"
-        await asyncio.to_thread(when, log.exists)
+        await until(log.exists)
     await agent.end(signal.SIGKILL)
     for file in agent.state.glob("ledger.db*"):
         os.truncate(file, 0)
@@ -328,7 +328,7 @@ async def test_a_node_that_waits_for_what_does_not_end_says_so(
     stubborn = f"trap '' TERM; echo $$ > {agent.state}/pid; while :; do sleep 60; done"
     await o.order(run("a", "sh", "-c", stubborn, grace=3600.0))
     await o.until(lambda: o.of("a"))
-    await asyncio.to_thread(when, (agent.state / "pid").exists)
+    await until((agent.state / "pid").exists)
     await agent.end(signal.SIGKILL)
     for file in agent.state.glob("ledger.db*"):
         os.truncate(file, 0)
@@ -344,12 +344,6 @@ async def test_a_node_that_waits_for_what_does_not_end_says_so(
     await o.order(run("next", "true"))
     [after] = await o.ended("next")
     assert after.happened is Happened.COMPLETE
-
-
-def when(question: Callable[[], bool]) -> None:
-    until = time.monotonic() + 10
-    while not question() and time.monotonic() < until:
-        time.sleep(0.01)
 
 
 @scenario(heartbeat=0.05)

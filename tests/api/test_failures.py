@@ -9,7 +9,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 from django.test import Client, RequestFactory
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from orchestrator.api import problems
 from orchestrator.models import BrokerTrigger, Job, WorkerProcess
 from tests import rows

@@ -7,8 +7,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from nodes.models import JoinToken, Node
-from orchestrator import housekeeping, tokens
+from orchestrator.access import tokens
 from orchestrator.models import Event, IdempotencyKey, Job
+from orchestrator.worker import housekeeping
 from tests import rows
 from tests.api.conftest import Api, spec
 

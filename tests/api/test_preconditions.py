@@ -8,8 +8,8 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from nodes.models import NodeHeartbeat
+from orchestrator.explain.reasons import Delayed, SlotFailed, dump
 from orchestrator.models import ExecutionOutput, Job
-from orchestrator.reasons import Delayed, SlotFailed, dump
 from tests import rows
 from tests.api.conftest import spec
 

@@ -8,10 +8,10 @@ from django.utils import timezone
 
 from nodes.protocol.resources import Resources
 from orchestrator import broker
-from orchestrator.errors import LeaseLost
+from orchestrator.explain.errors import LeaseLost
+from orchestrator.explain.reasons import NoRoom
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, Evaluation
-from orchestrator.reasons import NoRoom
 from orchestrator.scheduling.plan import Blocked
 
 pytestmark = pytest.mark.django_db

@@ -15,8 +15,7 @@ import yaml
 from django.db import connection
 
 from nodes.models import Node
-from orchestrator import journal
-from orchestrator.models import ExecutionOutput, Job
+from orchestrator.models import ExecutionOutput, Job, journal
 from tests import rows
 
 GOOD = """\

@@ -161,7 +161,7 @@ def test_a_change_gives_a_region_another_tag(scene, operator):
     address = "/jobs/?regions=table"
     first = operator.get(address)
     Job.objects.filter(pk=scene["blocked"].pk).update(reason="short of patience")
-    rendering.shelf = rendering.Shelf()
+    rendering.render_cache = rendering.RenderCache()
     again = operator.get(address, headers={"If-None-Match": first["ETag"]})
     assert again.status_code == 200
     assert "Short of patience" in again.content.decode()

@@ -19,8 +19,9 @@ from nodes.errors import (
     Superseded,
 )
 from nodes.membership import Beat, Patience, Silence
+from nodes.membership.joining import Clock
 from nodes.membership.silence import EARS, listen
-from nodes.models import Node, NodeHeartbeat, NodeSession
+from nodes.models import Listening, Node, NodeHeartbeat, NodeSession
 from nodes.protocol.messages import Hello
 from nodes.protocol.resources import Resources
 
@@ -55,22 +56,19 @@ def greet(of, said=HELLO, record=lambda *_: None):
 
 def was_heard(ago, of=None):
     """Make the node's last heartbeat *ago* seconds old, and our ears older still."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE nodes_nodeheartbeat SET seen_at = clock_timestamp() - make_interval(secs => %s)"
-            " WHERE node_id = coalesce(%s, node_id)",
-            [ago, of and of.pk],
-        )
+    heard = NodeHeartbeat.objects.filter(node=of) if of else NodeHeartbeat.objects
+    heard.update(seen_at=Clock() - timedelta(seconds=ago))
+
+
+def was_there(who, ago):
+    """As if *who* had last listened *ago* seconds ago."""
+    Listening.objects.filter(who=who).update(at=Clock() - timedelta(seconds=ago))
 
 
 def attentive(since=3600):
     """As if the detector had been at work, without a break, for an hour."""
     listen("detector")
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE nodes_listening SET since = clock_timestamp() - make_interval(secs => %s)",
-            [since],
-        )
+    Listening.objects.update(since=Clock() - timedelta(seconds=since))
 
 
 def inbound(of, seq, epoch=1):
@@ -402,8 +400,7 @@ def test_when_the_detector_was_away_all_deadlines_begin_anew():
     greet(node())
     attentive()
     was_heard(3600)
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE nodes_listening SET at = clock_timestamp() - interval '4 s'")
+    was_there("detector", 4)
     assert not membership.detect_silence().disconnected
     assert membership.detect_silence(Patience(disconnected=timedelta(0))).disconnected
 
@@ -413,11 +410,7 @@ def test_while_no_web_process_hears_nobody_is_silent_but_not_for_ever():
     listen(EARS)
     attentive()
     was_heard(100)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE nodes_listening SET at = clock_timestamp() - interval '100 s' WHERE who = %s",
-            [EARS],
-        )
+    was_there(EARS, 100)
     assert not membership.detect_silence().disconnected
     was_heard(3600)
     assert membership.detect_silence().lost
@@ -428,11 +421,7 @@ def test_after_a_deaf_time_the_nodes_get_their_time_again():
     listen(EARS)
     attentive()
     was_heard(100)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE nodes_listening SET at = clock_timestamp() - interval '100 s' WHERE who = %s",
-            [EARS],
-        )
+    was_there(EARS, 100)
     listen(EARS)
     assert not membership.detect_silence().disconnected
 
@@ -440,11 +429,10 @@ def test_after_a_deaf_time_the_nodes_get_their_time_again():
 def test_a_clock_that_was_set_back_keeps_no_silent_node_connected():
     greet(node())
     listen(EARS)
-    listen("detector")
+    attentive(-3600)
+    was_there("detector", -3600)
+    was_there(EARS, -3600)
     was_heard(-3600)
-    with connection.cursor() as cursor:
-        ahead = "clock_timestamp() + interval '1 h'"
-        cursor.execute(f"UPDATE nodes_listening SET since = {ahead}, at = {ahead}")
     listen(EARS)
     assert not membership.detect_silence().disconnected
     assert membership.detect_silence(Patience(disconnected=timedelta(0))).disconnected

@@ -10,12 +10,11 @@ from nodes.models import Node
 from nodes.protocol import codec
 from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Orders, Report, Want
 from nodes.protocol.resources import Resources
-from orchestrator import journal
 from orchestrator.endpoint import reports
-from orchestrator.errors import InvalidSpec
 from orchestrator.lifecycle import Desired, Observed
-from orchestrator.models import BrokerTrigger, Event, Execution
+from orchestrator.models import BrokerTrigger, Event, Execution, journal
 from orchestrator.planners import compute_forwarder
+from orchestrator.spec import InvalidSpec
 from orchestrator.spec.model import LARGEST_SENT, MOST_COUNT
 from tests import rows
 

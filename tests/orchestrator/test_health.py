@@ -13,11 +13,11 @@ from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.test import Client
 
-from orchestrator.database_errors import FULL, SILENT, UNREACHABLE
 from orchestrator.endpoint import health
 from orchestrator.endpoint.health import Health, Watch
+from orchestrator.explain.database_errors import FULL, SILENT, UNREACHABLE
 from orchestrator.models import BrokerRow, BrokerTrigger, ClusterSetting, Evaluation, WorkerProcess
-from orchestrator.server.outages import answering_without_database
+from orchestrator.server.database_outages import answering_without_database
 from tests import rows
 
 FINE = Health()

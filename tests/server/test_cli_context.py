@@ -18,7 +18,7 @@ def nothing_named(tmp_path, monkeypatch):
 
 
 def words(var):
-    cli_context.leave(var, HERE, "at_local")
+    cli_context.write_config(var, HERE, "at_local")
     return shlex.split(next(cli_context.commands(var, HERE)))
 
 
