@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from datetime import datetime
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import models
@@ -84,6 +85,19 @@ SHORTEST, LONGEST = 4, 32
 
 def _digits(ref: str) -> str:
     return ref.replace("-", "").lower()
+
+
+def newest_first(rows: models.QuerySet[M], after: Sequence[str] | None) -> models.QuerySet[M]:
+    """*rows* by ``-created_at, id``, after the place that ``place_in_time`` gave."""
+    if after is not None:
+        at, key = datetime.fromisoformat(after[0]), UUID(after[1])
+        rows = rows.filter(created_at__lte=at)  # What the index can begin at.
+        rows = rows.filter(Q(created_at__lt=at) | Q(pk__gt=key))
+    return rows.order_by("-created_at", "pk")
+
+
+def place_in_time(row: Any) -> list[str]:
+    return [row.created_at.isoformat(), str(row.pk)]
 
 
 def silent_nodes(job: Job, most: int = 3) -> list[NodeSilent]:

@@ -434,3 +434,15 @@ def test_after_a_deaf_time_the_nodes_get_their_time_again():
     was_there(EARS, 100)
     listen(EARS)
     assert not membership.detect_silence().disconnected
+
+
+def test_a_clock_that_was_set_back_keeps_no_silent_node_connected():
+    greet(node())
+    listen(EARS)
+    attentive(-3600)
+    was_there("detector", -3600)
+    was_there(EARS, -3600)
+    was_heard(-3600)
+    listen(EARS)
+    assert not membership.detect_silence().disconnected
+    assert membership.detect_silence(Patience(disconnected=timedelta(0))).disconnected
