@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from nodes import models as nodes
@@ -39,24 +39,15 @@ def execution(row: models.Execution, kind: type[Execution] = Execution, **more: 
 
 
 def node(row: nodes.Node) -> Node:
-    [shown] = several_nodes([row])
-    return shown
-
-
-def several_nodes(rows: Sequence[nodes.Node]) -> list[Node]:
-    """What runs on all of them is counted at once."""
-    running = running_on(rows)
-    return [_node(row, running.get(row.pk, 0)) for row in rows]
-
-
-def _node(row: nodes.Node, running: int) -> Node:
+    """What runs on it is counted here, unless *row* has come `counted_running`."""
     heartbeat: nodes.NodeHeartbeat | None = getattr(row, "heartbeat", None)
+    running: int | None = getattr(row, "running", None)
     return Node.of(
         row,
         sentence=wording.node(row),
         capacity=Resources.of(row.capacity),
         allocated=Resources.of(row.allocated),
-        running=running,
+        running=running_on([row]).get(row.pk, 0) if running is None else running,
         load=heartbeat.load if heartbeat else 0.0,
         seen_at=heartbeat.seen_at if heartbeat else None,
     )

@@ -4,7 +4,7 @@ Each verb is one transaction: the change, the journal, and the evaluation it ask
 """
 
 from .cluster import set_algorithm
-from .finding import find_execution, find_job, find_node, running_on, silent_nodes
+from .finding import counted_running, find_execution, find_job, find_node, running_on, silent_nodes
 from .jobs import Submitted, rerun, stop, submit, submit_many
 from .lost_nodes import degraded, lose_silent, reconnect
 from .nodes import (
@@ -20,6 +20,7 @@ from .reports import receive
 __all__ = [
     "Submitted",
     "approve_node",
+    "counted_running",
     "degraded",
     "find_execution",
     "find_job",

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import models
 from django.db.models import Count, F, Q
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 
 from nodes.membership.silence import SILENT_AFTER
 from nodes.models import Node
@@ -44,10 +44,21 @@ def find_node(ref: str, *, removed: bool = False, whole: bool = False) -> Node:
     return found
 
 
+#: The executions that run, by the node on which they do.
+_RUNNING = Execution.objects.filter(reserved=True, observed=Observed.RUNNING)
+
+
 def running_on(nodes: Sequence[Node]) -> dict[UUID, int]:
     """How many executions run on each of *nodes*; a node with none is left out."""
-    rows = Execution.objects.filter(node__in=nodes, reserved=True, observed=Observed.RUNNING)
+    rows = _RUNNING.filter(node__in=nodes)
     return dict(rows.values_list("node").annotate(n=Count("*")))
+
+
+def counted_running(nodes: models.QuerySet[Node]) -> models.QuerySet[Node]:
+    """*nodes*, each with how many executions are ``running`` on it, in the same query."""
+    here = _RUNNING.filter(node=models.OuterRef("pk")).order_by().values("node")
+    count = models.Subquery(here.annotate(n=Count("*")).values("n"))
+    return nodes.annotate(running=Coalesce(count, 0))
 
 
 #: Of all nodes that had a name, the one that has it comes first, then the newest.
