@@ -3,8 +3,8 @@
 import pytest
 
 from orchestrator import spec
-from orchestrator.explain.errors import InvalidSpec
 from orchestrator.spec import field_names
+from orchestrator.spec.parsing import InvalidSpec
 
 
 @pytest.mark.parametrize(
