@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from django.db import connection
 
 from orchestrator import broker
+from orchestrator.access.sight import Sight
 from orchestrator.explain.errors import NotFound
 from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
 
@@ -82,9 +83,9 @@ _ARRIVING = """
 """
 
 
-def rows(state: str) -> list[BrokerRow]:
-    """The first jobs in one state, those first that will be taken first."""
-    return list(broker.in_state(broker.QueueState(state), LISTED))
+def rows(sight: Sight, state: str) -> list[BrokerRow]:
+    """The first jobs in *sight* in one state, those first that will be taken first."""
+    return list(sight.of(broker.in_state(broker.QueueState(state)))[:LISTED])
 
 
 def workers(now: datetime) -> list[WorkerProcess]:
@@ -92,9 +93,9 @@ def workers(now: datetime) -> list[WorkerProcess]:
     return list(seen.order_by("name")[:LISTED])
 
 
-def evaluations(limit: int = 25) -> list[Evaluation]:
-    """The newest evaluations of all jobs."""
-    return list(Evaluation.objects.select_related("job").order_by("-pk")[:limit])
+def evaluations(sight: Sight, limit: int = 25) -> list[Evaluation]:
+    """The newest evaluations of the jobs in *sight*."""
+    return list(sight.of(Evaluation.objects.select_related("job")).order_by("-pk")[:limit])
 
 
 def flow(now: datetime) -> Flow:
@@ -114,9 +115,9 @@ _FLOW = """
 """
 
 
-def one(pk: int) -> Evaluation:
+def one(seen: Sight, pk: int) -> Evaluation:
     """The evaluation with this number; raises NotFound."""
-    found = Evaluation.objects.filter(pk=pk).select_related("job").first()
+    found = seen.of(Evaluation.objects.filter(pk=pk).select_related("job")).first()
     if found is None:
         raise NotFound(kind="evaluation", name=pk)
     return found

@@ -34,7 +34,7 @@ class Nodes(Page):
         return {
             "lines": lines,
             "pending": [line for line in lines if line.pending],
-            "older": urlencode({"text": self.text, "after": after}) if after else "",
+            "older": urlencode({"text": self.text, "after": after, **self.kept}) if after else "",
             "filtered": bool(self.text),
         }
 
@@ -51,7 +51,7 @@ class NodePage(Page):
 
     @cached_property
     def held(self) -> list[Execution]:
-        return find.held(self.node, LARGEST)
+        return find.held(self.sight, self.node, LARGEST)
 
     @cached_property
     def holds(self) -> int:
@@ -82,8 +82,8 @@ class NodePage(Page):
         return {"head": self.summary, "node": self.node, "session": session}
 
     def executions(self) -> dict[str, Any]:
-        page = find.executions(self.node, self.request.GET.get("before", ""))
-        return {"lines": executions.lines(page.rows, self.now), **page.links()}
+        page = find.executions(self.sight, self.node, self.request.GET.get("before", ""))
+        return {"lines": executions.lines(page.rows, self.now), **page.links(**self.kept)}
 
     def events(self) -> Any:
-        return find.events(self.node)
+        return find.events(self.seen, self.node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from dashboard.presenters import executions, explain, queue
@@ -50,7 +50,7 @@ class Queue(Page):
     def state(self) -> dict[str, Any]:
         if not self.chosen:
             return {"name": "", "rows": []}
-        rows = find.rows(self.chosen)
+        rows = find.rows(self.sight, self.chosen)
         return {
             "name": self.chosen,
             "state": queue.state_box(self.chosen, find.InState(len(rows)), find.LISTED + 1),
@@ -61,7 +61,7 @@ class Queue(Page):
         return [queue.worker(found, self.now) for found in find.workers(self.now)]
 
     def evaluations(self) -> list[queue.Line]:
-        return [queue.line(look, job_name=look.job.name) for look in find.evaluations()]
+        return [queue.line(look, job_name=look.job.name) for look in find.evaluations(self.sight)]
 
 
 class EvaluationPage(Page):
@@ -71,7 +71,7 @@ class EvaluationPage(Page):
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        return self.named(find.one)
+        return self.named(partial(find.one, self.seen))
 
     @property
     def title(self) -> str:

@@ -8,11 +8,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
+from orchestrator import access
 from orchestrator.explain.errors import NotFound
 from orchestrator.models import Evaluation
 
 from . import schemas, serializers
-from .authentication import READ
+from .authentication import READ, caller
 from .operations import operation
 from .pagination import page
 from .responses import answer
@@ -23,8 +24,9 @@ router = Router(tags=["evaluations"])
 @router.get("/evaluations", auth=READ)
 @operation(schemas.Page[schemas.Evaluation])
 def list_evaluations(request: HttpRequest, query: schemas.Evaluations) -> HttpResponse:
-    """The newest evaluations of all jobs first."""
+    """The newest evaluations first."""
     found = Evaluation.objects.select_related("job").order_by("-pk")
+    found = caller(request).sight(query.namespace).of(found)
     if query.state:
         found = found.filter(state__in=query.state)
 
@@ -36,10 +38,11 @@ def list_evaluations(request: HttpRequest, query: schemas.Evaluations) -> HttpRe
 
 @router.get("/evaluations/{number}", auth=READ)
 @operation(schemas.EvaluationInFull)
-def show_evaluation(request: HttpRequest, number: str) -> HttpResponse:  # noqa: ARG001 - ninja's first
+def show_evaluation(request: HttpRequest, number: str) -> HttpResponse:
     """One evaluation, with the record of its decision."""
+    seen = access.visible(caller(request).rights, Evaluation.objects.select_related("job"))
     found = (
-        Evaluation.objects.select_related("job").filter(pk=int(number)).first()
+        seen.filter(pk=int(number)).first()
         if number.isascii() and number.isdecimal() and len(number) < 19
         else None
     )

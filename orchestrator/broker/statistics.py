@@ -146,7 +146,7 @@ _WAITS = """
 """
 
 
-def in_state(which: QueueState, limit: int = 50) -> QuerySet[BrokerRow]:
-    """The first jobs in one state, in the order in which they leave it."""
+def in_state(which: QueueState) -> QuerySet[BrokerRow]:
+    """The jobs in one state, in the order in which they leave it."""
     rows = BrokerRow.objects.filter(_CONDITION[which]).select_related("job")
-    return rows.order_by(*_ORDER[which])[:limit]
+    return rows.order_by(*_ORDER[which])
