@@ -16,6 +16,8 @@ from nodes.protocol.resources import DIMENSIONS
 from orchestrator.access.sight import Sight
 from orchestrator.models import BrokerRow, ClusterSetting, Event, Job, Namespace
 
+from .paging import Part, part
+
 MOST_LIVE = 50_000
 RECENT = 4000
 MOST_FAILED = 10_000
@@ -227,5 +229,5 @@ def newest_jobs(sight: Sight, limit: int = 8) -> list[Job]:
     return list(rows.order_by("-created_at", "pk")[:limit])
 
 
-def newest_events(sight: Sight, limit: int = 10) -> list[Event]:
-    return list(sight.of(Event.objects.order_by("-pk"))[:limit])
+def newest_events(sight: Sight, limit: int = 10) -> Part[Event]:
+    return part(sight.of(Event.objects.order_by("-pk")), limit)

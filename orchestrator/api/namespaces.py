@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
@@ -15,7 +14,7 @@ from orchestrator.models import Namespace
 from . import schemas
 from .authentication import NAMESPACES, READ, caller
 from .operations import operation
-from .pagination import page
+from .pagination import each, page_by
 from .responses import answer
 
 router = Router(tags=["namespaces"])
@@ -25,13 +24,8 @@ router = Router(tags=["namespaces"])
 @operation(schemas.Page[schemas.Namespace])
 def list_namespaces(request: HttpRequest, query: schemas.Paging) -> HttpResponse:
     """Those that the caller may see, by name, with the caller's role in each."""
-    rights = caller(request).rights
-    found = access.visible(rights, Namespace.objects.order_by("name"))
-
-    def rows(after: list[Any] | None) -> QuerySet[Namespace]:
-        return found if after is None else found.filter(name__gt=after[0])
-
-    return page(request, query, rows, lambda row: [row.name], lambda row: _shown(request, row))
+    found = access.visible(caller(request).rights, Namespace.objects.all())
+    return page_by("name", request, query, found, each(partial(_shown, request)))
 
 
 @router.post("/namespaces", auth=NAMESPACES)
