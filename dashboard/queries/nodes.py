@@ -39,9 +39,9 @@ def one(reference: str) -> Node:
     return find(rows, "node", reference, Q(name=reference))
 
 
-def holds(node: Node) -> int:
-    """How many executions have resources counted on *node*."""
-    return Execution.objects.filter(node=node, reserved=True).count()
+def holds(sight: Sight, node: Node) -> int:
+    """How many executions in *sight* have resources counted on *node*."""
+    return sight.of(Execution.objects.filter(node=node, reserved=True)).count()
 
 
 def executions(sight: Sight, node: Node, before: str) -> Slice[Execution]:

@@ -58,7 +58,7 @@ class NodePage(Page):
 
     @cached_property
     def holds(self) -> int:
-        return find.holds(self.node)
+        return find.holds(self.sight, self.node)
 
     @cached_property
     def summary(self) -> nodes.NodeHead:
