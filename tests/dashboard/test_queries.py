@@ -176,6 +176,20 @@ def test_troubled_rows_are_read_by_indexes_and_no_more_than_are_wanted():
     assert those <= sum(kinds)
 
 
+def test_the_newest_of_a_namespace_are_read_by_an_index_and_of_all_as_before():
+    rows.job(name="it", namespace="team-a")
+    for sight, index in (
+        (Sight(), "job_newest"),
+        (Sight(frozenset({"team-a"})), "job_newest_of_namespace"),
+    ):
+        plan = explained(lambda: overview.newest_jobs(sight))  # noqa: B023 - called at once
+        assert f"using {index} " in plan
+        assert "Sort" not in plan
+        assert "team-a" in plan or sight == Sight()
+    one_event = Sight(frozenset({"team-a"}), cluster=False)
+    assert "using event_of_namespace" in explained(lambda: overview.newest_events(one_event))
+
+
 def test_what_failed_counts_by_its_end_and_is_found_by_an_index():
     job, node, now = rows.job(), rows.node(), timezone.now()
     for minutes in (1, 59, 61):
