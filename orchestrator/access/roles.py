@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-from orchestrator.explain.errors import Forbidden
+from orchestrator.explain.errors import Forbidden, ForbiddenToToken
 
 
 class Role(IntEnum):
@@ -121,20 +121,27 @@ def may(rights: Rights, verb: str, on: Owned | str | None = None) -> bool:
 
 
 def require(rights: Rights, verb: str, on: Owned | str | None = None) -> None:
-    """Raise Forbidden, with the role that is needed, unless `may`.  Ask it of what may be seen."""
+    """Raise Forbidden, with what is lacking, unless `may`.  Ask it of what may be seen."""
     if not may(rights, verb, on):
+        error = ForbiddenToToken if _is_held_back(rights, verb, on) else Forbidden
         what = VERBS[verb].what
-        raise Forbidden(name=rights.name, what=what, lacks=lacks(rights, verb, on))
+        raise error(name=rights.name, what=what, lacks=lacks(rights, verb, on))
 
 
 def lacks(rights: Rights, verb: str, on: Owned | str | None = None) -> str:
     """What somebody with *rights* lacks for *verb*: a role, or a token that is worth it."""
     rule = VERBS[verb]
-    namespace, needed = _namespace(rule, on), _needed(rights, rule, on)
-    if rights.held(namespace) >= needed:
+    namespace = _namespace(rule, on)
+    if _is_held_back(rights, verb, on):
         return f"the token is limited to {_limit(rights, namespace)}"
     place = "for all namespaces" if namespace is None else f"in the namespace {namespace}"
-    return f"that takes the role {needed.word} {place}"
+    return f"that takes the role {_needed(rights, rule, on).word} {place}"
+
+
+def _is_held_back(rights: Rights, verb: str, on: Owned | str | None) -> bool:
+    """Whether it is only the token that stands in the way."""
+    rule = VERBS[verb]
+    return rights.held(_namespace(rule, on)) >= _needed(rights, rule, on)
 
 
 def require_any(rights: Rights) -> None:

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from . import sanitise
 from .client import segment
 from .following import show_list
 from .options import AsFormat, InUtc, Most, NoHeaders, Quiet, client, output
-from .output import Column, Format, Instant, say
+from .output import Column, Format, Instant
 
 app = typer.Typer(help="List, make and remove namespaces.", no_args_is_help=True)
 
@@ -43,16 +42,17 @@ def create(
     context: typer.Context,
     name: Name,
     description: Annotated[str, typer.Option(help="what it is for")] = "",
+    form: AsFormat = Format.TABLE,
 ) -> None:
     """Make a namespace; roles in it are given in the administration."""
     with client(context) as api:
         made = api.post("namespaces", {"name": name, "description": description})
-    say(sanitise.line(f"{made['name']} is there."))
+    output(form).done(made, f"{made['name']} is there.")
 
 
 @app.command()
-def delete(context: typer.Context, name: Name) -> None:
+def delete(context: typer.Context, name: Name, form: AsFormat = Format.TABLE) -> None:
     """Remove a namespace in which no job is, not even one that has ended."""
     with client(context) as api:
         gone = api.delete(f"namespaces/{segment(name)}")
-    say(sanitise.line(f"{gone['name']} is removed."))
+    output(form).done(gone, f"{gone['name']} is removed.")

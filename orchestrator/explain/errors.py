@@ -77,6 +77,12 @@ class Forbidden(OrchestratorError):
     hint = "An admin for all namespaces gives roles, in /admin/."
 
 
+class ForbiddenToToken(Forbidden):
+    """{name} may not {what}: {lacks}."""
+
+    hint = "Use a token of theirs with a higher scope, or one that is good there."
+
+
 class LeaseLost(OrchestratorError):
     """The evaluation of job {job} was leased to somebody else while this worker worked on it."""
 

@@ -7,8 +7,9 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connection, connections
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.consumers import LiveConsumer
@@ -119,9 +120,7 @@ def test_no_list_event_search_page_or_admin_tells_of_another_namespace(eve, cana
 
 
 @pytest.mark.parametrize("by", ["name", "id", "beginning"])
-def test_what_may_not_be_seen_is_answered_as_what_is_not_there(
-    eve, canary, by, django_assert_num_queries
-):
+def test_what_may_not_be_seen_is_answered_as_what_is_not_there(eve, canary, by):
     job, call = canary["job"], api(eve)
     ref = {"name": CANARY, "id": str(job.pk), "beginning": job.pk.hex[:8]}[by]
     none = {"name": "x" * len(ref), "id": "0" * 32, "beginning": "00000000"}[by]
@@ -137,7 +136,7 @@ def test_what_may_not_be_seen_is_answered_as_what_is_not_there(
     ):
         answers, queries = [], []
         for it in (ref, none):
-            with django_assert_num_queries_seen() as seen:
+            with CaptureQueriesContext(connection) as seen:
                 answer = call(method, path.format(it), body)
             answers.append((answer.status_code, answer.json()["detail"].replace(it, "it")))
             queries.append(len(seen))
@@ -145,13 +144,6 @@ def test_what_may_not_be_seen_is_answered_as_what_is_not_there(
         assert queries[0] == queries[1], path
     job.refresh_from_db()
     assert not job.stop_requested
-
-
-def django_assert_num_queries_seen():
-    from django.db import connection
-    from django.test.utils import CaptureQueriesContext
-
-    return CaptureQueriesContext(connection)
 
 
 def test_other_things_of_another_namespace_are_not_there_either(eve, canary):
