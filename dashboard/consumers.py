@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from uuid import UUID
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -11,6 +12,9 @@ from django.conf import settings
 from django.contrib.auth import get_user
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
+
+from orchestrator import access
+from orchestrator.models import Execution
 
 from . import live, log_streaming
 
@@ -24,13 +28,16 @@ RECHECK = 60.0
 
 SIGNED_OUT = 4401
 MALFORMED = 4400
+FORBIDDEN = 4403
+CHANGED = 1012
 
 
 class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has no types
     """Sends ``hello``, ``changed``, ``ping``, each with the cursor; and logs: `log_streaming`.
 
     Only for people who are signed in; closed with 4401 when their account is deactivated or
-    their session ends, with 4400 when a page says what none of ours says.
+    their session ends, with 4403 when they have no role, with 1012 when their roles have changed,
+    with 4400 when a page says what none of ours says.
     """
 
     heartbeat = HEARTBEAT
@@ -47,7 +54,13 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
             await self.close(SIGNED_OUT)
             return
         self._news = asyncio.Event()
-        self._log_streams = log_streaming.LogStreams(self._send_piece, self._send_text)
+        self._rights = await database_sync_to_async(access.rights_of)(user)
+        if not self._rights.is_anybody:
+            await self.close(FORBIDDEN)
+            return
+        self._log_streams = log_streaming.LogStreams(
+            self._send_piece, self._send_text, database_sync_to_async(self._sees)
+        )
         self.feed.join(self._hear)
         await self._say("hello")
         self._chores = asyncio.create_task(self._keep())
@@ -68,6 +81,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
         except log_streaming.Malformed:
             await self._leave(MALFORMED)
 
+    def _sees(self, execution: UUID) -> bool:
+        return access.visible(self._rights, Execution.objects.filter(pk=execution)).exists()
+
     def _hear(self) -> None:
         self._news.set()
 
@@ -85,8 +101,12 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
             except TimeoutError:
                 if loop.time() >= ask_at:
                     key = self.scope["session"].session_key
-                    if not await database_sync_to_async(_may_stay)(key):
+                    rights = await database_sync_to_async(_rights)(key)
+                    if rights is None:
                         await self._leave(SIGNED_OUT)
+                        return
+                    if rights != self._rights:  # The page comes again, and sees what it may now.
+                        await self._leave(CHANGED)
                         return
                     ask_at = loop.time() + self.recheck
                 if loop.time() >= beat_at:
@@ -110,8 +130,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
         await self.send(bytes_data=frame)
 
 
-def _may_stay(session_key: str) -> bool:
-    """Whether the session still exists and still belongs to an active user."""
+def _rights(session_key: str) -> access.Rights | None:
+    """What the session's user may do; None when it is over, or its user no longer active."""
     request = HttpRequest()
     request.session = SessionStore(session_key)
-    return get_user(request).is_authenticated
+    user = get_user(request)
+    return access.rights_of(user) if user.is_authenticated else None

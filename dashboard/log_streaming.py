@@ -73,14 +73,15 @@ _decoder = msgspec.json.Decoder(Follow | Unfollow | Taken)
 
 
 class LogStreams:
-    """What one socket follows."""
+    """What one socket follows; what its viewer does not see is not there."""
 
     def __init__(
         self,
         send: Callable[[bytes], Awaitable[None]],
         say: Callable[[dict[str, object]], Awaitable[None]],
+        sees: Callable[[UUID], Awaitable[bool]],
     ) -> None:
-        self._send, self._say = send, say
+        self._send, self._say, self._sees = send, say, sees
         self._open: dict[int, tuple[_Credit, asyncio.Task[None]]] = {}
 
     def __len__(self) -> int:
@@ -138,6 +139,8 @@ class LogStreams:
 
     async def _pass_on(self, ask: Follow, credit: _Credit) -> str:
         """Send what there is; why there is no more for now, or nothing where that is the end."""
+        if not await self._sees(ask.execution):
+            raise Execution.DoesNotExist
         reading = logs.Reading(stream=ask.stream, tail=ask.tail, follow=ask.until is None)
         pieces = logs.of_execution(ask.execution, reading, ask.offset)
         async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.

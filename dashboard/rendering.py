@@ -12,12 +12,13 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 from django.contrib.auth.mixins import LoginRequiredMixin
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import render
@@ -29,11 +30,13 @@ from django.utils.safestring import SafeString, mark_safe
 from django.views import View
 
 from nodes.errors import MusterError
+from orchestrator import access
+from orchestrator.access.sight import ALL, Sight
 from orchestrator.endpoint import health
+from orchestrator.explain.errors import NotFound
 from orchestrator.models import ClusterSetting
 
 from . import live
-from .permissions import MAY
 from .queries import overview
 
 T = TypeVar("T")
@@ -62,6 +65,8 @@ class Page(LoginRequiredMixin, View):
     def get(self, request: HttpRequest, **where: Any) -> HttpResponse:
         if any("\0" in str(text) for text in (*where.values(), *request.GET.values())):
             raise Http404("There is nothing with the character U+0000 in its name.")
+        if not self.rights.is_anybody:
+            raise PermissionDenied
         asked = request.GET.get("regions")
         if asked is not None:
             wanted = set(asked.split(","))
@@ -92,8 +97,11 @@ class Page(LoginRequiredMixin, View):
 
     def mistakes(self) -> list[str]:
         """What the address asks for that this page does not understand, and so leaves out."""
-        given, known = self.request.GET, {"regions", "at", *self.words, *self.numbers}
+        given = self.request.GET
+        known = {"regions", "at", "namespace", *self.words, *self.numbers}
         found = [f"This page knows no parameter {it[:40]!r}." for it in given if it not in known]
+        if self.namespace and self._chosen is None:
+            found.append(f"There is no namespace {self.namespace[:63]!r}.")
         return found + [
             f"{name} is a number, not {given[name][:40]!r}."
             for name in self.numbers
@@ -113,10 +121,43 @@ class Page(LoginRequiredMixin, View):
         return self.section.capitalize()
 
     @cached_property
-    def may(self) -> Mapping[str, bool]:
-        """What the viewer may do, by kind of action."""
-        user = self.request.user
-        return {kind: bool(user.has_perm(permission)) for kind, permission in MAY.items()}
+    def rights(self) -> access.Rights:
+        """What the viewer may do."""
+        return access.rights_of(self.request.user)
+
+    @cached_property
+    def namespace(self) -> str:
+        """The namespace that is chosen; nothing for all that the viewer may see."""
+        return self.request.GET.get("namespace", "").removeprefix(ALL)
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """What the address of a page says to those that it leads to."""
+        return {"namespace": self.namespace} if self.namespace else {}
+
+    @cached_property
+    def seen(self) -> Sight:
+        """All that the viewer may see."""
+        return Sight(self.rights.namespaces)
+
+    @cached_property
+    def sight(self) -> Sight:
+        """What the viewer looks at: what is in the chosen namespace, or all that may be seen."""
+        return self._chosen or self.seen
+
+    @cached_property
+    def _chosen(self) -> Sight | None:
+        try:
+            return access.sight(self.rights, self.namespace) if self.namespace else None
+        except NotFound:
+            return None
+
+    @cached_property
+    def namespaces(self) -> list[str]:
+        """Those that the viewer may choose from."""
+        if self.rights.namespaces is not None:
+            return sorted(self.rights.namespaces)
+        return list(getattr(self.setting, "namespaces", ()))
 
     @cached_property
     def setting(self) -> ClusterSetting:
@@ -135,14 +176,13 @@ class Page(LoginRequiredMixin, View):
         """The partial of region *name*, with *token* in its forms."""
         folder = "parts" if name == "banner" else self.folder
         view = getattr(self, name)()
-        context = {"page": self, "view": view, "may": self.may, "csrf_token": token}
+        context = {"page": self, "view": view, "csrf_token": token}
         return mark_safe(render_to_string(f"{folder}/{name}.html", context))  # noqa: S308
 
     def _some(self, request: HttpRequest, names: list[str]) -> HttpResponse:
-        may = "".join(sorted(kind for kind, allowed in self.may.items() if allowed))
         query = sorted((k, v) for k, v in request.GET.items() if k not in {"regions", "at"})
         at = live.Cursor.parse(request.GET.get("at", ""))
-        key = (request.path, *query, *names, may)
+        key = (request.path, *query, *names, self.rights.alike)
         shown = render_cache.get(key, at, lambda: self._together(names))
         tag = f'"{shown.digest}"'
         known = parse_etags(request.headers.get("If-None-Match", ""))

@@ -1,8 +1,11 @@
 """The orchestrator as a Django application."""
 
+from contextlib import suppress
 from typing import Any
 
 from django.apps import AppConfig
+from django.apps import apps as global_apps
+from django.apps.registry import Apps
 from django.db.models.signals import post_migrate
 
 
@@ -20,7 +23,17 @@ class OrchestratorConfig(AppConfig):
         post_migrate.connect(keep_settings, sender=self)
 
 
-def keep_settings(sender: OrchestratorConfig, using: str, **_: Any) -> None:
-    """Make the row of cluster settings if it is missing."""
-    settings = sender.get_model("ClusterSetting")
-    settings._default_manager.using(using).get_or_create(pk=1)
+def keep_settings(
+    sender: OrchestratorConfig,  # noqa: ARG001 - Django's name
+    using: str,
+    apps: Apps = global_apps,
+    **_: Any,
+) -> None:
+    """Make the row of cluster settings, and the namespace of all that name none, if missing.
+
+    In the schema of an earlier release one of them is not there yet.
+    """
+    for name, key in (("ClusterSetting", 1), ("Namespace", "default")):
+        with suppress(LookupError):
+            model = apps.get_model("orchestrator", name)
+            model._default_manager.using(using).get_or_create(pk=key)

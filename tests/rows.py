@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 from uuid import UUID
 
+from django.contrib.auth.models import User
 from django.db.models.functions import Now
 
 from nodes.models import Node, NodeHeartbeat, NodeSession
@@ -13,12 +14,26 @@ from nodes.protocol.resources import DIMENSIONS
 from orchestrator import spec
 from orchestrator.endpoint.lost_nodes import lose_silent
 from orchestrator.lifecycle import OBSERVED, Desired, Observed, Writer, path
-from orchestrator.models import Execution, Job, JobVersion
+from orchestrator.models import Execution, Job, JobVersion, Namespace, RoleBinding
 from orchestrator.planners.transitions import Observation, Wish, desire, lock_executions, observe
 
 _numbers = itertools.count(1)
 
 GIB = 2**30
+
+
+def user(name: str, role: str = "", namespace: str | None = None, **flags: Any) -> User:
+    """Somebody with *role*: in *namespace*, which is made if it is not there, or in all."""
+    row = User.objects.create_user(name, **flags)
+    if role:
+        give(row, role, namespace)
+    return row
+
+
+def give(to: User, role: str, namespace: str | None = None) -> None:
+    if namespace is not None:
+        Namespace.objects.get_or_create(pk=namespace)
+    RoleBinding.objects.create(user=to, role=role, namespace_id=namespace)
 
 
 def job_spec(**differing: Any) -> spec.JobSpec:
@@ -31,8 +46,17 @@ def job_spec(**differing: Any) -> spec.JobSpec:
 def job(**differing: Any) -> Job:
     """A stored job with its first version, nobody having asked for its evaluation."""
     columns = {key: differing.pop(key) for key in ("state", "progress") if key in differing}
+    owner = differing.pop("created_by", None)
     it = job_spec(**differing)
-    row = Job.objects.create(name=it.name, type=it.type, priority=it.priority, count=it.count)
+    place, _ = Namespace.objects.get_or_create(pk=it.namespace or "default")
+    row = Job.objects.create(
+        name=it.name,
+        namespace=place,
+        type=it.type,
+        priority=it.priority,
+        count=it.count,
+        created_by=owner,
+    )
     JobVersion.objects.create(
         job=row, number=1, spec=spec.canonical(it), digest=spec.digest(it), actor="test"
     )

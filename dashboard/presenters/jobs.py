@@ -36,6 +36,7 @@ class JobLine:
 
     id: str
     name: str
+    namespace: str
     shown: Shown
     type: str
     version: int
@@ -66,6 +67,7 @@ def line(job: Job, row: BrokerRow | None, also: Iterable[Reason] = ()) -> JobLin
     return JobLine(
         id=str(job.pk),
         name=job.name,
+        namespace=str(job.namespace_id),
         shown=states.job(
             job.state,
             blocked=blocked is not None,

@@ -68,6 +68,7 @@ class Row:
 
     job: str
     name: str
+    namespace: str
     type: str
     priority: int
     triggers: str
@@ -127,6 +128,7 @@ def row(found: BrokerRow, name: str) -> Row:
     return Row(
         job=str(found.job_id),
         name=found.job.name,
+        namespace=str(found.job.namespace_id),
         type=found.type,
         priority=found.priority,
         triggers=triggers(found.triggers) if found.triggers else "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from nodes.membership.silence import SILENT_AFTER
+from orchestrator.access.sight import Sight
 from orchestrator.endpoint.finding import find
 from orchestrator.models import Evaluation, Execution, ExecutionHistory, ExecutionOutput
 
@@ -15,9 +16,9 @@ MOST_ATTEMPTS = 50
 MOST_PLACED = 50
 
 
-def one(reference: str) -> Execution:
-    """The execution with this id, or whose id begins so; raises NotFound or Ambiguous."""
-    rows = Execution.objects.select_related("job", "node__heartbeat")
+def one(seen: Sight, reference: str) -> Execution:
+    """The execution in sight with this id, or whose id begins so; raises NotFound or Ambiguous."""
+    rows = seen.of(Execution.objects.select_related("job", "node__heartbeat"))
     return find(rows, "execution", reference)
 
 

@@ -6,7 +6,9 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
-from orchestrator.endpoint.finding import begins_with, find
+from orchestrator.access.sight import Sight
+from orchestrator.endpoint import find_job
+from orchestrator.endpoint.finding import begins_with
 from orchestrator.lifecycle import ENDED
 from orchestrator.models import Evaluation, Event, Execution, Job, JobVersion
 
@@ -19,24 +21,31 @@ MOST_SLOTS = 100_000
 STATES = ("pending", "queued", "running", "completed", "failed", "stopped")
 
 
-def page(state: str, text: str, before: str) -> Slice[Job]:
-    """Jobs, newest first, in *state* and with *text* in their names, or ids that begin with it."""
-    rows: QuerySet[Job] = Job.objects.select_related("broker_row", "created_by")
+def page(sight: Sight, state: str, text: str, before: str) -> Slice[Job]:
+    """Jobs in *sight* and in *state*, newest first.
+
+    With *text*, those that have it in their names, or whose ids begin so.
+    """
+    seen = sight.of(Job.objects.all())
+    rows: QuerySet[Job] = seen.select_related("broker_row", "created_by")
     if state:
         rows = rows.filter(state=state)
     if text:
-        window = Job.objects.order_by("-created_at", "pk").values("pk")[:SEARCHED]
+        window = seen.order_by("-created_at", "pk").values("pk")[:SEARCHED]
         within = Job.objects.filter(pk__in=window, name__icontains=text).values("pk")
         begins, exactly = begins_with(text), Q(name=text)
-        exact = Job.objects.filter(exactly | begins if begins else exactly).values("pk")
+        exact = seen.filter(exactly | begins if begins else exactly).values("pk")
         rows = rows.filter(pk__in=within.union(exact))
     return newest(rows, before)
 
 
-def one(reference: str) -> Job:
-    """The job with this id or this name, or whose id begins so; raises NotFound or Ambiguous."""
-    rows = Job.objects.select_related("broker_row", "created_by")
-    return find(rows, "job", reference, Q(name=reference))
+def one(seen: Sight, reference: str, namespace: str) -> Job:
+    """The job with this id, or of this name in *namespace*, or, without one, in any.
+
+    Or that whose id begins so; raises NotFound or Ambiguous.
+    """
+    rows = seen.of(Job.objects.select_related("broker_row", "created_by"))
+    return find_job(reference, rows, namespace or None)
 
 
 def slots(job: Job) -> list[tuple[int, str, str, UUID]]:

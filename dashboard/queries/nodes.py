@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db.models import Q, QuerySet
 
 from nodes.models import Node
+from orchestrator.access.sight import Sight
 from orchestrator.endpoint.finding import LIVING_FIRST, begins_with, find
 from orchestrator.models import Event, Execution
 
@@ -38,20 +39,21 @@ def one(reference: str) -> Node:
     return find(rows, "node", reference, Q(name=reference))
 
 
-def holds(node: Node) -> int:
-    """How many executions have resources counted on *node*."""
-    return Execution.objects.filter(node=node, reserved=True).count()
+def holds(sight: Sight, node: Node) -> int:
+    """How many executions in *sight* have resources counted on *node*."""
+    return sight.of(Execution.objects.filter(node=node, reserved=True)).count()
 
 
-def executions(node: Node, before: str) -> Slice[Execution]:
-    return newest(Execution.objects.filter(node=node).select_related("job", "node"), before)
+def executions(sight: Sight, node: Node, before: str) -> Slice[Execution]:
+    rows = Execution.objects.filter(node=node).select_related("job", "node")
+    return newest(sight.of(rows), before)
 
 
-def held(node: Node, limit: int) -> list[Execution]:
-    """Executions whose resources are counted on *node*, the largest first."""
-    rows = Execution.objects.filter(node=node, reserved=True).select_related("job")
+def held(sight: Sight, node: Node, limit: int) -> list[Execution]:
+    """Executions in *sight* whose resources are counted on *node*, the largest first."""
+    rows = sight.of(Execution.objects.filter(node=node, reserved=True).select_related("job"))
     return list(rows.order_by("-memory", "-cpu", "pk")[:limit])
 
 
-def events(node: Node, limit: int = 25) -> Part[Event]:
-    return part(Event.objects.filter(node_id=node.pk).order_by("-pk"), limit)
+def events(seen: Sight, node: Node, limit: int = 25) -> Part[Event]:
+    return part(seen.of(Event.objects.filter(node_id=node.pk)).order_by("-pk"), limit)

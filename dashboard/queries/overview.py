@@ -13,7 +13,8 @@ from django.db.models import BooleanField, Case, Count, F, Func, Q, Sum, When
 from nodes import readiness
 from nodes.models import Node
 from nodes.protocol.resources import DIMENSIONS
-from orchestrator.models import BrokerRow, ClusterSetting, Event, Job
+from orchestrator.access.sight import Sight
+from orchestrator.models import BrokerRow, ClusterSetting, Event, Job, Namespace
 
 from .paging import Part, part
 
@@ -21,6 +22,7 @@ MOST_LIVE = 50_000
 RECENT = 4000
 MOST_FAILED = 10_000
 MOST_WAITING = 1000
+MOST_NAMESPACES = 200
 ATTENTION = 100
 """Rows of each kind of trouble that are read; equals are shown as one."""
 
@@ -48,8 +50,13 @@ class Recent:
 
 
 def setting() -> ClusterSetting:
-    """What operators have set, or the defaults before anybody has."""
-    return ClusterSetting.objects.filter(pk=1).first() or ClusterSetting()
+    """What operators have set, or the defaults before anybody has; with the names of namespaces."""
+    return ClusterSetting.objects.filter(pk=1).annotate(namespaces=_NAMESPACES).first() or (
+        ClusterSetting()
+    )
+
+
+_NAMESPACES = ArraySubquery(Namespace.objects.order_by("name").values("name")[:MOST_NAMESPACES])
 
 
 def live() -> dict[str, int]:
@@ -161,8 +168,8 @@ def troubled_nodes() -> list[Node]:
     return list(Node.objects.filter(troubled).order_by("connection_since")[:ATTENTION])
 
 
-def troubled_rows(late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
-    """Jobs that are stuck, the worst kind first.
+def troubled_rows(sight: Sight, late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
+    """Jobs in *sight* that are stuck, the worst kind first.
 
     Dead letters, what no node could ever run, what has been ready since before *late*, and what
     is blocked: of each kind at most *most*, so that none hides another, and each in the order of
@@ -181,7 +188,10 @@ def troubled_rows(late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
         (blocked, ("blocked_class", *first)),
     )
     rank = Case(*(When(kind, then=place) for place, (kind, _) in enumerate(kinds)))
-    found = [BrokerRow.objects.filter(kind).order_by(*by).values("pk")[:most] for kind, by in kinds]
+    found = [
+        sight.of(BrokerRow.objects.filter(kind)).order_by(*by).values("pk")[:most]
+        for kind, by in kinds
+    ]
     keys = ArraySubquery(found[0].union(*found[1:]))
     among = Func(
         F("pk"),
@@ -194,9 +204,9 @@ def troubled_rows(late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
     return list(rows.order_by(rank, *first))
 
 
-def failed_jobs(since: datetime) -> list[Job]:
-    """Jobs that failed after *since*, those first that failed last."""
-    failed = Job.objects.filter(state="failed", ended_at__gt=since)
+def failed_jobs(sight: Sight, since: datetime) -> list[Job]:
+    """Jobs in *sight* that failed after *since*, those first that failed last."""
+    failed = sight.of(Job.objects.filter(state="failed", ended_at__gt=since))
     return list(failed.order_by("-ended_at")[:ATTENTION])
 
 
@@ -214,11 +224,10 @@ _WAITING = """
 """
 
 
-def newest_jobs(limit: int = 8) -> list[Job]:
-    return list(
-        Job.objects.select_related("broker_row", "created_by").order_by("-created_at", "pk")[:limit]
-    )
+def newest_jobs(sight: Sight, limit: int = 8) -> list[Job]:
+    rows = sight.of(Job.objects.select_related("broker_row", "created_by"))
+    return list(rows.order_by("-created_at", "pk")[:limit])
 
 
-def newest_events(limit: int = 10) -> Part[Event]:
-    return part(Event.objects.order_by("-pk"), limit)
+def newest_events(sight: Sight, limit: int = 10) -> Part[Event]:
+    return part(sight.of(Event.objects.order_by("-pk")), limit)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from django.db import connection
 
 from orchestrator import broker
+from orchestrator.access.sight import Sight
 from orchestrator.explain.errors import NotFound
 from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
 
@@ -88,9 +89,9 @@ _ARRIVING = """
 """
 
 
-def rows(state: str) -> Part[BrokerRow]:
-    """The first jobs in one state, those first that will be taken first."""
-    return part(broker.in_state(broker.QueueState(state)), LISTED)
+def rows(sight: Sight, state: str) -> Part[BrokerRow]:
+    """The first jobs in *sight* in one state, those first that will be taken first."""
+    return part(sight.of(broker.in_state(broker.QueueState(state))), LISTED)
 
 
 def workers(now: datetime) -> Part[WorkerProcess]:
@@ -98,9 +99,9 @@ def workers(now: datetime) -> Part[WorkerProcess]:
     return part(seen.order_by("name"), LISTED)
 
 
-def evaluations(limit: int = 25) -> Part[Evaluation]:
-    """The newest evaluations of all jobs."""
-    return part(Evaluation.objects.select_related("job").order_by("-pk"), limit)
+def evaluations(sight: Sight, limit: int = 25) -> Part[Evaluation]:
+    """The newest evaluations of the jobs in *sight*."""
+    return part(sight.of(Evaluation.objects.select_related("job")).order_by("-pk"), limit)
 
 
 def flow(now: datetime) -> Flow:
@@ -120,9 +121,9 @@ _FLOW = """
 """
 
 
-def one(pk: int) -> Evaluation:
+def one(seen: Sight, pk: int) -> Evaluation:
     """The evaluation with this number; raises NotFound."""
-    found = Evaluation.objects.filter(pk=pk).select_related("job").first()
+    found = seen.of(Evaluation.objects.filter(pk=pk).select_related("job")).first()
     if found is None:
         raise NotFound(kind="evaluation", name=pk)
     return found

@@ -10,8 +10,9 @@ from django.template import Context
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from dashboard.permissions import MAY
 from dashboard.presenters.states import Shown
+from orchestrator import access
+from orchestrator.access.roles import Owned, lacks
 from orchestrator.explain.formatting import counted, person
 from orchestrator.explain.wording import Sentence
 
@@ -76,10 +77,19 @@ def said(sentence: Sentence) -> SafeString:
 
 
 @register.simple_tag(takes_context=True)
-def allowed(context: Context, kind: str, title: str = "") -> SafeString | str:
-    """The one title of a button: what it does, or the permission that the viewer lacks for it."""
-    if not context["may"][kind]:
-        return format_html(' disabled title="You lack the permission {}"', MAY[kind])
+def may(context: Context, verb: str, on: Owned | str | None = None) -> bool:
+    """Whether the viewer may do *verb*."""
+    return access.may(context["page"].rights, verb, on)
+
+
+@register.simple_tag(takes_context=True)
+def allowed(
+    context: Context, verb: str, title: str = "", on: Owned | str | None = None
+) -> SafeString | str:
+    """The one title of a button: what it does, or the role that the viewer lacks for it."""
+    rights = context["page"].rights
+    if not access.may(rights, verb, on):
+        return format_html(' disabled title="You may not: {}"', lacks(rights, verb, on))
     return format_html(' title="{}"', title) if title else ""
 
 

@@ -14,10 +14,9 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
-from dashboard.permissions import MAY
 from nodes.errors import MusterError
 from nodes.models import Node
-from orchestrator import broker, endpoint
+from orchestrator import access, broker, endpoint
 from orchestrator.lifecycle import ENDED
 from orchestrator.models import Job
 
@@ -41,8 +40,11 @@ class TooLongReason(MusterError):
     hint = "Shorten it."
 
 
-def action(kind: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
-    """A verb as a view: POST only, signed in, permitted; its sentence is the answer."""
+def action(cluster: str = "") -> Callable[[Verb], Callable[..., HttpResponse]]:
+    """A verb as a view: POST only, signed in, permitted; its sentence is the answer.
+
+    What *cluster* names is asked here; a verb of a job asks when it has found that: see `_job`.
+    """
 
     def around(verb: Verb) -> Callable[..., HttpResponse]:
         @require_POST
@@ -50,13 +52,15 @@ def action(kind: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
         def view(request: HttpRequest, **where: Any) -> HttpResponse:
             if not request.user.is_authenticated:
                 return _answer(request, 401, "You are signed out: sign in and try again.")
-            if not request.user.has_perm(MAY[kind]):
-                return _answer(request, 403, f"You lack the permission {MAY[kind]}.")
             for name, text in request.POST.items():
                 if "\0" in text:
                     said = f"{name[:80]} contains the unsupported character U+0000: remove it."
                     return _answer(request, 400, said)
             try:
+                rights = access.rights_of(request.user)
+                access.require_any(rights)
+                if cluster:
+                    access.require(rights, cluster)
                 return _answer(request, 200, verb(request, **where))
             except MusterError as error:
                 said = f"{error} {error.hint}".strip()
@@ -67,18 +71,18 @@ def action(kind: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
     return around
 
 
-@action("jobs")
+@action()
 def stop(request: HttpRequest, pk: UUID) -> str:
-    job = get_object_or_404(Job, pk=pk)
+    job = _job(request, pk, "stop")
     done = endpoint.stop(job.pk, actor=_actor(request), reason=_reason(request))
     if done.state in ENDED:
         return f"{job.name} has ended already ({done.state}); nothing changes."
     return f"Stop of {job.name} requested."
 
 
-@action("jobs")
+@action()
 def rerun(request: HttpRequest, pk: UUID) -> str:
-    job = get_object_or_404(Job, pk=pk)
+    job = _job(request, pk, "rerun")
     endpoint.rerun(job.pk, actor=_actor(request))
     return f"{job.name} will run again."
 
@@ -123,10 +127,10 @@ def resume(request: HttpRequest) -> str:
     return "Scheduling goes on."
 
 
-@action("queue")
+@action()
 def evaluate(request: HttpRequest, pk: UUID, verb: str) -> str:
     """Evaluate a job now; retry or drop its dead letter."""
-    job = get_object_or_404(Job, pk=pk)
+    job = _job(request, pk, "evaluate")
     if verb == "retry":
         broker.retry_dead(job.pk, _actor(request))
         return f"{job.name} will be evaluated again."
@@ -135,6 +139,14 @@ def evaluate(request: HttpRequest, pk: UUID, verb: str) -> str:
         return f"The dead letter of {job.name} is dropped."
     broker.evaluate_now(job.pk, _actor(request))
     return f"{job.name} will be evaluated now."
+
+
+def _job(request: HttpRequest, pk: UUID, verb: str) -> Job:
+    """The job, to which the viewer may do *verb*; one that may not be seen is not there."""
+    rights = access.rights_of(request.user)
+    job = get_object_or_404(access.visible(rights, Job.objects.all()), pk=pk)
+    access.require(rights, verb, job)
+    return job
 
 
 def _actor(request: HttpRequest) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from dashboard.presenters import executions, lifeline
@@ -20,7 +20,7 @@ class ExecutionPage(Page):
 
     @cached_property
     def execution(self) -> Execution:
-        return self.named(find.one)
+        return self.named(partial(find.one, self.seen))
 
     @cached_property
     def history(self) -> list[ExecutionHistory]:

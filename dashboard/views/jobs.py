@@ -45,12 +45,12 @@ class Jobs(Page):
 
     def table(self) -> dict[str, Any]:
         before = self.request.GET.get("before", "")
-        page = find.page(self.state, self.text, before)
+        page = find.page(self.sight, self.state, self.text, before)
         chosen = {k: v for k, v in (("state", self.state), ("text", self.text)) if v}
         return {
             "lines": [jobs.line(job, _row(job)) for job in page.rows],
             "filtered": bool(chosen),
-            **page.links(**chosen),
+            **page.links(**chosen, **self.kept),
         }
 
 
@@ -61,7 +61,7 @@ class OneJob(Page):
 
     @cached_property
     def job(self) -> Job:
-        return self.named(find.one)
+        return self.named(lambda name: find.one(self.seen, name, self.namespace))
 
     @property
     def title(self) -> str:
@@ -127,7 +127,7 @@ class JobPage(OneJob):
     def executions(self) -> dict[str, Any]:
         slot = self.number("slot")
         page = find.executions(self.job, self.request.GET.get("before", ""), slot)
-        links = page.links() if slot is None else page.links(slot=slot)
+        links = page.links(**self.kept, **({} if slot is None else {"slot": slot}))
         return {"lines": executions.lines(page.rows, self.now), "slot": slot, **links}
 
     def evaluations(self) -> Part[queue.Line]:

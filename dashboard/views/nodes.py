@@ -37,7 +37,7 @@ class Nodes(Page):
         return {
             "lines": lines,
             "pending": [line for line in lines if line.pending],
-            "older": urlencode({"text": self.text, "after": after}) if after else "",
+            "older": urlencode({"text": self.text, "after": after, **self.kept}) if after else "",
             "filtered": bool(self.text),
         }
 
@@ -54,11 +54,11 @@ class NodePage(Page):
 
     @cached_property
     def held(self) -> list[Execution]:
-        return find.held(self.node, LARGEST)
+        return find.held(self.sight, self.node, LARGEST)
 
     @cached_property
     def holds(self) -> int:
-        return find.holds(self.node)
+        return find.holds(self.sight, self.node)
 
     @cached_property
     def summary(self) -> nodes.NodeHead:
@@ -91,8 +91,8 @@ class NodePage(Page):
         return {"head": self.summary, "node": self.node, "session": session}
 
     def executions(self) -> dict[str, Any]:
-        page = find.executions(self.node, self.request.GET.get("before", ""))
-        return {"lines": executions.lines(page.rows, self.now), **page.links()}
+        page = find.executions(self.sight, self.node, self.request.GET.get("before", ""))
+        return {"lines": executions.lines(page.rows, self.now), **page.links(**self.kept)}
 
     def events(self) -> Any:
-        return find.events(self.node)
+        return find.events(self.seen, self.node)

@@ -33,8 +33,8 @@ class Overview(Page):
         health = self.health
         return overview.attention(
             find.troubled_nodes(),
-            find.troubled_rows(self.now - SLOW),
-            find.failed_jobs(self.now - LATELY),
+            find.troubled_rows(self.sight, self.now - SLOW),
+            find.failed_jobs(self.sight, self.now - LATELY),
             cap=find.ATTENTION,
             failures=sum(minute.failed for minute in self.recent.minutes),
             troubled=bool(health.trouble or health.warning or self.setting.scheduling_paused),
@@ -64,8 +64,8 @@ class Overview(Page):
         return {"waits": overview.waits(self.recent.waits), "sample": self.recent.sample}
 
     def jobs(self) -> list[jobs.JobLine]:
-        found = find.newest_jobs()
+        found = find.newest_jobs(self.sight)
         return [jobs.line(job, getattr(job, "broker_row", None)) for job in found]
 
     def changes(self) -> Any:
-        return find.newest_events()
+        return find.newest_events(self.sight)

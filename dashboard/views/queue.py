@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from dashboard.presenters import executions, explain, queue
@@ -51,7 +51,7 @@ class Queue(Page):
     def state(self) -> dict[str, Any]:
         if not self.chosen:
             return {"name": "", "rows": []}
-        rows = find.rows(self.chosen)
+        rows = find.rows(self.sight, self.chosen)
         return {
             "name": self.chosen,
             "state": queue.state_box(self.chosen, find.InState(len(rows)), find.LISTED + 1),
@@ -62,7 +62,8 @@ class Queue(Page):
         return find.workers(self.now).each(lambda found: queue.worker(found, self.now))
 
     def evaluations(self) -> Part[queue.Line]:
-        return find.evaluations().each(lambda it: queue.line(it, job_name=it.job.name))
+        found = find.evaluations(self.sight)
+        return found.each(lambda it: queue.line(it, job_name=it.job.name))
 
 
 class EvaluationPage(Page):
@@ -72,7 +73,7 @@ class EvaluationPage(Page):
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        return self.named(find.one)
+        return self.named(partial(find.one, self.seen))
 
     @property
     def title(self) -> str:

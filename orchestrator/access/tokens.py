@@ -1,6 +1,6 @@
 """API tokens: made once, shown once, kept only as a digest, and believed for seconds at most.
 
-A scope includes the ones before it, and a token may never do more than its user may.
+A scope includes the ones before it, and caps the roles of the token's user: see `users`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from django.utils import timezone
 
 from orchestrator.models import ApiToken
 
+from .users import BELIEVED
+
 #: What each scope allows, beside everything that stands before it.
 SCOPES = {
-    "read": "look at everything",
-    "submit": "submit, stop and rerun jobs",
-    "operate": "approve and drain nodes, pause the queue",
-    "admin": "make join tokens",
+    "read": "look",
+    "submit": "submit jobs, and replace, stop and rerun one's own",
+    "operate": "do that to all jobs; approve and drain nodes, pause the queue",
+    "admin": "make join tokens and namespaces",
 }
 RANK = {scope: rank for rank, scope in enumerate(SCOPES)}
 
 PREFIX = "at_"
-#: Seconds that a token is believed without asking the database again: a revocation takes that long.
-BELIEVED = 3.0
 _MOST_BELIEVED = 1024
 #: ``last_used_at`` is this coarse, so that using a token writes almost nothing.
 COARSE = timedelta(minutes=10)
@@ -39,17 +39,31 @@ _believed: dict[str, tuple[float, ApiToken]] = {}
 
 
 def create(
-    *, user: User | None, name: str, scopes: Iterable[str], expires_in: timedelta | None
+    *,
+    user: User | None,
+    name: str,
+    scopes: Iterable[str],
+    expires_in: timedelta | None,
+    namespaces: Iterable[str] = (),
 ) -> str:
     """Make a token of *user* and give its secret, which nobody can read again.
 
+    With *namespaces* it is good in those alone.
+
     Raises ValueError for a scope that there is not, or a user that there is not.
     """
-    return issue(user=user, name=name, scopes=scopes, expires_in=expires_in)[1]
+    return issue(user=user, name=name, scopes=scopes, expires_in=expires_in, namespaces=namespaces)[
+        1
+    ]
 
 
 def issue(
-    *, user: User | None, name: str, scopes: Iterable[str], expires_in: timedelta | None
+    *,
+    user: User | None,
+    name: str,
+    scopes: Iterable[str],
+    expires_in: timedelta | None,
+    namespaces: Iterable[str] = (),
 ) -> tuple[ApiToken, str]:
     """Make a token as `create` does; the row, and the secret."""
     wanted = sorted(set(scopes), key=lambda scope: RANK.get(scope, -1))
@@ -66,6 +80,7 @@ def issue(
         name=name,
         digest=_digest(secret),
         scopes=wanted,
+        namespaces=sorted(set(namespaces)),
         expires_at=None if expires_in is None else timezone.now() + expires_in,
     )
     return row, secret
@@ -90,11 +105,6 @@ def revoke(token_id: uuid.UUID) -> bool:
     revoked = ApiToken.objects.filter(pk=token_id, revoked_at=None).update(revoked_at=Now())
     _believed.clear()
     return bool(revoked)
-
-
-def rank(token: ApiToken) -> int:
-    """How much *token* allows: the highest rank of its scopes."""
-    return max((RANK[scope] for scope in token.scopes if scope in RANK), default=-1)
 
 
 def _fetch(digest: str) -> ApiToken | None:

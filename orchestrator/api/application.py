@@ -23,6 +23,7 @@ from . import (
     idempotency,
     jobs,
     logs,
+    namespaces,
     nodes,
     openapi,
     problems,
@@ -128,6 +129,6 @@ for error in (Exception, Http404, HttpError):  # Over the handlers of ninja.
 api.add_decorator(idempotency.once)  # Before the routers: it is around every view of theirs.
 for router in (
     *(jobs.router, executions.router, logs.router, nodes.router, evaluations.router),
-    *(queue.router, events.router, status.router),
+    *(queue.router, events.router, status.router, namespaces.router),
 ):
     api.add_router("", router)

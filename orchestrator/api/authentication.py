@@ -10,62 +10,70 @@ from django.http import HttpRequest
 from ninja.security import HttpBearer
 from ninja.utils import check_csrf
 
-from orchestrator.access import permissions, tokens
+from orchestrator import access
+from orchestrator.access import tokens
+from orchestrator.access.roles import SCOPES
+from orchestrator.models.access import DEFAULT
 
 from .problems import Problem, unauthenticated
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody who may call: *actor* is how the journal names them."""
+    """Somebody who calls, and what they may do: *actor* is how the journal names them."""
 
     user: User
-    rank: int
+    rights: access.Rights
 
     @property
     def actor(self) -> str:
         return f"user:{self.user.get_username()}"
 
+    def sight(self, namespace: str) -> access.Sight:
+        """What is looked at with the parameter *namespace*; raises NotFound."""
+        return access.sight(self.rights, namespace or DEFAULT)
+
 
 class Bearer(HttpBearer):
-    """Lets callers through whose token has at least *scope*, and whose user has the *permission*.
+    """Lets callers through who have a role at all, and whose token has the scope for *verb*.
 
-    It is the one that the pages ask for.  Who nobody knows gets one uniform 401.
+    What concerns a job is decided where it has been found; what concerns the cluster, here.
+    Who nobody knows gets one uniform 401.
     """
 
-    def __init__(self, scope: str, permission: str = "") -> None:
+    def __init__(self, verb: str) -> None:
         super().__init__()
-        self.scope, self.permission = scope, permission
+        self.verb, self.rule = verb, access.VERBS[verb]
+        self.scope = next(it for it, role in SCOPES.items() if role == self.rule.least)
 
     def __call__(self, request: HttpRequest) -> Caller:
         found = _with_token(request) if "Authorization" in request.headers else _signed_in(request)
         if found is None:
             raise unauthenticated()
-        if found.rank < tokens.RANK[self.scope]:
+        if found.rights.scope < self.rule.least:
             raise Problem(
                 403,
                 "forbidden",
                 f"This needs the scope {self.scope}: {tokens.SCOPES[self.scope]}.",
                 hint=f"Use a token with the scope {self.scope}, of a user who may do that.",
             )
-        if self.permission and not found.user.has_perm(self.permission):
-            raise Problem(
-                403,
-                "forbidden",
-                f"The user {found.user.get_username()} lacks the permission {self.permission}.",
-                hint="An administrator gives it in /admin/, on the user's page.",
-            )
+        access.require_any(found.rights)
+        if not self.rule.in_namespace:
+            access.require(found.rights, self.verb)
         return found
 
     def authenticate(self, request: HttpRequest, token: str) -> None:
         """Never called: `__call__` does all of it."""
 
 
-READ = Bearer("read")
-SUBMIT = Bearer("submit", permissions.JOBS)
-OPERATE_NODES = Bearer("operate", permissions.NODES)
-OPERATE_QUEUE = Bearer("operate", permissions.QUEUE)
-ADMIN = Bearer("admin", permissions.JOIN_TOKENS)
+READ = Bearer("see")
+SUBMIT = Bearer("submit")
+STOP = Bearer("stop")
+RERUN = Bearer("rerun")
+OPERATE_NODES = Bearer("nodes")
+OPERATE_QUEUE = Bearer("queue")
+JOIN_TOKENS = Bearer("join-tokens")
+NAMESPACES = Bearer("namespaces")
 
 
 def caller(request: HttpRequest) -> Caller:
@@ -78,7 +86,7 @@ def _with_token(request: HttpRequest) -> Caller | None:
     if scheme.lower() != "bearer":
         return None
     token = tokens.authenticate(secret.strip())
-    return None if token is None else Caller(token.user, tokens.rank(token))
+    return None if token is None else Caller(token.user, access.rights_of(token.user, token))
 
 
 def _signed_in(request: HttpRequest) -> Caller | None:
@@ -91,4 +99,4 @@ def _signed_in(request: HttpRequest) -> Caller | None:
             "A change made with a session must carry its CSRF token.",
             hint="Send X-CSRFToken from a page of this site, or use an API token.",
         )
-    return Caller(request.user, max(tokens.RANK.values()))
+    return Caller(request.user, access.rights_of(request.user))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
+from orchestrator import access
 from orchestrator.explain.errors import NotFound
 from orchestrator.models import Evaluation
 
 from . import schemas, serializers
-from .authentication import READ
+from .authentication import READ, caller
 from .operations import operation
 from .pagination import each, page_by
 from .responses import answer
@@ -20,8 +21,8 @@ router = Router(tags=["evaluations"])
 @router.get("/evaluations", auth=READ)
 @operation(schemas.Page[schemas.Evaluation])
 def list_evaluations(request: HttpRequest, query: schemas.Evaluations) -> HttpResponse:
-    """The newest evaluations of all jobs first."""
-    found = Evaluation.objects.select_related("job")
+    """The newest evaluations first."""
+    found = caller(request).sight(query.namespace).of(Evaluation.objects.select_related("job"))
     if query.state:
         found = found.filter(state__in=query.state)
     return page_by("-pk", request, query, found, each(serializers.evaluation))
@@ -29,10 +30,11 @@ def list_evaluations(request: HttpRequest, query: schemas.Evaluations) -> HttpRe
 
 @router.get("/evaluations/{number}", auth=READ)
 @operation(schemas.EvaluationInFull)
-def show_evaluation(request: HttpRequest, number: str) -> HttpResponse:  # noqa: ARG001 - ninja's first
+def show_evaluation(request: HttpRequest, number: str) -> HttpResponse:
     """One evaluation, with the record of its decision."""
+    seen = access.visible(caller(request).rights, Evaluation.objects.select_related("job"))
     found = (
-        Evaluation.objects.select_related("job").filter(pk=int(number)).first()
+        seen.filter(pk=int(number)).first()
         if number.isascii() and number.isdecimal() and len(number) < 19
         else None
     )

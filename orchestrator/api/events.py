@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
+from orchestrator.access.sight import ALL
 from orchestrator.models import Event, journal
 
 from . import schemas
-from .authentication import READ
+from .authentication import READ, caller
 from .operations import operation
 from .parsing import refuse_both
 from .responses import answer
@@ -25,14 +26,16 @@ def list_events(request: HttpRequest, query: schemas.Feed) -> HttpResponse:
 
     With `last`, the newest ones; what follows their cursor may repeat some of them by id.
     """
+    seen = caller(request).sight(query.namespace or ALL)
     if query.last:
         refuse_both(request, "last", "cursor", "limit")
         cursor = journal.latest()  # Taken first: an event may come twice, and none is missed.
-        newest = Event.objects.order_by("-pk")[: query.last]
+        newest = seen.of(Event.objects.order_by("-pk"))[: query.last]
         return _events(reversed(newest), cursor)
     if query.cursor == "now":
         return _events((), journal.latest())
-    page = journal.after(query.cursor or None, query.limit)
+    names = None if seen.names is None else sorted(seen.names)
+    page = journal.after(query.cursor or None, query.limit, namespaces=names, cluster=seen.cluster)
     return _events(page.events, page.cursor)
 
 

@@ -8,7 +8,7 @@ from ninja import Router
 from orchestrator.models import Execution, ExecutionHistory, ExecutionOutput
 
 from . import references, schemas, serializers
-from .authentication import READ
+from .authentication import READ, caller
 from .operations import operation
 from .pagination import newest_page
 from .responses import answer
@@ -22,8 +22,9 @@ router = Router(tags=["executions"])
 @router.get("/executions", auth=READ)
 @operation(schemas.Page[schemas.Execution], problems={404, 409})
 def list_executions(request: HttpRequest, query: schemas.Executions) -> HttpResponse:
-    """The newest executions of all jobs first."""
+    """The newest executions first."""
     rows = Execution.objects.select_related("job", "node")
+    rows = caller(request).sight(query.namespace).of(rows)
     if query.observed:
         rows = rows.filter(observed__in=query.observed)
     if query.node:
@@ -33,9 +34,9 @@ def list_executions(request: HttpRequest, query: schemas.Executions) -> HttpResp
 
 @router.get("/executions/{ref}", auth=READ)
 @operation(schemas.ExecutionInFull)
-def show_execution(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 - ninja's first
+def show_execution(request: HttpRequest, ref: str) -> HttpResponse:
     """One execution, with its history and the last that it printed."""
-    row = references.execution(ref)
+    row = references.execution(request, ref)
     history = ExecutionHistory.objects.filter(execution_id=row.pk).order_by("rev", "at", "lane")
     output = ExecutionOutput.objects.filter(execution=row).first()
     return answer(

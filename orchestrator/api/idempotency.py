@@ -19,6 +19,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.crypto import salted_hmac
 
 from orchestrator.models import IdempotencyKey
+from orchestrator.models.access import DEFAULT
 from orchestrator.spec.mistakes import mistake
 
 from . import operations
@@ -64,9 +65,17 @@ def once(view: View) -> View:
 
 
 def _actor(request: HttpRequest) -> str:
-    """Whose key it is; a node that joins is nobody yet, and its token is part of the request."""
+    """Whose key it is, in the request's namespace; a node that joins is nobody yet.
+
+    Its token is part of the request.
+    """
     caller: Caller | None = getattr(request, "auth", None)
-    return "" if caller is None else caller.actor
+    if caller is None:
+        return ""
+    namespace = request.GET.get("namespace") or DEFAULT
+    # No user's name has a slash in it.  What a token may not see, it is not told again either.
+    parts = ("" if namespace == DEFAULT else namespace[:63], *sorted(caller.rights.only))
+    return "/".join((caller.actor, *parts)) if any(parts) else caller.actor
 
 
 def _check(key: str) -> None:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from orchestrator import endpoint, spec
+from orchestrator import access, endpoint, spec
+from orchestrator.access.sight import ALL
 from orchestrator.endpoint import spec_warnings
 from orchestrator.explain.formatting import clock
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
+from orchestrator.models.access import DEFAULT
 from orchestrator.spec import InvalidSpec
-from orchestrator.spec.mistakes import Mistake
+from orchestrator.spec.mistakes import Mistake, mistake
 
 from . import references, schemas, serializers
-from .authentication import READ, SUBMIT, caller
+from .authentication import READ, RERUN, STOP, SUBMIT, caller
 from .operations import operation
 from .pagination import each, newest_page, page_by
 from .parsing import LARGEST_BATCH
 from .preconditions import creates_only, intent, require_seen
+from .problems import invalid_parameters
 from .responses import answer, tagged
 
 router = Router(tags=["jobs"])
@@ -31,21 +35,30 @@ router = Router(tags=["jobs"])
 @operation(
     {200: schemas.Submitted, 201: schemas.Submitted}, conditions=("If-Match", "If-None-Match")
 )
-def submit(request: HttpRequest, body: spec.JobSpec) -> HttpResponse:
+def submit(request: HttpRequest, body: spec.JobSpec, query: schemas.InNamespace) -> HttpResponse:
     """Make the job what this specification says: 201 for a new job, otherwise 200.
 
     The same specification again changes nothing, and the answer says so.  `If-None-Match: *`
     creates only, `If-Match` updates only what the caller has seen; 412 otherwise.
     """
-    who = caller(request)
-    require_seen(request, Job.objects.filter(name=body.name), body.name)
-    done = endpoint.submit(body, actor=who.actor, user=who.user, create_only=creates_only(request))
+    who, [placed] = caller(request), _placed(request, [body], query)
+    named = Job.objects.filter(namespace=placed.namespace, name=body.name)
+    require_seen(request, named, body.name)
+    done = endpoint.submit(
+        placed,
+        actor=who.actor,
+        user=who.user,
+        create_only=creates_only(request),
+        permit=partial(access.require, who.rights, "replace"),
+    )
     return answer(_submitted(done), 201 if done.created else 200)
 
 
 @router.post("/jobs/batch", auth=SUBMIT)
 @operation(schemas.SubmittedMany, conditions=("If-None-Match",), largest=LARGEST_BATCH)
-def submit_batch(request: HttpRequest, body: schemas.Batch) -> HttpResponse:
+def submit_batch(
+    request: HttpRequest, body: schemas.Batch, query: schemas.InNamespace
+) -> HttpResponse:
     """Submit all of these jobs, or, when one of them has a mistake, none.
 
     With `rerun` every slot of a job that has ended runs again, also when nothing else changes.
@@ -53,23 +66,26 @@ def submit_batch(request: HttpRequest, body: schemas.Batch) -> HttpResponse:
     """
     specs, who = _parse_all(body.jobs), caller(request)
     done = endpoint.submit_many(
-        specs,
+        _placed(request, specs, query, "jobs.{}."),
         actor=who.actor,
         user=who.user,
         create_only=creates_only(request),
         rerun=body.rerun,
+        permit=partial(access.require, who.rights, "replace"),
     )
     return answer(schemas.SubmittedMany(items=[_submitted(it) for it in done]))
 
 
 @router.post("/jobs/validate", auth=READ)
 @operation(schemas.Valid, changes=False)
-def validate(request: HttpRequest, body: spec.JobSpec) -> HttpResponse:  # noqa: ARG001 - ninja's first
+def validate(request: HttpRequest, body: spec.JobSpec, query: schemas.InNamespace) -> HttpResponse:
     """Say what is wrong with a specification, or how it is understood; nothing is stored.
 
     What is odd and no mistake is named in `warnings`, here as in a submission: a driver or a
     label that no node has, constraints that exclude each other.
     """
+    [namespace] = _namespaces([body], query, "")
+    access.existing_namespace(caller(request).rights, namespace)
     [warnings] = spec_warnings.warnings([body])
     understood = spec.canonical(body)
     return answer(schemas.Valid(valid=True, spec=understood, warnings=_said(warnings)))
@@ -86,7 +102,7 @@ def job_schema(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - ninja's 
 @operation(schemas.Page[schemas.Job])
 def list_jobs(request: HttpRequest, query: schemas.Jobs) -> HttpResponse:
     """The newest jobs first."""
-    rows = Job.objects.all()
+    rows = caller(request).sight(query.namespace).of(Job.objects.all())
     if query.state:
         rows = rows.filter(state__in=query.state)
     if query.type:
@@ -98,9 +114,13 @@ def list_jobs(request: HttpRequest, query: schemas.Jobs) -> HttpResponse:
 
 @router.get("/jobs/{ref}", auth=READ)
 @operation(schemas.JobInFull)
-def show_job(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 - ninja's first
+def show_job(
+    request: HttpRequest,
+    ref: str,
+    query: schemas.InNamespace,  # noqa: ARG001 - `references` looks at it
+) -> HttpResponse:
     """One job, by name, id or the beginning of an id, with its current specification."""
-    job = references.job(ref)
+    job = references.job(request, ref)
     current = JobVersion.objects.filter(job=job, number=job.version).values_list("spec", flat=True)
     silent = endpoint.silent_nodes(job)
     shown = serializers.job(job, schemas.JobInFull, also=silent, spec=current.first())
@@ -109,9 +129,9 @@ def show_job(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 - 
 
 @router.get("/jobs/{ref}/versions", auth=READ)
 @operation(schemas.Page[schemas.Version])
-def list_versions(request: HttpRequest, ref: str, query: schemas.Paging) -> HttpResponse:
+def list_versions(request: HttpRequest, ref: str, query: schemas.PagingInNamespace) -> HttpResponse:
     """Every specification that the job has had, the newest first."""
-    rows = JobVersion.objects.filter(job=references.job(ref))
+    rows = JobVersion.objects.filter(job=references.job(request, ref))
     return page_by("-number", request, query, rows, each(schemas.Version.of))
 
 
@@ -121,7 +141,7 @@ def list_executions_of_job(
     request: HttpRequest, ref: str, query: schemas.JobExecutions
 ) -> HttpResponse:
     """The newest executions of the job first."""
-    job = references.job(ref)
+    job = references.job(request, ref)
     rows = Execution.objects.filter(job=job).select_related("job", "node")
     if query.observed:
         rows = rows.filter(observed__in=query.observed)
@@ -132,30 +152,73 @@ def list_executions_of_job(
 
 @router.get("/jobs/{ref}/evaluations", auth=READ)
 @operation(schemas.Page[schemas.Evaluation])
-def list_evaluations_of_job(request: HttpRequest, ref: str, query: schemas.Paging) -> HttpResponse:
+def list_evaluations_of_job(
+    request: HttpRequest, ref: str, query: schemas.PagingInNamespace
+) -> HttpResponse:
     """The newest evaluations of the job first."""
-    rows = Evaluation.objects.filter(job=references.job(ref)).select_related("job")
+    rows = Evaluation.objects.filter(job=references.job(request, ref)).select_related("job")
     return page_by("-pk", request, query, rows, each(serializers.evaluation))
 
 
-@router.post("/jobs/{ref}/stop", auth=SUBMIT)
+@router.post("/jobs/{ref}/stop", auth=STOP)
 @operation(schemas.Job, conditions=("If-Match",))
-def stop(request: HttpRequest, ref: str, body: schemas.Stop) -> HttpResponse:
+def stop(
+    request: HttpRequest,
+    ref: str,
+    body: schemas.Stop,
+    query: schemas.InNamespace,  # noqa: ARG001 - `references` looks at it
+) -> HttpResponse:
     """Ask that nothing of the job runs any longer; to stop what has ended changes nothing."""
-    job = _seen(request, ref)
+    job = _seen(request, ref, "stop")
     return _as_stored(endpoint.stop(job.pk, actor=caller(request).actor, reason=body.reason))
 
 
-@router.post("/jobs/{ref}/rerun", auth=SUBMIT)
+@router.post("/jobs/{ref}/rerun", auth=RERUN)
 @operation(schemas.Job, conditions=("If-Match",))
-def rerun(request: HttpRequest, ref: str) -> HttpResponse:
+def rerun(
+    request: HttpRequest,
+    ref: str,
+    query: schemas.InNamespace,  # noqa: ARG001 - `references` looks at it
+) -> HttpResponse:
     """Run every slot of the job again."""
-    return _as_stored(endpoint.rerun(_seen(request, ref).pk, actor=caller(request).actor))
+    job = _seen(request, ref, "rerun")
+    return _as_stored(endpoint.rerun(job.pk, actor=caller(request).actor))
 
 
-def _seen(request: HttpRequest, ref: str) -> Job:
+def _placed(
+    request: HttpRequest, specs: list[spec.JobSpec], query: schemas.InNamespace, path: str = ""
+) -> list[spec.JobSpec]:
+    """*specs* with the namespaces in which the caller may submit them."""
+    rights, namespaces = caller(request).rights, _namespaces(specs, query, path)
+    for namespace in sorted(set(namespaces)):
+        access.require(rights, "submit", access.existing_namespace(rights, namespace))
+    named = zip(specs, namespaces, strict=True)
+    return [it.model_copy(update={"namespace": namespace}) for it, namespace in named]
+
+
+def _namespaces(specs: list[spec.JobSpec], query: schemas.InNamespace, path: str) -> list[str]:
+    """The namespace of each of *specs*: its own word, or the request's; raises Problem for two."""
+    asked = query.namespace
+    if asked == ALL:
+        hint = "Name one namespace: a job lives in one."
+        raise invalid_parameters([mistake("namespace", "cannot be * here", hint)])
+    wrong = [
+        mistake(
+            f"{path.format(number)}namespace",
+            f"is {it.namespace}, but the request is for the namespace {asked}",
+            "Leave one of the two out.",
+        )
+        for number, it in enumerate(specs)
+        if asked and it.namespace and it.namespace != asked
+    ]
+    if wrong:
+        raise invalid_parameters(wrong)
+    return [it.namespace or asked or DEFAULT for it in specs]
+
+
+def _seen(request: HttpRequest, ref: str, verb: str) -> Job:
     """The job, which is as the caller has seen it if that is asked for."""
-    job = references.job(ref)
+    job = references.job(request, ref, verb)
     require_seen(request, Job.objects.filter(pk=job.pk), job.name)
     return job
 

@@ -28,7 +28,7 @@ from .authentication import READ
 from .operations import operation
 from .parsing import refuse_both
 from .problems import invalid_parameters
-from .schemas import Parameters
+from .schemas import NamespaceName, Parameters
 
 RECORDS = "application/x-ndjson"
 
@@ -53,6 +53,7 @@ class AskedOfOne(Asked):
 
 
 class AskedOfMany(Asked):
+    namespace: NamespaceName = ""
     after: Annotated[
         str,
         Meta(
@@ -69,7 +70,7 @@ def read_execution(request: HttpRequest, ref: str, query: AskedOfOne) -> Streami
     """What one execution has printed; missing bytes are named in a line that begins [muster."""
     if query.tail is not None:
         refuse_both(request, "tail", "offset")
-    row = references.execution(ref)
+    row = references.execution(request, ref)
     offset = query.offset if query.tail is None else None
     return _answer(request, of_execution(row.pk, query.reading(), offset))
 
@@ -78,7 +79,7 @@ def read_execution(request: HttpRequest, ref: str, query: AskedOfOne) -> Streami
 @operation(_TEXT)
 def read_job(request: HttpRequest, ref: str, query: AskedOfMany) -> StreamingHttpResponse:
     """What a job's executions of this round print, each line after the number of its slot."""
-    row = references.job(ref)
+    row = references.job(request, ref)
     if not re.fullmatch(_AFTER, query.after):
         message = f"{shown(query.after)} is no list of places to go on"
         hint = "Write `execution:offset`, whole ids and whole numbers, separated by commas."

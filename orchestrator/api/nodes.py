@@ -12,7 +12,7 @@ from nodes.models import Node
 from orchestrator import endpoint
 
 from . import references, schemas, serializers
-from .authentication import ADMIN, OPERATE_NODES, READ, caller
+from .authentication import JOIN_TOKENS, OPERATE_NODES, READ, caller
 from .operations import operation
 from .pagination import each, page_by
 from .responses import answer
@@ -32,7 +32,7 @@ def list_nodes(request: HttpRequest, query: schemas.Nodes) -> HttpResponse:
     return page_by("name", request, query, found, each(serializers.node))
 
 
-@router.post("/nodes/join-tokens", auth=ADMIN)
+@router.post("/nodes/join-tokens", auth=JOIN_TOKENS)
 @operation({201: schemas.JoinToken})
 def create_join_token(request: HttpRequest, body: schemas.NewJoinToken) -> HttpResponse:
     """Make a token that new nodes trade for a credential; it is shown this once."""

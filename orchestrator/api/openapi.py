@@ -13,6 +13,7 @@ from django.conf import settings
 from ninja.operation import Operation as Route
 
 from orchestrator import spec
+from orchestrator.spec import NAME
 
 from . import operations
 from .authentication import Bearer
@@ -36,6 +37,12 @@ _PARAMETERS: Mapping[str, Schema] = {
         "required": True,
         "description": "the id of an evaluation",
         "schema": _TEXT | {"pattern": "^[0-9]{1,18}$"},
+    },
+    "name": {
+        "in": "path",
+        "required": True,
+        "description": "of a namespace",
+        "schema": _TEXT | {"pattern": f"^{NAME.pattern}$"},
     },
     "Idempotency-Key": {
         "in": "header",
@@ -192,6 +199,11 @@ class _Entry:
             }
         return shown
 
+    @property
+    def in_namespace(self) -> bool:
+        """Whether it looks into a namespace, which may not be there."""
+        return "namespace" in self.said.query.__struct_fields__
+
     def refusals(self) -> set[int]:
         """The statuses of every error that it may answer with."""
         changes = self.method != "GET"
@@ -199,8 +211,8 @@ class _Entry:
             *(400, 500, 503),
             *self.said.problems,
             *((401,) if self.scope else ()),
-            *((403,) if self.scope and changes else ()),
-            *((404,) if "{" in self.path else ()),
+            *((403,) if self.scope else ()),
+            *((404,) if "{" in self.path or self.in_namespace else ()),
             *((409,) if "{ref}" in self.path else ()),
             *((409, 422) if self.repeatable else ()),
             *((412,) if self.said.conditions or not (changes or self.streams) else ()),

@@ -107,7 +107,7 @@ def _types(kind: type[Parameters]) -> Mapping[str, Any]:
 
 def _unknown(name: str, known: Mapping[str, Any], request: HttpRequest) -> Mistake:
     hint = f"Known: {', '.join(known)}." if known else "Leave it out."
-    if request.method != "GET":
+    if request.method != "GET" and not known:
         hint = "Leave it out; say it in the body."
     return mistake(name[:80], "is an unknown parameter", hint)
 

@@ -1,24 +1,39 @@
-"""What an address names: a job, execution or node by name, id, or the beginning of an id."""
+"""What an address names: a job, execution or node by name, id, or the beginning of an id.
+
+Only what the caller may see is found: the rest is not there, in the same words.
+"""
 
 from __future__ import annotations
 
 import re
 
+from django.http import HttpRequest
+
 from nodes.models import Node
-from orchestrator import endpoint
+from orchestrator import access, endpoint
+from orchestrator.access.sight import ALL
 from orchestrator.explain.errors import NotFound
 from orchestrator.models import Execution, Job
+from orchestrator.models.access import DEFAULT
+
+from .authentication import caller
 
 # Whatever else is asked for is not there; the database need not be asked, and could not be.
 _REFERENCE = re.compile(r"[A-Za-z0-9._-]{1,63}", re.ASCII)
 
 
-def job(ref: str) -> Job:
-    return endpoint.find_job(_checked("job", ref))
+def job(request: HttpRequest, ref: str, verb: str = "see") -> Job:
+    """The job, to which the caller may do *verb*: by its name in the request's namespace."""
+    rights, asked = caller(request).rights, request.GET.get("namespace") or DEFAULT
+    rows = access.visible(rights, Job.objects.all())
+    found = endpoint.find_job(_checked("job", ref), rows, None if asked == ALL else asked)
+    access.require(rights, verb, found)
+    return found
 
 
-def execution(ref: str) -> Execution:
-    return endpoint.find_execution(_checked("execution", ref))
+def execution(request: HttpRequest, ref: str) -> Execution:
+    rows = access.visible(caller(request).rights, Execution.objects.all())
+    return endpoint.find_execution(_checked("execution", ref), rows)
 
 
 def node(ref: str, *, removed: bool = False, whole: bool = False) -> Node:

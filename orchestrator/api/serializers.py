@@ -11,7 +11,7 @@ from orchestrator.endpoint import running_on
 from orchestrator.explain import reasons, wording
 from orchestrator.explain.reasons import Reason
 
-from .schemas import Evaluation, Execution, Job, Named, Node, Resources
+from .schemas import Evaluation, Execution, Job, Named, NamedJob, Node, Resources
 
 
 def job(row: models.Job, kind: type[Job] = Job, *, also: Iterable[Reason] = (), **more: Any) -> Job:
@@ -30,7 +30,7 @@ def execution(row: models.Execution, kind: type[Execution] = Execution, **more: 
     """*row* must have come with its job and its node."""
     return kind.of(
         row,
-        job=Named.of(row.job),
+        job=NamedJob.of(row.job),
         node=Named.of(row.node),
         sentence=wording.execution(row),
         resources=Resources.of(row.resources),
@@ -57,4 +57,4 @@ def evaluation(
     row: models.Evaluation, kind: type[Evaluation] = Evaluation, **more: Any
 ) -> Evaluation:
     """*row* must have come with its job."""
-    return kind.of(row, job=Named.of(row.job), **more)
+    return kind.of(row, job=NamedJob.of(row.job), **more)

@@ -49,6 +49,8 @@ _CODES: Mapping[int, Code] = {
     415: Code.USAGE,
     422: Code.CONFLICT,
 }
+#: Beside what begins with jobs: what lists things of one namespace.
+_LISTS = {"executions", "evaluations", "events"}
 _PASSING = {502, 503, 504}
 
 
@@ -83,13 +85,17 @@ class Client:
         self._http.close()
 
     def get(self, path: str, **parameters: Any) -> Any:
-        return self._decoded(self._ask("GET", path, params=_given(parameters)))
+        asked = self._within(path) | _given(parameters)
+        return self._decoded(self._ask("GET", path, params=asked))
 
     def post(self, path: str, body: Mapping[str, Any] | bytes | None = None) -> Any:
         """Change something, once, however often it has to be said."""
         content = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
-        return self._decoded(self._ask("POST", path, content=content, headers=headers))
+        asked = self._within(path)
+        return self._decoded(
+            self._ask("POST", path, params=asked, content=content, headers=headers)
+        )
 
     def delete(self, path: str) -> Any:
         """Remove something; saying it again is no error."""
@@ -121,7 +127,7 @@ class Client:
             with self._http.stream(
                 "GET",
                 path,
-                params=_given(parameters),
+                params=self._within(path) | _given(parameters),
                 headers={"Accept": RECORDS},
                 timeout=timeout,
             ) as response:
@@ -134,6 +140,11 @@ class Client:
         except ValueError:
             what = "something that is no stream of records"
             raise not_muster(self._settings, None, what) from None
+
+    def _within(self, path: str) -> dict[str, str]:
+        """The parameter that says in which namespace names are looked up, where that matters."""
+        named = path.partition("/")[0] == "jobs" or path in _LISTS
+        return {"namespace": self._settings.namespace} if named and self._settings.namespace else {}
 
     def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         """One answer.  What passes is asked again a few times; a refused connection is not."""

@@ -27,6 +27,8 @@ class Settings:
     token_from: str = ""
     other: str = ""
     """Another server, for which there is a token that this one does not get."""
+    namespace: str = ""
+    """Where names are looked up; nothing where nobody has named one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,14 @@ class _Kept:
     file: Path
     server: str = ""
     token_file: str = ""
+    namespace: str = ""
 
 
 def resolve(
-    server: str | None, token_file: Path | None, environ: Mapping[str, str] = os.environ
+    server: str | None,
+    token_file: Path | None,
+    environ: Mapping[str, str] = os.environ,
+    namespace: str | None = None,
 ) -> Settings:
     """The settings of this call; each from the first place that says something."""
     kept = [_kept(file) for file in (config_file(environ), local_file(environ))]
@@ -62,7 +68,10 @@ def resolve(
     if token is None and mine:
         token, token_from = _read(Path(mine[0].token_file).expanduser()), mine[0].token_file
     others = [one.server for one in kept if one.token_file and one not in mine]
-    return Settings(address, token, server_from, token_from, next(iter(others), ""))
+    theirs = (one.namespace for one in kept if (one.server or address) == address)
+    named = (namespace, environ.get("MUSTER_NAMESPACE"), *theirs)
+    chosen = next(filter(None, named), "")
+    return Settings(address, token, server_from, token_from, next(iter(others), ""), chosen)
 
 
 def _is_address(text: str) -> bool:
@@ -74,15 +83,16 @@ def _is_address(text: str) -> bool:
     return address.scheme in {"http", "https"} and bool(address.hostname) and port != 0
 
 
-def keep(server: str, token: str, file: Path) -> None:
-    """Write *server* to the configuration *file*, and *token* beside it, for its owner alone."""
+def keep(server: str, token: str, file: Path, namespace: str = "") -> None:
+    """Write *server* and *namespace* to *file*, and *token* beside it, for its owner alone."""
     file.parent.mkdir(parents=True, exist_ok=True)
     secret = file.with_name("token")
     descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as opened:
         os.fchmod(descriptor, 0o600)
         opened.write(token + "\n")
-    file.write_text(f"server = {_quoted(server)}\ntoken_file = {_quoted(str(secret))}\n")
+    said = {"server": server, "token_file": str(secret), "namespace": namespace}
+    file.write_text("".join(f"{it} = {_quoted(text)}\n" for it, text in said.items() if text))
 
 
 def config_file(environ: Mapping[str, str] = os.environ) -> Path:
@@ -103,13 +113,16 @@ def _kept(file: Path) -> _Kept:
         return _Kept(file)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Failure(f"{file} cannot be read: {error}", code=Code.USAGE) from None
-    unknown = sorted(set(found) - {"server", "token_file"})
+    unknown = sorted(set(found) - {"server", "token_file", "namespace"})
     if unknown or not all(isinstance(value, str) for value in found.values()):
         wrong = ", ".join(unknown) or "a value that is not text"
         raise Failure(
-            f"{file} has {wrong}.", code=Code.USAGE, hint="It knows server and token_file."
+            f"{file} has {wrong}.",
+            code=Code.USAGE,
+            hint="It knows server, token_file and namespace.",
         )
-    return _Kept(file, found.get("server", "").rstrip("/"), found.get("token_file", ""))
+    server = found.get("server", "").rstrip("/")
+    return _Kept(file, server, found.get("token_file", ""), found.get("namespace", ""))
 
 
 def _token(flag: Path | None, environ: Mapping[str, str]) -> tuple[str | None, str]:

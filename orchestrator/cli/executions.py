@@ -12,7 +12,18 @@ from .client import segment
 from .following import repeated, show_list
 from .jobs import EXECUTIONS
 from .logs import of_execution, print_both, print_log, tell_if_it_waits
-from .options import AsFormat, InUtc, Most, NoHeaders, Quiet, Reference, Watching, client, output
+from .options import (
+    AsFormat,
+    InUtc,
+    Most,
+    NoHeaders,
+    Quiet,
+    Reference,
+    Watching,
+    client,
+    output,
+    with_namespace,
+)
 from .output import Column, Format, Instant, Output, say
 
 app = typer.Typer(help="List and show executions, and read their logs.", no_args_is_help=True)
@@ -47,7 +58,8 @@ def list_executions(
         raise typer.BadParameter("--job and --node cannot be combined")
     path = f"jobs/{segment(job)}/executions" if job else "executions"
     out, asked = output(form, no_headers, quiet, utc), {"observed": state, "node": node}
-    show_list(context, path, out, EXECUTIONS, watch=watch, most=limit, key="id", **asked)
+    columns = with_namespace(context, EXECUTIONS, lambda it: it["job"]["namespace"])
+    show_list(context, path, out, columns, watch=watch, most=limit, key="id", **asked)
 
 
 @app.command()

@@ -33,6 +33,7 @@ from .options import (
     client,
     output,
     seconds,
+    with_namespace,
 )
 from .output import Column, Format, Instant, Output, labels, say, tell, tell_places
 
@@ -178,7 +179,8 @@ def list_jobs(
 ) -> None:
     """The newest jobs."""
     out = output(form, no_headers, quiet, utc)
-    show_list(context, "jobs", out, COLUMNS, watch=watch, most=limit, state=state, name=name)
+    columns = with_namespace(context, COLUMNS, lambda job: job["namespace"])
+    show_list(context, "jobs", out, columns, watch=watch, most=limit, state=state, name=name)
 
 
 @app.command()
@@ -259,6 +261,7 @@ def _show(api: Client, ref: str, out: Output) -> None:
         job,
         [
             ("name", job["name"]),
+            ("namespace", job["namespace"]),
             ("state", f"{job['state']} ({job['sentence']})"),
             ("id", job["id"]),
             (

@@ -24,9 +24,9 @@ def login(
     address = address or call.settings().server
     token = _ask_for_token()
     with Client(config.Settings(address, token, "", "standard input")) as api:
-        api.get("jobs", limit=1)
+        api.get("namespaces", limit=1)
     file = config.config_file()
-    config.keep(address, token, file)
+    config.keep(address, token, file, call.namespace or "")
     say(f"Signed in at {address}; kept in {file}.")
 
 

@@ -11,14 +11,16 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from . import events, executions, jobs, login, nodes, queue, sanitise, status
+from . import events, executions, jobs, login, namespaces, nodes, queue, sanitise, status
 from .failures import Code, Failure
 from .following import Until
-from .options import Call
+from .options import ALL, Call
 from .output import tell, tell_places
 
 WATCH_EVERY = "2"
 _OPTIONAL = {"--wait": "--wait=completed", "-w": f"--watch={WATCH_EVERY}"}
+#: Whether each is followed by its value.
+_ANYWHERE = {"-n": True, "--namespace": True, "-A": False, "--all-namespaces": False}
 _OPTIONAL["--watch"] = _OPTIONAL["-w"]
 
 app = typer.Typer(
@@ -32,6 +34,7 @@ app.add_typer(jobs.app, name="job")
 app.add_typer(executions.app, name="execution")
 app.add_typer(nodes.app, name="node")
 app.add_typer(queue.app, name="queue")
+app.add_typer(namespaces.app, name="namespace")
 app.command("status")(status.show)
 app.command("events")(events.show)
 app.command("login")(login.login)
@@ -48,9 +51,25 @@ def options(
         Optional[Path],  # noqa: UP045
         typer.Option(help="file with an API token; or MUSTER_TOKEN, or MUSTER_TOKEN_FILE"),
     ] = None,
+    namespace: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "-n",
+            "--namespace",
+            help="where names are looked up, * for all; or MUSTER_NAMESPACE; also after a command",
+        ),
+    ] = None,
+    everywhere: Annotated[
+        bool,
+        typer.Option(
+            "-A", "--all-namespaces", help="in all that one may see; also after a command"
+        ),
+    ] = False,
 ) -> None:
     """Keep what all commands need."""
-    context.obj = Call(server, token_file)
+    if everywhere and namespace not in (None, ALL):
+        raise typer.BadParameter("--namespace and --all-namespaces cannot be combined")
+    context.obj = Call(server, token_file, ALL if everywhere else namespace)
 
 
 def main() -> None:
@@ -81,19 +100,25 @@ def run(arguments: Sequence[str]) -> int:
 def _with_defaults(arguments: Sequence[str]) -> list[str]:
     """Give a value to the options that may stand without one, so they take no argument's.
 
-    What is the value of another option, as a reason may be, is left as it is.
+    What names the namespace may stand anywhere and is brought to the front.  What is the value of
+    another option, as a reason may be, is left as it is.
     """
-    rest, given = deque(arguments), list[str]()
+    rest, given, first = deque(arguments), list[str](), list[str]()
     command: Any = typer.main.get_command(app)
     while rest and rest[0] != "--":
         word = rest.popleft()
+        if word in _ANYWHERE or word.startswith("--namespace="):
+            first.append(word)
+            if rest and _ANYWHERE.get(word):
+                first.append(rest.popleft())
+            continue
         command = getattr(command, "commands", {}).get(word, command)
         if word in _OPTIONAL and not (rest and _is_value(word, rest[0])):
             word = _OPTIONAL[word]
         given.append(word)
         if rest and word in _valued(command):
             given.append(rest.popleft())
-    return [*given, *rest]
+    return [*first, *given, *rest]
 
 
 def _is_value(option: str, word: str) -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from .client import MOST, Client
 from .config import Settings, resolve
 from .failures import Code, Failure
-from .output import Format, Output
+from .output import Column, Format, Output
 
 Reference = Annotated[str, typer.Argument(help="name, id, or the beginning of an id")]
 AsFormat = Annotated[Format, typer.Option("-o", "--output", help="how to print it")]
@@ -31,6 +32,9 @@ Watching = Annotated[
 Most = Annotated[int, typer.Option("--limit", min=1, max=MOST, help="how many at most")]
 Reason = Annotated[str, typer.Option("--reason", help="why, for whoever looks later")]
 
+ALL = "*"
+"""In place of a namespace: all that one may see."""
+
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, None: 1}
 
@@ -41,9 +45,10 @@ class Call:
 
     server: str | None = None
     token_file: Path | None = None
+    namespace: str | None = None
 
     def settings(self) -> Settings:
-        return resolve(self.server, self.token_file)
+        return resolve(self.server, self.token_file, namespace=self.namespace)
 
     def client(self) -> Client:
         return Client(self.settings())
@@ -53,6 +58,14 @@ def client(context: typer.Context) -> Client:
     """The client of this call."""
     call: Call = context.obj
     return call.client()
+
+
+def with_namespace(
+    context: typer.Context, columns: Sequence[Column], key: Callable[[Any], str]
+) -> Sequence[Column]:
+    """*columns*, and where all namespaces are listed, first the one of each row."""
+    call: Call = context.obj
+    return (Column("NAMESPACE", key), *columns) if call.namespace == ALL else columns
 
 
 def output(

@@ -7,6 +7,7 @@ from .cluster import set_algorithm
 from .finding import counted_running, find_execution, find_job, find_node, running_on, silent_nodes
 from .jobs import Submitted, rerun, stop, submit, submit_many
 from .lost_nodes import degraded, lose_silent, reconnect
+from .namespaces import create_namespace, delete_namespace
 from .nodes import (
     approve_node,
     reject_node,
@@ -21,7 +22,9 @@ __all__ = [
     "Submitted",
     "approve_node",
     "counted_running",
+    "create_namespace",
     "degraded",
+    "delete_namespace",
     "find_execution",
     "find_job",
     "find_node",

@@ -17,18 +17,20 @@ from orchestrator.explain.errors import Ambiguous, NotFound, NotNamedInFull
 from orchestrator.explain.reasons import NodeSilent
 from orchestrator.lifecycle import JobState, Observed
 from orchestrator.models import Execution, Job
+from orchestrator.models.access import DEFAULT
 
 M = TypeVar("M", bound=models.Model)
 
 
-def find_job(ref: str) -> Job:
-    """The job that *ref* names; see ``find``."""
-    return find(Job.objects.all(), "job", ref, Q(name=ref))
+def find_job(ref: str, jobs: models.QuerySet[Job], namespace: str | None = DEFAULT) -> Job:
+    """The one of *jobs* that *ref* names, by name in *namespace*, or, with None, in any."""
+    name = Q(name=ref) if namespace is None else Q(name=ref, namespace=namespace)
+    return find(jobs, "job", ref, name)
 
 
-def find_execution(ref: str) -> Execution:
-    """The execution that *ref* names; see ``find``."""
-    return find(Execution.objects.select_related("job", "node"), "execution", ref)
+def find_execution(ref: str, executions: models.QuerySet[Execution]) -> Execution:
+    """The one of *executions* that *ref* names; see ``find``."""
+    return find(executions.select_related("job", "node"), "execution", ref)
 
 
 def find_node(ref: str, *, removed: bool = False, whole: bool = False) -> Node:
@@ -69,13 +71,14 @@ def find(rows: models.QuerySet[M], kind: str, ref: str, name: Q | None = None) -
     """The one of *rows* with this id, which only one has and nobody can choose, or this *name*.
 
     The beginning of an id does, too, where nothing is called so and only one id begins so.
+    Where several are called so, the first one is meant if *rows* are in an order.
     Raises NotFound or Ambiguous.
     """
     begins = begins_with(ref)
     is_whole = len(_digits(ref)) == LONGEST
     for which in (begins, name) if is_whole else (name, begins):
         some = list(rows.filter(which)[:2]) if which is not None else []
-        if len(some) > 1 and which is begins:
+        if len(some) > 1 and (which is begins or not rows.ordered):
             raise Ambiguous(kind=kind, name=ref[:100])
         if some:
             return some[0]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from nodes.locks import Lock, lock_rows
@@ -18,7 +21,8 @@ from orchestrator import broker, spec
 from orchestrator.explain.errors import AlreadyThere, Conflict, NotFound
 from orchestrator.explain.formatting import person
 from orchestrator.lifecycle import ENDED, JOB, JobState, Trigger
-from orchestrator.models import Job, JobVersion, journal, spec_cache
+from orchestrator.models import Job, JobVersion, Namespace, journal, spec_cache
+from orchestrator.models.access import DEFAULT
 
 from . import spec_warnings
 
@@ -39,11 +43,21 @@ class Submitted:
     warnings: Sequence[dict[str, str]] = ()
 
 
+def anybody(_job: Job) -> None:
+    """May replace it."""
+
+
 def submit(
-    job_spec: spec.JobSpec, *, actor: str, user: User | None = None, create_only: bool = False
+    job_spec: spec.JobSpec,
+    *,
+    actor: str,
+    user: User | None = None,
+    create_only: bool = False,
+    permit: Callable[[Job], None] = anybody,
 ) -> Submitted:
     """Make *job_spec* what its job should be: a new job, a new version, or no change at all."""
-    return submit_many([job_spec], actor=actor, user=user, create_only=create_only)[0]
+    specs = [job_spec]
+    return submit_many(specs, actor=actor, user=user, create_only=create_only, permit=permit)[0]
 
 
 def submit_many(
@@ -53,24 +67,28 @@ def submit_many(
     user: User | None = None,
     create_only: bool = False,
     rerun: bool = False,
+    permit: Callable[[Job], None] = anybody,
 ) -> list[Submitted]:
     """Submit all of *specs* or none, in one transaction; raises Conflict for a repeated name.
+
+    Each goes into the namespace that it names.  *permit* raises for a job that is there, and may
+    not be replaced.
 
     With *rerun* every slot of a job that has ended runs again, also when nothing else changes.
     With *create_only* it raises AlreadyThere when one of the jobs exists, also when somebody else
     creates it at this moment.
     """
-    times = Counter(it.name for it in specs)
-    repeated = sorted(name for name, n in times.items() if n > 1)
+    times = Counter(map(_key, specs))
+    repeated = sorted(name for (_, name), n in times.items() if n > 1)
     if repeated:
         raise Conflict(detail=f"these names are given twice: {', '.join(repeated)}")
     try:
         with transaction.atomic():
-            return _submit(specs, actor, user, create_only=create_only, rerun=rerun)
+            return _submit(specs, actor, user, permit, create_only=create_only, rerun=rerun)
     except IntegrityError:
         # Somebody submitted the same new name at the same time: now it is there.
         with transaction.atomic():
-            return _submit(specs, actor, user, create_only=create_only, rerun=rerun)
+            return _submit(specs, actor, user, permit, create_only=create_only, rerun=rerun)
 
 
 def stop(job_id: UUID, *, actor: str, reason: str = "") -> Job:
@@ -132,32 +150,45 @@ def _submit(
     specs: Sequence[spec.JobSpec],
     actor: str,
     user: User | None,
+    permit: Callable[[Job], None],
     *,
     create_only: bool,
     rerun: bool,
 ) -> list[Submitted]:
-    existing = {
-        job.name: job
-        for job in Job.objects.filter(name__in=[it.name for it in specs])
-        .order_by("pk")
-        .select_for_update(of=("self",), no_key=True)
-    }
+    existing = _existing(specs)
     if existing and create_only:
-        raise AlreadyThere(name=min(existing))
-    submitted = {it.job.name: it for it in _create(specs, existing, actor, user)}
+        raise AlreadyThere(name=min(job.name for job in existing.values()))
+    for job in existing.values():
+        permit(job)
+    new = [it for it in specs if _key(it) not in existing]
+    submitted = {(str(it.job.namespace_id), it.job.name): it for it in _create(new, actor, user)}
     for it in specs:
-        if it.name in existing:
-            submitted[it.name] = _update(existing[it.name], it, actor, user, rerun=rerun)
+        if (there := existing.get(_key(it))) is not None:
+            submitted[_key(it)] = _update(there, it, actor, user, rerun=rerun)
     odd = spec_warnings.warnings(specs)
-    return [replace(submitted[it.name], warnings=odd[at]) for at, it in enumerate(specs)]
+    return [replace(submitted[_key(it)], warnings=odd[at]) for at, it in enumerate(specs)]
 
 
-def _create(
-    specs: Iterable[spec.JobSpec], existing: dict[str, Job], actor: str, user: User | None
-) -> list[Submitted]:
-    new = [(it, Job(**_columns(it), created_by=user)) for it in specs if it.name not in existing]
-    if not new:
+def _key(it: spec.JobSpec) -> tuple[str, str]:
+    return it.namespace or DEFAULT, it.name
+
+
+def _existing(specs: Sequence[spec.JobSpec]) -> dict[tuple[str, str], Job]:
+    """Those of the jobs that are there, locked."""
+    names: dict[str, list[str]] = {}
+    for namespace, name in map(_key, specs):
+        names.setdefault(namespace, []).append(name)
+    wanted = [Q(namespace=namespace, name__in=them) for namespace, them in sorted(names.items())]
+    rows = Job.objects.filter(reduce(or_, wanted)).order_by("pk") if wanted else Job.objects.none()
+    locked = rows.select_for_update(of=("self",), no_key=True)
+    return {(str(job.namespace_id), job.name): job for job in locked}
+
+
+def _create(specs: Sequence[spec.JobSpec], actor: str, user: User | None) -> list[Submitted]:
+    if not specs:
         return []
+    _require_namespaces({namespace for namespace, _ in map(_key, specs)} - {DEFAULT})
+    new = [(it, Job(namespace_id=_key(it)[0], **_columns(it), created_by=user)) for it in specs]
     _insert(new, actor, user)
     journal.record(
         journal.fact(
@@ -169,6 +200,14 @@ def _create(
     return [Submitted(job, 1, created=True, changed=True) for _, job in new]
 
 
+def _require_namespaces(names: set[str]) -> None:
+    """Raise NotFound unless all of *names* are there; the one of all that name none always is."""
+    if names:
+        there = Namespace.objects.filter(pk__in=names).values_list("pk", flat=True)
+        for missing in sorted(names - set(there)):
+            raise NotFound(kind="namespace", name=missing)
+
+
 def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | None) -> None:
     """Write the new jobs with their first versions, in one statement however many they are.
 
@@ -178,18 +217,18 @@ def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | No
         cursor.execute(
             """
             WITH given AS MATERIALIZED (
-                SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::smallint[],
+                SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::smallint[],
                                      %s::int[], %s::jsonb[], %s::jsonb[], %s::text[])
                     WITH ORDINALITY
-                    AS g(id, name, type, priority, count, labels, spec, digest, number)),
+                    AS g(id, namespace, name, type, priority, count, labels, spec, digest, number)),
             job AS (
                 INSERT INTO orchestrator_job (
-                    id, name, type, priority, version, oldest_version, round, state, reason,
-                    stop_requested, stop_reason, count, progress, tally, labels, rev, created_by_id,
-                    created_at)
-                SELECT id, name, type, priority, 1, 1, 1, %s, '[]', false, '', count, '{}', '{}',
-                       labels, 1, %s, now() + (number - 1) * interval '1 microsecond'
-                FROM given ORDER BY name
+                    id, namespace_id, name, type, priority, version, oldest_version, round, state,
+                    reason, stop_requested, stop_reason, count, progress, tally, labels, rev,
+                    created_by_id, created_at)
+                SELECT id, namespace, name, type, priority, 1, 1, 1, %s, '[]', false, '', count,
+                       '{}', '{}', labels, 1, %s, now() + (number - 1) * interval '1 microsecond'
+                FROM given ORDER BY namespace, name
                 RETURNING id, created_at, round_at, updated_at),
             version AS (
                 INSERT INTO orchestrator_jobversion
@@ -199,6 +238,7 @@ def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | No
             """,
             [
                 [job.pk for _, job in new],
+                [job.namespace_id for _, job in new],
                 [job.name for _, job in new],
                 [str(job.type) for _, job in new],
                 [job.priority for _, job in new],

@@ -24,7 +24,7 @@ class Ambiguous(OrchestratorError):
     """{name!r} matches more than one {kind}."""
 
     code, status = "ambiguous", 409
-    hint = "Give more characters of the id."
+    hint = "Give more characters of the id, or name the namespace."
 
 
 class AlreadyThere(OrchestratorError):
@@ -68,6 +68,19 @@ class Refused(OrchestratorError):
     """{detail}."""
 
     code, status = "refused", 403
+
+
+class Forbidden(OrchestratorError):
+    """{name} may not {what}: {lacks}."""
+
+    code, status = "forbidden", 403
+    hint = "An admin for all namespaces gives roles, in /admin/."
+
+
+class ForbiddenToToken(Forbidden):
+    """{name} may not {what}: {lacks}."""
+
+    hint = "Use a token of theirs with a higher scope, or one that is good there."
 
 
 class LeaseLost(OrchestratorError):

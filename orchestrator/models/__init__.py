@@ -4,6 +4,7 @@ Moves between states are checked by the triggers of ``triggers.py``, generated f
 ``orchestrator.lifecycle``.
 """
 
+from .access import Namespace, RoleBinding
 from .cluster import ApiToken, ClusterSetting, Event
 from .evaluations import BrokerRow, BrokerTrigger, Evaluation, WorkerProcess
 from .executions import Execution, ExecutionHistory, ExecutionOutput
@@ -22,5 +23,7 @@ __all__ = [
     "IdempotencyKey",
     "Job",
     "JobVersion",
+    "Namespace",
+    "RoleBinding",
     "WorkerProcess",
 ]

@@ -39,6 +39,8 @@ class ClusterSetting(models.Model):
 class Event(models.Model):
     """A row of the journal: an append-only fact, for people and for streams.
 
+    ``namespace`` is that of its job; what concerns no job is the cluster's, and has none.
+
     Readers follow ``(xid, id)`` below the oldest running transaction: ids alone are committed
     out of order, and a reader that trusts them loses rows.
     """
@@ -46,6 +48,7 @@ class Event(models.Model):
     id = models.BigAutoField(primary_key=True)
     xid = Xid8Field(db_default=CurrentXid())
     at = models.DateTimeField(db_default=Now())
+    namespace = models.CharField(max_length=63, null=True)
     topic = models.CharField(max_length=16)
     what = models.CharField(max_length=48)
     actor = models.TextField(default="")
@@ -60,18 +63,25 @@ class Event(models.Model):
         indexes = [
             models.Index(fields=["xid", "id"], name="event_feed"),
             models.Index(fields=["job_id", "-id"], name="event_of_job"),
+            models.Index(fields=["namespace", "-id"], name="event_of_namespace"),
             models.Index(fields=["node_id", "-id"], name="event_of_node"),
         ]
 
 
 class ApiToken(models.Model):
-    """A bearer token of the HTTP API.  Only the SHA-256 of the secret is kept: it is random."""
+    """A bearer token of the HTTP API.  Only the SHA-256 of the secret is kept: it is random.
+
+    It is good in ``namespaces``, or, when there are none, wherever its user may do something.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_tokens")
     name = models.CharField(max_length=100)
     digest = models.CharField(max_length=64, unique=True)
     scopes = ArrayField(models.CharField(max_length=16), default=list)
+    namespaces = ArrayField(
+        models.CharField(max_length=63), blank=True, default=list, db_default=[]
+    )
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)

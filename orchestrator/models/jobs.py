@@ -27,7 +27,14 @@ class Job(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    name = models.CharField(max_length=63, unique=True)
+    name = models.CharField(max_length=63)
+    namespace = models.ForeignKey(
+        "orchestrator.Namespace",
+        on_delete=models.PROTECT,
+        default="default",
+        db_default="default",
+        db_index=False,  # Its name begins with it.
+    )
     type = models.CharField(max_length=16, choices=[(t.value, t.value) for t in JobType])
     priority = models.SmallIntegerField(default=50)
     version = models.IntegerField(default=1)
@@ -56,9 +63,11 @@ class Job(models.Model):
         indexes = [
             models.Index(fields=["-created_at", "id"], name="job_newest"),
             models.Index(fields=["state", "-created_at", "id"], name="job_by_state"),
+            models.Index(fields=["namespace", "-created_at", "id"], name="job_newest_of_namespace"),
             models.Index(fields=["-ended_at"], name="job_failed", condition=Q(state="failed")),
         ]
         constraints = [
+            models.UniqueConstraint(fields=["namespace", "name"], name="job_name_in_namespace"),
             models.CheckConstraint(
                 name="job_state_is_known", condition=Q(state__in=known(JOB.states))
             ),

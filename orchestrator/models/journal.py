@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -32,9 +32,13 @@ def record(events: Iterable[Event]) -> None:
         cursor.execute(
             """
             INSERT INTO orchestrator_event
-                (topic, what, actor, message, job_id, execution_id, node_id, data)
-            SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::uuid[],
-                                 %s::uuid[], %s::uuid[], %s::jsonb[])
+                (topic, what, actor, message, job_id, execution_id, node_id, data, namespace)
+            SELECT topic, what, actor, message, job_id, execution_id, node_id, data,
+                   coalesce(namespace, (SELECT namespace_id FROM orchestrator_job j
+                                        WHERE j.id = e.job_id))
+            FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::uuid[],
+                        %s::uuid[], %s::uuid[], %s::jsonb[], %s::text[])
+                AS e(topic, what, actor, message, job_id, execution_id, node_id, data, namespace)
             """,
             [
                 [it.topic for it in rows],
@@ -45,6 +49,7 @@ def record(events: Iterable[Event]) -> None:
                 [it.execution_id for it in rows],
                 [it.node_id for it in rows],
                 [json.dumps(it.data, default=str) for it in rows],
+                [it.namespace for it in rows],
             ],
         )
     after_commit(Hint.VIEW)
@@ -59,9 +64,13 @@ def fact(
     job: UUID | None = None,
     execution: UUID | None = None,
     node: UUID | None = None,
+    namespace: str | None = None,
     **data: Any,
 ) -> Event:
-    """An event that is not stored yet: *message* is a sentence for people."""
+    """An event that is not stored yet: *message* is a sentence for people.
+
+    Where it names a *job* it is of the job's namespace, and is shown to nobody else.
+    """
     return Event(
         topic=topic,
         what=what,
@@ -70,6 +79,7 @@ def fact(
         job_id=job,
         execution_id=execution,
         node_id=node,
+        namespace=namespace,
         data=data,
     )
 
@@ -87,33 +97,59 @@ class Page:
     cursor: str
 
 
-def after(cursor: str | None, limit: int = 100) -> Page:
+def after(
+    cursor: str | None,
+    limit: int = 100,
+    *,
+    namespaces: Sequence[str] | None = None,
+    cluster: bool = True,
+) -> Page:
     """Up to *limit* events after *cursor* (None: from the beginning).
+
+    With *namespaces* only theirs, and those of no namespace if *cluster* is true.
 
     Never misses a committed row, whatever order transactions commit in; it may lag behind the
     longest running one.  Raises Conflict for a cursor of another epoch, or none of ours.
     """
     epoch = ClusterSetting.objects.values_list("epoch", flat=True).get(pk=1)
     xid, last = (0, 0) if not cursor else _parse(cursor, str(epoch))
+    # First: what is passed over below is of before, and need not be looked at again.
+    end = None if namespaces is None else _end()
     events = list(
         Event.objects.raw(
-            "SELECT * FROM orchestrator_event WHERE (xid, id) > (%s::text::xid8, %s)"
-            " AND xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid, id LIMIT %s",
-            [str(xid), last, limit],
+            "SELECT * FROM orchestrator_event WHERE (xid, id) > (%(xid)s::text::xid8, %(last)s)"
+            " AND xid < pg_snapshot_xmin(pg_current_snapshot())"
+            " AND (%(all)s OR namespace = ANY(%(names)s) OR (%(cluster)s AND namespace IS NULL))"
+            " ORDER BY xid, id LIMIT %(limit)s",
+            {
+                "xid": str(xid),
+                "last": last,
+                "all": namespaces is None,
+                "names": list(namespaces or ()),
+                "cluster": cluster,
+                "limit": limit,
+            },
         )
     )
     if events:
         xid, last = events[-1].xid, events[-1].pk
+    if end is not None and len(events) < limit:
+        xid, last = max((xid, last), (end, 0))
     return Page(tuple(events), _format(str(epoch), xid, last))
 
 
 def latest() -> str:
     """A cursor at the end of the feed: what is committed later comes after it."""
     epoch = ClusterSetting.objects.values_list("epoch", flat=True).get(pk=1)
+    return _format(str(epoch), _end(), 0)
+
+
+def _end() -> int:
+    """The oldest transaction that still runs."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
         (xid,) = cursor.fetchone()
-    return _format(str(epoch), int(xid), 0)
+    return int(xid)
 
 
 def _format(epoch: str, xid: int, last: int) -> str:

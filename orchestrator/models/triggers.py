@@ -36,7 +36,7 @@ EXECUTION = Columns(
 )
 
 JOB_COLUMNS = Columns(
-    fixed=("id", "name", "created_at"),
+    fixed=("id", "namespace_id", "name", "created_at"),
     rising=("version", "oldest_version", "round"),
     derived=("rev", "updated_at", "ended_at"),
     moving=("state",),
@@ -56,7 +56,7 @@ JOB_VERSION = Columns(
 EVENT = Columns(
     fixed=(
         *("id", "xid", "at", "topic", "what", "actor", "message"),
-        *("job_id", "execution_id", "node_id", "data"),
+        *("namespace", "job_id", "execution_id", "node_id", "data"),
     )
 )
 

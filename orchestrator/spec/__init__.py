@@ -7,6 +7,7 @@ with its path, a sentence and the cure.  Beyond them nobody checks a specificati
 
 from .contradictions import contradictions
 from .drivers import DRIVERS
+from .fields import NAME
 from .model import (
     Affinity,
     Approval,
@@ -25,6 +26,7 @@ from .storage import canonical, digest, load, replaces
 
 __all__ = [
     "DRIVERS",
+    "NAME",
     "Affinity",
     "Approval",
     "Backoff",

@@ -15,7 +15,7 @@ from . import quantities, selectors
 
 LONGEST_ARGUMENT = 16 * 1024
 YEAR = 366 * 86400.0
-_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
+NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 
 
@@ -120,7 +120,7 @@ def _label_key(text: str) -> str:
 
 
 def _name(text: str) -> str:
-    if _NAME.fullmatch(text) is None:
+    if NAME.fullmatch(text) is None:
         raise mistake(
             "is not a name",
             "Use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or "
@@ -160,7 +160,7 @@ def _released(kind: JobType) -> JobType:
 Name = Annotated[
     str,
     AfterValidator(_name),
-    Field(max_length=63, json_schema_extra={"pattern": f"^{_NAME.pattern}$"}),
+    Field(max_length=63, json_schema_extra={"pattern": f"^{NAME.pattern}$"}),
 ]
 Variable = Annotated[str, AfterValidator(_variable)]
 Selector = Annotated[str, AfterValidator(_selector)]

@@ -214,6 +214,7 @@ class JobSpec(_Part):
     """What the user wants, checked."""
 
     name: Name
+    namespace: Name | None = None
     type: JobTypeWord = JobType.BATCH
     count: Annotated[int, Field(ge=0, le=MOST_COUNT)] = 1
     priority: Annotated[int, Field(ge=1, le=100)] = 50

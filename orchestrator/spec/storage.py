@@ -29,8 +29,11 @@ from .model import (
 
 
 def canonical(spec: JobSpec) -> dict[str, Any]:
-    """The whole specification, defaults included, as JSON values that parse back to it."""
-    data = spec.model_dump(mode="json")
+    """The whole specification, defaults included, as JSON values that parse back to it.
+
+    Not its namespace: that says where the job lives, and not what it is.
+    """
+    data = spec.model_dump(mode="json", exclude={"namespace"})
     data["task"]["resources"]["cpu"] = f"{spec.task.resources.cpu}m"
     return data
 

@@ -7,6 +7,7 @@ export function follow(refresh) {
     if (form.matches("form[data-act]")) { event.preventDefault(); act(form, event.submitter, refresh); }
     if (form.matches("form[data-filter]")) { event.preventDefault(); filter(form, refresh); }
   });
+  document.addEventListener("change", (event) => event.target.closest("form[data-choose]")?.requestSubmit());
   let pause;
   document.addEventListener("input", (event) => {
     const form = event.target.closest("form[data-filter]");

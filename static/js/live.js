@@ -110,6 +110,7 @@ function connect() {
     if (socket !== mine) return;
     pass("closed", event.code);
     if (event.code === 4401) gone = "signed out: reload to sign in";
+    if (event.code === 4403) gone = "no role: ask an admin";
     const delay = Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** failures++);
     setTimeout(connect, delay * (1 - JITTER + 2 * JITTER * Math.random()));
     say();

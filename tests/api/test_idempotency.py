@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 
 from nodes.models import JoinToken, Node
 from orchestrator.access import tokens
-from orchestrator.models import Event, IdempotencyKey, Job
+from orchestrator.models import Event, IdempotencyKey, Job, Namespace
 from orchestrator.worker import housekeeping
 from tests import rows
 from tests.api.conftest import Api, spec
@@ -29,12 +29,14 @@ VERBS = {
     "nodes/{ref}/drain": {"drain": True},
     "nodes/join-tokens": {"uses": 3},
     "nodes/enrol": {"token": "{token}", "name": "newcomer"},
+    "namespaces": {"name": "new"},
+    "namespaces/{name}": None,
     "queue/pause": {"reason": "repairs"},
     "queue/resume": None,
 }
 
 #: Of those that are not posted to.
-METHODS = {"nodes/{ref}": "DELETE"}
+METHODS = {"nodes/{ref}": "DELETE", "namespaces/{name}": "DELETE"}
 
 
 @pytest.fixture
@@ -42,13 +44,14 @@ def asked(api):
     """Post to one of the addresses, all of which have something to work on."""
     rows.job(name="shown")
     rows.node(name="machine")
+    Namespace.objects.create(pk="empty")
     token = api.post("nodes/join-tokens", {}).json()["token"]
 
     def post(path, *, parameters="", body=None, **headers):
         body = body or VERBS[path]
         if path == "nodes/enrol":
             body = {**body, "token": token}
-        named = path.format(ref="shown" if path.startswith("jobs") else "machine")
+        named = path.format(ref="shown" if path.startswith("jobs") else "machine", name="empty")
         return api.post(named + parameters, body, method=METHODS.get(path, "POST"), **headers)
 
     return post

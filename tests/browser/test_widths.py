@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.models import Evaluation, Execution
+from orchestrator.models import Evaluation, Execution, Namespace
 from tests.browser.test_live_pages import pill
 from tests.dashboard import scenes
 
@@ -42,6 +42,7 @@ FAULTS = """
 
 def test_nothing_is_out_of_reach_at_any_width(page):
     scene = scenes.scene()
+    Namespace.objects.create(pk="a-namespace-with-a-long-name-" + "x" * 30)
     execution = Execution.objects.filter(job=scene["running"], observed="completed").first()
     evaluation = Evaluation.objects.get(record__isnull=False)
     faults = {}

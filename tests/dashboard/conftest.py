@@ -3,9 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
 
+from tests import rows
 from tests.dashboard import scenes
 
 
@@ -29,12 +30,10 @@ def operator(db) -> Client:
 @pytest.fixture
 def viewer(db) -> Client:
     """Somebody who may only look."""
-    return signed_in(User.objects.create_user("vera"))
+    return signed_in(rows.user("vera", "viewer"))
 
 
 @pytest.fixture
 def keeper(db) -> Client:
-    """Somebody who may change nodes, and nothing else."""
-    user = User.objects.create_user("ken")
-    user.user_permissions.add(Permission.objects.get(codename="change_node"))
-    return signed_in(user)
+    """Somebody who may do everything but give roles and let nodes join."""
+    return signed_in(rows.user("ken", "operator"))

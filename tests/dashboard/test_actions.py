@@ -151,7 +151,7 @@ def test_a_job_is_evaluated_when_asked(operator):
     assert answer.json() == {"message": f"{job.name} will be evaluated now."}
 
 
-def test_actions_need_a_post_a_token_a_person_and_a_permission(viewer, keeper):
+def test_actions_need_a_post_a_token_a_person_and_a_role(viewer, keeper):
     job, node = rows.job(), rows.node(approval="pending")
     strict = Client(enforce_csrf_checks=True, headers={"host": "localhost"})
     strict.force_login(User.objects.create_superuser("eva"))
@@ -160,8 +160,11 @@ def test_actions_need_a_post_a_token_a_person_and_a_permission(viewer, keeper):
     assert Client().post(f"/jobs/{job.pk}/stop", headers=ASKED).status_code == 401
     refused = viewer.post(f"/nodes/{node.pk}/approve", headers=ASKED)
     assert refused.status_code == 403
-    assert refused.json() == {"message": "You lack the permission nodes.change_node."}
+    assert refused.json() == {
+        "message": "vera may not change nodes: that takes the role operator for all namespaces."
+        " An admin for all namespaces gives roles, in /admin/."
+    }
     assert keeper.post(f"/nodes/{node.pk}/approve", headers=ASKED).status_code == 200
-    assert keeper.post(f"/jobs/{job.pk}/stop", headers=ASKED).status_code == 403
+    assert viewer.post(f"/jobs/{job.pk}/stop", headers=ASKED).status_code == 403
     job.refresh_from_db()
     assert not job.stop_requested

@@ -13,6 +13,7 @@ from django.test import Client
 
 from dashboard import live
 from dashboard.consumers import SIGNED_OUT, LiveConsumer
+from tests import rows
 
 
 def feed(**differing):
@@ -121,7 +122,7 @@ async def socket(client, **times):
 @pytest.fixture
 def somebody(transactional_db):
     client = Client()
-    client.force_login(User.objects.create_user("vera"))
+    client.force_login(rows.user("vera", "viewer"))
     return client
 
 

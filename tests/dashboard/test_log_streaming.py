@@ -15,6 +15,7 @@ from django.test import Client
 from dashboard import live, log_streaming
 from dashboard.consumers import MALFORMED, SIGNED_OUT, LiveConsumer
 from nodes.protocol.messages import Unwatch, Watch
+from tests import rows
 from tests.nodes.links import play
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def viewer():
     client = Client()
-    client.force_login(User.objects.create_user("vera"))
+    client.force_login(rows.user("vera", "viewer"))
     return client
 
 

@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.queries import executions, jobs, overview, queue
+from orchestrator.access import Sight
 from orchestrator.lifecycle import Observed, Writer
 from orchestrator.models import BrokerRow, Evaluation, Execution, Job, JobVersion
 from tests import rows
@@ -73,7 +74,7 @@ def test_a_job_that_fails_after_a_year_is_among_those_that_failed_lately():
         rows.job(state="failed")
     since = Job.objects.aggregate(last=Max("ended_at"))["last"] + timedelta(microseconds=1)
     Job.objects.filter(pk=late.pk).update(state="failed")
-    assert overview.failed_jobs(since) == [late]
+    assert overview.failed_jobs(Sight(), since) == [late]
 
 
 def test_a_version_is_shown_however_many_came_after_it(operator):
@@ -110,9 +111,9 @@ def test_attempts_are_told_in_the_order_in_which_they_were_made():
 
 def test_jobs_are_found_by_the_state_alone_or_not_at_all():
     rows.job()
-    assert len(jobs.page("", "", "").rows) == 1
-    assert len(jobs.page("pending", "", "").rows) == 1
-    assert len(jobs.page("failed", "", "").rows) == 0
+    assert len(jobs.page(Sight(), "", "", "").rows) == 1
+    assert len(jobs.page(Sight(), "pending", "", "").rows) == 1
+    assert len(jobs.page(Sight(), "failed", "", "").rows) == 0
 
 
 def queued(number, **columns):
@@ -150,7 +151,7 @@ def test_jobs_that_merely_wait_hide_nothing_worse():
     [never] = queued(1, blocked_on={"impossible": True}, done=1, ready_since=now)
     [dead] = queued(1, dead_letter="it broke", ready_since=now, priority=10)
     queued(1, ready_since=now)
-    found = overview.troubled_rows(now - timedelta(seconds=30), most=4)
+    found = overview.troubled_rows(Sight(), now - timedelta(seconds=30), most=4)
     assert found[:3] == [dead, never, late]
     assert [row.priority for row in found[3:]] == [90] * 4
 
@@ -166,13 +167,27 @@ def test_troubled_rows_are_read_by_indexes_and_no_more_than_are_wanted():
     )
     for columns in ({"dead_letter": "x"}, {"blocked_on": {"impossible": True}}, {}):
         queued(1, **columns)
-    plan = explained(lambda: overview.troubled_rows(now, most=5), analyse=True)
+    plan = explained(lambda: overview.troubled_rows(Sight(), now, most=5), analyse=True)
     for index in ("broker_dead", "broker_impossible", "broker_ready", "broker_blocked"):
         assert index in plan
     read = [int(n) for n in re.findall(r"on orchestrator_brokerrow .*?actual rows=(\d+)", plan)]
     *kinds, those = read
     assert max(kinds) <= 5
     assert those <= sum(kinds)
+
+
+def test_the_newest_of_a_namespace_are_read_by_an_index_and_of_all_as_before():
+    rows.job(name="it", namespace="team-a")
+    for sight, index in (
+        (Sight(), "job_newest"),
+        (Sight(frozenset({"team-a"})), "job_newest_of_namespace"),
+    ):
+        plan = explained(lambda: overview.newest_jobs(sight))  # noqa: B023 - called at once
+        assert f"using {index} " in plan
+        assert "Sort" not in plan
+        assert "team-a" in plan or sight == Sight()
+    one_event = Sight(frozenset({"team-a"}), cluster=False)
+    assert "using event_of_namespace" in explained(lambda: overview.newest_events(one_event))
 
 
 def test_what_failed_counts_by_its_end_and_is_found_by_an_index():

@@ -15,7 +15,7 @@ from nodes.protocol.messages import Happened, Report, Want
 from orchestrator import endpoint
 from orchestrator.endpoint import finding
 from orchestrator.lifecycle import Observed, Trigger
-from orchestrator.models import BrokerTrigger, Execution, Job
+from orchestrator.models import BrokerTrigger, Execution, Job, Namespace
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -191,6 +191,13 @@ TABLE = (
         lambda it: endpoint.degraded({it.node.pk: (1, "")}),
         {ROOM},
         of_node={"degraded": "its disk is full"},
+    ),
+    Row("create_namespace", "", lambda _: endpoint.create_namespace("new", actor=WHO)),
+    Row(
+        "delete_namespace",
+        "",
+        lambda _: endpoint.delete_namespace("empty", actor=WHO),
+        before=lambda _: Namespace.objects.create(pk="empty"),
     ),
     Row("set_algorithm", "", lambda it: endpoint.set_algorithm("spread", actor=WHO)),
     *(

@@ -1,12 +1,13 @@
 """A database of an earlier release becomes one of today, with what is in it."""
 
 import pytest
+from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
 from django.db import connection
 
 from orchestrator.explain import reasons
 from orchestrator.lifecycle import Observed
-from orchestrator.models import Execution, Job
+from orchestrator.models import Event, Execution, Job, RoleBinding
 from tests import rows
 from tests.invariants import violations
 
@@ -47,3 +48,41 @@ def test_rows_of_before_are_kept_and_what_nobody_approved_is_stopped(back_to_0_1
     ]
     with connection.cursor() as cursor:
         assert violations(cursor) == []
+
+
+def test_whoever_could_do_something_before_there_were_roles_keeps_it():
+    job = rows.job()
+    call_command("migrate", "orchestrator", "0006_what_the_overview_asks_for", verbosity=0)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO orchestrator_event (topic, what, actor, message, job_id, data)"
+            " VALUES ('job', 'submit', '', '', %s, '{}'), ('node', 'join', '', '', NULL, '{}')",
+            [job.pk],
+        )
+    keepers = Group.objects.create(name="keepers")
+    keepers.permissions.add(Permission.objects.get(codename="change_node"))
+    for name, codename in (
+        ("boss", "add_jointoken"),
+        ("pauser", "change_clustersetting"),
+        ("submitter", "change_job"),
+        ("member", ""),
+    ):
+        user = User.objects.create_user(name)
+        user.user_permissions.set(Permission.objects.filter(codename=codename))
+    call_command("migrate", verbosity=0)
+    given = RoleBinding.objects.values_list("user__username", "group__name", "namespace", "role")
+    assert sorted(given, key=str) == sorted(
+        [
+            ("boss", None, None, "admin"),
+            ("pauser", None, None, "operator"),
+            ("submitter", None, "default", "operator"),
+            ("submitter", None, None, "viewer"),
+            ("member", None, None, "viewer"),
+            (None, "keepers", None, "operator"),
+        ],
+        key=str,
+    )
+    assert set(Event.objects.values_list("topic", "namespace")) == {
+        ("job", "default"),
+        ("node", None),
+    }

@@ -31,7 +31,7 @@ def test_a_removed_node_is_gone_and_its_history_stays():
     with pytest.raises(NotFound):
         endpoint.find_node("n")
     assert endpoint.find_node("n", removed=True) == node
-    assert endpoint.find_execution(str(ended.pk)).node.name == "n"
+    assert endpoint.find_execution(str(ended.pk), Execution.objects.all()).node.name == "n"
     event = Event.objects.get(node_id=node.pk)
     assert (event.what, event.actor, event.message) == ("remove", "user:ada", "ada removes n")
     assert NodeSession.objects.get().epoch > 1, "what its link still says is fenced"

@@ -49,4 +49,4 @@ def test_every_answer_is_one_that_the_document_has(up, var, eventually):
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "Tested: 32" in done.stdout
+    assert "Tested: 35" in done.stdout

@@ -4,13 +4,22 @@ Answers are a promise: fields are added, never changed.  A field is called as th
 row that it shows.
 """
 
-from .answers import JOB_SPEC, Answer, Mistake, Named, Page, ProblemDetails, Resources
+from .answers import JOB_SPEC, Answer, Mistake, Named, NamedJob, Page, ProblemDetails, Resources
 from .evaluations import Evaluation, EvaluationInFull, Evaluations
 from .events import Event, Events, Feed
 from .executions import Execution, ExecutionInFull, Executions, JobExecutions, Output, Transition
 from .jobs import Batch, Job, JobInFull, Jobs, Stop, Submitted, SubmittedMany, Valid, Version
+from .namespaces import Namespace, NewNamespace
 from .nodes import Drain, Eligible, Enrolled, Enrolment, JoinToken, NewJoinToken, Node, Nodes
-from .requests import Body, Nothing, Paging, Parameters
+from .requests import (
+    Body,
+    InNamespace,
+    NamespaceName,
+    Nothing,
+    Paging,
+    PagingInNamespace,
+    Parameters,
+)
 from .status import NodeCounts, Pause, Queue, Status
 
 __all__ = [
@@ -31,6 +40,7 @@ __all__ = [
     "ExecutionInFull",
     "Executions",
     "Feed",
+    "InNamespace",
     "Job",
     "JobExecutions",
     "JobInFull",
@@ -38,7 +48,11 @@ __all__ = [
     "JoinToken",
     "Mistake",
     "Named",
+    "NamedJob",
+    "Namespace",
+    "NamespaceName",
     "NewJoinToken",
+    "NewNamespace",
     "Node",
     "NodeCounts",
     "Nodes",
@@ -46,6 +60,7 @@ __all__ = [
     "Output",
     "Page",
     "Paging",
+    "PagingInNamespace",
     "Parameters",
     "Pause",
     "ProblemDetails",

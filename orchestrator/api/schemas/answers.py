@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 #: Where the document keeps the schema of a job file.
 JOB_SPEC = "#/components/schemas/JobSpec"
@@ -60,6 +60,10 @@ class ProblemDetails(Answer):
 class Named(Answer):
     id: UUID
     name: str
+
+
+class NamedJob(Named):
+    namespace_id: str = field(name="namespace")
 
 
 class Resources(Answer):

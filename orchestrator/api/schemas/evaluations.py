@@ -7,13 +7,13 @@ from typing import Any
 
 from orchestrator.lifecycle import EvaluationState, JobType
 
-from .answers import Answer, Named
-from .requests import Paging
+from .answers import Answer, NamedJob
+from .requests import PagingInNamespace
 
 
 class Evaluation(Answer):
     id: int
-    job: Named
+    job: NamedJob
     type: JobType
     priority: int
     state: EvaluationState
@@ -33,5 +33,5 @@ class EvaluationInFull(Evaluation):
     record: dict[str, Any] | None
 
 
-class Evaluations(Paging):
+class Evaluations(PagingInNamespace):
     state: tuple[EvaluationState, ...] = ()

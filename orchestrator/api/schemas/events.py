@@ -15,6 +15,7 @@ from .requests import MOST, Parameters
 class Event(Answer):
     id: int
     at: datetime
+    namespace: str | None
     topic: str
     what: str
     actor: str
@@ -33,6 +34,14 @@ class Events(Answer):
 
 
 class Feed(Parameters):
+    namespace: Annotated[
+        str,
+        Meta(
+            max_length=63,
+            pattern="^[^\0]*$",
+            description="of this one alone; without it, of all that may be seen",
+        ),
+    ] = ""
     cursor: Annotated[
         str,
         Meta(

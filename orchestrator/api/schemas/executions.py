@@ -10,8 +10,8 @@ from msgspec import Meta, field
 
 from orchestrator.lifecycle import Desired, Observed, Writer
 
-from .answers import Answer, Named, Resources
-from .requests import Paging
+from .answers import Answer, Named, NamedJob, Resources
+from .requests import PagingInNamespace
 
 #: Of either lane; nothing is before the first.
 _State = Annotated[
@@ -23,7 +23,7 @@ class Execution(Answer):
     """`ran` is in seconds; `code`, `message` and `hint` say why it did not end well."""
 
     id: UUID
-    job: Named
+    job: NamedJob
     node: Named
     slot: int
     attempt: int
@@ -71,11 +71,11 @@ class ExecutionInFull(Execution):
     output: Output | None
 
 
-class Executions(Paging):
+class Executions(PagingInNamespace):
     observed: tuple[Observed, ...] = ()
     node: Annotated[str, Meta(max_length=63, description="name, id or beginning of an id")] = ""
 
 
-class JobExecutions(Paging):
+class JobExecutions(PagingInNamespace):
     observed: tuple[Observed, ...] = ()
     slot: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None

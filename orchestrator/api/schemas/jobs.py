@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from orchestrator.lifecycle import JobState, JobType
 
 from .answers import JOB_SPEC, Answer, Mistake
-from .requests import MOST, Body, Paging, Reason
+from .requests import MOST, Body, PagingInNamespace, Reason
 
 _Spec = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": JOB_SPEC})]
 
@@ -25,6 +25,7 @@ class Submitted(Answer):
 
     id: UUID
     name: str
+    namespace_id: str = field(name="namespace")
     version: int
     state: JobState
     created: bool
@@ -54,6 +55,7 @@ class Job(Answer):
 
     id: UUID
     name: str
+    namespace_id: str = field(name="namespace")
     type: JobType
     state: JobState
     sentence: str
@@ -100,7 +102,7 @@ class Stop(Body):
     reason: Reason = ""
 
 
-class Jobs(Paging):
+class Jobs(PagingInNamespace):
     state: tuple[JobState, ...] = ()
     type: tuple[JobType, ...] = ()
     name: Annotated[

@@ -24,8 +24,31 @@ class Parameters(Body):
     """What an address takes after its question mark; nothing, when it is not said."""
 
 
+NamespaceName = Annotated[
+    str,
+    Meta(
+        max_length=63,
+        pattern="^[^\0]*$",
+        description="where names are looked up: one namespace, `default` if none is given,"
+        " or `*` for all that the caller may see",
+    ),
+]
+
+
+class InNamespace(Parameters):
+    """What every address takes that names a job."""
+
+    namespace: NamespaceName = ""
+
+
 class Paging(Parameters):
     """What every list takes.  A list's own filters are fields beside these; nothing else is."""
 
     limit: Annotated[int, Meta(ge=1, le=MOST, description="how many at most")] = 50
     cursor: Annotated[str, Meta(max_length=500, description="`next_cursor` of a page")] = ""
+
+
+class PagingInNamespace(Paging):
+    """What every list of jobs, and of what is theirs, takes."""
+
+    namespace: NamespaceName = ""

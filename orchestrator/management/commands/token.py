@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 
 from orchestrator.access import tokens
-from orchestrator.models import ApiToken
+from orchestrator.models import ApiToken, Namespace
 
 DEFAULT_DAYS = 90
 _SPAN = re.compile(r"([1-9][0-9]{0,5})([smhd])", re.ASCII)
@@ -33,6 +33,12 @@ class Command(BaseCommand):
             help="what it may do; each includes the ones before it (default: read)",
         )
         create.add_argument(
+            "--namespace",
+            action="append",
+            default=[],
+            help="good in this one alone; may be repeated (default: where its user has a role)",
+        )
+        create.add_argument(
             "--expires-in", default=f"{DEFAULT_DAYS}d", help="for example 12h or 90d, or never"
         )
         verbs.add_parser("list", help="all tokens, without their secrets")
@@ -50,11 +56,15 @@ class Command(BaseCommand):
             raise CommandError(f"There is no user {options['user']!r}.")
         if not options["name"].isprintable() or not 1 <= len(options["name"]) <= 100:
             raise CommandError("A token's name has 1 to 100 printable characters.")
+        there = set(Namespace.objects.values_list("pk", flat=True))
+        for missing in sorted(set(options["namespace"]) - there):
+            raise CommandError(f"There is no namespace {missing!r}.")
         secret = tokens.create(
             user=user,
             name=options["name"],
             scopes=options["scope"] or ["read"],
             expires_in=_span(options["expires_in"]),
+            namespaces=options["namespace"],
         )
         self.stdout.write(secret)
         self.stderr.write("Keep it: it is not shown again.")
@@ -63,6 +73,8 @@ class Command(BaseCommand):
         for token in ApiToken.objects.select_related("user").order_by("created_at"):
             state = "revoked" if token.revoked_at else f"expires {token.expires_at or 'never'}"
             scopes = ",".join(token.scopes)
+            if token.namespaces:
+                scopes += f" in {','.join(token.namespaces)}"
             self.stdout.write(
                 f"{token.id.hex[:8]}  {token.user.username}  {token.name}  {scopes}  {state}"
             )

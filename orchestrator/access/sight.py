@@ -1,0 +1,83 @@
+"""What somebody may see of a table.  Whatever is left out is as if it were not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from django.db.models import Model, Q, QuerySet
+
+from orchestrator.explain.errors import NotFound
+from orchestrator.models import (
+    BrokerRow,
+    Evaluation,
+    Event,
+    Execution,
+    Job,
+    JobVersion,
+    Namespace,
+)
+from orchestrator.models.access import DEFAULT
+
+from .roles import Rights
+
+M = TypeVar("M", bound=Model)
+
+ALL = "*"
+"""In place of a name: all namespaces that one may see."""
+
+_NAMESPACE: dict[type[Model], str] = {
+    Job: "namespace",
+    JobVersion: "job__namespace",
+    Execution: "job__namespace",
+    Evaluation: "job__namespace",
+    BrokerRow: "job__namespace",
+    Event: "namespace",
+    Namespace: "pk",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The namespaces that are looked at, None for all; with or without what is the *cluster*'s."""
+
+    names: frozenset[str] | None = None
+    cluster: bool = True
+
+    def of(self, rows: QuerySet[M]) -> QuerySet[M]:
+        """Those of *rows* that are seen."""
+        if self.names is None:
+            return rows
+        path = _NAMESPACE[rows.model]
+        seen = Q(**{f"{path}__in": sorted(self.names)})
+        if rows.model is Event and self.cluster:
+            seen |= Q(namespace=None)
+        return rows.filter(seen)
+
+
+def visible(rights: Rights, rows: QuerySet[M]) -> QuerySet[M]:
+    """Those of *rows* that somebody with *rights* may see."""
+    return Sight(rights.namespaces).of(rows)
+
+
+def sight(rights: Rights, namespace: str) -> Sight:
+    """One namespace, or with `*` all that may be seen.
+
+    Raises NotFound, in the same way, for one that is not there and for one that may not be seen.
+    """
+    if namespace == ALL:
+        return Sight(rights.namespaces)
+    return Sight(frozenset({existing_namespace(rights, namespace)}), cluster=False)
+
+
+def existing_namespace(rights: Rights, name: str) -> str:
+    """*name*, which is that of a namespace that may be seen; raises NotFound."""
+    seen = rights.namespaces
+    is_there = name in seen if seen is not None else name == DEFAULT or _exists(name)
+    if not is_there:
+        raise NotFound(kind="namespace", name=name[:100])
+    return name
+
+
+def _exists(name: str) -> bool:
+    return "\0" not in name and Namespace.objects.filter(pk=name).exists()
