@@ -77,6 +77,19 @@ class InvalidLabels(NodesError):
     )
 
 
+class ReservedLabel(NodesError):
+    """The label {label!r} cannot be given to a node.
+
+    Its name is registered, and what begins with ``node.`` is what it says of itself.
+    """
+
+    code, status = "reserved-label", 400
+    hint = (
+        "Choose another key: `name` is the node's registered name, and `node.…` is what its agent"
+        " says of itself (`--label` there)."
+    )
+
+
 class InvalidOffer(NodesError):
     """The node offers {amount} of {dimension}, which is less than nothing."""
 

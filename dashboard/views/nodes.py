@@ -10,7 +10,8 @@ from dashboard.presenters import executions, nodes
 from dashboard.queries import nodes as find
 from dashboard.rendering import Page
 from nodes.models import Node
-from orchestrator.explain.formatting import counted
+from orchestrator.explain import wording
+from orchestrator.explain.formatting import capitalised, counted
 from orchestrator.models import Execution
 
 LARGEST = 10
@@ -74,6 +75,8 @@ class NodePage(Page):
         return {
             "bars": nodes.capacities(self.node),
             "holders": nodes.holders(self.node, self.held),
+            "growth": capitalised(wording.growth(self.node)),
+            "node": self.node,
             "more": f"and {counted(rest, 'smaller one')}" if rest > 0 else "",
         }
 

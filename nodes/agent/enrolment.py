@@ -84,12 +84,12 @@ def own_key(state: Path) -> str:
     return file.read_text()
 
 
-def enrol(server: str, token: str, name: str, labels: dict[str, str], key: str = "") -> Identity:
+def enrol(server: str, token: str, name: str, key: str = "") -> Identity:
     """Ask the orchestrator at *server* for an identity; raises Refused or Unreachable.
 
     Asked again with the same *key*, after an answer that was lost, it is the same node.
     """
-    asked = {"token": token, "name": name, "labels": labels, "key": key}
+    asked = {"token": token, "name": name, "key": key}
     request = urllib.request.Request(  # noqa: S310  The operator names the server.
         f"{server}/api/v1/nodes/enrol",
         data=json.dumps(asked).encode(),

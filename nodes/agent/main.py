@@ -127,7 +127,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     add("--name", default=env.get("name", socket.gethostname()), help="of this node (%(default)s)")
     add("--join-token-file", type=Path, default=env.get("join_token_file"), help="for enrolment")
-    add("--label", action="append", metavar="KEY=VALUE", help="given at enrolment; repeatable")
+    add("--label", action="append", metavar="KEY=VALUE", help="seen as node.KEY; repeatable")
     for option, read, unit, what in (
         ("cpu", machine.count, "MILLICORES", "offer this much"),
         ("memory", machine.amount, "BYTES", "or 512MiB"),
@@ -228,7 +228,7 @@ def _machine(options: argparse.Namespace, ledger: Ledger) -> Machine:
         ledger=ledger.id,
         boot=machine.boot_id(),
         capacity=offered,
-        attributes=machine.attributes(offered),
+        attributes={**machine.attributes(offered), **options.labels},
         drivers=frozenset({"process"}),
         agent_version=__version__,
     )
@@ -243,9 +243,7 @@ async def _identify(options: argparse.Namespace) -> Identity:
         try:
             token, key = _join_token(options), enrolment.own_key(options.state_dir)
             asking = asyncio.ensure_future(
-                asyncio.to_thread(
-                    enrolment.enrol, options.server, token, options.name, options.labels, key
-                )
+                asyncio.to_thread(enrolment.enrol, options.server, token, options.name, key)
             )
             identity = await _answer(asking, options)
         except enrolment.Unreachable as error:

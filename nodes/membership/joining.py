@@ -19,7 +19,8 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Func, Q
 from django.db.models.fields import DateTimeField
 
-from nodes.errors import InvalidLabels, InvalidName, JoinRefused, NameTaken, Removed, Revoked
+from nodes import labels as node_labels
+from nodes.errors import InvalidName, JoinRefused, NameTaken, Removed, Revoked
 from nodes.locks import Lock, lock_rows
 from nodes.models import JoinToken, Node, NodeCredential, NodeSession
 from nodes.protocol.lifecycle import Approval
@@ -27,9 +28,6 @@ from nodes.protocol.lifecycle import Approval
 log = structlog.get_logger(__name__)
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
-KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
-MOST_LABELS = 256
-LONGEST_VALUE = 1024
 #: ``last_used_at`` is for people to look at: it need not be exact.
 _USE_IS_NOTED_EVERY = timedelta(hours=1)
 #: How long after its end a token still answers who had joined with it and heard nothing of it.
@@ -56,14 +54,14 @@ def create_join_token(
 ) -> str:
     """Make a token that lets *uses* nodes join, and return it: it is never shown again.
 
-    *labels* are put on every node that joins with it and win over what the node says itself.
+    *labels* are given to every node that joins with it.
     """
     token = _secret("jt")
     JoinToken.objects.create(
         digest=digest(token),
         label=label,
         auto_approve=auto_approve,
-        labels=checked_labels(labels or {}),
+        labels=node_labels.given(labels or {}),
         uses_left=uses,
         expires_at=Clock() + expires_in,
         created_by=created_by,
@@ -90,12 +88,13 @@ def enrol(
 
     A refused attempt uses nothing up.  An existing node is never overwritten.  *key* is a secret
     of the agent's own: with it the same question may be asked again when its answer was lost,
-    until a credential has been used; it uses nothing more up.
+    until a credential has been used; it uses nothing more up.  *labels* are what the node says
+    of itself; those of the token are given to it.
     """
     token, name = token.strip(), name.strip().lower()
     if not NAME.fullmatch(name):
         raise InvalidName(name=name[:100])
-    own_labels = checked_labels(labels or {})
+    own = node_labels.own(labels or {})
     try:
         with transaction.atomic():
             join = _use(token)
@@ -103,7 +102,8 @@ def enrol(
             node = Node.objects.create(
                 name=name,
                 approval=approval.value,
-                labels={**own_labels, **join.labels},
+                labels=join.labels,
+                attributes=own,
                 enrolled_from=address[:64],
                 enrolment=_enrolment(token, key),
             )
@@ -167,18 +167,6 @@ def end_session(node: UUID) -> None:
     Takes the session's lock; its web process closes the link at the next word from it.
     """
     NodeSession.objects.filter(node_id=node).update(epoch=F("epoch") + 1, received=0)
-
-
-def checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """*labels* as they are; raises InvalidLabels for what cannot be stored or selected by."""
-    if len(labels) > MOST_LABELS:
-        raise InvalidLabels(label="…", why=f"{len(labels)} labels are more than {MOST_LABELS}")
-    for key, value in labels.items():
-        if not KEY.fullmatch(key):
-            raise InvalidLabels(label=key[:128], why="the key is not well-formed")
-        if len(value) > LONGEST_VALUE or not (value.isprintable()):
-            raise InvalidLabels(label=key, why="its value is too long or not printable")
-    return dict(labels)
 
 
 def digest(secret: str) -> str:

@@ -82,9 +82,11 @@ def show_node(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 -
 
 @router.post("/nodes/{ref}/approve", auth=OPERATE_NODES)
 @operation(schemas.Node)
-def approve(request: HttpRequest, ref: str) -> HttpResponse:
-    """Let the node take part."""
-    done = endpoint.approve_node(references.node(ref).pk, actor=caller(request).actor)
+def approve(request: HttpRequest, ref: str, body: schemas.Approve) -> HttpResponse:
+    """Let the node take part, with these labels beside those that it has."""
+    done = endpoint.approve_node(
+        references.node(ref).pk, actor=caller(request).actor, labels=body.labels
+    )
     return answer(serializers.node(done))
 
 
@@ -113,6 +115,14 @@ def remove(request: HttpRequest, ref: str) -> HttpResponse:
     """
     found = references.node(ref, removed=True, whole=True)
     done = endpoint.remove_node(found.pk, actor=caller(request).actor)
+    return answer(serializers.node(done))
+
+
+@router.post("/nodes/{ref}/labels", auth=OPERATE_NODES)
+@operation(schemas.Node)
+def label(request: HttpRequest, ref: str, body: schemas.Labels) -> HttpResponse:
+    """Give the node labels, or take them away; what runs there goes on."""
+    done = endpoint.label_node(references.node(ref).pk, body.labels, actor=caller(request).actor)
     return answer(serializers.node(done))
 
 

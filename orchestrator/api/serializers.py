@@ -43,6 +43,7 @@ def node(row: nodes.Node) -> Node:
         row,
         sentence=wording.node(row),
         capacity=Resources.of(row.capacity),
+        offered=Resources.of(row.advertised),
         allocated=Resources.of(row.allocated),
         running=heartbeat.running if heartbeat else 0,
         load=heartbeat.load if heartbeat else 0.0,

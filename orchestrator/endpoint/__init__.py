@@ -9,6 +9,7 @@ from .jobs import Submitted, rerun, stop, submit, submit_many
 from .lost_nodes import degraded, lose_silent, reconnect
 from .nodes import (
     approve_node,
+    label_node,
     reject_node,
     release_node,
     remove_node,
@@ -24,6 +25,7 @@ __all__ = [
     "find_execution",
     "find_job",
     "find_node",
+    "label_node",
     "lose_silent",
     "receive",
     "reconnect",

@@ -70,10 +70,10 @@ def url(desk: Desk) -> str:
 
 
 def test_a_join_token_is_traded_for_a_credential(desk):
-    identity = enrolment.enrol(url(desk), "jt_1", "node-1", {"zone": "a"})
+    identity = enrolment.enrol(url(desk), "jt_1", "node-1")
     assert identity == Identity("n1", "nt_x")
     assert "nt_x" not in repr(identity)
-    told = {"token": "jt_1", "name": "node-1", "labels": {"zone": "a"}, "key": ""}
+    told = {"token": "jt_1", "name": "node-1", "key": ""}
     assert desk.asked == ("/api/v1/nodes/enrol", told)
 
 
@@ -81,21 +81,21 @@ def test_a_refusal_says_what_the_server_says(desk):
     desk.status = 403
     desk.answer = {"title": "Join token expired.", "detail": "It ended at 12:00.", "hint": "Ask."}
     with pytest.raises(Refused, match=r"^Join token expired: It ended at 12:00: Ask$"):
-        enrolment.enrol(url(desk), "jt_1", "node-1", {})
+        enrolment.enrol(url(desk), "jt_1", "node-1")
 
 
 def test_a_server_in_trouble_is_asked_again_later(desk):
     desk.status, desk.answer = 503, {}
     with pytest.raises(Unreachable, match="HTTP 503"):
-        enrolment.enrol(url(desk), "jt_1", "node-1", {})
+        enrolment.enrol(url(desk), "jt_1", "node-1")
     with pytest.raises(Unreachable, match="refused"):
-        enrolment.enrol("http://127.0.0.1:9", "jt_1", "node-1", {})
+        enrolment.enrol("http://127.0.0.1:9", "jt_1", "node-1")
 
 
 def test_an_answer_that_makes_no_sense_is_a_refusal(desk):
     desk.answer = {"node": "n1"}
     with pytest.raises(Refused, match="does not speak like Muster"):
-        enrolment.enrol(url(desk), "jt_1", "node-1", {})
+        enrolment.enrol(url(desk), "jt_1", "node-1")
 
 
 def test_the_key_is_made_once_for_each_state_directory_and_readable_by_nobody_else(tmp_path):
@@ -110,9 +110,9 @@ def test_the_key_is_made_once_for_each_state_directory_and_readable_by_nobody_el
 def test_an_answer_that_is_cut_off_is_asked_for_again(desk):
     desk.cuts = True
     with pytest.raises(Unreachable):
-        enrolment.enrol(url(desk), "jt_1", "node-1", {}, "mine")
+        enrolment.enrol(url(desk), "jt_1", "node-1", "mine")
     desk.cuts = False
-    assert enrolment.enrol(url(desk), "jt_1", "node-1", {}, "mine") == Identity("n1", "nt_x")
+    assert enrolment.enrol(url(desk), "jt_1", "node-1", "mine") == Identity("n1", "nt_x")
 
 
 def test_an_identity_is_kept_where_nobody_else_reads_it(tmp_path):

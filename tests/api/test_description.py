@@ -151,6 +151,7 @@ def test_an_answer_has_the_shape_that_is_promised(api, path):
         ("jobs/shown/rerun", None),
         ("nodes/machine/approve", None),
         ("nodes/machine/reject", None),
+        ("nodes/machine/labels", {"labels": {"pool": "a", "zone": None}}),
         ("nodes/machine/eligible", {"eligible": False, "reason": "x"}),
         ("nodes/machine/drain", {"drain": True}),
         ("nodes/join-tokens", {}),

@@ -23,6 +23,7 @@ VERBS = {
     "jobs/{ref}/rerun": None,
     "nodes/{ref}/approve": None,
     "nodes/{ref}/reject": None,
+    "nodes/{ref}/labels": {"labels": {"pool": "prod"}},
     "nodes/{ref}/release": None,
     "nodes/{ref}": None,
     "nodes/{ref}/eligible": {"eligible": False},

@@ -28,7 +28,7 @@ def hello(*holds: Held, instance: str = "i", run: int = 1) -> Hello:
         ledger="l",
         boot="b",
         resources=Resources(cpu=4000, memory=8 * rows.GIB, disk=100 * rows.GIB),
-        attributes={"driver.process": "true", "arch": "x86_64"},
+        attributes={"node.driver.process": "true", "node.arch": "x86_64"},
         holds=holds,
     )
 
@@ -98,6 +98,7 @@ VERBS: dict[str, Verb] = {
     "leave": lambda it: membership.leave(it.node.pk, 1),
     "approve": lambda it: endpoint.approve_node(it.other.pk, actor="user:a"),
     "reject": lambda it: endpoint.reject_node(it.node.pk, actor="user:a"),
+    "label": lambda it: endpoint.label_node(it.node.pk, {"pool": "a"}, actor="user:a"),
     "ineligible": lambda it: endpoint.set_eligible(it.node.pk, False, actor="user:a"),
     "drain": lambda it: endpoint.set_draining(it.node.pk, True, actor="user:a"),
     "release": lambda it: endpoint.release_node(it.node.pk, actor="user:a"),

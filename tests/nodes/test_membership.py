@@ -16,6 +16,7 @@ from nodes.errors import (
     NameTaken,
     Quarantined,
     Removed,
+    ReservedLabel,
     Revoked,
     UnknownNode,
 )
@@ -30,14 +31,38 @@ def token(**changes):
 
 def test_a_node_joins_with_a_token_and_signs_in_with_a_credential_of_its_own():
     node, credential = membership.enrol(token(), "  Web-1.example\n", {"zone": "a"}, address="::1")
-    assert (node.name, node.approval, node.labels) == ("web-1.example", "pending", {"zone": "a"})
+    assert (node.name, node.approval, node.labels) == ("web-1.example", "pending", {})
+    assert node.attributes == {"node.zone": "a"}
     assert membership.authenticate(credential) == node
     assert not NodeCredential.objects.filter(digest__contains=credential).exists()
 
 
-def test_the_labels_of_a_token_win_over_what_the_node_says_of_itself():
+def test_the_labels_of_a_node_are_those_of_its_token_whatever_it_says_of_itself():
     node, _ = membership.enrol(token(labels={"pool": "dev"}), "n", {"pool": "prod", "x": "1"})
-    assert node.labels == {"pool": "dev", "x": "1"}
+    assert node.labels == {"pool": "dev"}
+    assert node.attributes == {"node.pool": "prod", "node.x": "1"}
+
+
+def test_an_operator_gives_a_node_labels_and_takes_them_away():
+    node, _ = membership.enrol(token(labels={"pool": "dev", "zone": "a"}), "n")
+    membership.set_labels(node.pk, {"pool": "prod", "zone": None}, actor="ada")
+    membership.approve(node.pk, actor="ada", labels={"rack": "7"})
+    node.refresh_from_db()
+    assert (node.labels, node.approval) == ({"pool": "prod", "rack": "7"}, "approved")
+
+
+@pytest.mark.parametrize("key", ["name", "node.arch", "node."])
+def test_nobody_gives_a_label_that_is_the_registered_name_or_the_nodes_own_word(key):
+    node, _ = membership.enrol(token(), "n")
+    for give in (
+        lambda: token(labels={key: "x"}),
+        lambda: membership.set_labels(node.pk, {key: "x"}, actor="ada"),
+        lambda: membership.approve(node.pk, actor="ada", labels={key: "x"}),
+    ):
+        with pytest.raises((ReservedLabel, InvalidLabels)):
+            give()
+    node.refresh_from_db()
+    assert (node.labels, node.approval) == ({}, "pending")
 
 
 def test_a_token_may_approve_what_joins_with_it():

@@ -79,7 +79,7 @@ def cluster(capacity: Resources, allocated: Resources) -> Cluster:
     return Cluster(
         ids=["n"],
         names=["N"],
-        labels=[{"driver.process": "true"}],
+        labels=[{"node.driver.process": "true"}],
         capacity=np.array([capacity.astuple()], dtype=np.int64),
         allocated=np.array([allocated.astuple()], dtype=np.int64),
         ready=np.array([True]),

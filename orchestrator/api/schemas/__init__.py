@@ -9,13 +9,25 @@ from .evaluations import Evaluation, EvaluationInFull, Evaluations
 from .events import Event, Events, Feed
 from .executions import Execution, ExecutionInFull, Executions, JobExecutions, Output, Transition
 from .jobs import Batch, Job, JobInFull, Jobs, Stop, Submitted, SubmittedMany, Valid, Version
-from .nodes import Drain, Eligible, Enrolled, Enrolment, JoinToken, NewJoinToken, Node, Nodes
+from .nodes import (
+    Approve,
+    Drain,
+    Eligible,
+    Enrolled,
+    Enrolment,
+    JoinToken,
+    Labels,
+    NewJoinToken,
+    Node,
+    Nodes,
+)
 from .requests import Body, Nothing, Paging, Parameters
 from .status import NodeCounts, Pause, Queue, Status
 
 __all__ = [
     "JOB_SPEC",
     "Answer",
+    "Approve",
     "Batch",
     "Body",
     "Drain",
@@ -36,6 +48,7 @@ __all__ = [
     "JobInFull",
     "Jobs",
     "JoinToken",
+    "Labels",
     "Mistake",
     "Named",
     "NewJoinToken",
