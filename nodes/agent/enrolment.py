@@ -7,19 +7,29 @@ import http.client
 import json
 import os
 import secrets
+import time
 import urllib.error
 import urllib.request
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What the orchestrator calls us, and the secret that proves it.  Never logged."""
+    """What the orchestrator calls us, and the secret that proves it.  Never logged.
+
+    ``issued`` is when we got the credential, by our clock; ``previous`` is the one before, which
+    is good until this one has been used.
+    """
 
     node: str
     credential: str
+    issued: float = field(default=0.0, compare=False)
+    previous: str = ""
 
     def __repr__(self) -> str:
         return f"Identity({self.node})"
@@ -64,8 +74,11 @@ def recall(state: Path) -> Identity | None:
     try:
         said = json.loads(file.read_bytes())
         identity = Identity(**said)
-        if not all(isinstance(word, str) and word for word in said.values()):
+        words = (identity.node, identity.credential, identity.previous or "none")
+        if not all(isinstance(word, str) and word for word in words):
             raise ValueError("node and credential are not words")
+        if not isinstance(identity.issued, int | float):
+            raise ValueError("issued is not a time")
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
@@ -90,15 +103,41 @@ def enrol(server: str, token: str, name: str, key: str = "") -> Identity:
     Asked again with the same *key*, after an answer that was lost, it is the same node.
     """
     asked = {"token": token, "name": name, "key": key}
+    return _post(
+        server,
+        "enrol",
+        lambda it: Identity(str(it["node"]), str(it["credential"]), time.time()),
+        asked,
+    )
+
+
+def new_credential(server: str, credential: str) -> str:
+    """A credential to take over from *credential* at its first use; raises as ``enrol`` does."""
+    return _post(server, "credentials", lambda it: str(it["credential"]), credential=credential)
+
+
+def use_credential(server: str, credential: str) -> None:
+    """Show *credential*: all others of our node end; raises as ``enrol`` does."""
+    _post(server, "credentials/use", lambda it: str(it["node"]), credential=credential)
+
+
+def _post(
+    server: str,
+    path: str,
+    read: Callable[[dict[str, object]], T],
+    asked: dict[str, str] | None = None,
+    *,
+    credential: str = "",
+) -> T:
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if credential:
+        headers["Authorization"] = f"Node {credential}"
     request = urllib.request.Request(  # noqa: S310  The operator names the server.
-        f"{server}/api/v1/nodes/enrol",
-        data=json.dumps(asked).encode(),
-        headers={"Content-Type": "application/json", "Accept": "application/json"},
+        f"{server}/api/v1/nodes/{path}", data=json.dumps(asked or {}).encode(), headers=headers
     )
     try:
         with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310
-            granted = json.load(answer)
-            return Identity(str(granted["node"]), str(granted["credential"]))
+            return read(json.load(answer))
     except urllib.error.HTTPError as error:
         with error:
             sentence = _sentence(error.read(), error.code)

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from ..protocol.resources import DIMENSIONS
-from . import __version__, enrolment, machine
+from . import __version__, enrolment, machine, rotation
 from .drivers.process import ProcessDriver
 from .drivers.spawner_link import NoSpawner
 from .enrolment import Identity
@@ -182,7 +182,11 @@ async def _run(options: argparse.Namespace) -> None:
         log.info("started as node %s, run %d, for %s", identity.node, ledger.run, options.server)
         link = Link(websocket_url(options.server), identity.credential, runner)
         keeping = asyncio.ensure_future(link.keep())
+        rotating = asyncio.ensure_future(
+            rotation.keep(options.server, options.state_dir, identity, link.use)
+        )
         await asyncio.wait((keeping, ending), return_when=asyncio.FIRST_COMPLETED)
+        rotating.cancel()
         if keeping.done():
             runner.close()
             keeping.result()
@@ -191,6 +195,7 @@ async def _run(options: argparse.Namespace) -> None:
         await link.leave("the agent was told to end")
         keeping.cancel()
         runner.close()
+        await asyncio.wait((rotating,))
 
 
 async def _open_ledger(state: Path, room: Room, ending: asyncio.Future[None]) -> Ledger | None:

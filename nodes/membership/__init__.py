@@ -24,6 +24,7 @@ from .presence import (
     greet,
     hold_session,
     leave,
+    outdated,
     reconnect,
     set_degraded,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "greet",
     "hold_session",
     "leave",
+    "outdated",
     "reconnect",
     "reject",
     "release",

@@ -20,7 +20,7 @@ from django.db.models import F, Func, Q
 from django.db.models.fields import DateTimeField
 
 from nodes import labels as node_labels
-from nodes.errors import InvalidName, JoinRefused, NameTaken, Removed, Revoked
+from nodes.errors import InvalidName, JoinRefused, NameTaken, Removed, Revoked, TooManyCredentials
 from nodes.locks import Lock, lock_rows
 from nodes.models import JoinToken, Node, NodeCredential, NodeSession
 from nodes.protocol.lifecycle import Approval
@@ -34,6 +34,11 @@ _USE_IS_NOTED_EVERY = timedelta(hours=1)
 _REPEATED_FOR = timedelta(days=1)
 #: No request is under way for longer: a credential this old and never used reached nobody.
 _LOST_AFTER = timedelta(minutes=1)
+
+#: How long a credential that was made to take over may wait for its first use.
+_UNUSED_FOR = timedelta(days=1)
+#: Of one node, at once; it needs one.
+MOST_UNUSED = 5
 
 
 class Clock(Func):
@@ -131,9 +136,14 @@ def authenticate(credential: str) -> Node | None:
         NodeCredential.objects.filter(digest=digest(credential), revoked_at__isnull=True)
         .exclude(node__approval=Approval.REJECTED.value)
         .select_related("node")
-        .annotate(is_recent=Q(last_used_at__gt=Clock() - _USE_IS_NOTED_EVERY))
+        .annotate(
+            is_recent=Q(last_used_at__gt=Clock() - _USE_IS_NOTED_EVERY),
+            is_old=Q(created_at__lt=Clock() - _UNUSED_FOR),
+        )
         .first()
     )
+    if found is not None and found.last_used_at is None and found.is_old and _has_another(found):
+        return None  # It was made to take over, and has not.
     if found is None:
         _raise_if_removed(credential)
         return None
@@ -143,11 +153,22 @@ def authenticate(credential: str) -> Node | None:
 
 
 def rotate(credential: str) -> str:
-    """A new credential beside this one, which is good until the new one is first used."""
+    """A new credential beside this one, which is good until the new one is first used.
+
+    Asked again, because the answer was lost, there is one more.  One that is not used within a
+    day is good for nothing, and this one stays.
+    """
     node = authenticate(credential)
     if node is None:
         raise Revoked
-    return _new_credential(node)
+    with transaction.atomic():
+        lock_rows(Lock.NODES, [node.pk], "id")
+        unused = node.credentials.filter(last_used_at__isnull=True, revoked_at__isnull=True)
+        unused.filter(created_at__lt=Clock() - _LOST_AFTER).delete()
+        if unused.count() >= MOST_UNUSED:
+            raise TooManyCredentials
+        log.info("credential made to take over", node=str(node.pk))
+        return _new_credential(node)
 
 
 def revoke(node: UUID) -> int:
@@ -227,6 +248,11 @@ def _new_credential(node: Node) -> str:
     credential = _secret("nt")
     NodeCredential.objects.create(node=node, digest=digest(credential))
     return credential
+
+
+def _has_another(credential: NodeCredential) -> bool:
+    others = NodeCredential.objects.filter(node_id=credential.node_id, revoked_at__isnull=True)
+    return others.filter(last_used_at__isnull=False).exists()
 
 
 def _note_use(credential: NodeCredential) -> None:

@@ -10,13 +10,13 @@ import structlog
 from django.db import transaction
 
 from nodes import labels as node_labels
-from nodes.errors import Quarantined, UnknownNode
+from nodes.errors import Quarantined, Rejected, UnknownNode
 from nodes.locks import Lock, lock_rows
 from nodes.models import Node, NodeSession
 from nodes.protocol.lifecycle import APPROVAL, CONNECTION, Approval, Connection
 
 from . import capacity
-from .joining import Clock, end_session, revoke
+from .joining import Clock, revoke
 
 log = structlog.get_logger(__name__)
 
@@ -26,12 +26,15 @@ def approve(node_id: UUID, *, actor: str, labels: Mapping[str, str] | None = Non
 
     All that it offers now is approved with it: approving it again accepts that it has grown.
 
-    Raises Quarantined for one that would get no work all the same: it has to be released.
+    Raises Quarantined for one that would get no work all the same: it has to be released; and
+    Rejected for one that was turned away before.
     """
     with transaction.atomic():
         node = _lock(node_id)
         if node.quarantined:
             raise Quarantined(name=node.name, why=node.quarantined)
+        if node.approval == Approval.REJECTED:
+            raise Rejected(name=node.name)
         if labels:
             set_labels(node_id, labels, actor=actor)
         capacity.accept(node)
@@ -40,9 +43,9 @@ def approve(node_id: UUID, *, actor: str, labels: Mapping[str, str] | None = Non
 
 
 def reject(node_id: UUID, *, actor: str) -> Node:
-    """Give the node no work and no secrets, end its session, and let it sign in no more."""
+    """Give the node no work and no secrets, and end its session and its credentials, for good."""
     with transaction.atomic():
-        end_session(node_id)
+        revoke(node_id)
         return _decide(node_id, "reject", actor)
 
 

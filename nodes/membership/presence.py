@@ -183,6 +183,16 @@ def fence(batch: Sequence[Inbound]) -> list[Verdict]:
     return verdicts
 
 
+def outdated(sessions: Mapping[UUID, int]) -> Anomalies:
+    """Those of these sessions, by node, that are fenced or whose node is no more; reads only."""
+    with connection.cursor() as cursor:
+        cursor.execute(_OUTDATED, [list(sessions), list(sessions.values())])
+        odd = cursor.fetchall()
+    removed = frozenset(node for node, is_removed in odd if is_removed)
+    fenced = frozenset(node for node, _ in odd) - removed
+    return Anomalies(fenced, frozenset(), frozenset(), removed)
+
+
 def beat(beats: Sequence[Beat]) -> Anomalies:
     """Write that these sessions were heard of now: one statement, guarded by their epochs."""
     with connection.cursor() as cursor:
@@ -313,6 +323,14 @@ _FIRST_BEAT = """
     INSERT INTO nodes_nodeheartbeat (node_id, seen_at, running, load)
     VALUES (%s, clock_timestamp(), 0, 0)
     ON CONFLICT (node_id) DO UPDATE SET seen_at = clock_timestamp()
+"""
+
+_OUTDATED = """
+    SELECT said.node, n.removed_at IS NOT NULL
+    FROM unnest(%s::uuid[], %s::bigint[]) AS said(node, epoch)
+    JOIN nodes_node n ON n.id = said.node
+    JOIN nodes_nodesession s ON s.node_id = said.node
+    WHERE s.epoch <> said.epoch OR n.removed_at IS NOT NULL
 """
 
 _BEAT = """

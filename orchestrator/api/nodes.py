@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
 from nodes import membership
+from nodes.errors import Revoked
 from nodes.models import Node
 from orchestrator import endpoint
 
@@ -17,6 +18,7 @@ from . import references, schemas, serializers
 from .authentication import ADMIN, OPERATE_NODES, READ, caller
 from .operations import operation
 from .pagination import page
+from .problems import unauthenticated
 from .responses import answer
 
 router = Router(tags=["nodes"])
@@ -71,6 +73,34 @@ def enrol(request: HttpRequest, body: schemas.Enrolment) -> HttpResponse:
     )
     made = schemas.Enrolled.of(node, node=node.pk, credential=credential)
     return answer(made, 201, Cache_Control="no-store")
+
+
+@router.post("/nodes/credentials", auth=None)
+@operation({201: schemas.Credential}, problems={401, 403, 410, 429})
+def new_credential(request: HttpRequest) -> HttpResponse:
+    """Make a credential to take over from the node's own, with `Authorization: Node nt_…`.
+
+    Both are good until the new one is first used; when that is not within a day, it is void.
+    """
+    made = membership.rotate(_node_credential(request))
+    return answer(schemas.Credential(credential=made), 201, Cache_Control="no-store")
+
+
+@router.post("/nodes/credentials/use", auth=None)
+@operation(schemas.Myself, problems={401, 403, 410})
+def use_credential(request: HttpRequest) -> HttpResponse:
+    """Whose credential `Authorization: Node nt_…` is; its first use ends the others of the node."""
+    node = membership.authenticate(_node_credential(request))
+    if node is None:
+        raise Revoked
+    return answer(schemas.Myself.of(node, node=node.pk))
+
+
+def _node_credential(request: HttpRequest) -> str:
+    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "node" or not credential.strip():
+        raise unauthenticated(hint="Send `Authorization: Node nt_…`: this is for agents.")
+    return credential.strip()
 
 
 @router.get("/nodes/{ref}", auth=READ)

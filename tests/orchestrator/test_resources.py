@@ -18,7 +18,7 @@ from nodes import membership
 from nodes.agent.bidding import Offer, refusal
 from nodes.callbacks import Inbound
 from nodes.locks import Lock, lock_rows
-from nodes.membership.presence import MOST
+from nodes.membership.capacity import MOST
 from nodes.models import Node
 from nodes.protocol import codec
 from nodes.protocol.messages import Happened, Hello, Order, Orders, Report, Task, Want

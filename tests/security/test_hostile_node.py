@@ -1,11 +1,14 @@
 """What a node that means harm can get: no trust, no room, no ear beyond what it was given."""
 
+from contextlib import suppress
+
 import pytest
 
 from nodes import membership
 from nodes.callbacks import Inbound
+from nodes.errors import Rejected, Removed
 from nodes.models import Node
-from nodes.protocol.messages import Happened, Report
+from nodes.protocol.messages import Close, Happened, Report
 from nodes.protocol.resources import Resources
 from orchestrator import endpoint
 from orchestrator.explain import wording
@@ -90,3 +93,28 @@ def test_what_ends_on_a_node_that_says_it_has_grown_gives_it_no_more_room():
     endpoint.receive([Inbound(node.pk, 1, 1, 0, (), (ended,))])
     node.refresh_from_db()
     assert (node.capacity_cpu, node.allocated_cpu) == (4000, 0)
+
+
+# --- how long it is let in -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", [endpoint.reject_node, endpoint.remove_node])
+async def test_a_node_that_is_turned_away_is_cut_off_also_when_it_says_nothing(world, verb):
+    node, credential = await look(joined)
+    link = await world.greeted(credential)
+    await look(lambda: verb(node.pk, actor="user:ada"))
+    assert await link.closed() in {Close.FENCED, Close.REMOVED}
+    assert await look(lambda: signs_in(credential)) is None
+
+
+def signs_in(credential):
+    with suppress(Removed):
+        return membership.authenticate(credential)
+
+
+def test_a_rejected_node_is_not_let_in_again_by_an_approval():
+    node, credential = joined()
+    endpoint.reject_node(node.pk, actor="user:ada")
+    with pytest.raises(Rejected):
+        endpoint.approve_node(node.pk, actor="user:ada")
+    assert membership.authenticate(credential) is None

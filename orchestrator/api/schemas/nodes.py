@@ -59,6 +59,20 @@ class Enrolled(Answer):
     approval: Approval
 
 
+class Credential(Answer):
+    """The credential is never shown again."""
+
+    credential: str
+
+
+class Myself(Answer):
+    """The node that a credential is of."""
+
+    node: UUID
+    name: str
+    approval: Approval
+
+
 class Eligible(Body):
     eligible: bool = True
     reason: Reason = ""
