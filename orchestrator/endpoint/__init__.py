@@ -7,6 +7,7 @@ from .cluster import set_algorithm
 from .finding import find_execution, find_job, find_node, silent_nodes
 from .jobs import Submitted, rerun, stop, submit, submit_many
 from .lost_nodes import degraded, lose_silent, reconnect
+from .node_journal import record_node
 from .nodes import (
     approve_node,
     label_node,
@@ -29,6 +30,7 @@ __all__ = [
     "lose_silent",
     "receive",
     "reconnect",
+    "record_node",
     "reject_node",
     "release_node",
     "remove_node",

@@ -378,7 +378,7 @@ def test_nodes_are_listed_judged_and_invited(muster):
     assert muster("node", "label", "machine", "pool=prod", "zone-").returncode == 0
     assert Node.objects.get().labels == {"pool": "prod"}
     assert muster("node", "label", "machine", "pool").returncode == 2
-    assert "name cannot be given" in muster("node", "label", "machine", "name=x").stderr
+    assert "cannot be given" in muster("node", "label", "machine", "name=x").stderr
     assert "8" in muster("node", "show", "machine").stdout
 
 

@@ -10,7 +10,6 @@ from nodes.protocol.messages import Happened, Held, Hello, Holding, Report
 from nodes.protocol.resources import Resources
 from orchestrator import broker, endpoint, spec
 from orchestrator.lifecycle import Desired, Observed, want
-from orchestrator.models import journal
 from orchestrator.planners import compute_forwarder, state_updater
 from orchestrator.worker import housekeeping
 from tests import rows
@@ -82,9 +81,9 @@ VERBS: dict[str, Verb] = {
     "cancel": lambda it: report(it, Happened.CANCEL),
     "take-orders": take_orders,
     "orders": lambda it: compute_forwarder.orders({it.node.pk: 0, it.other.pk: 0}),
-    "greet": lambda it: membership.greet(it.node.pk, hello(), "web-2", record=journal.record_node),
+    "greet": lambda it: membership.greet(it.node.pk, hello(), "web-2", record=endpoint.record_node),
     "greet-copy": lambda it: membership.greet(
-        it.node.pk, hello(instance="copy"), "web-2", record=journal.record_node
+        it.node.pk, hello(instance="copy"), "web-2", record=endpoint.record_node
     ),
     "desired": lambda it: compute_forwarder.desired(it.node.pk, hello(), 1),
     "desired-holding": lambda it: compute_forwarder.desired(it.node.pk, holding(it), 1),

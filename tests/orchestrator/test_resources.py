@@ -28,7 +28,7 @@ from orchestrator.api import schemas
 from orchestrator.broker import blocked
 from orchestrator.broker.unblock import Candidate, choose
 from orchestrator.lifecycle import Observed
-from orchestrator.models import Execution, journal
+from orchestrator.models import Execution
 from orchestrator.planners import compute_forwarder
 from orchestrator.planners.transitions import lock_executions, lock_nodes, reserve
 from orchestrator.planners.transitions.reservations import release
@@ -148,7 +148,7 @@ def capacity_after_release(has: Resources, needs: Resources) -> Resources:
 def capacity_after_a_hello(has: Resources, needs: Resources) -> Resources:
     node = stored(needs, needs)
     hello = Hello(1, "i", 1, "l", "b", has, {})
-    membership.greet(node.pk, hello, "web", record=journal.record_node)
+    membership.greet(node.pk, hello, "web", record=endpoint.record_node)
     return again(node).capacity
 
 

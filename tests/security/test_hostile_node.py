@@ -10,8 +10,10 @@ from nodes.errors import Rejected, Removed
 from nodes.models import Node
 from nodes.protocol.messages import Close, Happened, Report
 from nodes.protocol.resources import Resources
+from nodes.token_bucket import TokenBucket
 from orchestrator import endpoint
 from orchestrator.explain import wording
+from orchestrator.models import Event
 from orchestrator.scheduling.feasibility import demand, refusals, suitable
 from orchestrator.worker import snapshot
 from tests import rows
@@ -118,3 +120,39 @@ def test_a_rejected_node_is_not_let_in_again_by_an_approval():
     with pytest.raises(Rejected):
         endpoint.approve_node(node.pk, actor="user:ada")
     assert membership.authenticate(credential) is None
+
+
+# --- what it may have written ----------------------------------------------------------------
+
+
+def late_frames(node, made, number):
+    """Frames of a hundred reports each, all of them of what is over, and no two alike in a row."""
+    says = (Happened.COMPLETE, Happened.FAIL)
+    for seq in range(1, number + 1):
+        items = tuple(Report(str(made.pk), says[it % 2]) for it in range(100))
+        yield Inbound(node.pk, 1, seq, 0, (), items)
+
+
+def test_a_frame_writes_one_row_however_much_of_it_comes_too_late():
+    node = rows.node()
+    made = rows.execution(rows.job(), node, observed="cancelled")
+    endpoint.receive(list(late_frames(node, made, 3)))
+    told = Event.objects.filter(node_id=node.pk, what="late-report").order_by("pk")
+    assert [it.message.partition(",")[0] for it in told] == ["100 late reports"] * 3
+
+
+def test_a_node_that_floods_the_journal_is_left_out_and_the_journal_says_so():
+    node, other = rows.node(), rows.node()
+    made = rows.execution(rows.job(), node, observed="cancelled")
+    for frame in late_frames(node, made, 200):
+        endpoint.receive([frame])
+    written = Event.objects.filter(node_id=node.pk, what="late-report").count()
+    assert 60 <= written < 150
+    endpoint.record_node(other.pk, "degraded", "others are heard")
+    assert Event.objects.filter(node_id=other.pk).exists()
+
+
+def test_a_bucket_fills_again_and_a_clock_that_is_set_back_fills_nothing():
+    bucket = TokenBucket(burst=2, rate=1)
+    taken = [now for now in (5, 5, 5, 4, 6, 6) if bucket.takes(now)]
+    assert taken == [5, 5, 6]
