@@ -206,9 +206,13 @@ class Sessions:
 
     # --- watching --------------------------------------------------------------------------------
 
-    def holds(self, node: UUID) -> bool:
-        """Whether *node* has its session with this process."""
-        return node in self._by_node
+    def holds(self, node: UUID, epoch: int) -> bool:
+        """Whether *node* has its session of this *epoch*, or a newer one, with this process.
+
+        That an older one is replaced elsewhere is heard of late where its link has fallen silent.
+        """
+        conversation = self._by_node.get(node)
+        return conversation is not None and conversation.epoch >= epoch
 
     async def watch(
         self,

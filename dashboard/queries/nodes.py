@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from uuid import UUID
-
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Q, QuerySet
 
 from nodes.models import Node
 from orchestrator.endpoint.finding import LIVING_FIRST, begins_with, find
 from orchestrator.models import Event, Execution
 
-from .paging import Slice, newest
+from .paging import Part, Slice, newest, part
 
 MOST = 500
 """Nodes of one page, in the order of their names."""
@@ -41,12 +38,6 @@ def one(reference: str) -> Node:
     return find(rows, "node", reference, Q(name=reference))
 
 
-def running(nodes: Sequence[Node]) -> dict[UUID, int]:
-    """How many executions run on each of *nodes*; a node with none is left out."""
-    rows = Execution.objects.filter(node__in=nodes, reserved=True, observed="running")
-    return dict(rows.values_list("node").annotate(n=Count("*")))
-
-
 def holds(node: Node) -> int:
     """How many executions have resources counted on *node*."""
     return Execution.objects.filter(node=node, reserved=True).count()
@@ -62,5 +53,5 @@ def held(node: Node, limit: int) -> list[Execution]:
     return list(rows.order_by("-memory", "-cpu", "pk")[:limit])
 
 
-def events(node: Node, limit: int = 25) -> list[Event]:
-    return list(Event.objects.filter(node_id=node.pk).order_by("-pk")[:limit])
+def events(node: Node, limit: int = 25) -> Part[Event]:
+    return part(Event.objects.filter(node_id=node.pk).order_by("-pk"), limit)

@@ -15,6 +15,8 @@ from nodes.models import Node
 from nodes.protocol.resources import DIMENSIONS
 from orchestrator.models import BrokerRow, ClusterSetting, Event, Job
 
+from .paging import Part, part
+
 MOST_LIVE = 50_000
 RECENT = 4000
 MOST_FAILED = 10_000
@@ -218,5 +220,5 @@ def newest_jobs(limit: int = 8) -> list[Job]:
     )
 
 
-def newest_events(limit: int = 10) -> list[Event]:
-    return list(Event.objects.order_by("-pk")[:limit])
+def newest_events(limit: int = 10) -> Part[Event]:
+    return part(Event.objects.order_by("-pk"), limit)

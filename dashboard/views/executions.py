@@ -7,6 +7,7 @@ from typing import Any
 
 from dashboard.presenters import executions, lifeline
 from dashboard.queries import executions as find
+from dashboard.queries.paging import Part
 from dashboard.rendering import Page
 from orchestrator.lifecycle import OBSERVED
 from orchestrator.models import Execution, ExecutionHistory
@@ -29,9 +30,13 @@ class ExecutionPage(Page):
     def title(self) -> str:
         return f"{self.execution.job.name} · slot {self.execution.slot}"
 
+    @cached_property
+    def attempts(self) -> Part[Execution]:
+        return find.attempts(self.execution)
+
     def header(self) -> executions.Head:
         silent = find.silent_since(self.execution, self.now)
-        return executions.head(self.execution, find.attempts(self.execution), self.now, silent)
+        return executions.head(self.execution, self.attempts, self.now, silent)
 
     def timeline(self) -> lifeline.Lifeline:
         return lifeline.lifeline(self.execution, self.history, self.now)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+from django.urls import reverse
+
 from dashboard.presenters import executions, explain, jobs, queue, slots, specification
 from dashboard.queries import jobs as find
+from dashboard.queries.paging import Part
 from dashboard.rendering import Page
 from orchestrator.endpoint import silent_nodes, spec_warnings
 from orchestrator.explain.formatting import listed
@@ -68,6 +71,18 @@ class OneJob(Page):
     def silent(self) -> list[NodeSilent]:
         return silent_nodes(self.job)
 
+    @property
+    def all_evaluations(self) -> str:
+        return f"/api/v1/jobs/{self.job.pk}/evaluations"
+
+    @property
+    def all_events(self) -> str:
+        return f"{reverse('admin:orchestrator_event_changelist')}?job_id={self.job.pk}"
+
+    @property
+    def all_versions(self) -> str:
+        return f"/api/v1/jobs/{self.job.pk}/versions"
+
     def header(self) -> jobs.JobHead:
         return jobs.head(self.job, _row(self.job), self.silent)
 
@@ -79,7 +94,7 @@ class JobPage(OneJob):
     numbers = ("slot",)
 
     @cached_property
-    def looks(self) -> list[Evaluation]:
+    def looks(self) -> Part[Evaluation]:
         return find.evaluations(self.job)
 
     def slots(self) -> slots.Grid:
@@ -115,8 +130,8 @@ class JobPage(OneJob):
         links = page.links() if slot is None else page.links(slot=slot)
         return {"lines": executions.lines(page.rows, self.now), "slot": slot, **links}
 
-    def evaluations(self) -> list[queue.Line]:
-        return [queue.line(look) for look in self.looks]
+    def evaluations(self) -> Part[queue.Line]:
+        return self.looks.each(queue.line)
 
     def events(self) -> Any:
         return find.events(self.job)

@@ -6,10 +6,13 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
+from django.urls import reverse
+
 from dashboard.presenters import executions, nodes
 from dashboard.queries import nodes as find
 from dashboard.rendering import Page
 from nodes.models import Node
+from orchestrator import endpoint
 from orchestrator.explain import wording
 from orchestrator.explain.formatting import capitalised, counted
 from orchestrator.models import Execution
@@ -30,7 +33,7 @@ class Nodes(Page):
 
     def table(self) -> dict[str, Any]:
         found, after = find.page(self.text, self.request.GET.get("after", ""))
-        running = find.running(found)
+        running = endpoint.running_on(found)
         lines = [nodes.line(node, running.get(node.pk, 0)) for node in found]
         return {
             "lines": lines,
@@ -60,12 +63,16 @@ class NodePage(Page):
 
     @cached_property
     def summary(self) -> nodes.NodeHead:
-        running = find.running([self.node]).get(self.node.pk, 0)
+        running = endpoint.running_on([self.node]).get(self.node.pk, 0)
         return nodes.head(self.node, self.holds, running)
 
     @property
     def title(self) -> str:
         return self.node.name
+
+    @property
+    def all_events(self) -> str:
+        return f"{reverse('admin:orchestrator_event_changelist')}?node_id={self.node.pk}"
 
     def header(self) -> nodes.NodeHead:
         return self.summary
@@ -77,7 +84,9 @@ class NodePage(Page):
             "holders": nodes.holders(self.node, self.held),
             "growth": capitalised(wording.growth(self.node)),
             "node": self.node,
-            "more": f"and {counted(rest, 'smaller one')}" if rest > 0 else "",
+            "more": f"and {counted(rest, 'smaller one')}, listed below with all others"
+            if rest > 0
+            else "",
         }
 
     def facts(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from dashboard.presenters import executions, explain, queue
 from dashboard.queries import queue as find
 from dashboard.queries.executions import placed_by
+from dashboard.queries.paging import Part
 from dashboard.rendering import Page
 from orchestrator.explain.formatting import capped, duration, listed
 from orchestrator.models import Evaluation
@@ -54,14 +55,14 @@ class Queue(Page):
         return {
             "name": self.chosen,
             "state": queue.state_box(self.chosen, find.InState(len(rows)), find.LISTED + 1),
-            "rows": [queue.row(row, self.chosen) for row in rows],
+            "rows": rows.each(lambda row: queue.row(row, self.chosen)),
         }
 
-    def workers(self) -> list[queue.Worker]:
-        return [queue.worker(found, self.now) for found in find.workers(self.now)]
+    def workers(self) -> Part[queue.Worker]:
+        return find.workers(self.now).each(lambda found: queue.worker(found, self.now))
 
-    def evaluations(self) -> list[queue.Line]:
-        return [queue.line(look, job_name=look.job.name) for look in find.evaluations()]
+    def evaluations(self) -> Part[queue.Line]:
+        return find.evaluations().each(lambda it: queue.line(it, job_name=it.job.name))
 
 
 class EvaluationPage(Page):
@@ -77,6 +78,10 @@ class EvaluationPage(Page):
     def title(self) -> str:
         return f"Evaluation {self.evaluation.pk}"
 
+    @property
+    def all_evaluations(self) -> str:
+        return f"/api/v1/jobs/{self.evaluation.job_id}/evaluations"
+
     def record(self) -> dict[str, Any]:
         look = self.evaluation
         return {
@@ -86,8 +91,8 @@ class EvaluationPage(Page):
         }
 
     def executions(self) -> dict[str, Any]:
-        found, more = placed_by(self.evaluation)
-        return {"lines": executions.lines(found, self.now), "more": more}
+        found = placed_by(self.evaluation)
+        return {"lines": executions.lines(found, self.now), "more": found.more}
 
-    def others(self) -> list[queue.Line]:
-        return [queue.line(look) for look in find.neighbours(self.evaluation)]
+    def others(self) -> Part[queue.Line]:
+        return find.neighbours(self.evaluation).each(queue.line)

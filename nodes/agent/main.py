@@ -22,7 +22,7 @@ import msgspec
 from ..protocol.resources import DIMENSIONS
 from . import __version__, enrolment, machine, rotation
 from .drivers.process import ProcessDriver
-from .drivers.spawner_link import NoSpawner
+from .drivers.spawner_link import NoSpawner, SpawnerStopped
 from .enrolment import Identity
 from .ledger import Ledger, LedgerUnusable, NoRoom
 from .ledger import executions as ledger_executions
@@ -33,7 +33,8 @@ from .runner import Runner
 
 log = logging.getLogger("muster.agent")
 
-#: Exit codes: 2 for what the operator must change, 3 when another agent has the directory.
+#: Exit codes: 2 for what the operator must change, 3 when another agent has the directory, 4 for
+#: what may be over when it is started again.
 _WRONG, _IN_USE, _BROKEN = 2, 3, 4
 LEVELS = ("debug", "info", "warning")
 _LOGS = "keep so much output of tasks that have ended (10GiB, or a tenth of the disk if less)"
@@ -78,10 +79,11 @@ def _why(error: BaseException, state: Path) -> _Why | None:
         case enrolment.Removed():
             cure = "to let this machine join again, start the agent with a new join token and"
             return _Why(f"{error}; {cure} another --state-dir than {state}", REMOVED)
-        case NoSpawner() if shutil.disk_usage(state).free < FULL:
-            return _Why(f"{error}; the disk is full", _BROKEN)
-        case enrolment.Refused() | enrolment.Damaged() | LedgerUnusable() | NoSpawner():
+        case enrolment.Refused() | enrolment.Damaged() | LedgerUnusable() | SpawnerStopped():
             return _Why(str(error), _WRONG)
+        case NoSpawner():
+            is_full = shutil.disk_usage(state).free < FULL
+            return _Why(f"{error}; the disk is full" if is_full else str(error), _BROKEN)
         case NoRoom():
             return _Why(str(error), _BROKEN)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):

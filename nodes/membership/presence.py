@@ -38,12 +38,12 @@ class Greeting:
 
 @dataclass(frozen=True)
 class Beat:
-    """A session was heard of, and what it said of itself."""
+    """A session was heard of, and what it said of itself; None where it has not said it yet."""
 
     node: UUID
     epoch: int
-    running: int = 0
-    load: float = 0.0
+    running: int | None = None
+    load: float | None = None
     degraded: str = ""
 
 
@@ -201,7 +201,7 @@ def beat(beats: Sequence[Beat]) -> Anomalies:
             [
                 [beat.node for beat in beats],
                 [beat.epoch for beat in beats],
-                [min(beat.running, 2**31 - 1) for beat in beats],
+                [beat.running and min(beat.running, 2**31 - 1) for beat in beats],
                 [beat.load for beat in beats],
                 [_short(beat.degraded) for beat in beats],
             ],
@@ -345,7 +345,8 @@ _BEAT = """
         ORDER BY node_id FOR NO KEY UPDATE
     ), beaten AS (
         UPDATE nodes_nodeheartbeat h
-        SET seen_at = clock_timestamp(), running = current.running, load = current.load
+        SET seen_at = clock_timestamp(),
+            running = coalesce(current.running, h.running), load = coalesce(current.load, h.load)
         FROM current JOIN held ON held.node_id = current.node WHERE h.node_id = current.node
     )
     SELECT said.node, current.node IS NOT NULL,

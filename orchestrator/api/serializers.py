@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nodes import models as nodes
 from orchestrator import models
+from orchestrator.endpoint import running_on
 from orchestrator.explain import reasons, wording
 from orchestrator.explain.reasons import Reason
 
@@ -38,6 +39,17 @@ def execution(row: models.Execution, kind: type[Execution] = Execution, **more: 
 
 
 def node(row: nodes.Node) -> Node:
+    [shown] = several_nodes([row])
+    return shown
+
+
+def several_nodes(rows: Sequence[nodes.Node]) -> list[Node]:
+    """What runs on all of them is counted at once."""
+    running = running_on(rows)
+    return [_node(row, running.get(row.pk, 0)) for row in rows]
+
+
+def _node(row: nodes.Node, running: int) -> Node:
     heartbeat: nodes.NodeHeartbeat | None = getattr(row, "heartbeat", None)
     return Node.of(
         row,
@@ -45,7 +57,7 @@ def node(row: nodes.Node) -> Node:
         capacity=Resources.of(row.capacity),
         offered=Resources.of(row.advertised),
         allocated=Resources.of(row.allocated),
-        running=heartbeat.running if heartbeat else 0,
+        running=running,
         load=heartbeat.load if heartbeat else 0.0,
         seen_at=heartbeat.seen_at if heartbeat else None,
     )

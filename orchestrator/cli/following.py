@@ -20,6 +20,7 @@ from .output import Column, Output, say, tell
 POLL = 0.25
 #: How long the server may be away while something is followed.
 PATIENCE = 60.0
+WAITING = {"pending", "queued"}
 ENDED = {"completed", "failed", "stopped"}
 
 T = TypeVar("T")

@@ -8,7 +8,6 @@ import typer
 
 from orchestrator.explain.formatting import cores, size
 
-from . import sanitise
 from .client import segment
 from .failures import Code, Failure
 from .following import repeated, show_list
@@ -25,7 +24,7 @@ from .options import (
     output,
     seconds,
 )
-from .output import Column, Format, Instant, Output, Row, labels, say
+from .output import Column, Format, Instant, Output, Row, labels
 
 app = typer.Typer(help="List, approve, label, drain and remove nodes.", no_args_is_help=True)
 
@@ -81,9 +80,10 @@ def approve(
     label: Annotated[
         list[str], typer.Option(metavar="KEY=VALUE", help="given to the node; repeatable")
     ] = [],  # noqa: B006 - typer copies it
+    form: AsFormat = Format.TABLE,
 ) -> None:
     """Let a node take part."""
-    _change(context, node, "approve", labels=_labels(label))
+    _change(context, node, "approve", form, labels=_labels(label))
 
 
 @app.command("label")
@@ -93,32 +93,33 @@ def set_labels(
     labels: Annotated[
         list[str], typer.Argument(metavar="KEY=VALUE|KEY-", help="given, or taken away")
     ],
+    form: AsFormat = Format.TABLE,
 ) -> None:
     """Give a node labels, or take them away: `muster node label web-1 pool=prod spot-`."""
     gone = [it for it in labels if "=" not in it and it.endswith("-")]
     given = _labels([it for it in labels if it not in gone])
     wanted = {**dict.fromkeys(it.removesuffix("-") for it in gone), **given}
-    _change(context, node, "labels", labels=wanted)
+    _change(context, node, "labels", form, labels=wanted)
 
 
 @app.command()
-def reject(context: typer.Context, node: Reference) -> None:
+def reject(context: typer.Context, node: Reference, form: AsFormat = Format.TABLE) -> None:
     """Give a node no work; what runs on it is lost."""
-    _change(context, node, "reject")
+    _change(context, node, "reject", form)
 
 
 @app.command()
-def release(context: typer.Context, node: Reference) -> None:
+def release(context: typer.Context, node: Reference, form: AsFormat = Format.TABLE) -> None:
     """End a node's quarantine, once one of its two agents is stopped."""
-    _change(context, node, "release")
+    _change(context, node, "release", form)
 
 
 @app.command()
-def remove(context: typer.Context, node: Reference) -> None:
+def remove(context: typer.Context, node: Reference, form: AsFormat = Format.TABLE) -> None:
     """Remove a node on which nothing runs, by name or whole id; its name is free afterwards."""
     with client(context) as api:
         done = api.delete(f"nodes/{segment(node)}")
-    say(sanitise.line(f"{done['name']} {done['sentence']}"))
+    _say_done(done, form)
 
 
 @app.command()
@@ -126,9 +127,10 @@ def drain(
     context: typer.Context,
     node: Reference,
     off: Annotated[bool, typer.Option("--off", help="end the drain")] = False,
+    form: AsFormat = Format.TABLE,
 ) -> None:
     """Empty a node: no new work; what runs may finish."""
-    _change(context, node, "drain", drain=not off)
+    _change(context, node, "drain", form, drain=not off)
 
 
 @app.command()
@@ -137,9 +139,10 @@ def eligible(
     node: Reference,
     off: Annotated[bool, typer.Option("--off", help="no new work; what it has goes on")] = False,
     reason: Reason = "",
+    form: AsFormat = Format.TABLE,
 ) -> None:
     """Let a node get new work, or not."""
-    _change(context, node, "eligible", eligible=not off, reason=reason)
+    _change(context, node, "eligible", form, eligible=not off, reason=reason)
 
 
 @app.command()
@@ -153,6 +156,7 @@ def token(
     label: Annotated[
         list[str], typer.Option(metavar="KEY=VALUE", help="given to every node that joins with it")
     ] = [],  # noqa: B006 - typer copies it
+    form: AsFormat = Format.TABLE,
 ) -> None:
     """Make a token that new nodes trade for a credential; it is printed this once."""
     invitation = {
@@ -162,7 +166,8 @@ def token(
         "labels": _labels(label),
     }
     with client(context) as api:
-        say(sanitise.line(api.post("nodes/join-tokens", invitation)["token"]))
+        made = api.post("nodes/join-tokens", invitation)
+    output(form).done(made, made["token"], name="token")
 
 
 def _labels(texts: list[str]) -> dict[str, str]:
@@ -173,10 +178,14 @@ def _labels(texts: list[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def _change(context: typer.Context, ref: str, verb: str, **said: Any) -> None:
+def _change(context: typer.Context, ref: str, verb: str, form: Format, **said: Any) -> None:
     with client(context) as api:
         done = api.post(f"nodes/{segment(ref)}/{verb}", said)
-    say(sanitise.line(f"{done['name']} {done['sentence']}"))
+    _say_done(done, form)
+
+
+def _say_done(node: Row, form: Format) -> None:
+    output(form).done(node, f"{node['name']} {node['sentence']}")
 
 
 def _show(it: dict[str, Any], out: Output) -> None:

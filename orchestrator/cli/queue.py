@@ -10,7 +10,7 @@ from orchestrator.explain.formatting import duration, person
 
 from .following import repeated
 from .options import AsFormat, Watching, client, output
-from .output import Format, say
+from .output import Format
 
 app = typer.Typer(help="The queue of jobs that wait for evaluation.", no_args_is_help=True)
 
@@ -24,20 +24,22 @@ def show(context: typer.Context, form: AsFormat = Format.TABLE, watch: Watching 
 
 @app.command()
 def pause(
-    context: typer.Context, reason: Annotated[str, typer.Argument(help="shown everywhere")]
+    context: typer.Context,
+    reason: Annotated[str, typer.Argument(help="shown everywhere")],
+    form: AsFormat = Format.TABLE,
 ) -> None:
     """Evaluate nothing until it is resumed."""
     with client(context) as api:
-        api.post("queue/pause", {"reason": reason})
-    say("Scheduling is paused.")
+        done = api.post("queue/pause", {"reason": reason})
+    output(form).done(done, "Scheduling is paused.", name="paused")
 
 
 @app.command()
-def resume(context: typer.Context) -> None:
+def resume(context: typer.Context, form: AsFormat = Format.TABLE) -> None:
     """Evaluate again."""
     with client(context) as api:
-        api.post("queue/resume")
-    say("Scheduling goes on.")
+        done = api.post("queue/resume")
+    output(form).done(done, "Scheduling goes on.", name="paused")
 
 
 def _show(it: dict[str, Any], form: Format) -> None:

@@ -1,8 +1,10 @@
-"""Jobs, executions and nodes by name, by id, or its beginning; the silent nodes of a job."""
+"""Jobs, executions and nodes by name, by id, or its beginning; what runs on nodes."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import models
@@ -13,7 +15,7 @@ from nodes.membership.silence import SILENT_AFTER
 from nodes.models import Node
 from orchestrator.explain.errors import Ambiguous, NotFound, NotNamedInFull
 from orchestrator.explain.reasons import NodeSilent
-from orchestrator.lifecycle import JobState
+from orchestrator.lifecycle import JobState, Observed
 from orchestrator.models import Execution, Job
 
 M = TypeVar("M", bound=models.Model)
@@ -40,6 +42,12 @@ def find_node(ref: str, *, removed: bool = False, whole: bool = False) -> Node:
     if whole and ref != found.name and found.pk.hex != _digits(ref):
         raise NotNamedInFull(name=ref, kind="node", found=found.name)
     return found
+
+
+def running_on(nodes: Sequence[Node]) -> dict[UUID, int]:
+    """How many executions run on each of *nodes*; a node with none is left out."""
+    rows = Execution.objects.filter(node__in=nodes, reserved=True, observed=Observed.RUNNING)
+    return dict(rows.values_list("node").annotate(n=Count("*")))
 
 
 #: Of all nodes that had a name, the one that has it comes first, then the newest.
@@ -77,6 +85,19 @@ SHORTEST, LONGEST = 4, 32
 
 def _digits(ref: str) -> str:
     return ref.replace("-", "").lower()
+
+
+def newest_first(rows: models.QuerySet[M], after: Sequence[str] | None) -> models.QuerySet[M]:
+    """*rows* by ``-created_at, id``, after the place that ``place_in_time`` gave."""
+    if after is not None:
+        at, key = datetime.fromisoformat(after[0]), UUID(after[1])
+        rows = rows.filter(created_at__lte=at)  # What the index can begin at.
+        rows = rows.filter(Q(created_at__lt=at) | Q(pk__gt=key))
+    return rows.order_by("-created_at", "pk")
+
+
+def place_in_time(row: Any) -> list[str]:
+    return [row.created_at.isoformat(), str(row.pk)]
 
 
 def silent_nodes(job: Job, most: int = 3) -> list[NodeSilent]:

@@ -74,9 +74,3 @@ class LeaseLost(OrchestratorError):
     """The evaluation of job {job} was leased to somebody else while this worker worked on it."""
 
     code, status = "lease-lost", 409
-
-
-class PlanConflict(OrchestratorError):
-    """The job changed while it was being evaluated: {detail}."""
-
-    code, status = "plan-conflict", 409

@@ -343,12 +343,16 @@ class ExecutionLike(Protocol):
     message: str
 
 
+#: What their messages say is what happened, and not only why.
+SAID_BY_MESSAGE = {Observed.CANCELLED, Observed.LOST}
+
+
 def execution(row: ExecutionLike) -> str:
     """What is known of it, and why it ended if it did."""
     meaning = MEANING[Observed(row.observed)]
-    if row.observed == Observed.COMPLETED or row.message in {"", meaning}:
+    if row.observed == Observed.COMPLETED or not row.message:
         return meaning
-    return f"{meaning}: {row.message}"
+    return row.message if row.observed in SAID_BY_MESSAGE else f"{meaning}: {row.message}"
 
 
 def growth(row: NodeLike) -> str:

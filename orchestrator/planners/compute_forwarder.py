@@ -209,11 +209,13 @@ def _not_held(changes: Changes, execution: LockedExecution) -> None:
         changes.give_up(execution)
     elif observed in (Observed.NEW, Observed.ASK_FOR_BID):
         if not is_wanted:  # Else it comes with the desired set.
+            reason = "stopped before its node was told"
             changes.follow(
                 execution,
                 ["cancel"],
                 writer=Writer.COMPUTE_FORWARDER,
-                reason="its node was never told",
+                reason=reason,
+                outcome=Outcome(message=reason),
             )
     elif observed is Observed.ASK_FOR_BID_ACCEPTED and not is_wanted:
         changes.follow(execution, ["reject"], reason="its bid was not needed")

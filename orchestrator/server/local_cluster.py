@@ -1,6 +1,7 @@
 """The cluster of `manage.py up`: every part on this machine, started, kept running, ended."""
 
 import os
+import platform
 import secrets
 import signal
 import sys
@@ -252,11 +253,16 @@ def _administrator() -> User | None:
 
 
 def _fresh_token(name: str, scope: str, *, expires_in: timedelta | None) -> str:
-    """Make a token of the administrator, in place of the one of the start before."""
+    """Make a token of the administrator, in place of the one of the start before.
+
+    Those of other directories and machines that share the database stay as they are.
+    """
     from orchestrator.access import tokens
     from orchestrator.models import ApiToken
 
-    mine: dict[str, Any] = {"user": _administrator(), "name": name}
+    # As long as there is room for in the row; the end of a path tells more than its beginning.
+    whose = f"{name} of {platform.node()}:{settings.VAR}"[-100:]
+    mine: dict[str, Any] = {"user": _administrator(), "name": whose}
     never = expires_in is None
     ApiToken.objects.filter(**mine, scopes=[scope], expires_at__isnull=never).delete()
     return tokens.create(**mine, scopes=[scope], expires_in=expires_in)

@@ -102,6 +102,13 @@ def _parse(data: object, twice: Mapping[int, list[str]]) -> JobSpec:
         raise InvalidSpec(mistakes.errors) from None
     if found:
         raise InvalidSpec(found[:MOST_ERRORS])
+    if tool := field_names.other_file(data):
+        what = f"is a file of {tool}, and no job file of Muster"
+        hint = (
+            "A job file begins with name: and task:, as in"
+            " name: hello, task: {command: [echo, hello]}."
+        )
+        raise InvalidSpec([mistake("", what, hint)])
     try:
         return JobSpec.model_validate(data)
     except ValidationError as error:

@@ -209,3 +209,9 @@ def test_room_is_kept_in_reserve_and_given_when_the_disk_is_full(tmp_path):
         assert ENOUGH > FULL
         room.look({"unacknowledged"})
         assert (room.degraded, (disk / "reserve").exists()) == ("", True)
+
+
+def test_a_reserve_that_an_agent_had_no_time_to_fill_is_filled(tmp_path):
+    (tmp_path / "reserve").touch()
+    Room(tmp_path).look(set())
+    assert (tmp_path / "reserve").stat().st_blocks * 512 >= RESERVE

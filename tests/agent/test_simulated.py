@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from benchmarks.simulated import SimulatedAgent
 from nodes.agent.enrolment import Identity
-from nodes.agent.simulated import SimulatedAgent
 from nodes.protocol.messages import Happened
 from tests.agent.orchestrator import Orchestrator, bid, run, stop
 

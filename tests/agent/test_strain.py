@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import resource
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.agent.drivers.spawner_link import connect
+from nodes.agent.drivers.spawner_link import NoSpawner, connect
 from nodes.agent.ledger import Ledger
 from nodes.protocol.messages import Happened, Heartbeat, Hello
 from tests.agent.agents import REPOSITORY, Agent, cluster, scenario, spawner_at
@@ -276,6 +277,22 @@ def test_a_state_directory_that_may_not_be_written_is_one_sentence(tmp_path: Pat
     assert "cannot be used: Read-only file system: " in said
     assert "who runs the agent, must be able to write files there" in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_spawner_that_cannot_be_started_for_now_is_a_reason_to_try_again(tmp_path: Path) -> None:
+    enrolled(state := tmp_path / "state")
+    with (state / "spawner.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # As a former one that has not ended yet.
+        code, said = ended(state)
+    assert code == 4
+    assert "the spawner could not be started: another spawner serves this directory" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_spawner_that_the_kernel_does_not_start_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "spawner.log").mkdir()
+    with pytest.raises(NoSpawner, match=r"^the spawner could not be started: Is a directory$"):
+        connect(tmp_path, lambda _: [])
 
 
 def ended(state: Path) -> tuple[int, str]:

@@ -82,6 +82,17 @@ def test_why_an_execution_was_lost_is_said_once(api):
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("observed", ["cancelled", "lost", "ask_for_bid_rejected"])
+def test_an_end_is_not_said_to_be_one_of_two(api, observed):
+    said = "stopped on request; the task exited with code 0"
+    for message in ("", said):
+        ended = rows.execution(rows.job(), rows.node(), observed=observed, message=message)
+        sentence = api.get(f"executions/{ended.pk}").json()["sentence"]
+        assert sentence.endswith(message)
+        assert " or " not in sentence
+
+
+@pytest.mark.django_db
 def test_the_status_says_that_nobody_evaluates(api):
     WorkerProcess.objects.create(name="elsewhere-1", host="elsewhere", pid=1)
     job = rows.job()

@@ -157,6 +157,19 @@ def test_a_key_is_not_for_two_requests(api):
     assert Job.objects.get().round == 1
 
 
+def test_a_key_is_not_for_another_condition(api):
+    api.post("jobs", spec())
+    asked = {"If_Match": api.get("jobs/a-job")["ETag"], "Idempotency_Key": "k1"}
+    assert api.post("jobs/a-job/rerun", **asked).status_code == 200
+    assert api.post("jobs/a-job/rerun", **asked)["Idempotency-Replayed"] == "true"
+    for other in ({"If_Match": api.get("jobs/a-job")["ETag"]}, {}):
+        said = api.post("jobs/a-job/rerun", Idempotency_Key="k1", **other)
+        assert (said.status_code, said.json()["code"]) == (422, "idempotency-key-reused")
+    assert api.post("jobs", spec("other"), Idempotency_Key="k2").status_code == 201
+    creating = api.post("jobs", spec("other"), Idempotency_Key="k2", If_None_Match="*")
+    assert creating.status_code == 422
+
+
 def test_a_refused_request_does_not_use_its_key_up(api):
     assert api.post("jobs", spec(count=-1), Idempotency_Key="k1").status_code == 400
     assert api.post("jobs", spec(), Idempotency_Key="k1").status_code == 201

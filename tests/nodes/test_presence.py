@@ -321,6 +321,16 @@ def test_a_beat_is_written_for_the_current_epoch_only():
     assert silent.disconnected == (b.pk,)
 
 
+def test_what_a_session_has_not_said_yet_stays_as_it_was():
+    n = node("n")
+    greet(n)
+    membership.beat([Beat(n.pk, 1, running=3, load=0.5)])
+    greet(n)
+    membership.beat([Beat(n.pk, 2)])
+    beaten = NodeHeartbeat.objects.get(node=n)
+    assert (beaten.running, beaten.load) == (3, 0.5)
+
+
 def test_a_beat_brings_a_disconnected_node_back_and_tells_a_lost_one_to_say_hello():
     late, lost = node("late"), node("lost")
     greet(late), greet(lost)
@@ -424,3 +434,15 @@ def test_after_a_deaf_time_the_nodes_get_their_time_again():
     was_there(EARS, 100)
     listen(EARS)
     assert not membership.detect_silence().disconnected
+
+
+def test_a_clock_that_was_set_back_keeps_no_silent_node_connected():
+    greet(node())
+    listen(EARS)
+    attentive(-3600)
+    was_there("detector", -3600)
+    was_there(EARS, -3600)
+    was_heard(-3600)
+    listen(EARS)
+    assert not membership.detect_silence().disconnected
+    assert membership.detect_silence(Patience(disconnected=timedelta(0))).disconnected

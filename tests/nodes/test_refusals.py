@@ -199,7 +199,13 @@ def test_what_is_no_message_is_malformed(text):
     assert refusal(lambda link: link.put(text)) == Close.MALFORMED
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"{}", msgspec.msgpack.encode([1, 2])])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"\xff", b"{}", msgspec.msgpack.encode([1, 2])),
+        *(msgspec.msgpack.encode(LogChunk(1, "1", at, b"x")) for at in (-1, 2**54)),
+    ],
+)
 def test_bytes_that_are_no_log_chunk_are_malformed(data):
     assert refusal(lambda link: link.put_bytes(data)) == Close.MALFORMED
 

@@ -8,6 +8,7 @@ from django.db import OperationalError, connection, transaction
 
 from nodes import membership
 from nodes.models import Node, NodeHeartbeat
+from nodes.order_lookup import OrderLookup
 from nodes.protocol.messages import (
     BATCH,
     WINDOW,
@@ -376,6 +377,25 @@ async def test_what_cannot_be_given_up_keeps_no_other_order_from_its_node(above,
         above.order(node, order(size=300_000), good)
         world.sessions.wake()
         assert [it.execution for it in (await link.hear(Orders)).items] == [good.execution]
+
+
+def test_what_could_not_be_given_up_is_given_up_at_a_later_look():
+    above, (node, _) = Above(), joined()
+    huge, give_up = order(size=300_000), above.cannot_send
+    troubles = [OperationalError("canceling statement due to lock timeout")] * 2
+
+    def cannot_send(node, orders):
+        if troubles:
+            raise troubles.pop()
+        give_up(node, orders)
+
+    above.cannot_send = cannot_send
+    lookup = OrderLookup(above.callbacks(), again=0.0)
+    above.order(node, huge, order())
+    [(_, sent, _)] = lookup.pending({node.pk: 0})
+    for _ in range(3):
+        assert lookup.pending({node.pk: sent}) == []
+    assert [it.execution for it in above.given_up] == [huge.execution]
 
 
 # --- heartbeats --------------------------------------------------------------------------------

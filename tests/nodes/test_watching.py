@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from nodes import log_forwarding
 from nodes.log_watch import CREDIT, MOST, MOST_APART, NotConnected, TooManyWatches
 from nodes.protocol.messages import Ack, Close, LogChunk, Unwatch, Watch
 from tests.nodes.links import execution, play
@@ -140,6 +141,20 @@ def test_a_node_without_a_session_here_cannot_be_watched():
             await read(world.sessions.watch(execution(), uuid4(), "stdout"), [])
 
     play(scene)
+
+
+async def test_a_session_that_is_replaced_elsewhere_is_asked_for_no_log(node, link):
+    reading = {
+        epoch: asyncio.create_task(
+            read(log_forwarding.watch(execution(), node.pk, "stdout", epoch=epoch), [])
+        )
+        for epoch in (link.epoch, link.epoch + 1)
+    }
+    assert await link.hear(Watch)
+    with pytest.raises(NotConnected):
+        await reading[link.epoch + 1]
+    assert not reading[link.epoch].done()
+    reading[link.epoch].cancel()
 
 
 async def test_a_node_serves_so_many_readers_and_no_more(node, world, link):

@@ -198,6 +198,7 @@ def test_what_was_stopped_before_anybody_was_told_is_cancelled():
     never = rows.execution(job, node, desired=Desired.STOPPED)
     assert desired(node) == {}
     assert state(never) == ("stopped", "cancelled")
+    assert never.message == "stopped before its node was told"
 
 
 def test_an_execution_nobody_knows_is_left_alone_and_written_down_once():

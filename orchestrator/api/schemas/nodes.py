@@ -16,7 +16,7 @@ from .requests import Body, Paging, Reason
 
 
 class Node(Answer):
-    """`quarantined` and `degraded` say why; `running` and `load` are as its last heartbeat said.
+    """`quarantined` and `degraded` say why; `load` is as its last heartbeat said.
 
     `labels` were given to it; `attributes` are its own word, and all begin with `node.`.  No more
     of what is `offered` than was approved is `capacity`.

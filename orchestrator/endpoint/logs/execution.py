@@ -122,6 +122,7 @@ def _watch(
         row.node_id,
         reading.stream,
         at,
+        epoch=session.epoch if session is not None else 0,
         address=session.address if session is not None and is_connected else "",
         follow=follow,
         credit=reading.ahead,
