@@ -8,7 +8,7 @@ from nodes import membership
 from nodes.callbacks import Inbound
 from nodes.errors import Rejected, Removed
 from nodes.models import Node
-from nodes.protocol.messages import Close, Happened, Report
+from nodes.protocol.messages import Ack, Close, Happened, Report, Reports
 from nodes.protocol.resources import Resources
 from nodes.token_bucket import TokenBucket
 from orchestrator import endpoint
@@ -156,3 +156,22 @@ def test_a_bucket_fills_again_and_a_clock_that_is_set_back_fills_nothing():
     bucket = TokenBucket(burst=2, rate=1)
     taken = [now for now in (5, 5, 5, 4, 6, 6) if bucket.takes(now)]
     assert taken == [5, 5, 6]
+
+
+# --- what it may say before anybody has approved it ------------------------------------------
+
+
+async def test_a_node_that_waits_for_approval_and_floods_is_cut_off(world):
+    _, credential = await look(lambda: joined(auto_approve=False))
+    link = await world.greeted(credential)
+    await link.report()
+    for _ in range(100):
+        await link.say(Reports(link.epoch, 1, 0))
+    assert await link.closed() == Close.TOO_FAST
+
+
+async def test_a_node_that_is_approved_may_repeat_what_it_said(world, node):
+    link = await world.greeted(node.credential)
+    for _ in range(100):
+        await link.say(Reports(link.epoch, 1, 0))
+    assert (await link.hear(Ack)).seq == 1
