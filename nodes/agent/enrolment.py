@@ -56,8 +56,14 @@ class InUse(Exception):
 
 
 def claim(state: Path) -> IO[str]:
-    """Make the state directory ours alone while the returned file is open; raises InUse."""
+    """Make the state directory ours alone while the returned file is open.
+
+    Raises InUse, and Damaged for one that another user could have written what is in it.
+    """
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (state, state / "identity.json"):
+        if path.exists():
+            _refuse_foreign(path)
     state.chmod(0o700)
     lock = (state / "lock").open("a")
     try:
@@ -66,6 +72,20 @@ def claim(state: Path) -> IO[str]:
         lock.close()
         raise InUse(f"another agent uses the state directory {state}") from None
     return lock
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise Damaged when *path* is another user's, or a file that others may write."""
+    found, ours = path.stat(), os.geteuid()
+    if found.st_uid != ours:
+        raise Damaged(
+            f"{path} belongs to user {found.st_uid}, and the agent runs as user {ours}: run it as "
+            f"that user, or give it the whole directory (`chown -R`) if you trust what is in it"
+        )
+    if path.is_file() and found.st_mode & 0o022:
+        raise Damaged(
+            f"{path} can be written by other users: if you trust what is in it, `chmod 600 {path}`"
+        )
 
 
 def recall(state: Path) -> Identity | None:

@@ -14,8 +14,11 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -158,6 +161,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 async def _run(options: argparse.Namespace) -> None:
     ending = _on_signal()
+    if is_in_the_clear(options.server):
+        log.warning(
+            "%s is not https: whoever is on the way reads and changes what is said, the node's "
+            "credential and the secrets of jobs too",
+            options.server,
+        )
     with enrolment.claim(options.state_dir):
         enrolling = asyncio.ensure_future(_identify(options))
         await asyncio.wait((enrolling, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -198,6 +207,14 @@ async def _run(options: argparse.Namespace) -> None:
         keeping.cancel()
         runner.close()
         await asyncio.wait((rotating,))
+
+
+def is_in_the_clear(server: str) -> bool:
+    """Whether what is said to *server* leaves this machine without encryption."""
+    host = urlsplit(server).hostname or ""
+    with suppress(ValueError):
+        return server.startswith("http://") and not ip_address(host).is_loopback
+    return server.startswith("http://") and host != "localhost"
 
 
 async def _open_ledger(state: Path, room: Room, ending: asyncio.Future[None]) -> Ledger | None:

@@ -20,7 +20,7 @@ from nodes.agent import enrolment
 from nodes.agent.enrolment import Damaged, Identity, InUse, Refused, Unreachable
 from nodes.agent.link import Ended, pause
 from nodes.agent.machine import amount, attributes, detect
-from nodes.agent.main import main, parse, websocket_url
+from nodes.agent.main import is_in_the_clear, main, parse, websocket_url
 from nodes.protocol.messages import Close
 
 
@@ -294,3 +294,35 @@ def test_pauses_are_short_after_a_cut_and_long_after_a_refusal():
     assert pause(Ended(Close.FENCED, ""), failures=1, chance=0.0) == 10.0
     assert pause(Ended(Close.REFUSED, ""), failures=1, chance=0.5) == 90.0
     assert pause(Ended(403, ""), failures=1, chance=0.0) == 60.0
+
+
+# --- whom it trusts --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("server", "warned"),
+    [
+        ("http://127.0.0.1:8000", False),
+        ("http://[::1]:8000", False),
+        ("http://localhost", False),
+        ("https://muster.example", False),
+        ("http://muster.example", True),
+        ("http://10.0.0.5:8000", True),
+    ],
+)
+def test_an_orchestrator_that_is_not_here_and_not_https_is_warned_of(server, warned):
+    assert is_in_the_clear(server) is warned
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_state_directory_of_another_user_is_refused_with_the_cure(tmp_path):
+    os.chown(tmp_path, 12345, 12345)
+    with pytest.raises(enrolment.Damaged, match=r"belongs to user 12345.*chown"):
+        enrolment.claim(tmp_path)
+
+
+def test_an_identity_that_others_may_write_is_refused_with_the_cure(tmp_path):
+    enrolment.remember(tmp_path, Identity("n1", "nt_x"))
+    (tmp_path / "identity.json").chmod(0o622)
+    with pytest.raises(enrolment.Damaged, match=r"can be written by other users.*chmod 600"):
+        enrolment.claim(tmp_path)
