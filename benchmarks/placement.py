@@ -34,7 +34,7 @@ def cluster(nodes: int, seed: int = 1) -> Cluster:
         names=[f"node-{i:05}" for i in range(nodes)],
         labels=[
             {
-                "driver.process": "true",
+                "node.driver.process": "true",
                 "arch": ["amd64", "arm64"][i % 5 == 0],
                 "zone": "abcd"[i % 4],
             }

@@ -75,7 +75,7 @@ async def enrol(server: str, token: str, names: list[str], *, at_once: int = 8) 
 
     async def one(name: str) -> Identity:
         async with gate:
-            return await asyncio.to_thread(enrolment.enrol, server, token, name, {})
+            return await asyncio.to_thread(enrolment.enrol, server, token, name)
 
     return list(await asyncio.gather(*(one(name) for name in names)))
 

@@ -28,7 +28,7 @@ urlpatterns = [
     re_path(
         r"^nodes/"
         + _ID
-        + r"/(?P<verb>approve|reject|release|remove|eligible|ineligible|drain|undrain)$",
+        + r"/(?P<verb>approve|reject|release|remove|eligible|ineligible|drain|undrain|label)$",
         actions.node,
         name="node-verb",
     ),

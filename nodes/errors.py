@@ -77,6 +77,19 @@ class InvalidLabels(NodesError):
     )
 
 
+class ReservedLabel(NodesError):
+    """The label {label!r} cannot be given to a node.
+
+    Its name is registered, and what begins with ``node.`` is what it says of itself.
+    """
+
+    code, status = "reserved-label", 400
+    hint = (
+        "Choose another key: `name` is the node's registered name, and `node.…` is what its agent"
+        " says of itself (`--label` there)."
+    )
+
+
 class InvalidOffer(NodesError):
     """The node offers {amount} of {dimension}, which is less than nothing."""
 
@@ -89,6 +102,23 @@ class Quarantined(NodesError):
 
     code, status = "quarantined", 409
     hint = "Stop one of the two agents, then release the node: `muster node release {name}`."
+
+
+class Rejected(NodesError):
+    """The node {name} was rejected, and its credentials ended with that."""
+
+    code, status = "rejected", 409
+    hint = (
+        "Remove it (`muster node remove {name}`), and let the machine join again with a new join"
+        " token and an empty state directory."
+    )
+
+
+class TooManyCredentials(NodesError):
+    """The node asks for credentials faster than it uses them."""
+
+    code, status = "too-many-credentials", 429
+    hint = "Use one of those that it got, or wait a minute."
 
 
 class Removed(NodesError):
@@ -118,4 +148,4 @@ class Revoked(NodesError):
     """The credential was revoked, or the node was rejected."""
 
     code, status = "revoked", 403
-    hint = "Ask an operator to approve the node, or enrol it again."
+    hint = "Have an operator remove the node, and let the machine join again with a new join token."

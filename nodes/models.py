@@ -11,7 +11,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from nodes.protocol.lifecycle import APPROVAL, CONNECTION, Approval, Connection
-from nodes.protocol.resources import Resources
+from nodes.protocol.resources import DIMENSIONS, Resources
 
 from . import triggers
 
@@ -55,8 +55,10 @@ class Node(models.Model):
     A removed node keeps its row, for what ran there; ``objects`` leaves it out, its name is free,
     and its executions find it all the same.
 
-    ``capacity_*`` is what may be allocated: what the node advertises, or what is allocated on it
-    already when it has shrunk below that.  ``allocated_*`` is the sum over executions that hold
+    ``capacity_*`` is what may be allocated: what the node advertises, but no more than was
+    approved, or what is allocated on it already when it has shrunk below that.  ``approved_*`` is
+    what it had advertised when an operator last approved it; null before the two have met.
+    ``allocated_*`` is the sum over executions that hold
     a reservation.  ``order_rev`` numbers the orders to this node; the row is locked whenever an
     execution on it is planned, so the numbers are consecutive.
     """
@@ -94,6 +96,10 @@ class Node(models.Model):
     advertised_memory = models.BigIntegerField(default=0)
     advertised_disk = models.BigIntegerField(default=0)
     advertised_gpu = models.BigIntegerField(default=0)
+    approved_cpu = models.BigIntegerField(null=True)
+    approved_memory = models.BigIntegerField(null=True)
+    approved_disk = models.BigIntegerField(null=True)
+    approved_gpu = models.BigIntegerField(null=True)
     allocated_cpu = models.BigIntegerField(default=0)
     allocated_memory = models.BigIntegerField(default=0)
     allocated_disk = models.BigIntegerField(default=0)
@@ -145,10 +151,26 @@ class Node(models.Model):
         )
 
     @property
+    def advertised(self) -> Resources:
+        return Resources(
+            self.advertised_cpu, self.advertised_memory, self.advertised_disk, self.advertised_gpu
+        )
+
+    @property
     def allocated(self) -> Resources:
         return Resources(
             self.allocated_cpu, self.allocated_memory, self.allocated_disk, self.allocated_gpu
         )
+
+    @property
+    def growth(self) -> dict[str, int]:
+        """What it offers now of each dimension of which it offers more than was approved."""
+        return {
+            it: advertised
+            for it in DIMENSIONS
+            if (approved := getattr(self, f"approved_{it}")) is not None
+            and (advertised := getattr(self, f"advertised_{it}")) > approved
+        }
 
 
 class NodeSession(models.Model):

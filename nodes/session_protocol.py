@@ -36,12 +36,15 @@ from .protocol.messages import (
     Want,
     Welcome,
 )
+from .token_bucket import TokenBucket
 
 log = structlog.get_logger(__name__)
 
 HEARTBEAT = 10.0
 #: Heartbeats a second that are taken; an agent sends one in ten seconds.
 MOST_BEATS = 5
+#: Messages of a node that waits for approval, at once and a second; it has a heartbeat to say.
+OF_THE_UNAPPROVED = (50, 5)
 #: A node that takes no orders for this long, though it is told some, is stuck.
 STALLED_AFTER = 60.0
 
@@ -98,6 +101,7 @@ class LiveSession:
         self._received = self._acked = 0
         self._second, self._beats = 0, 0
         self._stuck_since: float | None = None
+        self._unapproved: TokenBucket | None = None
 
     # --- said by the orchestrator ----------------------------------------------------------------
 
@@ -105,6 +109,7 @@ class LiveSession:
         self, order_rev: int, desired: Sequence[EncodedOrder], *, approved: bool
     ) -> None:
         """Say the first words: the epoch, and the full desired set."""
+        self._unapproved = None if approved else TokenBucket(*OF_THE_UNAPPROVED)
         async with self._speaking:
             first, *rest = self.outgoing.replace(order_rev, desired)
             await self._put(
@@ -132,6 +137,7 @@ class LiveSession:
         """
         async with self._speaking:
             if after == self.outgoing.sent_rev:
+                self._unapproved = None  # Only who is approved is told orders.
                 for frame in self.outgoing.add(order_rev, orders):
                     await self._put(frame)
 
@@ -190,6 +196,9 @@ class LiveSession:
         """Take in one message; raises Refusal when it ends the session."""
         if isinstance(message, Hello):
             raise Refusal(Close.OUT_OF_SEQUENCE, "a second hello on one link")
+        if self._unapproved is not None and not self._unapproved.takes(now):
+            sentence = "a node that nobody has approved has nothing to say so often"
+            raise Refusal(Close.TOO_FAST, sentence)
         self._check_epoch(message.epoch)
         match message:
             case Reports():

@@ -7,10 +7,11 @@ for all that was heard of.  Async here, sync in threads; each crosses once per b
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -37,6 +38,8 @@ T = TypeVar("T")
 #: How long an order may go unnoticed when its hint is lost, in seconds.
 POLL = 5.0
 TICK = 1.0
+#: Ticks between two looks whether sessions ended elsewhere of which nothing is heard.
+LOOK = 5
 HOLDER = f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -305,7 +308,7 @@ class Sessions:
 
     async def _beat(self) -> None:
         """Write every TICK who was heard of; end what is outdated or stuck."""
-        while True:
+        for tick in itertools.count():
             await asyncio.sleep(TICK)
             heard, self._heard = self._heard, set()
             beats = [
@@ -315,6 +318,10 @@ class Sessions:
             ]
             try:
                 odd = await self._run(self._rounds, self._write_beats, beats)
+                if tick % LOOK == 0:
+                    epochs = {node: it.epoch for node, it in self._by_node.items()}
+                    ended = await self._run(self._rounds, membership.outdated, epochs)
+                    await self._end_outdated(epochs, ended)
             except PASSING as error:
                 log.warning("heartbeats wait", error=str(error))
                 self._heard |= heard
@@ -322,7 +329,7 @@ class Sessions:
             except Exception:
                 log.exception("heartbeats cannot be written")
                 continue
-            await self._end_outdated(beats, odd)
+            await self._end_outdated({it.node: it.epoch for it in beats}, odd)
             await self._end_stuck()
 
     def _write_beats(self, beats: Sequence[membership.Beat]) -> membership.Anomalies:
@@ -335,19 +342,17 @@ class Sessions:
             self._callbacks.degraded({it.node: (it.epoch, it.degraded) for it in changed})
         return odd
 
-    async def _end_outdated(
-        self, beats: Sequence[membership.Beat], odd: membership.Anomalies
-    ) -> None:
-        for beat in beats:
-            conversation = self._by_node.get(beat.node)
-            if conversation is None or conversation.epoch != beat.epoch:
+    async def _end_outdated(self, epochs: Mapping[UUID, int], odd: membership.Anomalies) -> None:
+        for node, epoch in epochs.items():
+            conversation = self._by_node.get(node)
+            if conversation is None or conversation.epoch != epoch:
                 continue
-            if beat.node in odd.removed:
+            if node in odd.removed:
                 await self._end(conversation, Close.REMOVED, "an operator removed this node")
-            elif beat.node in odd.fenced:
+            elif node in odd.fenced:
                 sentence = "a newer session exists, or the node was rejected or revoked"
                 await self._end(conversation, Close.FENCED, sentence)
-            elif beat.node in odd.given_up:
+            elif node in odd.given_up:
                 sentence = "the node had been given up: say hello again"
                 await self._end(conversation, Close.SHUTTING_DOWN, sentence)
 

@@ -46,6 +46,7 @@ NODE = Columns(
         "removed_at",
         *("capacity_cpu", "capacity_memory", "capacity_disk", "capacity_gpu"),
         *("advertised_cpu", "advertised_memory", "advertised_disk", "advertised_gpu"),
+        *("approved_cpu", "approved_memory", "approved_disk", "approved_gpu"),
         *("allocated_cpu", "allocated_memory", "allocated_disk", "allocated_gpu"),
     ),
 )

@@ -83,7 +83,7 @@ def node(**differing: Any) -> Node:
         "name": f"node-{next(_numbers)}",
         "approval": "approved",
         "connection": "connected",
-        "attributes": {"driver.process": "true", "arch": "x86_64"},
+        "attributes": {"node.driver.process": "true", "node.arch": "x86_64"},
         "capacity_cpu": cpu,
         "advertised_cpu": cpu,
         "capacity_memory": memory,

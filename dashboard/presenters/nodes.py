@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from nodes.labels import OWN
 from nodes.protocol.resources import DIMENSIONS
 from orchestrator.explain.formatting import amount, capitalised, counted, size
 
@@ -109,7 +110,7 @@ def _removal(node: Node, holds: int) -> str:
 
 
 def _fact(key: str, value: str) -> str:
-    return size(int(value)) if key in {"memory", "disk"} and value.isdecimal() else value
+    return size(int(value)) if key == f"{OWN}memory" and value.isdecimal() else value
 
 
 def capacities(node: Node) -> tuple[Capacity, ...]:

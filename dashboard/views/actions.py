@@ -40,6 +40,13 @@ class TooLongReason(MusterError):
     hint = "Shorten it."
 
 
+class NotALabel(MusterError):
+    """{text!r} is not a label."""
+
+    code, status = "not-a-label", 400
+    hint = "Write key=value to give one and key- to take one away; several with spaces between."
+
+
 def action(cluster: str = "") -> Callable[[Verb], Callable[..., HttpResponse]]:
     """A verb as a view: POST only, signed in, permitted; its sentence is the answer.
 
@@ -89,7 +96,7 @@ def rerun(request: HttpRequest, pk: UUID) -> str:
 
 @action("nodes")
 def node(request: HttpRequest, pk: UUID, verb: str) -> str:
-    """Approve, reject, release, remove, and the four switches of a node."""
+    """Approve, reject, release, remove, label, and the four switches of a node."""
     found = get_object_or_404(Node.every if verb == "remove" else Node, pk=pk)
     actor = _actor(request)
     if verb == "remove":
@@ -104,6 +111,12 @@ def node(request: HttpRequest, pk: UUID, verb: str) -> str:
     if verb == "reject":
         endpoint.reject_node(found.pk, actor=actor)
         return f"{found.name} is rejected."
+    if verb == "label":
+        done = endpoint.label_node(found.pk, _labels(request), actor=actor)
+        given = ", ".join(f"{key}={value}" for key, value in sorted(done.labels.items()))
+        return (
+            f"{found.name} has these labels: {given}." if given else f"{found.name} has no label."
+        )
     if verb in {"eligible", "ineligible"}:
         wanted = verb == "eligible"
         endpoint.set_eligible(found.pk, wanted, actor=actor, reason=_reason(request))
@@ -151,6 +164,19 @@ def _job(request: HttpRequest, pk: UUID, verb: str) -> Job:
 
 def _actor(request: HttpRequest) -> str:
     return f"user:{request.user.get_username()}"
+
+
+def _labels(request: HttpRequest) -> dict[str, str | None]:
+    """``pool=prod zone-``, as the command line reads it."""
+    wanted: dict[str, str | None] = {}
+    for word in request.POST.get("labels", "").split():
+        key, sign, value = word.partition("=")
+        if not sign and not key.endswith("-"):
+            raise NotALabel(text=word[:80])
+        wanted[key if sign else key[:-1]] = value if sign else None
+    if not wanted:
+        raise NotALabel(text="")
+    return wanted
 
 
 def _reason(request: HttpRequest) -> str:

@@ -13,7 +13,8 @@ from dashboard.queries import nodes as find
 from dashboard.rendering import Page
 from nodes.models import Node
 from orchestrator import endpoint
-from orchestrator.explain.formatting import counted
+from orchestrator.explain import wording
+from orchestrator.explain.formatting import capitalised, counted
 from orchestrator.models import Execution
 
 LARGEST = 10
@@ -81,6 +82,8 @@ class NodePage(Page):
         return {
             "bars": nodes.capacities(self.node),
             "holders": nodes.holders(self.node, self.held),
+            "growth": capitalised(wording.growth(self.node)),
+            "node": self.node,
             "more": f"and {counted(rest, 'smaller one')}, listed below with all others"
             if rest > 0
             else "",

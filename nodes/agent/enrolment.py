@@ -7,19 +7,29 @@ import http.client
 import json
 import os
 import secrets
+import time
 import urllib.error
 import urllib.request
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What the orchestrator calls us, and the secret that proves it.  Never logged."""
+    """What the orchestrator calls us, and the secret that proves it.  Never logged.
+
+    ``issued`` is when we got the credential, by our clock; ``previous`` is the one before, which
+    is good until this one has been used.
+    """
 
     node: str
     credential: str
+    issued: float = field(default=0.0, compare=False)
+    previous: str = ""
 
     def __repr__(self) -> str:
         return f"Identity({self.node})"
@@ -46,8 +56,14 @@ class InUse(Exception):
 
 
 def claim(state: Path) -> IO[str]:
-    """Make the state directory ours alone while the returned file is open; raises InUse."""
+    """Make the state directory ours alone while the returned file is open.
+
+    Raises InUse, and Damaged for one that another user could have written what is in it.
+    """
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (state, state / "identity.json"):
+        if path.exists():
+            _refuse_foreign(path)
     state.chmod(0o700)
     lock = (state / "lock").open("a")
     try:
@@ -58,14 +74,31 @@ def claim(state: Path) -> IO[str]:
     return lock
 
 
+def _refuse_foreign(path: Path) -> None:
+    """Raise Damaged when *path* is another user's, or a file that others may write."""
+    found, ours = path.stat(), os.geteuid()
+    if found.st_uid != ours:
+        raise Damaged(
+            f"{path} belongs to user {found.st_uid}, and the agent runs as user {ours}: run it as "
+            f"that user, or give it the whole directory (`chown -R`) if you trust what is in it"
+        )
+    if path.is_file() and found.st_mode & 0o022:
+        raise Damaged(
+            f"{path} can be written by other users: if you trust what is in it, `chmod 600 {path}`"
+        )
+
+
 def recall(state: Path) -> Identity | None:
     """The identity of an earlier enrolment.  Raises Damaged."""
     file = state / "identity.json"
     try:
         said = json.loads(file.read_bytes())
         identity = Identity(**said)
-        if not all(isinstance(word, str) and word for word in said.values()):
+        words = (identity.node, identity.credential, identity.previous or "none")
+        if not all(isinstance(word, str) and word for word in words):
             raise ValueError("node and credential are not words")
+        if not isinstance(identity.issued, int | float):
+            raise ValueError("issued is not a time")
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
@@ -84,21 +117,47 @@ def own_key(state: Path) -> str:
     return file.read_text()
 
 
-def enrol(server: str, token: str, name: str, labels: dict[str, str], key: str = "") -> Identity:
+def enrol(server: str, token: str, name: str, key: str = "") -> Identity:
     """Ask the orchestrator at *server* for an identity; raises Refused or Unreachable.
 
     Asked again with the same *key*, after an answer that was lost, it is the same node.
     """
-    asked = {"token": token, "name": name, "labels": labels, "key": key}
+    asked = {"token": token, "name": name, "key": key}
+    return _post(
+        server,
+        "enrol",
+        lambda it: Identity(str(it["node"]), str(it["credential"]), time.time()),
+        asked,
+    )
+
+
+def new_credential(server: str, credential: str) -> str:
+    """A credential to take over from *credential* at its first use; raises as ``enrol`` does."""
+    return _post(server, "credentials", lambda it: str(it["credential"]), credential=credential)
+
+
+def use_credential(server: str, credential: str) -> None:
+    """Show *credential*: all others of our node end; raises as ``enrol`` does."""
+    _post(server, "credentials/use", lambda it: str(it["node"]), credential=credential)
+
+
+def _post(
+    server: str,
+    path: str,
+    read: Callable[[dict[str, object]], T],
+    asked: dict[str, str] | None = None,
+    *,
+    credential: str = "",
+) -> T:
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if credential:
+        headers["Authorization"] = f"Node {credential}"
     request = urllib.request.Request(  # noqa: S310  The operator names the server.
-        f"{server}/api/v1/nodes/enrol",
-        data=json.dumps(asked).encode(),
-        headers={"Content-Type": "application/json", "Accept": "application/json"},
+        f"{server}/api/v1/nodes/{path}", data=json.dumps(asked or {}).encode(), headers=headers
     )
     try:
         with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310
-            granted = json.load(answer)
-            return Identity(str(granted["node"]), str(granted["credential"]))
+            return read(json.load(answer))
     except urllib.error.HTTPError as error:
         with error:
             sentence = _sentence(error.read(), error.code)

@@ -61,6 +61,10 @@ class Link:
         self._leaving = False
         self._fenced = False
 
+    def use(self, credential: str) -> None:
+        """Sign in with *credential* from the next link on."""
+        self._headers = {"Authorization": f"Node {credential}"}
+
     async def keep(self) -> None:
         """Connect, and connect again, until cancelled or after ``leave``.
 

@@ -14,13 +14,16 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
 from ..protocol.resources import DIMENSIONS
-from . import __version__, enrolment, machine
+from . import __version__, enrolment, machine, rotation
 from .drivers.process import ProcessDriver
 from .drivers.spawner_link import NoSpawner, SpawnerStopped
 from .enrolment import Identity
@@ -129,7 +132,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     add("--name", default=env.get("name", socket.gethostname()), help="of this node (%(default)s)")
     add("--join-token-file", type=Path, default=env.get("join_token_file"), help="for enrolment")
-    add("--label", action="append", metavar="KEY=VALUE", help="given at enrolment; repeatable")
+    add("--label", action="append", metavar="KEY=VALUE", help="seen as node.KEY; repeatable")
     for option, read, unit, what in (
         ("cpu", machine.count, "MILLICORES", "offer this much"),
         ("memory", machine.amount, "BYTES", "or 512MiB"),
@@ -158,6 +161,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 async def _run(options: argparse.Namespace) -> None:
     ending = _on_signal()
+    if is_in_the_clear(options.server):
+        log.warning(
+            "%s is not https: whoever is on the way reads and changes what is said, the node's "
+            "credential and the secrets of jobs too",
+            options.server,
+        )
     with enrolment.claim(options.state_dir):
         enrolling = asyncio.ensure_future(_identify(options))
         await asyncio.wait((enrolling, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -184,7 +193,11 @@ async def _run(options: argparse.Namespace) -> None:
         log.info("started as node %s, run %d, for %s", identity.node, ledger.run, options.server)
         link = Link(websocket_url(options.server), identity.credential, runner)
         keeping = asyncio.ensure_future(link.keep())
+        rotating = asyncio.ensure_future(
+            rotation.keep(options.server, options.state_dir, identity, link.use)
+        )
         await asyncio.wait((keeping, ending), return_when=asyncio.FIRST_COMPLETED)
+        rotating.cancel()
         if keeping.done():
             runner.close()
             keeping.result()
@@ -193,6 +206,15 @@ async def _run(options: argparse.Namespace) -> None:
         await link.leave("the agent was told to end")
         keeping.cancel()
         runner.close()
+        await asyncio.wait((rotating,))
+
+
+def is_in_the_clear(server: str) -> bool:
+    """Whether what is said to *server* leaves this machine without encryption."""
+    host = urlsplit(server).hostname or ""
+    with suppress(ValueError):
+        return server.startswith("http://") and not ip_address(host).is_loopback
+    return server.startswith("http://") and host != "localhost"
 
 
 async def _open_ledger(state: Path, room: Room, ending: asyncio.Future[None]) -> Ledger | None:
@@ -230,7 +252,7 @@ def _machine(options: argparse.Namespace, ledger: Ledger) -> Machine:
         ledger=ledger.id,
         boot=machine.boot_id(),
         capacity=offered,
-        attributes=machine.attributes(offered),
+        attributes={**machine.attributes(offered), **options.labels},
         drivers=frozenset({"process"}),
         agent_version=__version__,
     )
@@ -245,9 +267,7 @@ async def _identify(options: argparse.Namespace) -> Identity:
         try:
             token, key = _join_token(options), enrolment.own_key(options.state_dir)
             asking = asyncio.ensure_future(
-                asyncio.to_thread(
-                    enrolment.enrol, options.server, token, options.name, options.labels, key
-                )
+                asyncio.to_thread(enrolment.enrol, options.server, token, options.name, key)
             )
             identity = await _answer(asking, options)
         except enrolment.Unreachable as error:

@@ -5,7 +5,15 @@
 """
 
 from .joining import authenticate, create_join_token, enrol, revoke, revoke_join_token, rotate
-from .operator import approve, reject, release, remove, set_draining, set_eligible
+from .operator import (
+    approve,
+    reject,
+    release,
+    remove,
+    set_draining,
+    set_eligible,
+    set_labels,
+)
 from .presence import (
     Anomalies,
     Beat,
@@ -16,6 +24,7 @@ from .presence import (
     greet,
     hold_session,
     leave,
+    outdated,
     reconnect,
     set_degraded,
 )
@@ -38,6 +47,7 @@ __all__ = [
     "greet",
     "hold_session",
     "leave",
+    "outdated",
     "reconnect",
     "reject",
     "release",
@@ -48,4 +58,5 @@ __all__ = [
     "set_degraded",
     "set_draining",
     "set_eligible",
+    "set_labels",
 ]

@@ -19,7 +19,8 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Func, Q
 from django.db.models.fields import DateTimeField
 
-from nodes.errors import InvalidLabels, InvalidName, JoinRefused, NameTaken, Removed, Revoked
+from nodes import labels as node_labels
+from nodes.errors import InvalidName, JoinRefused, NameTaken, Removed, Revoked, TooManyCredentials
 from nodes.locks import Lock, lock_rows
 from nodes.models import JoinToken, Node, NodeCredential, NodeSession
 from nodes.protocol.lifecycle import Approval
@@ -27,15 +28,17 @@ from nodes.protocol.lifecycle import Approval
 log = structlog.get_logger(__name__)
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
-KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
-MOST_LABELS = 256
-LONGEST_VALUE = 1024
 #: ``last_used_at`` is for people to look at: it need not be exact.
 _USE_IS_NOTED_EVERY = timedelta(hours=1)
 #: How long after its end a token still answers who had joined with it and heard nothing of it.
 _REPEATED_FOR = timedelta(days=1)
 #: No request is under way for longer: a credential this old and never used reached nobody.
 _LOST_AFTER = timedelta(minutes=1)
+
+#: How long a credential that was made to take over may wait for its first use.
+_UNUSED_FOR = timedelta(days=1)
+#: Of one node, at once; it needs one.
+MOST_UNUSED = 5
 
 
 class Clock(Func):
@@ -56,14 +59,14 @@ def create_join_token(
 ) -> str:
     """Make a token that lets *uses* nodes join, and return it: it is never shown again.
 
-    *labels* are put on every node that joins with it and win over what the node says itself.
+    *labels* are given to every node that joins with it.
     """
     token = _secret("jt")
     JoinToken.objects.create(
         digest=digest(token),
         label=label,
         auto_approve=auto_approve,
-        labels=checked_labels(labels or {}),
+        labels=node_labels.given(labels or {}),
         uses_left=uses,
         expires_at=Clock() + expires_in,
         created_by=created_by,
@@ -90,12 +93,13 @@ def enrol(
 
     A refused attempt uses nothing up.  An existing node is never overwritten.  *key* is a secret
     of the agent's own: with it the same question may be asked again when its answer was lost,
-    until a credential has been used; it uses nothing more up.
+    until a credential has been used; it uses nothing more up.  *labels* are what the node says
+    of itself; those of the token are given to it.
     """
     token, name = token.strip(), name.strip().lower()
     if not NAME.fullmatch(name):
         raise InvalidName(name=name[:100])
-    own_labels = checked_labels(labels or {})
+    own = node_labels.own(labels or {})
     try:
         with transaction.atomic():
             join = _use(token)
@@ -103,7 +107,8 @@ def enrol(
             node = Node.objects.create(
                 name=name,
                 approval=approval.value,
-                labels={**own_labels, **join.labels},
+                labels=join.labels,
+                attributes=own,
                 enrolled_from=address[:64],
                 enrolment=_enrolment(token, key),
             )
@@ -131,9 +136,14 @@ def authenticate(credential: str) -> Node | None:
         NodeCredential.objects.filter(digest=digest(credential), revoked_at__isnull=True)
         .exclude(node__approval=Approval.REJECTED.value)
         .select_related("node")
-        .annotate(is_recent=Q(last_used_at__gt=Clock() - _USE_IS_NOTED_EVERY))
+        .annotate(
+            is_recent=Q(last_used_at__gt=Clock() - _USE_IS_NOTED_EVERY),
+            is_old=Q(created_at__lt=Clock() - _UNUSED_FOR),
+        )
         .first()
     )
+    if found is not None and found.last_used_at is None and found.is_old and _has_another(found):
+        return None  # It was made to take over, and has not.
     if found is None:
         _raise_if_removed(credential)
         return None
@@ -143,11 +153,22 @@ def authenticate(credential: str) -> Node | None:
 
 
 def rotate(credential: str) -> str:
-    """A new credential beside this one, which is good until the new one is first used."""
+    """A new credential beside this one, which is good until the new one is first used.
+
+    Asked again, because the answer was lost, there is one more.  One that is not used within a
+    day is good for nothing, and this one stays.
+    """
     node = authenticate(credential)
     if node is None:
         raise Revoked
-    return _new_credential(node)
+    with transaction.atomic():
+        lock_rows(Lock.NODES, [node.pk], "id")
+        unused = node.credentials.filter(last_used_at__isnull=True, revoked_at__isnull=True)
+        unused.filter(created_at__lt=Clock() - _LOST_AFTER).delete()
+        if unused.count() >= MOST_UNUSED:
+            raise TooManyCredentials
+        log.info("credential made to take over", node=str(node.pk))
+        return _new_credential(node)
 
 
 def revoke(node: UUID) -> int:
@@ -167,18 +188,6 @@ def end_session(node: UUID) -> None:
     Takes the session's lock; its web process closes the link at the next word from it.
     """
     NodeSession.objects.filter(node_id=node).update(epoch=F("epoch") + 1, received=0)
-
-
-def checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """*labels* as they are; raises InvalidLabels for what cannot be stored or selected by."""
-    if len(labels) > MOST_LABELS:
-        raise InvalidLabels(label="…", why=f"{len(labels)} labels are more than {MOST_LABELS}")
-    for key, value in labels.items():
-        if not KEY.fullmatch(key):
-            raise InvalidLabels(label=key[:128], why="the key is not well-formed")
-        if len(value) > LONGEST_VALUE or not (value.isprintable()):
-            raise InvalidLabels(label=key, why="its value is too long or not printable")
-    return dict(labels)
 
 
 def digest(secret: str) -> str:
@@ -239,6 +248,11 @@ def _new_credential(node: Node) -> str:
     credential = _secret("nt")
     NodeCredential.objects.create(node=node, digest=digest(credential))
     return credential
+
+
+def _has_another(credential: NodeCredential) -> bool:
+    others = NodeCredential.objects.filter(node_id=credential.node_id, revoked_at__isnull=True)
+    return others.filter(last_used_at__isnull=False).exists()
 
 
 def _note_use(credential: NodeCredential) -> None:

@@ -2,39 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 import structlog
 from django.db import transaction
 
-from nodes.errors import Quarantined, UnknownNode
+from nodes import labels as node_labels
+from nodes.errors import Quarantined, Rejected, UnknownNode
 from nodes.locks import Lock, lock_rows
 from nodes.models import Node, NodeSession
 from nodes.protocol.lifecycle import APPROVAL, CONNECTION, Approval, Connection
 
-from .joining import Clock, end_session, revoke
+from . import capacity
+from .joining import Clock, revoke
 
 log = structlog.get_logger(__name__)
 
 
-def approve(node_id: UUID, *, actor: str) -> Node:
-    """Let the node take part.  Approving it again changes nothing.
+def approve(node_id: UUID, *, actor: str, labels: Mapping[str, str] | None = None) -> Node:
+    """Let the node take part, and give it *labels*.
 
-    Raises Quarantined for one that would get no work all the same: it has to be released.
+    All that it offers now is approved with it: approving it again accepts that it has grown.
+
+    Raises Quarantined for one that would get no work all the same: it has to be released; and
+    Rejected for one that was turned away before.
     """
     with transaction.atomic():
         node = _lock(node_id)
         if node.quarantined:
             raise Quarantined(name=node.name, why=node.quarantined)
+        if node.approval == Approval.REJECTED:
+            raise Rejected(name=node.name)
+        if labels:
+            set_labels(node_id, labels, actor=actor)
+        capacity.accept(node)
+        node.save(update_fields=capacity.COLUMNS)
         return _decide(node_id, "approve", actor)
 
 
 def reject(node_id: UUID, *, actor: str) -> Node:
-    """Give the node no work and no secrets, end its session, and let it sign in no more."""
+    """Give the node no work and no secrets, and end its session and its credentials, for good."""
     with transaction.atomic():
-        end_session(node_id)
+        revoke(node_id)
         return _decide(node_id, "reject", actor)
+
+
+def set_labels(node_id: UUID, labels: Mapping[str, str | None], *, actor: str) -> Node:
+    """Give the node these labels beside those that it has; takes away those that are None."""
+    with transaction.atomic():
+        before = _lock(node_id).labels
+        wanted = {key: value for key, value in labels.items() if value is not None}
+        after = {**before, **node_labels.given(wanted)}
+        for key in labels.keys() - wanted.keys():
+            after.pop(key, None)
+        return _set(node_id, actor, labels=node_labels.given(after))
 
 
 def set_eligible(node_id: UUID, eligible: bool, *, actor: str) -> Node:

@@ -12,21 +12,19 @@ from uuid import UUID
 import structlog
 from django.db import connection, transaction
 
+from nodes import labels
 from nodes.callbacks import Inbound, Record, Verdict
-from nodes.errors import Fenced, InvalidOffer, Quarantined, Removed, Revoked, Superseded
+from nodes.errors import Fenced, Quarantined, Removed, Revoked, Superseded
 from nodes.locks import Lock, lock_rows
 from nodes.models import Node, NodeSession
 from nodes.protocol.lifecycle import CONNECTION, Approval, Connection
 from nodes.protocol.messages import Hello
-from nodes.protocol.resources import DIMENSIONS, Resources
+from nodes.protocol.resources import Resources
 
-from .joining import checked_labels
+from . import capacity
 from .silence import DISCONNECTED_AFTER
 
 log = structlog.get_logger(__name__)
-
-#: No machine has more; who says so is wrong, and sums must stay within 63 bits.
-MOST = Resources(cpu=10_000_000, memory=2**50, disk=2**56, gpu=4096)
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,8 @@ def greet(
     ledger that has not heard of the newer one yet, Revoked for a rejected node, Removed for one
     that is no more, and InvalidLabels or InvalidOffer for what cannot be stored.
     """
-    offer = _checked(hello.resources)
-    attributes = checked_labels(hello.attributes)
+    offer = capacity.checked(hello.resources)
+    attributes = labels.own(hello.attributes)
     with transaction.atomic():
         session, _ = NodeSession.objects.select_for_update().get_or_create(node_id=node_id)
         node = Node.every.select_for_update(no_key=True).get(pk=node_id)
@@ -185,6 +183,16 @@ def fence(batch: Sequence[Inbound]) -> list[Verdict]:
     return verdicts
 
 
+def outdated(sessions: Mapping[UUID, int]) -> Anomalies:
+    """Those of these sessions, by node, that are fenced or whose node is no more; reads only."""
+    with connection.cursor() as cursor:
+        cursor.execute(_OUTDATED, [list(sessions), list(sessions.values())])
+        odd = cursor.fetchall()
+    removed = frozenset(node for node, is_removed in odd if is_removed)
+    fenced = frozenset(node for node, _ in odd) - removed
+    return Anomalies(fenced, frozenset(), frozenset(), removed)
+
+
 def beat(beats: Sequence[Beat]) -> Anomalies:
     """Write that these sessions were heard of now: one statement, guarded by their epochs."""
     with connection.cursor() as cursor:
@@ -269,41 +277,20 @@ def _begin(
     session.instance, session.ledger, session.run = hello.instance, hello.ledger, hello.run
     session.boot = hello.boot
     session.save()
-    _offer(node, offer)
+    capacity.offer(node, offer)
     node.attributes = attributes
     if node.connection != Connection.CONNECTED:
         node.connection = CONNECTION.after(Connection(node.connection), "greet").value
-    node.save(update_fields=["attributes", "connection", *_OFFERED])
+    node.save(update_fields=["attributes", "connection", *capacity.COLUMNS])
     with connection.cursor() as cursor:
         cursor.execute(_FIRST_BEAT, [node.pk])
     log.info("node greeted", node=str(node.pk), name=node.name, epoch=session.epoch)
     return Greeting(session.epoch, node.approval == Approval.APPROVED, node.order_rev)
 
 
-def _offer(node: Node, offer: Resources) -> None:
-    """Take over what the node offers; capacity never falls below what is allocated already."""
-    for dimension in DIMENSIONS:
-        advertised = getattr(offer, dimension)
-        setattr(node, f"advertised_{dimension}", advertised)
-        allocated = getattr(node, f"allocated_{dimension}")
-        setattr(node, f"capacity_{dimension}", max(advertised, allocated))
-
-
-_OFFERED = [
-    f"{what}_{dimension}" for what in ("advertised", "capacity") for dimension in DIMENSIONS
-]
-
-
 def _short(why: str) -> str:
     """*why* as there is room for it in the row."""
     return why.replace("\0", "")[:200]
-
-
-def _checked(offer: Resources) -> Resources:
-    for dimension, amount in zip(DIMENSIONS, offer.astuple(), strict=True):
-        if amount < 0:
-            raise InvalidOffer(amount=amount, dimension=dimension)
-    return Resources(*(min(pair) for pair in zip(offer.astuple(), MOST.astuple(), strict=True)))
 
 
 # --- fencing and beating ---------------------------------------------------------------------
@@ -336,6 +323,14 @@ _FIRST_BEAT = """
     INSERT INTO nodes_nodeheartbeat (node_id, seen_at, running, load)
     VALUES (%s, clock_timestamp(), 0, 0)
     ON CONFLICT (node_id) DO UPDATE SET seen_at = clock_timestamp()
+"""
+
+_OUTDATED = """
+    SELECT said.node, n.removed_at IS NOT NULL
+    FROM unnest(%s::uuid[], %s::bigint[]) AS said(node, epoch)
+    JOIN nodes_node n ON n.id = said.node
+    JOIN nodes_nodesession s ON s.node_id = said.node
+    WHERE s.epoch <> said.epoch OR n.removed_at IS NOT NULL
 """
 
 _BEAT = """

@@ -88,7 +88,7 @@ APPROVAL: Lifecycle[Approval] = Lifecycle(
     table={
         Approval.PENDING: {"approve": Approval.APPROVED, "reject": Approval.REJECTED},
         Approval.APPROVED: {"reject": Approval.REJECTED},
-        Approval.REJECTED: {"approve": Approval.APPROVED},
+        Approval.REJECTED: {},  # Its credentials ended; the machine may join anew.
     },
 )
 

@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
 from nodes import membership
+from nodes.errors import Revoked
 from nodes.models import Node
 from orchestrator import endpoint
 
@@ -15,6 +16,7 @@ from . import references, schemas, serializers
 from .authentication import JOIN_TOKENS, OPERATE_NODES, READ, caller
 from .operations import operation
 from .pagination import each, page_by
+from .problems import unauthenticated
 from .responses import answer
 
 router = Router(tags=["nodes"])
@@ -66,6 +68,34 @@ def enrol(request: HttpRequest, body: schemas.Enrolment) -> HttpResponse:
     return answer(made, 201, Cache_Control="no-store")
 
 
+@router.post("/nodes/credentials", auth=None)
+@operation({201: schemas.Credential}, problems={401, 403, 410, 429})
+def new_credential(request: HttpRequest) -> HttpResponse:
+    """Make a credential to take over from the node's own, with `Authorization: Node nt_…`.
+
+    Both are good until the new one is first used; when that is not within a day, it is void.
+    """
+    made = membership.rotate(_node_credential(request))
+    return answer(schemas.Credential(credential=made), 201, Cache_Control="no-store")
+
+
+@router.post("/nodes/credentials/use", auth=None)
+@operation(schemas.Myself, problems={401, 403, 410})
+def use_credential(request: HttpRequest) -> HttpResponse:
+    """Whose credential `Authorization: Node nt_…` is; its first use ends the others of the node."""
+    node = membership.authenticate(_node_credential(request))
+    if node is None:
+        raise Revoked
+    return answer(schemas.Myself.of(node, node=node.pk))
+
+
+def _node_credential(request: HttpRequest) -> str:
+    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "node" or not credential.strip():
+        raise unauthenticated(hint="Send `Authorization: Node nt_…`: this is for agents.")
+    return credential.strip()
+
+
 @router.get("/nodes/{ref}", auth=READ)
 @operation(schemas.Node)
 def show_node(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 - ninja's first
@@ -75,9 +105,11 @@ def show_node(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 -
 
 @router.post("/nodes/{ref}/approve", auth=OPERATE_NODES)
 @operation(schemas.Node)
-def approve(request: HttpRequest, ref: str) -> HttpResponse:
-    """Let the node take part."""
-    done = endpoint.approve_node(references.node(ref).pk, actor=caller(request).actor)
+def approve(request: HttpRequest, ref: str, body: schemas.Approve) -> HttpResponse:
+    """Let the node take part, with these labels beside those that it has."""
+    done = endpoint.approve_node(
+        references.node(ref).pk, actor=caller(request).actor, labels=body.labels
+    )
     return answer(serializers.node(done))
 
 
@@ -106,6 +138,14 @@ def remove(request: HttpRequest, ref: str) -> HttpResponse:
     """
     found = references.node(ref, removed=True, whole=True)
     done = endpoint.remove_node(found.pk, actor=caller(request).actor)
+    return answer(serializers.node(done))
+
+
+@router.post("/nodes/{ref}/labels", auth=OPERATE_NODES)
+@operation(schemas.Node)
+def label(request: HttpRequest, ref: str, body: schemas.Labels) -> HttpResponse:
+    """Give the node labels, or take them away; what runs there goes on."""
+    done = endpoint.label_node(references.node(ref).pk, body.labels, actor=caller(request).actor)
     return answer(serializers.node(done))
 
 

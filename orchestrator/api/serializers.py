@@ -46,6 +46,7 @@ def node(row: nodes.Node) -> Node:
         row,
         sentence=wording.node(row),
         capacity=Resources.of(row.capacity),
+        offered=Resources.of(row.advertised),
         allocated=Resources.of(row.allocated),
         running=running_on([row]).get(row.pk, 0) if running is None else running,
         load=heartbeat.load if heartbeat else 0.0,

@@ -23,6 +23,7 @@ from django.db.models import F, Q
 from psycopg.errors import LockNotAvailable
 
 from nodes import readiness
+from nodes.labels import selectable
 from nodes.models import Node
 from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator.explain import reasons
@@ -116,7 +117,10 @@ def rooms(which: Q) -> list[Room]:
     """The room on those of *which* nodes that take new work."""
     nodes = Node.objects.filter(which, **readiness.READY).order_by("pk")
     return [
-        Room({**node.attributes, "name": node.name, **node.labels}, node.capacity - node.allocated)
+        Room(
+            selectable(node.name, node.labels, node.attributes),
+            node.capacity - node.allocated,
+        )
         for node in nodes
     ]
 

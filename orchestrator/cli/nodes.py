@@ -1,4 +1,4 @@
-"""`muster node`: listed, judged, drained, released, removed, invited."""
+"""`muster node`: listed, judged, labelled, drained, released, removed, invited."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .options import (
 )
 from .output import Column, Format, Instant, Output, Row, labels
 
-app = typer.Typer(help="List, approve, drain and remove nodes.", no_args_is_help=True)
+app = typer.Typer(help="List, approve, label, drain and remove nodes.", no_args_is_help=True)
 
 _COLUMNS = (
     Column("NAME", lambda it: it["name"]),
@@ -74,9 +74,32 @@ def show(
 
 
 @app.command()
-def approve(context: typer.Context, node: Reference, form: AsFormat = Format.TABLE) -> None:
+def approve(
+    context: typer.Context,
+    node: Reference,
+    label: Annotated[
+        list[str], typer.Option(metavar="KEY=VALUE", help="given to the node; repeatable")
+    ] = [],  # noqa: B006 - typer copies it
+    form: AsFormat = Format.TABLE,
+) -> None:
     """Let a node take part."""
-    _change(context, node, "approve", form)
+    _change(context, node, "approve", form, labels=_labels(label))
+
+
+@app.command("label")
+def set_labels(
+    context: typer.Context,
+    node: Reference,
+    labels: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE|KEY-", help="given, or taken away")
+    ],
+    form: AsFormat = Format.TABLE,
+) -> None:
+    """Give a node labels, or take them away: `muster node label web-1 pool=prod spot-`."""
+    gone = [it for it in labels if "=" not in it and it.endswith("-")]
+    given = _labels([it for it in labels if it not in gone])
+    wanted = {**dict.fromkeys(it.removesuffix("-") for it in gone), **given}
+    _change(context, node, "labels", form, labels=wanted)
 
 
 @app.command()
@@ -131,23 +154,28 @@ def token(
         bool, typer.Option("--approve", help="those who join with it are approved at once")
     ] = False,
     label: Annotated[
-        list[str], typer.Option(metavar="KEY=VALUE", help="put on every node that joins with it")
+        list[str], typer.Option(metavar="KEY=VALUE", help="given to every node that joins with it")
     ] = [],  # noqa: B006 - typer copies it
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Make a token that new nodes trade for a credential; it is printed this once."""
-    pairs = [text.partition("=") for text in label]
-    if any(not key or not sign for key, sign, _ in pairs):
-        raise Failure("A label is written as KEY=VALUE.", code=Code.USAGE)
     invitation = {
         "uses": uses,
         "expires_in": int(seconds(expires_in) or 0),
         "auto_approve": approve,
-        "labels": {key: value for key, _, value in pairs},
+        "labels": _labels(label),
     }
     with client(context) as api:
         made = api.post("nodes/join-tokens", invitation)
     output(form).done(made, made["token"], name="token")
+
+
+def _labels(texts: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    for key, sign, _ in pairs:
+        if not key or not sign:
+            raise Failure("A label is written as KEY=VALUE.", code=Code.USAGE)
+    return {key: value for key, _, value in pairs}
 
 
 def _change(context: typer.Context, ref: str, verb: str, form: Format, **said: Any) -> None:

@@ -8,8 +8,10 @@ from .finding import counted_running, find_execution, find_job, find_node, runni
 from .jobs import Submitted, rerun, stop, submit, submit_many
 from .lost_nodes import degraded, lose_silent, reconnect
 from .namespaces import create_namespace, delete_namespace
+from .node_journal import record_node
 from .nodes import (
     approve_node,
+    label_node,
     reject_node,
     release_node,
     remove_node,
@@ -28,9 +30,11 @@ __all__ = [
     "find_execution",
     "find_job",
     "find_node",
+    "label_node",
     "lose_silent",
     "receive",
     "reconnect",
+    "record_node",
     "reject_node",
     "release_node",
     "remove_node",

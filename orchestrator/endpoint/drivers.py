@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from django.db import connection
 
+from orchestrator.scheduling.feasibility import DRIVER
 from orchestrator.spec import DRIVERS, JobSpec
 
 
@@ -38,18 +39,19 @@ def _offered(wanted: Collection[str]) -> set[str] | None:
                 SELECT FROM unnest(%s::text[]) AS wanted(name) WHERE NOT EXISTS (
                     SELECT FROM nodes_node n
                     WHERE n.approval <> 'rejected' AND n.removed_at IS NULL
-                    AND (n.attributes || n.labels) ->> ('driver.' || wanted.name) = 'true'))
+                    AND n.attributes ->> (%s || wanted.name) = 'true'))
             """,
-            [list(wanted)],
+            [list(wanted), DRIVER],
         )
         if not cursor.fetchone()[0]:
             return None
         cursor.execute(
             """
-            SELECT DISTINCT substr(one.key, length('driver.') + 1)
-            FROM nodes_node n, jsonb_each_text(n.attributes || n.labels) AS one
+            SELECT DISTINCT one.key
+            FROM nodes_node n, jsonb_each_text(n.attributes) AS one
             WHERE n.approval <> 'rejected' AND n.removed_at IS NULL
-                AND one.key LIKE 'driver.%' AND one.value = 'true'
-            """
+                AND starts_with(one.key, %s) AND one.value = 'true'
+            """,
+            [DRIVER],
         )
-        return {name for (name,) in cursor.fetchall()}
+        return {key.removeprefix(DRIVER) for (key,) in cursor.fetchall()}

@@ -23,6 +23,8 @@ from orchestrator.planners.transitions import (
     lock_nodes,
 )
 
+from . import node_journal
+
 
 def lose_silent() -> int:
     """Write that what is live on lost nodes is lost; how many.
@@ -87,7 +89,7 @@ def reconnect(sessions: Mapping[UUID, int], /) -> None:
     """These sessions, by node, are heard of again after a silence: what waits may go there."""
     with transaction.atomic():
         back = membership.reconnect(sessions)
-        journal.record(
+        node_journal.record(
             journal.fact("node", "connected", f"{node.name} is heard of again", node=node.pk)
             for node in back
         )
@@ -99,7 +101,7 @@ def degraded(said: Mapping[UUID, tuple[int, str]], /) -> None:
     """These sessions say why their nodes take no new work, or that they take it again."""
     with transaction.atomic():
         changed = membership.set_degraded(said)
-        journal.record(
+        node_journal.record(
             journal.fact("node", "degraded", membership.degraded_sentence(node), node=node.pk)
             for node in changed
         )

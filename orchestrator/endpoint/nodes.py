@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from django.db import transaction
@@ -23,11 +24,12 @@ MOST_NAMED = 5
 """Executions that a refusal names; of the others it says how many."""
 
 
-def approve_node(node_id: UUID, *, actor: str) -> Node:
-    """Let the node take part; jobs that wait for capacity are looked at again."""
+def approve_node(node_id: UUID, *, actor: str, labels: Mapping[str, str] | None = None) -> Node:
+    """Let the node take part, with *labels*; jobs that wait for capacity are looked at again."""
     with transaction.atomic():
-        node = membership.approve(node_id, actor=actor)
-        return _changed(node, "approve", f"{person(actor)} approves", actor)
+        node = membership.approve(node_id, actor=actor, labels=labels)
+        node = _changed(node, "approve", f"{person(actor)} approves", actor)
+        return _labelled(node, labels, actor) if labels else node
 
 
 def reject_node(node_id: UUID, *, actor: str) -> Node:
@@ -38,6 +40,17 @@ def reject_node(node_id: UUID, *, actor: str) -> Node:
         lose_locked(live, reason=f"its node was rejected by {person(actor)}")
         node = membership.reject(node_id, actor=actor)
         return _changed(node, "reject", f"{person(actor)} rejects", actor)
+
+
+def label_node(node_id: UUID, labels: Mapping[str, str | None], *, actor: str) -> Node:
+    """Give the node these labels beside those that it has; takes away those that are None.
+
+    What runs there goes on, whether or not it would still be placed there.
+    """
+    with transaction.atomic():
+        before = Node.objects.filter(pk=node_id).values_list("labels", flat=True).first()
+        node = membership.set_labels(node_id, labels, actor=actor)
+        return node if node.labels == before else _labelled(node, labels, actor)
 
 
 def set_eligible(node_id: UUID, eligible: bool, *, actor: str, reason: str = "") -> Node:
@@ -102,10 +115,16 @@ def remove_node(node_id: UUID, *, actor: str) -> Node:
         return node
 
 
-def _changed(node: Node, what: str, sentence: str, actor: str) -> Node:
-    journal.record(
-        [journal.fact("node", what, f"{sentence} {node.name}", actor=actor, node=node.pk)]
+def _labelled(node: Node, labels: Mapping[str, str | None], actor: str) -> Node:
+    said = ", ".join(
+        f"no {key}" if value is None else f"{key}={value}" for key, value in sorted(labels.items())
     )
+    return _changed(node, "label", f"{person(actor)} labels", actor, more=f": {said[:500]}")
+
+
+def _changed(node: Node, what: str, sentence: str, actor: str, *, more: str = "") -> Node:
+    said = f"{sentence} {node.name}{more}"
+    journal.record([journal.fact("node", what, said, actor=actor, node=node.pk)])
     broker.capacity_freed([node.pk])
     return node
 

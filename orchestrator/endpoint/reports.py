@@ -16,7 +16,7 @@ from nodes.callbacks import Inbound, Verdict
 from nodes.models import Node
 from nodes.protocol.messages import Happened, Report
 from orchestrator.lifecycle import OBSERVED, Observed, Writer, path
-from orchestrator.models import ExecutionOutput, journal
+from orchestrator.models import Event, ExecutionOutput, journal
 from orchestrator.planners import compute_forwarder, unapproved_starts
 from orchestrator.planners.transitions import (
     Changes,
@@ -25,6 +25,8 @@ from orchestrator.planners.transitions import (
     execution_id,
     lock_executions,
 )
+
+from . import node_journal
 
 _ENDS = frozenset({Happened.DECLINE, Happened.COMPLETE, Happened.FAIL, Happened.CANCEL})
 #: The states that an execution is in when this has happened to it last.
@@ -63,6 +65,10 @@ def _named(frames: Iterable[Inbound]) -> set[UUID]:
     return {key for text in texts if (key := execution_id(text)) is not None}
 
 
+#: An execution, the state that it was in, and what was said of it too late.
+Late = tuple[LockedExecution, Observed, Report]
+
+
 class _Batch:
     """The effects of accepted frames, worked out in memory over locked executions."""
 
@@ -71,21 +77,20 @@ class _Batch:
         self.locked = locked
         self.changes = Changes()
         self.outputs: list[ExecutionOutput] = []
-        self.late: list[tuple[LockedExecution, Observed, Report]] = []
+        self.late: dict[int, list[Late]] = {}
         self.unapproved: list[LockedExecution] = []
         self.foreign: dict[UUID, set[str]] = {}
 
     def write(self) -> None:
         names = _names({frame.node for frame in self.frames})
-        for frame in self.frames:
+        for place, frame in enumerate(self.frames):
             self._take_told(frame)
             for report in frame.reports:
-                self._take(frame.node, names.get(frame.node, ""), report)
+                self._take(place, frame.node, names.get(frame.node, ""), report)
         for execution in self.unapproved:
             if execution.reserved:  # What its node has begun and not ended, it is told to stop.
                 self.changes.order_again(execution)
         self.changes.write()
-        unapproved_starts.record(self.unapproved)
         ExecutionOutput.objects.bulk_create(self.outputs, ignore_conflicts=True)
         self._record()
 
@@ -106,7 +111,7 @@ class _Batch:
             else:
                 self.changes.tell(execution, frame.order_rev)
 
-    def _take(self, node: UUID, name: str, report: Report) -> None:
+    def _take(self, place: int, node: UUID, name: str, report: Report) -> None:
         execution = self._known(report.execution)
         if execution is None:
             return
@@ -116,7 +121,7 @@ class _Batch:
         actor = f"node:{name}"
         events = path(execution.observed, report.happened)
         if events is None:
-            self._take_late(execution, report)
+            self._take_late(place, execution, report)
             return
         if unapproved_starts.lacks_approval(execution, events):
             over = report.happened in _ENDS
@@ -139,7 +144,7 @@ class _Batch:
                 )
             )
 
-    def _take_late(self, execution: LockedExecution, report: Report) -> None:
+    def _take_late(self, place: int, execution: LockedExecution, report: Report) -> None:
         state = execution.observed
         if state not in OBSERVED.terminal:
             return
@@ -147,34 +152,51 @@ class _Batch:
             self.changes.give_up(execution)
         elif state in _SAYS[report.happened] or (state is Observed.LOST and not execution.reserved):
             return  # It was said before, and the acknowledgement lost.
-        self.late.append((execution, state, report))
+        self.late.setdefault(place, []).append((execution, state, report))
 
     def _known(self, text: str) -> LockedExecution | None:
         key = execution_id(text)
         return self.locked.get(key) if key is not None else None
 
     def _record(self) -> None:
-        journal.record(
-            journal.fact(
-                "execution",
-                "late-report",
-                f"a late report ({report.happened}) of an execution that is {state}",
-                job=execution.job,
-                execution=execution.id,
-                node=execution.node,
-            )
-            for execution, state, report in self.late[:100]
+        node_journal.record(
+            [
+                *map(_late, self.late.values()),
+                *unapproved_starts.facts(self.unapproved),
+                *(
+                    journal.fact(
+                        "node",
+                        "foreign-report",
+                        "the node reported on executions of another node, which had no effect",
+                        node=node,
+                        executions=sorted(named)[:20],
+                    )
+                    for node, named in self.foreign.items()
+                ),
+            ]
         )
-        journal.record(
-            journal.fact(
-                "node",
-                "foreign-report",
-                "the node reported on executions of another node, which had no effect",
-                node=node,
-                executions=sorted(named)[:20],
-            )
-            for node, named in self.foreign.items()
+
+
+def _late(found: Sequence[Late]) -> Event:
+    """One row for all late reports of a frame."""
+    execution, state, report = found[0]
+    said = f"a late report ({report.happened}) of an execution that is {state}"
+    if len(found) == 1:
+        return journal.fact(
+            "execution",
+            "late-report",
+            said,
+            job=execution.job,
+            execution=execution.id,
+            node=execution.node,
         )
+    return journal.fact(
+        "node",
+        "late-report",
+        f"{len(found):,} late reports, which changed nothing; the first: {said}",
+        node=execution.node,
+        executions=[str(it.id) for it, _, _ in found[:20]],
+    )
 
 
 _known_names: dict[UUID, str] = {}

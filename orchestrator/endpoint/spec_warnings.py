@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from django.db import connection
 
+from nodes.labels import NAME, OWN
 from orchestrator.spec import JobSpec, contradictions
 from orchestrator.spec.mistakes import Mistake, mistake
 from orchestrator.spec.selectors import Requirement, read
@@ -52,6 +53,12 @@ def _excluding(found: tuple[int, tuple[Requirement, ...]]) -> Mistake:
 
 
 def _unseen(path: str, key: str, there: Collection[str]) -> Mistake:
+    if OWN + key in there:
+        message = f"no node was given the label {key!r}: nodes only say it of themselves"
+        hint = (
+            f"Write {OWN + key!r} to take a node's own word, or `muster node label NODE {key}=…`."
+        )
+        return mistake(path, message, hint)
     near = get_close_matches(key, there, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else "`muster node show` lists what a node has."
     return mistake(path, f"no node of the cluster has the label {key!r}", hint)
@@ -74,8 +81,9 @@ def _missing(wanted: Collection[str]) -> tuple[set[str], set[str]]:
                 SELECT FROM nodes_node n
                 WHERE n.approval <> 'rejected' AND n.removed_at IS NULL
                 AND (n.attributes || n.labels) ? wanted.key)
+            AND wanted.key <> %s
             """,
-            [list(wanted)],
+            [list(wanted), NAME],
         )
         missing = {key for (key,) in cursor.fetchall()}
         if not missing:

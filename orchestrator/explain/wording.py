@@ -16,7 +16,7 @@ from orchestrator.lifecycle import ENDED, MEANING, JobState, Observed
 from orchestrator.spec import quantities
 
 from . import reasons
-from .formatting import capitalised, clock, counted, duration, full_stop, listed, named
+from .formatting import amounts, capitalised, clock, counted, duration, full_stop, listed, named
 from .formatting import person as name_of
 from .reasons import Final, How, Lack, Reason
 
@@ -355,9 +355,20 @@ def execution(row: ExecutionLike) -> str:
     return row.message if row.observed in SAID_BY_MESSAGE else f"{meaning}: {row.message}"
 
 
+def growth(row: NodeLike) -> str:
+    """That it offers more than was approved, and what to do; empty when it does not."""
+    if not row.growth:
+        return ""
+    more = amounts(row.growth)
+    return f"offers {more}, more than was approved: `muster node approve {row.name}` accepts it"
+
+
 class NodeLike(Protocol):
     name: str
     quarantined: str
+
+    @property
+    def growth(self) -> Mapping[str, int]: ...
 
 
 def node(row: NodeLike) -> str:
@@ -365,7 +376,7 @@ def node(row: NodeLike) -> str:
     columns = readiness.columns(row)
     why = readiness.why(columns)
     if why is None:
-        return "takes work"
+        return "takes work" + (f"; {grown}" if (grown := growth(row)) else "")
     said = why.sentence(columns)
     if why.code == "quarantined":
         said += f": {row.quarantined}; stop one of the two agents, then"

@@ -84,11 +84,6 @@ def fact(
     )
 
 
-def record_node(node: UUID, what: str, message: str, /) -> None:
-    """Append one fact about *node*; see ``nodes.callbacks.Record``."""
-    record([fact("node", what, message, node=node)])
-
-
 @dataclass(frozen=True, slots=True)
 class Page:
     """Events in the order of the feed, and where to go on."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from uuid import UUID
 
 from orchestrator.lifecycle import Desired, need_approval, path
-from orchestrator.models import ExecutionHistory, journal
+from orchestrator.models import Event, ExecutionHistory, journal
 from orchestrator.planners.transitions import Changes, LockedExecution, Outcome
 
 _REASON = "its node began it before anybody had approved it"
@@ -45,14 +46,28 @@ def refuse(
 
 def record(executions: Sequence[LockedExecution]) -> None:
     """Write to the journal which executions were refused."""
-    journal.record(
-        journal.fact(
-            "execution",
-            "not-approved",
-            _REASON + ("; the node is told to stop it" if execution.reserved else ""),
-            job=execution.job,
-            execution=execution.id,
-            node=execution.node,
+    journal.record(facts(executions))
+
+
+def facts(executions: Sequence[LockedExecution]) -> list[Event]:
+    """Which executions were refused: one row for each node, which names the first of them."""
+    by_node: dict[UUID, list[LockedExecution]] = {}
+    for execution in executions:
+        by_node.setdefault(execution.node, []).append(execution)
+    return [_fact(node, its) for node, its in by_node.items()]
+
+
+def _fact(node: UUID, executions: Sequence[LockedExecution]) -> Event:
+    first = executions[0]
+    said = _REASON + ("; the node is told to stop it" if first.reserved else "")
+    if len(executions) == 1:
+        return journal.fact(
+            "execution", "not-approved", said, job=first.job, execution=first.id, node=node
         )
-        for execution in executions[:100]
+    return journal.fact(
+        "node",
+        "not-approved",
+        f"the node began {len(executions):,} executions before anybody had approved them",
+        node=node,
+        executions=[str(it.id) for it in executions[:20]],
     )

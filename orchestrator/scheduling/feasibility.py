@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nodes.labels import OWN
 from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator.explain.formatting import named
 from orchestrator.spec import JobSpec
@@ -13,6 +14,8 @@ from orchestrator.spec.selectors import Requirement
 
 from .world import Bools, Cluster, dimensions
 
+#: Which drivers a node has is its own word.
+DRIVER = f"{OWN}driver."
 #: Entries of a cluster's memo above which it is begun anew.
 MOST_MEMOS = 1024
 
@@ -27,7 +30,7 @@ class Demand:
 
     @property
     def driver_label(self) -> str:
-        return f"driver.{self.driver}"
+        return f"{DRIVER}{self.driver}"
 
 
 def demand(spec: JobSpec) -> Demand:
@@ -44,19 +47,26 @@ def refusals(cluster: Cluster, row: int, wanted: Demand) -> list[str]:
     found = [] if cluster.ready[row] else [cluster.unready[row] or "takes no new work"]
     labels = cluster.labels[row]
     if labels.get(wanted.driver_label) != "true":
-        have = [key[7:] for key in sorted(labels) if key.startswith("driver.")]
+        have = [it.removeprefix(DRIVER) for it in sorted(labels) if it.startswith(DRIVER)]
         found.append(f"has no driver {wanted.driver}, it has {', '.join(have) or 'none'}")
     for requirement in wanted.requirements:
         if not requirement.matches(labels):
             value = labels.get(requirement.key)
             has = f"no label {requirement.key}" if value is None else f"{requirement.key} = {value}"
+            if value is None and OWN + requirement.key in labels:
+                has += f" (only {OWN}{requirement.key}, its own word)"
             found.append(f"has {has}, needs {requirement}")
     capacity = dimensions(cluster.capacity[row])
     allocated = dimensions(cluster.allocated[row])
+    offered = capacity if cluster.offered is None else dimensions(cluster.offered[row])
+    grown = {name: amount for name, amount in offered.items() if amount > capacity[name]}
     for name, need in zip(DIMENSIONS, wanted.need.astuple(), strict=True):
         free = capacity[name] - allocated[name]
         if need > capacity[name]:
-            found.append(f"has {named(name, capacity[name])} in all, needs {named(name, need)}")
+            said = f"has {named(name, capacity[name])} in all, needs {named(name, need)}"
+            if name in grown:
+                said += f" (offers {named(name, grown[name])}: `muster node approve` accepts that)"
+            found.append(said)
         elif need > free:
             found.append(f"has {named(name, free)} free, needs {named(name, need)}")
     return found

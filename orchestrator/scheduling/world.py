@@ -101,7 +101,8 @@ class Cluster:
 
     ``capacity`` and ``allocated`` have one column per dimension.  ``ready`` nodes may get new
     work: approved, connected, eligible, not draining, not quarantined; ``unready`` says why not.
-    ``labels`` holds operator's labels over the node's attributes.  Only ``take`` changes a
+    ``offered`` is what they say they have, where that may be more than was approved.
+    ``labels`` holds what selectors can ask for, see ``nodes.labels``.  Only ``take`` changes a
     cluster, so that the plans of one lease group share what remains; between two instants the
     amounts may be written over, anything else needs a new Cluster.  ``taken`` are the rows that
     ``take`` has changed, ``memo`` is what schedulers have worked out and may forget.
@@ -115,6 +116,7 @@ class Cluster:
     ready: Bools
     unready: Sequence[str]
     revision: int = 0
+    offered: Ints | None = None
     index: dict[str, int] = field(default_factory=dict)
     taken: list[int] = field(default_factory=list)
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)

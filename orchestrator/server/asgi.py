@@ -23,7 +23,6 @@ from nodes.callbacks import Callbacks  # noqa: E402
 from nodes.consumers import NodeConsumer  # noqa: E402
 from orchestrator import endpoint  # noqa: E402
 from orchestrator.endpoint import health  # noqa: E402
-from orchestrator.models import journal  # noqa: E402
 from orchestrator.planners import compute_forwarder  # noqa: E402
 from orchestrator.planners.oversized_orders import cannot_send  # noqa: E402
 from orchestrator.server.backpressure import as_fast_as_read  # noqa: E402
@@ -39,7 +38,7 @@ CALLBACKS = Callbacks(
     reconnect=endpoint.reconnect,
     degraded=endpoint.degraded,
     cannot_send=cannot_send,
-    record=journal.record_node,
+    record=endpoint.record_node,
 )
 """The one way up: what nodes say goes to the Endpoint, what they must be told comes from us."""
 

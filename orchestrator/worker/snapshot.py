@@ -13,6 +13,7 @@ import numpy as np
 from django.db import connection
 
 from nodes import readiness
+from nodes.labels import selectable
 from nodes.protocol.resources import DIMENSIONS
 from orchestrator.lifecycle import Desired, JobState, Observed
 from orchestrator.models import spec_cache
@@ -120,7 +121,7 @@ _NODES = f"""
     SELECT horizon.xmin::text AS horizon, n.id::text AS id, n.name, n.approval, n.connection,
            n.eligible, n.draining, n.quarantined, n.degraded, n.labels, n.attributes,
            n.removed_at,
-           {", ".join(f"n.capacity_{d}, n.allocated_{d}" for d in DIMENSIONS)}
+           {", ".join(f"n.capacity_{d}, n.allocated_{d}, n.advertised_{d}" for d in DIMENSIONS)}
     FROM horizon LEFT JOIN nodes_node n ON n.changed >= %s::xid8 AND (n.removed_at IS NULL OR %s)
     ORDER BY n.id
 """  # noqa: S608 - only our own columns
@@ -130,7 +131,7 @@ _STRUCTURE = (
     *readiness.READY,
     "labels",
     "attributes",
-    *(f"capacity_{dimension}" for dimension in DIMENSIONS),
+    *(f"{what}_{dimension}" for what in ("capacity", "advertised") for dimension in DIMENSIONS),
 )
 
 
@@ -141,26 +142,22 @@ def _columns_differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool
 def _cluster(rows: Sequence[Mapping[str, Any]], revision: int) -> Cluster:
     rows = sorted(rows, key=lambda row: str(row["id"]))
     unready = [readiness.sentence(row) for row in rows]
-    shape = (len(rows), len(DIMENSIONS))
     return Cluster(
         ids=tuple(row["id"] for row in rows),
         names=tuple(row["name"] for row in rows),
-        labels=tuple(_labels(row) for row in rows),
-        capacity=np.array(
-            [[row[f"capacity_{d}"] for d in DIMENSIONS] for row in rows], dtype=np.int64
-        ).reshape(shape),
-        allocated=np.array(
-            [[row[f"allocated_{d}"] for d in DIMENSIONS] for row in rows], dtype=np.int64
-        ).reshape(shape),
+        labels=tuple(selectable(row["name"], row["labels"], row["attributes"]) for row in rows),
+        capacity=_amounts(rows, "capacity"),
+        allocated=_amounts(rows, "allocated"),
+        offered=_amounts(rows, "advertised"),
         ready=np.array([not why for why in unready], dtype=np.bool_),
         unready=tuple(unready),
         revision=revision,
     )
 
 
-def _labels(row: Mapping[str, Any]) -> dict[str, str]:
-    """Attributes say what a node is, labels what an operator says of it; the operator wins."""
-    return {**row["attributes"], "name": row["name"], **row["labels"]}
+def _amounts(rows: Sequence[Mapping[str, Any]], what: str) -> Ints:
+    amounts = [[row[f"{what}_{dimension}"] for dimension in DIMENSIONS] for row in rows]
+    return np.array(amounts, dtype=np.int64).reshape(len(rows), len(DIMENSIONS))
 
 
 class _Job(NamedTuple):

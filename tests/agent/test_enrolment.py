@@ -20,7 +20,7 @@ from nodes.agent import enrolment
 from nodes.agent.enrolment import Damaged, Identity, InUse, Refused, Unreachable
 from nodes.agent.link import Ended, pause
 from nodes.agent.machine import amount, attributes, detect
-from nodes.agent.main import main, parse, websocket_url
+from nodes.agent.main import is_in_the_clear, main, parse, websocket_url
 from nodes.protocol.messages import Close
 
 
@@ -70,10 +70,10 @@ def url(desk: Desk) -> str:
 
 
 def test_a_join_token_is_traded_for_a_credential(desk):
-    identity = enrolment.enrol(url(desk), "jt_1", "node-1", {"zone": "a"})
+    identity = enrolment.enrol(url(desk), "jt_1", "node-1")
     assert identity == Identity("n1", "nt_x")
     assert "nt_x" not in repr(identity)
-    told = {"token": "jt_1", "name": "node-1", "labels": {"zone": "a"}, "key": ""}
+    told = {"token": "jt_1", "name": "node-1", "key": ""}
     assert desk.asked == ("/api/v1/nodes/enrol", told)
 
 
@@ -81,21 +81,21 @@ def test_a_refusal_says_what_the_server_says(desk):
     desk.status = 403
     desk.answer = {"title": "Join token expired.", "detail": "It ended at 12:00.", "hint": "Ask."}
     with pytest.raises(Refused, match=r"^Join token expired: It ended at 12:00: Ask$"):
-        enrolment.enrol(url(desk), "jt_1", "node-1", {})
+        enrolment.enrol(url(desk), "jt_1", "node-1")
 
 
 def test_a_server_in_trouble_is_asked_again_later(desk):
     desk.status, desk.answer = 503, {}
     with pytest.raises(Unreachable, match="HTTP 503"):
-        enrolment.enrol(url(desk), "jt_1", "node-1", {})
+        enrolment.enrol(url(desk), "jt_1", "node-1")
     with pytest.raises(Unreachable, match="refused"):
-        enrolment.enrol("http://127.0.0.1:9", "jt_1", "node-1", {})
+        enrolment.enrol("http://127.0.0.1:9", "jt_1", "node-1")
 
 
 def test_an_answer_that_makes_no_sense_is_a_refusal(desk):
     desk.answer = {"node": "n1"}
     with pytest.raises(Refused, match="does not speak like Muster"):
-        enrolment.enrol(url(desk), "jt_1", "node-1", {})
+        enrolment.enrol(url(desk), "jt_1", "node-1")
 
 
 def test_the_key_is_made_once_for_each_state_directory_and_readable_by_nobody_else(tmp_path):
@@ -110,9 +110,9 @@ def test_the_key_is_made_once_for_each_state_directory_and_readable_by_nobody_el
 def test_an_answer_that_is_cut_off_is_asked_for_again(desk):
     desk.cuts = True
     with pytest.raises(Unreachable):
-        enrolment.enrol(url(desk), "jt_1", "node-1", {}, "mine")
+        enrolment.enrol(url(desk), "jt_1", "node-1", "mine")
     desk.cuts = False
-    assert enrolment.enrol(url(desk), "jt_1", "node-1", {}, "mine") == Identity("n1", "nt_x")
+    assert enrolment.enrol(url(desk), "jt_1", "node-1", "mine") == Identity("n1", "nt_x")
 
 
 def test_an_identity_is_kept_where_nobody_else_reads_it(tmp_path):
@@ -294,3 +294,35 @@ def test_pauses_are_short_after_a_cut_and_long_after_a_refusal():
     assert pause(Ended(Close.FENCED, ""), failures=1, chance=0.0) == 10.0
     assert pause(Ended(Close.REFUSED, ""), failures=1, chance=0.5) == 90.0
     assert pause(Ended(403, ""), failures=1, chance=0.0) == 60.0
+
+
+# --- whom it trusts --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("server", "warned"),
+    [
+        ("http://127.0.0.1:8000", False),
+        ("http://[::1]:8000", False),
+        ("http://localhost", False),
+        ("https://muster.example", False),
+        ("http://muster.example", True),
+        ("http://10.0.0.5:8000", True),
+    ],
+)
+def test_an_orchestrator_that_is_not_here_and_not_https_is_warned_of(server, warned):
+    assert is_in_the_clear(server) is warned
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_state_directory_of_another_user_is_refused_with_the_cure(tmp_path):
+    os.chown(tmp_path, 12345, 12345)
+    with pytest.raises(enrolment.Damaged, match=r"belongs to user 12345.*chown"):
+        enrolment.claim(tmp_path)
+
+
+def test_an_identity_that_others_may_write_is_refused_with_the_cure(tmp_path):
+    enrolment.remember(tmp_path, Identity("n1", "nt_x"))
+    (tmp_path / "identity.json").chmod(0o622)
+    with pytest.raises(enrolment.Damaged, match=r"can be written by other users.*chmod 600"):
+        enrolment.claim(tmp_path)

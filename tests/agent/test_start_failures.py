@@ -77,7 +77,7 @@ def made(tmp_path):
         ("{}/interpreted", "begins with #!/etc/passwd, and that is not executable", "first line"),
         ("{}/plain", "{}/plain is not executable", "chmod +x"),
         ("{}/directory", "{}/directory is a directory", "in it"),
-        ("{}/foreign", "{}/foreign is a program for ", "keep the job to others: arch = "),
+        ("{}/foreign", "{}/foreign is a program for ", "keep the job to others: node.arch = "),
         ("{}/empty", "{}/empty is empty", "copy it anew"),
         ("{}/words", "{}/words is neither a program nor a script", "#!/bin/sh"),
         ("{}/exe", "{}/exe is a program for Windows", "install it"),

@@ -220,6 +220,8 @@ def test_a_verb_takes_what_it_says_and_nothing_else(api, body):
         {"expires_in": 1},
         {"expires_in": 10**12},
         {"labels": {"a b": "c"}},
+        {"labels": {"name": "c"}},
+        {"labels": {"node.arch": "c"}},
         {"labels": {"a": "x\0"}},
         {"label": "x\0"},
         {"auto_approve": "yes"},
@@ -229,7 +231,7 @@ def test_a_verb_takes_what_it_says_and_nothing_else(api, body):
 def test_a_join_token_is_asked_for_properly(api, body):
     answer = api.post("nodes/join-tokens", body)
     assert answer.status_code == 400
-    assert answer.json()["code"] in {"invalid-parameter", "invalid-labels"}
+    assert answer.json()["code"] in {"invalid-parameter", "invalid-labels", "reserved-label"}
     assert not JoinToken.objects.exists()
 
 

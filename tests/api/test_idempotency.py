@@ -6,6 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from nodes import membership
 from nodes.models import JoinToken, Node
 from orchestrator.access import tokens
 from orchestrator.models import Event, IdempotencyKey, Job, Namespace
@@ -23,11 +24,14 @@ VERBS = {
     "jobs/{ref}/rerun": None,
     "nodes/{ref}/approve": None,
     "nodes/{ref}/reject": None,
+    "nodes/{ref}/labels": {"labels": {"pool": "prod"}},
     "nodes/{ref}/release": None,
     "nodes/{ref}": None,
     "nodes/{ref}/eligible": {"eligible": False},
     "nodes/{ref}/drain": {"drain": True},
     "nodes/join-tokens": {"uses": 3},
+    "nodes/credentials": None,
+    "nodes/credentials/use": None,
     "nodes/enrol": {"token": "{token}", "name": "newcomer"},
     "namespaces": {"name": "new"},
     "namespaces/{name}": None,
@@ -45,12 +49,15 @@ def asked(api):
     rows.job(name="shown")
     rows.node(name="machine")
     Namespace.objects.create(pk="empty")
-    token = api.post("nodes/join-tokens", {}).json()["token"]
+    token = api.post("nodes/join-tokens", {"uses": 2}).json()["token"]
+    _, credential = membership.enrol(token, "talks")
 
     def post(path, *, parameters="", body=None, **headers):
         body = body or VERBS[path]
         if path == "nodes/enrol":
             body = {**body, "token": token}
+        if path.startswith("nodes/credentials"):
+            headers = {"Authorization": f"Node {credential}", **headers}
         named = path.format(ref="shown" if path.startswith("jobs") else "machine", name="empty")
         return api.post(named + parameters, body, method=METHODS.get(path, "POST"), **headers)
 

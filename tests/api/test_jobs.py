@@ -136,6 +136,19 @@ def test_what_no_node_can_satisfy_is_warned_of_and_taken(api):
     assert Job.objects.exists()
 
 
+def test_a_constraint_on_what_nodes_only_say_of_themselves_is_warned_of_with_the_cure(api):
+    rows.node()
+    told = api.post("jobs", spec(constraints=["arch = x86_64", "name = a", "node.arch"])).json()
+    assert told["warnings"] == [
+        {
+            "path": "constraints.0",
+            "message": "no node was given the label 'arch': nodes only say it of themselves",
+            "hint": "Write 'node.arch' to take a node's own word, or "
+            "`muster node label NODE arch=…`.",
+        }
+    ]
+
+
 def test_a_batch_is_submitted_as_one(api, django_assert_max_num_queries):
     with django_assert_max_num_queries(15):
         answer = api.post("jobs/batch", {"jobs": [spec(f"job-{n}") for n in range(200)]})
@@ -312,10 +325,10 @@ def with_driver(driver):
 
 
 def test_a_driver_that_no_node_has_is_warned_of_and_the_job_is_taken(api):
-    rows.node(attributes={"driver.docker": "true", "driver.docker.version": "27", "arch": "arm64"})
-    rows.node(labels={"driver.wasm": "true"})
-    rows.node(approval="rejected", attributes={"driver.dokcer": "true"})
-    rows.node(attributes={"driver.dokcer": "true"}, labels={"driver.dokcer": "false"})
+    rows.node(attributes={"node.driver.docker": "true", "node.driver.docker.version": "27"})
+    rows.node(attributes={"node.driver.wasm": "true"})
+    rows.node(approval="rejected", attributes={"node.driver.dokcer": "true"})
+    rows.node(attributes={"node.driver.dokcer": "false"}, labels={"driver.dokcer": "true"})
     for path, code in (("jobs/validate", 200), ("jobs", 201)):
         answer = api.post(path, with_driver("dokcer"))
         assert answer.status_code == code
@@ -331,7 +344,7 @@ def test_a_driver_that_no_node_has_is_warned_of_and_the_job_is_taken(api):
 def test_a_driver_that_resembles_none_is_warned_of_with_those_that_there_are(api):
     empty = api.post("jobs/validate", with_driver("qemu")).json()["warnings"]
     assert [it["hint"] for it in empty] == ["No node has any yet."]
-    rows.node(labels={"driver.wasm": "true"})
+    rows.node(attributes={"node.driver.process": "true", "node.driver.wasm": "true"})
     [warning] = api.post("jobs/validate", with_driver("qemu")).json()["warnings"]
     assert warning["hint"] == "The nodes have: process, wasm."
 

@@ -86,7 +86,7 @@ class TestAlone:
     def test_a_node_that_can_never_match_wakes_nobody(self, queue):
         plain = rows.node(labels={"zone": "b"})
         fitting = rows.node(labels={"zone": "a"})
-        (job,) = block(queue, [queue.job()], where="zone in (a, c), arch = x86_64")
+        (job,) = block(queue, [queue.job()], where="zone in (a, c), node.arch = x86_64")
         broker.capacity_freed([plain.pk])
         assert woken(queue) == []
         broker.capacity_freed([fitting.pk])
@@ -139,11 +139,11 @@ class TestAlone:
         assert queue.row(job).blocked_on is None
 
     def test_what_it_waits_for_is_kept_for_people(self, queue):
-        (job,) = block(queue, [queue.job()], missing=3, where="arch = arm64")
+        (job,) = block(queue, [queue.job()], missing=3, where="node.arch = arm64")
         assert queue.row(job).blocked_on == {
             "need": {"cpu": 1000, "memory": 0, "disk": 0, "gpu": 0},
             "missing": 3,
-            "where": ["driver.process = true", "arch = arm64"],
+            "where": ["node.driver.process = true", "node.arch = arm64"],
             "impossible": False,
             "why": {"is": "no-room", "nodes": 1},
             "since": "2026-03-01T12:00:00+00:00",

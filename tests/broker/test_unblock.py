@@ -81,12 +81,14 @@ class TestHandingOut:
                 asked[key] += 1
                 return super().get(key, default)
 
-        room = [Room(Labels({"driver.process": "true"}), Resources(cpu=4000)) for _ in range(300)]
+        room = [
+            Room(Labels({"node.driver.process": "true"}), Resources(cpu=4000)) for _ in range(300)
+        ]
         waits = waits_for(CORE)
         jobs = [Candidate(UUID(int=n), waits.digest, 1) for n in range(300)]
         assert len(choose(room, jobs, {waits.digest: waits})) == 300
         assert sum(one.free.cpu for one in room) == 900_000
-        assert asked["driver.process"] <= 600
+        assert asked["node.driver.process"] <= 600
 
     def test_room_of_one_among_thousands_of_full_nodes_is_seen(self):
         full = [

@@ -411,6 +411,11 @@ def test_nodes_are_listed_judged_and_invited(muster):
     token = muster("node", "token", "--uses", "3", "--label", "zone=a").stdout
     assert token.startswith("jt_")
     assert muster("node", "token", "--label", "zone").returncode == 2
+    muster("node", "approve", "machine", "--label", "zone=a")
+    assert muster("node", "label", "machine", "pool=prod", "zone-").returncode == 0
+    assert Node.objects.get().labels == {"pool": "prod"}
+    assert muster("node", "label", "machine", "pool").returncode == 2
+    assert "cannot be given" in muster("node", "label", "machine", "name=x").stderr
     assert "8" in muster("node", "show", "machine").stdout
 
 

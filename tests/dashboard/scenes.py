@@ -56,7 +56,11 @@ def _nodes() -> list[Node]:
             cpu=16000,
             memory=64 * GIB,
             labels={"zone": zone, "pool": "general"},
-            attributes={"driver.process": "true", "arch": "x86_64", "os": "linux", "cores": "16"},
+            attributes={
+                "node.driver.process": "true",
+                "node.arch": "x86_64",
+                "node.os": "linux",
+            },
         )
         for number, zone in enumerate(zones, 1)
     ]

@@ -10,7 +10,6 @@ from nodes.protocol.messages import Happened, Held, Hello, Holding, Report
 from nodes.protocol.resources import Resources
 from orchestrator import broker, endpoint, spec
 from orchestrator.lifecycle import Desired, Observed, want
-from orchestrator.models import journal
 from orchestrator.planners import compute_forwarder, state_updater
 from orchestrator.worker import housekeeping
 from tests import rows
@@ -28,7 +27,7 @@ def hello(*holds: Held, instance: str = "i", run: int = 1) -> Hello:
         ledger="l",
         boot="b",
         resources=Resources(cpu=4000, memory=8 * rows.GIB, disk=100 * rows.GIB),
-        attributes={"driver.process": "true", "arch": "x86_64"},
+        attributes={"node.driver.process": "true", "node.arch": "x86_64"},
         holds=holds,
     )
 
@@ -82,9 +81,9 @@ VERBS: dict[str, Verb] = {
     "cancel": lambda it: report(it, Happened.CANCEL),
     "take-orders": take_orders,
     "orders": lambda it: compute_forwarder.orders({it.node.pk: 0, it.other.pk: 0}),
-    "greet": lambda it: membership.greet(it.node.pk, hello(), "web-2", record=journal.record_node),
+    "greet": lambda it: membership.greet(it.node.pk, hello(), "web-2", record=endpoint.record_node),
     "greet-copy": lambda it: membership.greet(
-        it.node.pk, hello(instance="copy"), "web-2", record=journal.record_node
+        it.node.pk, hello(instance="copy"), "web-2", record=endpoint.record_node
     ),
     "desired": lambda it: compute_forwarder.desired(it.node.pk, hello(), 1),
     "desired-holding": lambda it: compute_forwarder.desired(it.node.pk, holding(it), 1),
@@ -98,6 +97,7 @@ VERBS: dict[str, Verb] = {
     "leave": lambda it: membership.leave(it.node.pk, 1),
     "approve": lambda it: endpoint.approve_node(it.other.pk, actor="user:a"),
     "reject": lambda it: endpoint.reject_node(it.node.pk, actor="user:a"),
+    "label": lambda it: endpoint.label_node(it.node.pk, {"pool": "a"}, actor="user:a"),
     "ineligible": lambda it: endpoint.set_eligible(it.node.pk, False, actor="user:a"),
     "drain": lambda it: endpoint.set_draining(it.node.pk, True, actor="user:a"),
     "release": lambda it: endpoint.release_node(it.node.pk, actor="user:a"),

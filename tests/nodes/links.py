@@ -32,7 +32,7 @@ from nodes.protocol.messages import (
 )
 from nodes.protocol.resources import Resources
 from orchestrator import endpoint
-from orchestrator.models import Execution, journal
+from orchestrator.models import Execution
 from orchestrator.planners import compute_forwarder
 from orchestrator.planners.oversized_orders import cannot_send
 from tests import rows
@@ -156,7 +156,7 @@ class Orchestrator(Above):
             reconnect=endpoint.reconnect,
             degraded=endpoint.degraded,
             cannot_send=cannot_send,
-            record=journal.record_node,
+            record=endpoint.record_node,
         )
 
 

@@ -28,7 +28,7 @@ from nodes.protocol.messages import (
     Want,
 )
 from nodes.session_protocol import LiveSession
-from orchestrator import lifecycle
+from orchestrator import endpoint, lifecycle
 from orchestrator.endpoint import reports
 from orchestrator.lifecycle import Observed
 from orchestrator.models import (
@@ -37,7 +37,6 @@ from orchestrator.models import (
     Execution,
     ExecutionHistory,
     ExecutionOutput,
-    journal,
 )
 from orchestrator.planners import compute_forwarder
 from tests import rows
@@ -85,7 +84,7 @@ class Scene:
     execution: Execution
 
     def greet(self):
-        return membership.greet(self.node.pk, hello(), "web", record=journal.record_node).epoch
+        return membership.greet(self.node.pk, hello(), "web", record=endpoint.record_node).epoch
 
     def frame(self, epoch, *, seq=1, said=(), told=(), rev=0):
         key = str(self.execution.pk)
@@ -368,7 +367,9 @@ def test_over_a_replaced_link_nothing_is_heard_and_the_new_one_goes_on(message, 
     async def act(world):
         old = await world.greeted(credential, held)
         if elsewhere:
-            await look(lambda: membership.greet(node.pk, held, "web-2", record=journal.record_node))
+            await look(
+                lambda: membership.greet(node.pk, held, "web-2", record=endpoint.record_node)
+            )
         else:
             new = await world.greeted(credential, held)
         late = _over_a_link(old.epoch, str(execution.pk))[message]

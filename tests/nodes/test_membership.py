@@ -15,10 +15,14 @@ from nodes.errors import (
     JoinRefused,
     NameTaken,
     Quarantined,
+    Rejected,
     Removed,
+    ReservedLabel,
     Revoked,
+    TooManyCredentials,
     UnknownNode,
 )
+from nodes.membership.joining import Clock
 from nodes.models import JoinToken, Node, NodeCredential, NodeSession
 
 pytestmark = pytest.mark.django_db
@@ -30,14 +34,38 @@ def token(**changes):
 
 def test_a_node_joins_with_a_token_and_signs_in_with_a_credential_of_its_own():
     node, credential = membership.enrol(token(), "  Web-1.example\n", {"zone": "a"}, address="::1")
-    assert (node.name, node.approval, node.labels) == ("web-1.example", "pending", {"zone": "a"})
+    assert (node.name, node.approval, node.labels) == ("web-1.example", "pending", {})
+    assert node.attributes == {"node.zone": "a"}
     assert membership.authenticate(credential) == node
     assert not NodeCredential.objects.filter(digest__contains=credential).exists()
 
 
-def test_the_labels_of_a_token_win_over_what_the_node_says_of_itself():
+def test_the_labels_of_a_node_are_those_of_its_token_whatever_it_says_of_itself():
     node, _ = membership.enrol(token(labels={"pool": "dev"}), "n", {"pool": "prod", "x": "1"})
-    assert node.labels == {"pool": "dev", "x": "1"}
+    assert node.labels == {"pool": "dev"}
+    assert node.attributes == {"node.pool": "prod", "node.x": "1"}
+
+
+def test_an_operator_gives_a_node_labels_and_takes_them_away():
+    node, _ = membership.enrol(token(labels={"pool": "dev", "zone": "a"}), "n")
+    membership.set_labels(node.pk, {"pool": "prod", "zone": None}, actor="ada")
+    membership.approve(node.pk, actor="ada", labels={"rack": "7"})
+    node.refresh_from_db()
+    assert (node.labels, node.approval) == ({"pool": "prod", "rack": "7"}, "approved")
+
+
+@pytest.mark.parametrize("key", ["name", "node.arch", "node."])
+def test_nobody_gives_a_label_that_is_the_registered_name_or_the_nodes_own_word(key):
+    node, _ = membership.enrol(token(), "n")
+    for give in (
+        lambda: token(labels={key: "x"}),
+        lambda: membership.set_labels(node.pk, {key: "x"}, actor="ada"),
+        lambda: membership.approve(node.pk, actor="ada", labels={key: "x"}),
+    ):
+        with pytest.raises((ReservedLabel, InvalidLabels)):
+            give()
+    node.refresh_from_db()
+    assert (node.labels, node.approval) == ({}, "pending")
 
 
 def test_a_token_may_approve_what_joins_with_it():
@@ -192,6 +220,29 @@ def test_a_rotated_credential_ends_the_old_one_when_it_is_first_used():
         membership.rotate(old)
 
 
+def test_a_credential_that_has_not_taken_over_within_a_day_never_does():
+    node, old = membership.enrol(token(), "n")
+    new = membership.rotate(old)
+    unused = NodeCredential.objects.filter(last_used_at__isnull=True)
+    unused.update(created_at=Clock() - timedelta(days=1, minutes=1))
+    assert membership.authenticate(new) is None
+    assert membership.authenticate(old) == node
+
+
+def test_a_node_that_was_away_for_a_day_after_it_joined_signs_in():
+    node, credential = membership.enrol(token(), "n")
+    NodeCredential.objects.update(created_at=Clock() - timedelta(days=2))
+    assert membership.authenticate(credential) == node
+
+
+def test_a_node_has_no_more_than_a_few_credentials_however_often_it_asks():
+    _, credential = membership.enrol(token(), "n")
+    for _ in range(5):
+        membership.rotate(credential)
+    with pytest.raises(TooManyCredentials):
+        membership.rotate(credential)
+
+
 @pytest.mark.parametrize("arrives", [0, 1])
 def test_of_two_rotations_either_answer_may_be_the_one_that_arrives(arrives):
     node, old = membership.enrol(token(), "n")
@@ -250,14 +301,15 @@ def test_a_join_token_signs_nobody_in():
     assert membership.authenticate(token()) is None
 
 
-def test_approval_is_given_taken_away_and_given_again():
+def test_approval_is_given_and_taken_away_for_good():
     node, credential = membership.enrol(token(), "n")
     assert membership.approve(node.pk, actor="ada").approval == "approved"
     assert membership.approve(node.pk, actor="ada").approval == "approved"
     assert membership.reject(node.pk, actor="ada").approval == "rejected"
     assert membership.authenticate(credential) is None
-    assert membership.approve(node.pk, actor="ada").approval == "approved"
-    assert membership.authenticate(credential) == node
+    with pytest.raises(Rejected, match="its credentials ended") as refused:
+        membership.approve(node.pk, actor="ada")
+    assert "`muster node remove n`" in refused.value.hint
 
 
 def test_what_operators_say_twice_changes_the_node_once():

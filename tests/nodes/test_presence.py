@@ -84,7 +84,7 @@ def test_a_greeting_begins_an_epoch_and_takes_over_what_the_node_offers():
     assert (greeting.epoch, greeting.approved, greeting.order_rev) == (1, True, 7)
     n.refresh_from_db()
     assert (n.connection, n.capacity_cpu, n.advertised_memory) == ("connected", 4000, 8 << 30)
-    assert n.attributes["driver.process"] == "1"
+    assert n.attributes["node.driver.process"] == "1"
     assert NodeHeartbeat.objects.filter(node=n).exists()
 
 

@@ -136,6 +136,17 @@ TABLE = (
         {("a", Trigger.JOB_RERUN)},
     ),
     Row("approve_node", "", lambda it: endpoint.approve_node(it.node.pk, actor=WHO), {ROOM}),
+    Row(
+        "label_node",
+        "with another label",
+        lambda it: endpoint.label_node(it.node.pk, {"pool": "a"}, actor=WHO),
+        {ROOM},
+    ),
+    Row(
+        "label_node",
+        "with what it has",
+        lambda it: endpoint.label_node(it.node.pk, {"pool": None}, actor=WHO),
+    ),
     Row("reject_node", "", lambda it: endpoint.reject_node(it.node.pk, actor=WHO), {ROOM, LOST}),
     Row(
         "set_eligible",

@@ -10,9 +10,10 @@ from nodes.models import Node
 from nodes.protocol import codec
 from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Orders, Report, Want
 from nodes.protocol.resources import Resources
+from orchestrator import endpoint
 from orchestrator.endpoint import reports
 from orchestrator.lifecycle import Desired, Observed
-from orchestrator.models import BrokerTrigger, Event, Execution, journal
+from orchestrator.models import BrokerTrigger, Event, Execution
 from orchestrator.planners import compute_forwarder
 from orchestrator.spec import InvalidSpec
 from orchestrator.spec.model import LARGEST_SENT, MOST_COUNT
@@ -168,7 +169,7 @@ def test_a_lost_execution_that_the_node_no_longer_holds_gives_back_its_resources
 def test_a_hello_of_a_session_that_was_replaced_meanwhile_loses_nothing():
     node, job = rows.node(), rows.job()
     running = rows.execution(job, node, observed=Observed.RUNNING)
-    record = journal.record_node
+    record = endpoint.record_node
     late = membership.greet(node.pk, hello(), "web-1", record=record).epoch
     membership.greet(node.pk, hello((running.pk, Holding.RUNNING)), "web-2", record=record)
     with pytest.raises(Fenced):

@@ -19,6 +19,7 @@ NODE_VERBS = {
     "approve": lambda node: endpoint.approve_node(node, actor="user:a"),
     "reject": lambda node: endpoint.reject_node(node, actor="user:a"),
     "eligible": lambda node: endpoint.set_eligible(node, False, actor="user:a"),
+    "label": lambda node: endpoint.label_node(node, {"pool": "a"}, actor="user:a"),
     "drain": lambda node: endpoint.set_draining(node, True, actor="user:a"),
     "release": lambda node: endpoint.release_node(node, actor="user:a"),
 }

@@ -154,7 +154,7 @@ def test_a_removed_node_is_counted_and_offered_nowhere(client, admin_user):
 
 
 def test_the_drivers_of_a_removed_node_are_none_of_the_cluster():
-    node = rows.node(attributes={"driver.noop": "true"})
+    node = rows.node(attributes={"node.driver.noop": "true"})
     asked = rows.job_spec(task={"driver": "noop", "command": ["true"]})
     assert drivers.warnings([asked]) == [[]]
     remove(node)

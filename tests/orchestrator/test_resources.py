@@ -18,7 +18,7 @@ from nodes import membership
 from nodes.agent.bidding import Offer, refusal
 from nodes.callbacks import Inbound
 from nodes.locks import Lock, lock_rows
-from nodes.membership.presence import MOST
+from nodes.membership.capacity import MOST
 from nodes.models import Node
 from nodes.protocol import codec
 from nodes.protocol.messages import Happened, Hello, Order, Orders, Report, Task, Want
@@ -28,7 +28,7 @@ from orchestrator.api import schemas
 from orchestrator.broker import blocked
 from orchestrator.broker.unblock import Candidate, choose
 from orchestrator.lifecycle import Observed
-from orchestrator.models import Execution, journal
+from orchestrator.models import Execution
 from orchestrator.planners import compute_forwarder
 from orchestrator.planners.transitions import lock_executions, lock_nodes, reserve
 from orchestrator.planners.transitions.reservations import release
@@ -79,7 +79,7 @@ def cluster(capacity: Resources, allocated: Resources) -> Cluster:
     return Cluster(
         ids=["n"],
         names=["N"],
-        labels=[{"driver.process": "true"}],
+        labels=[{"node.driver.process": "true"}],
         capacity=np.array([capacity.astuple()], dtype=np.int64),
         allocated=np.array([allocated.astuple()], dtype=np.int64),
         ready=np.array([True]),
@@ -148,7 +148,7 @@ def capacity_after_release(has: Resources, needs: Resources) -> Resources:
 def capacity_after_a_hello(has: Resources, needs: Resources) -> Resources:
     node = stored(needs, needs)
     hello = Hello(1, "i", 1, "l", "b", has, {})
-    membership.greet(node.pk, hello, "web", record=journal.record_node)
+    membership.greet(node.pk, hello, "web", record=endpoint.record_node)
     return again(node).capacity
 
 

@@ -47,7 +47,7 @@ def job():
 
 
 def test_a_job_of_an_earlier_release_runs_and_is_stopped(job, worker):
-    node = rows.node(attributes={"driver.process": "true"})
+    node = rows.node(attributes={"node.driver.process": "true"})
     assert worker.pull()
     execution = Execution.objects.get(job=job)
     assert execution.node_id == node.pk

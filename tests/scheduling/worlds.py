@@ -44,7 +44,7 @@ def node(
         "capacity": (cpu, memory, disk, gpu),
         "used": tuple(used),
         "unready": unready,
-        "labels": {"driver.process": "true", **labels},
+        "labels": {"node.driver.process": "true", **labels},
     }
 
 

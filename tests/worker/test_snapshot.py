@@ -50,10 +50,11 @@ def test_a_node_that_may_get_no_work_says_why(column, value, why):
     assert (cluster.ready.tolist(), list(cluster.unready)) == ([False], [why])
 
 
-def test_the_labels_of_an_operator_win_over_what_the_node_says():
-    rows.node(labels={"arch": "mine"}, name="here")
+def test_a_node_is_selected_by_what_it_was_given_its_registered_name_and_its_own_word():
+    rows.node(labels={"arch": "given", "name": "not this"}, name="here")
     [labels] = snapshot.ClusterView().refresh().labels
-    assert (labels["arch"], labels["name"], labels["driver.process"]) == ("mine", "here", "true")
+    own = {"node.arch": "x86_64", "node.driver.process": "true"}
+    assert labels == {"arch": "given", "name": "here", **own}
 
 
 def test_settled_executions_are_not_read():

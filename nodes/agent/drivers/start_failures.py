@@ -133,7 +133,7 @@ def _unreadable(file: Path, shown: str) -> tuple[str, str] | None:
         if machine == ours:
             return f"{shown} is a program, and damaged", "copy it anew"
         message = f"{shown} is a program for {its}, and this node is {platform.machine()}"
-        return message, f"build it for this node, or keep the job to others: arch = {its}"
+        return message, f"build it for this node, or keep the job to others: node.arch = {its}"
     with file.open("rb") as opened:
         head = opened.read(2)
     if not head:

@@ -10,7 +10,20 @@ from .events import Event, Events, Feed
 from .executions import Execution, ExecutionInFull, Executions, JobExecutions, Output, Transition
 from .jobs import Batch, Job, JobInFull, Jobs, Stop, Submitted, SubmittedMany, Valid, Version
 from .namespaces import Namespace, NewNamespace
-from .nodes import Drain, Eligible, Enrolled, Enrolment, JoinToken, NewJoinToken, Node, Nodes
+from .nodes import (
+    Approve,
+    Credential,
+    Drain,
+    Eligible,
+    Enrolled,
+    Enrolment,
+    JoinToken,
+    Labels,
+    Myself,
+    NewJoinToken,
+    Node,
+    Nodes,
+)
 from .requests import (
     Body,
     InNamespace,
@@ -25,8 +38,10 @@ from .status import NodeCounts, Pause, Queue, Status
 __all__ = [
     "JOB_SPEC",
     "Answer",
+    "Approve",
     "Batch",
     "Body",
+    "Credential",
     "Drain",
     "Eligible",
     "Enrolled",
@@ -46,7 +61,9 @@ __all__ = [
     "JobInFull",
     "Jobs",
     "JoinToken",
+    "Labels",
     "Mistake",
+    "Myself",
     "Named",
     "NamedJob",
     "Namespace",

@@ -16,7 +16,11 @@ from .requests import Body, Paging, Reason
 
 
 class Node(Answer):
-    """`quarantined` and `degraded` say why; `load` is as its last heartbeat said."""
+    """`quarantined` and `degraded` say why; `load` is as its last heartbeat said.
+
+    `labels` were given to it; `attributes` are its own word, and all begin with `node.`.  No more
+    of what is `offered` than was approved is `capacity`.
+    """
 
     id: UUID
     name: str
@@ -31,6 +35,7 @@ class Node(Answer):
     labels: dict[str, str]
     attributes: dict[str, str]
     capacity: Resources
+    offered: Resources
     allocated: Resources
     running: int
     load: float
@@ -54,9 +59,35 @@ class Enrolled(Answer):
     approval: Approval
 
 
+class Credential(Answer):
+    """The credential is never shown again."""
+
+    credential: str
+
+
+class Myself(Answer):
+    """The node that a credential is of."""
+
+    node: UUID
+    name: str
+    approval: Approval
+
+
 class Eligible(Body):
     eligible: bool = True
     reason: Reason = ""
+
+
+class Approve(Body):
+    """`labels` are given to the node with the approval."""
+
+    labels: dict[str, str] = {}
+
+
+class Labels(Body):
+    """Labels to give; null takes one away.  Those that are not named stay."""
+
+    labels: dict[str, str | None]
 
 
 class Drain(Body):

@@ -13,7 +13,8 @@ from nodes.protocol.resources import Resources
 def release(freed: Mapping[UUID, Resources]) -> None:
     """Give resources back to nodes that the caller has locked.
 
-    A node that has shrunk below what was allocated on it keeps no more than it advertises.
+    A node that has shrunk below what was allocated on it keeps no more than it advertises, or than
+    was approved.
     """
     if freed:
         _execute(_RELEASE, [list(freed), *_columns(freed.values())])
@@ -35,10 +36,14 @@ _RELEASE = """
         allocated_memory = n.allocated_memory - f.memory,
         allocated_disk = n.allocated_disk - f.disk,
         allocated_gpu = n.allocated_gpu - f.gpu,
-        capacity_cpu = greatest(n.advertised_cpu, n.allocated_cpu - f.cpu),
-        capacity_memory = greatest(n.advertised_memory, n.allocated_memory - f.memory),
-        capacity_disk = greatest(n.advertised_disk, n.allocated_disk - f.disk),
-        capacity_gpu = greatest(n.advertised_gpu, n.allocated_gpu - f.gpu)
+        capacity_cpu = greatest(
+            least(n.advertised_cpu, n.approved_cpu), n.allocated_cpu - f.cpu),
+        capacity_memory = greatest(
+            least(n.advertised_memory, n.approved_memory), n.allocated_memory - f.memory),
+        capacity_disk = greatest(
+            least(n.advertised_disk, n.approved_disk), n.allocated_disk - f.disk),
+        capacity_gpu = greatest(
+            least(n.advertised_gpu, n.approved_gpu), n.allocated_gpu - f.gpu)
     FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
         AS f(id, cpu, memory, disk, gpu)
     WHERE n.id = f.id
