@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..protocol.resources import Resources
-from . import __version__, enrolment, machine
+from . import __version__, enrolment, machine, walls
 from .drivers import Driver, Tell
 from .drivers.process import ProcessDriver
 from .drivers.spawner_link import NoSpawner
@@ -26,6 +25,7 @@ from .enrolment import Identity
 from .ledger import Ledger, LedgerUnusable, NoRoom
 from .ledger import executions as ledger_executions
 from .link import Link
+from .options import parse
 from .records import Machine
 from .room import FULL, Room
 from .runner import Runner
@@ -34,7 +34,6 @@ log = logging.getLogger("muster.agent")
 
 #: Exit codes: 2 for what the operator must change, 3 when another agent has the directory.
 _WRONG, _IN_USE, _BROKEN = 2, 3, 4
-LEVELS = ("debug", "info", "warning")
 #: Seconds between attempts to open the ledger on a full disk.
 _FULL = 2.0
 #: The node was removed: starting again would not help.
@@ -78,7 +77,13 @@ def _why(error: BaseException, state: Path) -> _Why | None:
             return _Why(f"{error}; {cure} another --state-dir than {state}", REMOVED)
         case NoSpawner() if shutil.disk_usage(state).free < FULL:
             return _Why(f"{error}; the disk is full", _BROKEN)
-        case enrolment.Refused() | enrolment.Damaged() | LedgerUnusable() | NoSpawner():
+        case (
+            enrolment.Refused()
+            | enrolment.Damaged()
+            | LedgerUnusable()
+            | NoSpawner()
+            | walls.Unavailable()
+        ):
             return _Why(str(error), _WRONG)
         case NoRoom():
             return _Why(str(error), _BROKEN)
@@ -100,79 +105,6 @@ def _is_in(state: Path, file: str | bytes | os.PathLike[str]) -> bool:
     return path.is_relative_to(state) or state.is_relative_to(path)
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options, each from the command line, else from ``MUSTER_AGENT_…``, else by default."""
-    parser = argparse.ArgumentParser(
-        prog="muster-agent",
-        description="Offer this machine to a Muster orchestrator and run what it orders.",
-        epilog="Every option may be given as MUSTER_AGENT_<OPTION> in the environment instead; "
-        "several labels are separated by commas there.",
-    )
-    env = {
-        name.removeprefix("MUSTER_AGENT_").lower(): value
-        for name, value in os.environ.items()
-        if name.startswith("MUSTER_AGENT_")
-    }
-    add = parser.add_argument
-    add(
-        "--server", default=env.get("server", "http://127.0.0.1:8000"), help="address (%(default)s)"
-    )
-    add(
-        "--state-dir",
-        type=Path,
-        default=Path(env.get("state_dir", "/var/lib/muster-agent")),
-        help="where the agent keeps its ledger, logs and credential (%(default)s)",
-    )
-    add("--name", default=env.get("name", socket.gethostname()), help="of this node (%(default)s)")
-    add("--join-token-file", type=Path, default=env.get("join_token_file"), help="for enrolment")
-    add("--label", action="append", metavar="KEY=VALUE", help="given at enrolment; repeatable")
-    add(
-        "--cpu",
-        type=_said(machine.count),
-        metavar="MILLICORES",
-        default=env.get("cpu"),
-        help="offer this much",
-    )
-    for option in ("--memory", "--disk"):
-        add(
-            option,
-            type=_said(machine.amount),
-            metavar="BYTES",
-            default=env.get(option[2:]),
-            help="or 512MiB",
-        )
-    add(
-        "--gpu",
-        type=_said(machine.count),
-        metavar="DEVICES",
-        default=env.get("gpu"),
-        help="offer this many",
-    )
-    add(
-        "--logs",
-        type=_said(machine.amount),
-        metavar="BYTES",
-        default=env.get("logs"),
-        help="keep so much output of tasks that have ended (10GiB, or a tenth of the disk if less)",
-    )
-    add("--log-level", default=env.get("log_level", "info"), choices=LEVELS)
-    add("--version", action="version", version=f"muster-agent {__version__}")
-    options = parser.parse_args(arguments)
-    for name in env.keys() - vars(options).keys() - {"join_token"}:
-        parser.error(f"MUSTER_AGENT_{name.upper()} in the environment is no option of the agent")
-    if options.log_level not in LEVELS:  # A default is not checked.
-        parser.error(f"MUSTER_AGENT_LOG_LEVEL is {options.log_level!r}; say {' or '.join(LEVELS)}")
-    pairs = options.label or [pair for pair in env.get("label", "").split(",") if pair]
-    if wrong := [pair for pair in pairs if "=" not in pair]:
-        parser.error(f"--label {wrong[0]}: write it as key=value")
-    if not options.server.startswith(("http://", "https://")):
-        parser.error(f"--server {options.server}: write it as http://… or https://…")
-    options.labels = dict(pair.split("=", 1) for pair in pairs)
-    options.server = options.server.rstrip("/")
-    options.state_dir = options.state_dir.absolute()
-    return options
-
-
 async def _run(options: argparse.Namespace) -> None:
     ending = _on_signal()
     with enrolment.claim(options.state_dir):
@@ -186,10 +118,12 @@ async def _run(options: argparse.Namespace) -> None:
         room = Room(options.state_dir, options.logs)
         if (ledger := await _open_ledger(options.state_dir, room, ending)) is None:
             return
+        built = walls.build(_wanted(options), options.state_dir, os.cpu_count() or 1)
+        log.log(built.severity, "%s", built.sentence())
         runner = Runner(
-            _machine(options, ledger),
+            _machine(options, ledger, built),
             ledger,
-            _drivers(options.state_dir),
+            _drivers(options.state_dir, built),
             options.state_dir / "logs",
             room,
         )
@@ -236,7 +170,19 @@ def websocket_url(server: str) -> str:
     return "ws" + server.removeprefix("http") + "/ws/nodes/"
 
 
-def _machine(options: argparse.Namespace, ledger: Ledger) -> Machine:
+def _wanted(options: argparse.Namespace) -> walls.Wanted:
+    return walls.Wanted(
+        options.isolation,
+        options.users,
+        tuple(options.run_as),
+        options.processes,
+        options.scratch,
+        tuple(options.share),
+        tuple(options.hide),
+    )
+
+
+def _machine(options: argparse.Namespace, ledger: Ledger, built: walls.Walls) -> Machine:
     found = machine.detect(options.state_dir, ours=options.state_dir / "work")
     offered = Resources(
         *(
@@ -254,14 +200,14 @@ def _machine(options: argparse.Namespace, ledger: Ledger) -> Machine:
         ledger=ledger.id,
         boot=machine.boot_id(),
         capacity=offered,
-        attributes=machine.attributes(offered),
+        attributes={**machine.attributes(offered), **built.attributes()},
         drivers=frozenset({"process"}),
         agent_version=__version__,
     )
 
 
-def _drivers(state: Path) -> Callable[[Tell], Mapping[str, Driver]]:
-    return lambda tell: {"process": ProcessDriver(state, tell)}
+def _drivers(state: Path, built: walls.Walls) -> Callable[[Tell], Mapping[str, Driver]]:
+    return lambda tell: {"process": ProcessDriver(state, tell, built)}
 
 
 async def _identify(options: argparse.Namespace) -> Identity:
@@ -320,18 +266,6 @@ def _join_token(options: argparse.Namespace) -> str:
         "this state directory belongs to no node yet: give a join token with --join-token-file "
         "or MUSTER_AGENT_JOIN_TOKEN"
     )
-
-
-def _said(read: Callable[[str], int]) -> Callable[[str], int]:
-    """*read*, with its own sentence about what it cannot read."""
-
-    def said(text: str) -> int:
-        try:
-            return read(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return said
 
 
 def _on_signal() -> asyncio.Future[None]:
