@@ -10,7 +10,8 @@ import time
 
 import psutil
 
-from tests.chaos.cluster import MANAGE, Cluster, _free_port, until
+from tests.chaos.cluster import Cluster, until
+from tests.served import free_port
 
 from .stage import options, stage
 from .table import Row, publish
@@ -35,9 +36,8 @@ def rows(chosen: argparse.Namespace) -> list[Row]:
     if curl is None:
         sys.exit("curl is not on PATH: it is what reads slowly")
     with stage(chosen, agents=1) as cluster:
-        port = _free_port()
-        other = (*MANAGE, "web", "--port", str(port))
-        cluster._add("web-2", other, cluster._environ)
+        port = free_port()
+        cluster.add("web-2", "web", "--port", str(port))
         execution = _begin(cluster)
         found = []
         for name, at, watched in (

@@ -12,7 +12,7 @@ from django.contrib.auth import get_user
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
-from . import follows, live
+from . import live, log_streaming
 
 SessionStore = import_string(f"{settings.SESSION_ENGINE}.SessionStore")
 
@@ -27,7 +27,7 @@ MALFORMED = 4400
 
 
 class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has no types
-    """Sends ``hello``, ``changed`` and ``ping``, each with the cursor, and logs: see ``follows``.
+    """Sends ``hello``, ``changed``, ``ping``, each with the cursor; and logs: `log_streaming`.
 
     Only for people who are signed in; closed with 4401 when their account is deactivated or
     their session ends, with 4400 when a page says what none of ours says.
@@ -38,7 +38,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
     feed = live.feed
     _chores: asyncio.Task[None] | None = None
     _news: asyncio.Event
-    _follows: follows.Follows | None = None
+    _log_streams: log_streaming.LogStreams | None = None
 
     async def connect(self) -> None:
         await self.accept()  # A refused handshake would not tell the page why.
@@ -47,7 +47,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
             await self.close(SIGNED_OUT)
             return
         self._news = asyncio.Event()
-        self._follows = follows.Follows(self._send_piece, self._send_text)
+        self._log_streams = log_streaming.LogStreams(self._send_piece, self._send_text)
         self.feed.join(self._hear)
         await self._say("hello")
         self._chores = asyncio.create_task(self._keep())
@@ -56,16 +56,16 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
         self.feed.leave(self._hear)
         if self._chores is not None:
             self._chores.cancel()
-        if self._follows is not None:
-            await self._follows.close()
+        if self._log_streams is not None:
+            await self._log_streams.close()
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Follow a log, or no longer; a socket that was sent away is not listened to."""
-        if self._follows is None:
+        if self._log_streams is None:
             return
         try:
-            await self._follows.hear(text_data or "")
-        except follows.Malformed:
+            await self._log_streams.hear(text_data or "")
+        except log_streaming.Malformed:
             await self._leave(MALFORMED)
 
     def _hear(self) -> None:
@@ -95,7 +95,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
 
     async def _leave(self, code: int) -> None:
         """Close the socket, and send no more of what is followed."""
-        following, self._follows = self._follows, None
+        following, self._log_streams = self._log_streams, None
         if following is not None:
             await following.close()
         await self.close(code)

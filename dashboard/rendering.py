@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.http import Http404, HttpRequest, HttpResponse
@@ -28,12 +28,15 @@ from django.utils.http import parse_etags
 from django.utils.safestring import SafeString, mark_safe
 from django.views import View
 
+from nodes.errors import MusterError
 from orchestrator.endpoint import health
 from orchestrator.models import ClusterSetting
 
 from . import live
 from .permissions import MAY
 from .queries import overview
+
+T = TypeVar("T")
 
 ANYBODY = "csrf-token-of-whoever-asks"
 """Stands in what many share where each one's own token must be."""
@@ -78,6 +81,14 @@ class Page(LoginRequiredMixin, View):
         """The number that the address gives as *name*; None for none, or for what is too large."""
         text = self.request.GET.get(name, "")
         return int(text) if _NUMBER.fullmatch(text) else None
+
+    def named(self, find: Callable[[Any], T]) -> T:
+        """What the address names."""
+        [name] = self.kwargs.values()
+        try:
+            return find(name)
+        except MusterError as error:
+            raise Http404(str(error)) from None
 
     def mistakes(self) -> list[str]:
         """What the address asks for that this page does not understand, and so leaves out."""
@@ -132,7 +143,7 @@ class Page(LoginRequiredMixin, View):
         query = sorted((k, v) for k, v in request.GET.items() if k not in {"regions", "at"})
         at = live.Cursor.parse(request.GET.get("at", ""))
         key = (request.path, *query, *names, may)
-        shown = shelf.get(key, at, lambda: self._together(names))
+        shown = render_cache.get(key, at, lambda: self._together(names))
         tag = f'"{shown.digest}"'
         known = parse_etags(request.headers.get("If-None-Match", ""))
         if known == ["*"] or tag in {it.removeprefix("W/") for it in known}:
@@ -158,35 +169,35 @@ class Rendered:
 
 
 @dataclass(slots=True)
-class _Slot:
+class _Entry:
     lock: threading.Lock = field(default_factory=threading.Lock)
     rendered: Rendered | None = None
 
 
-class Shelf:
+class RenderCache:
     """The newest renderings; whoever comes while one is being made waits for that one."""
 
     def __init__(self, most: int = 512) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._slots: OrderedDict[tuple[Any, ...], _Slot] = OrderedDict()
+        self._entries: OrderedDict[tuple[Any, ...], _Entry] = OrderedDict()
 
     def get(
         self, key: tuple[Any, ...], wanted: live.Cursor | None, make: Callable[[], str]
     ) -> Rendered:
         """What *make* gives, or gave when it is still as new as *wanted*."""
         with self._lock:
-            slot = self._slots.setdefault(key, _Slot())
-            self._slots.move_to_end(key)
-            while len(self._slots) > self._most:
-                self._slots.popitem(last=False)
-        with slot.lock:
-            if slot.rendered is None or not _is_new(slot.rendered, wanted):
+            entry = self._entries.setdefault(key, _Entry())
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._most:
+                self._entries.popitem(last=False)
+        with entry.lock:
+            if entry.rendered is None or not _is_new(entry.rendered, wanted):
                 cursor, at = live.feed.cursor, time.monotonic()
                 html = make()
                 digest = hashlib.sha256(html.encode()).hexdigest()[:24]
-                slot.rendered = Rendered(html, digest, cursor, at)
-            return slot.rendered
+                entry.rendered = Rendered(html, digest, cursor, at)
+            return entry.rendered
 
 
 def _is_new(rendered: Rendered, wanted: live.Cursor | None) -> bool:
@@ -195,5 +206,5 @@ def _is_new(rendered: Rendered, wanted: live.Cursor | None) -> bool:
     return time.monotonic() - rendered.at < OLD and rendered.cursor == live.feed.cursor
 
 
-shelf = Shelf()
+render_cache = RenderCache()
 """The one of this process."""

@@ -96,7 +96,8 @@ class Desired(Protocol):
     def __call__(self, node: UUID, hello: Hello, epoch: int, /) -> DesiredSet:
         """The full desired set for a node that has just said *hello* and been given *epoch*.
 
-        Also writes down what *hello* proves: an order whose revision the node knows was taken.
+        Also writes down what *hello* proves: that the node holds what it names and, unless that is
+        partial, nothing else.
         Raises Fenced, and writes nothing, when the node has a newer session.
         """
 

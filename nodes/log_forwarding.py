@@ -91,17 +91,18 @@ async def watch(
     stream: str,
     offset: int = 0,
     *,
+    epoch: int = 0,
     address: str = "",
     follow: bool = True,
     credit: int = CREDIT,
 ) -> AsyncIterator[LogChunk | LogEnd]:
     """The bytes of a log from whichever web process has the node's session; see ``Watches.watch``.
 
-    *address* is where the session is by its row, if it is anywhere.  Raises NotConnected when
-    the node is not connected, or its process cannot be asked, and says which.
+    *epoch* and *address* are those of the session by its row, if it is anywhere.  Raises
+    NotConnected when the node is not connected, or its process cannot be asked, and says which.
     """
     here = sessions.installed()
-    if here is not None and here.holds(node):
+    if here is not None and here.holds(node, epoch):
         pieces = here.watch(execution, node, stream, offset, follow=follow, credit=credit)
     elif address:
         wanted = Wanted(

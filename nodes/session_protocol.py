@@ -88,7 +88,9 @@ class LiveSession:
         self.watches = Watches(epoch, self.say)
         self.in_flight = 0
         self.is_over = False
-        self.running, self.load, self.degraded = 0, 0.0, hello.degraded
+        self.running: int | None = None  # Until the first heartbeat says it.
+        self.load: float | None = None
+        self.degraded = hello.degraded
         self._hello = hello
         self._send, self._close = send, close
         self._speaking = asyncio.Lock()

@@ -203,9 +203,13 @@ class Sessions:
 
     # --- watching --------------------------------------------------------------------------------
 
-    def holds(self, node: UUID) -> bool:
-        """Whether *node* has its session with this process."""
-        return node in self._by_node
+    def holds(self, node: UUID, epoch: int) -> bool:
+        """Whether *node* has its session of this *epoch*, or a newer one, with this process.
+
+        That an older one is replaced elsewhere is heard of late where its link has fallen silent.
+        """
+        conversation = self._by_node.get(node)
+        return conversation is not None and conversation.epoch >= epoch
 
     async def watch(
         self,
@@ -321,7 +325,7 @@ class Sessions:
             await self._end_outdated(beats, odd)
             await self._end_stuck()
 
-    def _write_beats(self, beats: Sequence[membership.Beat]) -> membership.Odd:
+    def _write_beats(self, beats: Sequence[membership.Beat]) -> membership.Anomalies:
         listen(EARS)
         odd = membership.beat(beats)
         if odd.back:
@@ -331,7 +335,9 @@ class Sessions:
             self._callbacks.degraded({it.node: (it.epoch, it.degraded) for it in changed})
         return odd
 
-    async def _end_outdated(self, beats: Sequence[membership.Beat], odd: membership.Odd) -> None:
+    async def _end_outdated(
+        self, beats: Sequence[membership.Beat], odd: membership.Anomalies
+    ) -> None:
         for beat in beats:
             conversation = self._by_node.get(beat.node)
             if conversation is None or conversation.epoch != beat.epoch:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.paginator import Paginator
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
+from django.db.models.options import Options
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
@@ -26,7 +26,9 @@ from nodes.admin import JoinTokenAdmin, NodeAdmin, ReadOnly
 from nodes.errors import MusterError
 from nodes.models import JoinToken, Node
 
-from . import broker, endpoint, tokens, wording
+from . import broker, endpoint
+from .access import tokens
+from .explain import wording
 from .models import (
     ApiToken,
     BrokerRow,
@@ -59,46 +61,47 @@ class BoundedPaginator(Pager):
         return int(found.order_by()[:MOST_COUNTED].count())
 
 
-class Look(ReadOnly, Pages):
-    """Looks, and changes nothing; actions ask for the model's right to change."""
+class Acting:
+    """Its actions ask for the model's right to change."""
+
+    opts: Options[Any]
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        """Whether who asks may use the actions of these pages."""
+        return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
+
+
+class ReadOnlyAdmin(Acting, ReadOnly, Pages):
+    """Looks, and changes nothing but by its actions."""
 
     paginator = BoundedPaginator
     show_full_result_count = False
     list_per_page = 50
 
-    def has_act_permission(self, request: HttpRequest) -> bool:
-        """Whether who asks may use the actions of these pages."""
-        return may_act(request, self.opts.model)
 
+def action(description: str, act: Callable[[Any, str], object], done: str) -> Callable[..., None]:
+    """Do *act* with each row that is chosen, as who is signed in, and say what came of it."""
 
-def may_act(request: HttpRequest, model: type[Model]) -> bool:
-    meta = model._meta
-    return request.user.has_perm(f"{meta.app_label}.change_{meta.model_name}")
+    @admin.action(description=description, permissions=["act"])
+    def each(_pages: Pages, request: HttpRequest, rows: QuerySet[Any]) -> None:
+        actor, acted = f"user:{request.user.get_username()}", 0
+        for row in rows:
+            try:
+                act(row, actor)
+                acted += 1
+            except MusterError as error:
+                messages.error(request, f"{row}: {error}")
+        if acted:
+            messages.success(request, f"{done}: {acted}")
 
-
-def each(
-    request: HttpRequest,
-    rows: QuerySet[Any],
-    act: Callable[[Any, str], object],
-    done: str,
-) -> None:
-    """Do *act* with each of *rows* as who is signed in, and say what came of it."""
-    actor, acted = f"user:{request.user.get_username()}", 0
-    for row in rows:
-        try:
-            act(row, actor)
-            acted += 1
-        except MusterError as error:
-            messages.error(request, f"{row}: {error}")
-    if acted:
-        messages.success(request, f"{done}: {acted}")
+    return each
 
 
 # --- jobs ------------------------------------------------------------------------------------
 
 
 @admin.register(Job)
-class JobAdmin(Look):
+class JobAdmin(ReadOnlyAdmin):
     list_display = ("name", "type", "state", "what", "count", "priority", "version", "created_at")
     list_filter = ("state", "type")
     search_fields = ("^name",)
@@ -109,21 +112,15 @@ class JobAdmin(Look):
     def what(self, job: Job) -> str:
         return wording.text(wording.job(job))
 
-    @admin.action(description="Stop", permissions=["act"])
-    def stop(self, request: HttpRequest, rows: QuerySet[Job]) -> None:
-        each(request, rows, lambda job, actor: endpoint.stop(job.pk, actor=actor), "Stopping")
-
-    @admin.action(description="Run again", permissions=["act"])
-    def rerun(self, request: HttpRequest, rows: QuerySet[Job]) -> None:
-        each(request, rows, lambda job, actor: endpoint.rerun(job.pk, actor=actor), "Run again")
-
-    @admin.action(description="Evaluate now", permissions=["act"])
-    def evaluate_now(self, request: HttpRequest, rows: QuerySet[Job]) -> None:
-        each(request, rows, lambda job, actor: broker.evaluate_now(job.pk, actor), "Evaluating")
+    stop = action("Stop", lambda job, me: endpoint.stop(job.pk, actor=me), "Stopping")
+    rerun = action("Run again", lambda job, me: endpoint.rerun(job.pk, actor=me), "Run again")
+    evaluate_now = action(
+        "Evaluate now", lambda job, me: broker.evaluate_now(job.pk, me), "Evaluating"
+    )
 
 
 @admin.register(JobVersion)
-class JobVersionAdmin(Look):
+class JobVersionAdmin(ReadOnlyAdmin):
     list_display = ("job", "number", "actor", "created_at")
     list_select_related = ("job",)
     search_fields = ("^job__name",)
@@ -131,7 +128,7 @@ class JobVersionAdmin(Look):
 
 
 @admin.register(Evaluation)
-class EvaluationAdmin(Look):
+class EvaluationAdmin(ReadOnlyAdmin):
     list_display = ("id", "job", "state", "delivery", "worker", "outcome", "leased_at")
     list_filter = ("state", "type")
     list_select_related = ("job",)
@@ -140,7 +137,7 @@ class EvaluationAdmin(Look):
 
 
 @admin.register(BrokerRow)
-class BrokerRowAdmin(Look):
+class BrokerRowAdmin(ReadOnlyAdmin):
     """The queue.  Its rows are the broker's; what people may do to them are the actions."""
 
     list_display = ("job", "priority", "want", "done", "worker", "not_before", "dead_letter")
@@ -150,33 +147,22 @@ class BrokerRowAdmin(Look):
     ordering = ("-priority", "ready_since", "job_id")
     actions = ("evaluate_now", "retry_dead", "drop_dead")
 
-    @admin.action(description="Evaluate now", permissions=["act"])
-    def evaluate_now(self, request: HttpRequest, rows: QuerySet[BrokerRow]) -> None:
-        self._each(request, rows, broker.evaluate_now, "Evaluating")
-
-    @admin.action(description="Retry the dead letter", permissions=["act"])
-    def retry_dead(self, request: HttpRequest, rows: QuerySet[BrokerRow]) -> None:
-        self._each(request, rows, broker.retry_dead, "Retried")
-
-    @admin.action(description="Drop the dead letter", permissions=["act"])
-    def drop_dead(self, request: HttpRequest, rows: QuerySet[BrokerRow]) -> None:
-        self._each(request, rows, broker.drop_dead, "Dropped")
-
-    def _each(
-        self,
-        request: HttpRequest,
-        rows: QuerySet[BrokerRow],
-        act: Callable[[UUID, str], None],
-        done: str,
-    ) -> None:
-        each(request, rows.select_related("job"), lambda row, actor: act(row.job_id, actor), done)
+    evaluate_now = action(
+        "Evaluate now", lambda row, me: broker.evaluate_now(row.job_id, me), "Evaluating"
+    )
+    retry_dead = action(
+        "Retry the dead letter", lambda row, me: broker.retry_dead(row.job_id, me), "Retried"
+    )
+    drop_dead = action(
+        "Drop the dead letter", lambda row, me: broker.drop_dead(row.job_id, me), "Dropped"
+    )
 
 
 # --- what happened ---------------------------------------------------------------------------
 
 
 @admin.register(Execution)
-class ExecutionAdmin(Look):
+class ExecutionAdmin(ReadOnlyAdmin):
     list_display = ("id", "job", "slot", "attempt", "node", "desired", "observed", "created_at")
     list_filter = ("observed", "desired")
     list_select_related = ("job", "node")
@@ -199,24 +185,27 @@ class ExecutionAdmin(Look):
 
 
 @admin.register(Event)
-class EventAdmin(Look):
+class EventAdmin(ReadOnlyAdmin):
     list_display = ("id", "at", "topic", "what", "actor", "message")
     ordering = ("-id",)
     exclude = ("xid",)
 
 
 @admin.register(ClusterSetting)
-class ClusterSettingAdmin(Look):
+class ClusterSettingAdmin(ReadOnlyAdmin):
     list_display = ("algorithm", "scheduling_paused", "paused_reason", "paused_by", "paused_at")
     actions = ("fill_nodes", "spread_over_nodes")
 
-    @admin.action(description="Place so that nodes fill up (bin-packing)", permissions=["act"])
-    def fill_nodes(self, request: HttpRequest, rows: QuerySet[ClusterSetting]) -> None:
-        each(request, rows, lambda _, me: endpoint.set_algorithm("binpack", actor=me), "Set")
-
-    @admin.action(description="Place so that work spreads over nodes", permissions=["act"])
-    def spread_over_nodes(self, request: HttpRequest, rows: QuerySet[ClusterSetting]) -> None:
-        each(request, rows, lambda _, me: endpoint.set_algorithm("spread", actor=me), "Set")
+    fill_nodes = action(
+        "Place so that nodes fill up (bin-packing)",
+        lambda _, me: endpoint.set_algorithm("binpack", actor=me),
+        "Set",
+    )
+    spread_over_nodes = action(
+        "Place so that work spreads over nodes",
+        lambda _, me: endpoint.set_algorithm("spread", actor=me),
+        "Set",
+    )
 
 
 # --- nodes -----------------------------------------------------------------------------------
@@ -225,50 +214,37 @@ admin.site.unregister([Node, JoinToken])
 
 
 @admin.register(Node)
-class ActiveNodeAdmin(NodeAdmin):
+class ActiveNodeAdmin(Acting, NodeAdmin):
     """The pages of nodes, with what operators do to them."""
 
     actions = ("approve", "reject", "make_eligible", "make_ineligible", "release")
 
-    def has_act_permission(self, request: HttpRequest) -> bool:
-        return may_act(request, Node)
-
-    @admin.action(description="Approve", permissions=["act"])
-    def approve(self, request: HttpRequest, rows: QuerySet[Node]) -> None:
-        each(request, rows, lambda it, me: endpoint.approve_node(it.pk, actor=me), "Approved")
-
-    @admin.action(description="Reject: what runs there is lost", permissions=["act"])
-    def reject(self, request: HttpRequest, rows: QuerySet[Node]) -> None:
-        each(request, rows, lambda it, me: endpoint.reject_node(it.pk, actor=me), "Rejected")
-
-    @admin.action(description="End its quarantine", permissions=["act"])
-    def release(self, request: HttpRequest, rows: QuerySet[Node]) -> None:
-        each(request, rows, lambda it, me: endpoint.release_node(it.pk, actor=me), "Released")
-
-    @admin.action(description="Let it get new work", permissions=["act"])
-    def make_eligible(self, request: HttpRequest, rows: QuerySet[Node]) -> None:
-        each(request, rows, lambda it, me: endpoint.set_eligible(it.pk, True, actor=me), "Eligible")
-
-    @admin.action(description="Give it no new work", permissions=["act"])
-    def make_ineligible(self, request: HttpRequest, rows: QuerySet[Node]) -> None:
-        each(
-            request,
-            rows,
-            lambda it, me: endpoint.set_eligible(it.pk, False, actor=me),
-            "Ineligible",
-        )
+    approve = action("Approve", lambda it, me: endpoint.approve_node(it.pk, actor=me), "Approved")
+    reject = action(
+        "Reject: what runs there is lost",
+        lambda it, me: endpoint.reject_node(it.pk, actor=me),
+        "Rejected",
+    )
+    release = action(
+        "End its quarantine", lambda it, me: endpoint.release_node(it.pk, actor=me), "Released"
+    )
+    make_eligible = action(
+        "Let it get new work",
+        lambda it, me: endpoint.set_eligible(it.pk, True, actor=me),
+        "Eligible",
+    )
+    make_ineligible = action(
+        "Give it no new work",
+        lambda it, me: endpoint.set_eligible(it.pk, False, actor=me),
+        "Ineligible",
+    )
 
 
 @admin.register(JoinToken)
-class RevocableJoinTokenAdmin(JoinTokenAdmin):
+class RevocableJoinTokenAdmin(Acting, JoinTokenAdmin):
     actions = ("revoke",)
 
-    def has_act_permission(self, request: HttpRequest) -> bool:
-        return may_act(request, JoinToken)
-
-    @admin.action(description="Revoke", permissions=["act"])
-    def revoke(self, request: HttpRequest, rows: QuerySet[JoinToken]) -> None:
-        each(request, rows, lambda it, _: membership.revoke_join_token(it.pk), "Revoked")
+    revoke = action("Revoke", lambda it, _: membership.revoke_join_token(it.pk), "Revoked")
 
 
 # --- tokens ----------------------------------------------------------------------------------
@@ -287,7 +263,7 @@ class TokenForm(Form):
 
 
 @admin.register(ApiToken)
-class ApiTokenAdmin(Look):
+class ApiTokenAdmin(ReadOnlyAdmin):
     """Tokens are made here and revoked here; their secrets are shown once and kept nowhere."""
 
     form = TokenForm
@@ -333,6 +309,4 @@ class ApiTokenAdmin(Look):
     def revoked(self, row: ApiToken) -> bool:
         return row.revoked_at is not None
 
-    @admin.action(description="Revoke", permissions=["act"])
-    def revoke(self, request: HttpRequest, rows: QuerySet[ApiToken]) -> None:
-        each(request, rows, lambda token, _: tokens.revoke(token.pk), "Revoked")
+    revoke = action("Revoke", lambda token, _: tokens.revoke(token.pk), "Revoked")

@@ -14,9 +14,9 @@ class OrchestratorConfig(AppConfig):
 
     def ready(self) -> None:
         """Keep the one row of settings, also after a flush; keep django-q2 out of the admin."""
-        from orchestrator.server.cluster.q_admin import withhold
+        from orchestrator.server.cluster.q_admin import unregister_models
 
-        withhold()
+        unregister_models()
         post_migrate.connect(keep_settings, sender=self)
 
 

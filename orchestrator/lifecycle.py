@@ -170,7 +170,7 @@ MEANING: Mapping[Observed, str] = {
     Observed.NEW: "decided; nobody has been told yet",
     Observed.ASK_FOR_BID: "the node has been asked for a bid",
     Observed.ASK_FOR_BID_ACCEPTED: "the node bids and holds the resources",
-    Observed.ASK_FOR_BID_REJECTED: "the node would not, or did not wait for an approval",
+    Observed.ASK_FOR_BID_REJECTED: "the node declined it",
     Observed.BID_ACCEPTED: "the node has been told to run it",
     Observed.BID_REJECTED: "its bid was not needed",
     Observed.PREPARING: "inputs are being fetched",
@@ -178,8 +178,8 @@ MEANING: Mapping[Observed, str] = {
     Observed.PUBLISHING: "the task ended well and its results are being published",
     Observed.COMPLETED: "ended well",
     Observed.FAILED: "ended badly",
-    Observed.CANCELLED: "the node confirms it stopped, or it was never told",
-    Observed.LOST: "its node has been silent too long",
+    Observed.CANCELLED: "called off before it ended by itself",
+    Observed.LOST: "its node does not answer for it any longer",
 }
 
 

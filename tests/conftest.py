@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-pytest_plugins = ["tests.lock_order"]
+pytest_plugins = ["tests.lock_order", "tests.nodes.links"]
 
 # A shell that starts the tests in its background has interruptions ignored, by what they start,
 # too; what a process handles itself is not ignored by those that it starts.
@@ -46,6 +46,11 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
 
     yield
     hints.close()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture

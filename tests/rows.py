@@ -14,7 +14,7 @@ from orchestrator import spec
 from orchestrator.endpoint.lost_nodes import lose_silent
 from orchestrator.lifecycle import OBSERVED, Desired, Observed, Writer, path
 from orchestrator.models import Execution, Job, JobVersion
-from orchestrator.transitions import Observation, Wish, desire, lock_executions, observe
+from orchestrator.planners.transitions import Observation, Wish, desire, lock_executions, observe
 
 _numbers = itertools.count(1)
 

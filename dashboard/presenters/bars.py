@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.formatting import amount, of
+from orchestrator.explain.formatting import amount, of
 
 from .states import ORDER
 

@@ -9,9 +9,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from nodes.protocol.resources import DIMENSIONS
-from orchestrator.formatting import amounts, capitalised, counted, duration, full_stop, person
+from orchestrator.explain.formatting import (
+    amounts,
+    capitalised,
+    counted,
+    duration,
+    full_stop,
+    person,
+)
+from orchestrator.explain.wording import Sentence
 from orchestrator.lifecycle import OBSERVED
-from orchestrator.wording import Sentence
 
 from . import states
 from .lifeline import NAMES, letter

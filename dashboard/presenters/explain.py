@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from nodes.protocol.resources import DIMENSIONS
-from orchestrator import reasons, wording
-from orchestrator.formatting import amount, amounts, named
-from orchestrator.reasons import AwaitsBid, Cause, Impossible, Lack, NoRoom, Reason
-from orchestrator.wording import Sentence
+from orchestrator.explain import reasons, wording
+from orchestrator.explain.formatting import amount, amounts, named
+from orchestrator.explain.reasons import AwaitsBid, Cause, Impossible, Lack, NoRoom, Reason
+from orchestrator.explain.wording import Sentence
 
 _FIT = {"cpu": "have the cores free", "memory": "have the memory free"}
 _FIT |= {"disk": "have the disk free", "gpu": "have the GPUs free"}

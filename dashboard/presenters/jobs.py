@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator import wording
-from orchestrator.formatting import counted
+from orchestrator.explain import wording
+from orchestrator.explain.formatting import counted
+from orchestrator.explain.reasons import AwaitsLost, Cause, Reason, cause, load
+from orchestrator.explain.wording import Sentence
 from orchestrator.lifecycle import Observed
-from orchestrator.reasons import AwaitsLost, Cause, Reason, cause, load
-from orchestrator.wording import Sentence
 
 from . import states
 from .bars import Bar, bar

@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.formatting import duration, person
+from orchestrator.explain.formatting import duration, person
 
 from . import states
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from nodes.protocol.resources import DIMENSIONS
-from orchestrator.formatting import amount, capitalised, counted, size
+from orchestrator.explain.formatting import amount, capitalised, counted, size
 
 from . import states
 from .bars import Capacity, capacity
@@ -71,7 +71,7 @@ def line(node: Node, running: int) -> NodeLine:
     return NodeLine(
         id=str(node.pk),
         name=node.name,
-        shown=_shown(node),
+        shown=states.node(node),
         approval=node.approval,
         connection=node.connection,
         eligible=node.eligible,
@@ -90,7 +90,7 @@ def line(node: Node, running: int) -> NodeLine:
 
 def head(node: Node, holds: int, running: int) -> NodeHead:
     """What stands above everything else on the page of a node that *holds* so many executions."""
-    shown = _shown(node)
+    shown = states.node(node)
     said = f"{capitalised(shown.word)}: {shown.mean}" if shown.mean else capitalised(shown.word)
     sentence = f"{said}. It holds {counted(holds, 'execution')}."
     facts = sorted(
@@ -138,7 +138,3 @@ def holders(node: Node, held: Sequence[Execution]) -> list[Holder]:
         )
         for execution in held
     ]
-
-
-def _shown(node: Node) -> Shown:
-    return states.node(node)

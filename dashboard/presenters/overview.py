@@ -5,31 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from orchestrator import reasons, wording
-from orchestrator.formatting import capitalised, capped, counted, duration
+from orchestrator.explain import reasons, wording
+from orchestrator.explain.formatting import capitalised, capped, counted, duration
 
 from . import states
 from .bars import Spark, spark
+from .jobs import by_look
 from .queue import blocked_since
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from dashboard.queries.overview import Minute
     from nodes.models import Node
     from orchestrator.models import BrokerRow, Job
 
 MINUTES = 60
-
-
-class MinuteLike(Protocol):
-    @property
-    def ago(self) -> int: ...
-    @property
-    def started(self) -> int: ...
-    @property
-    def failed(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +147,14 @@ def _calm(failures: int, troubled: bool, known: int) -> str:
 def tiles(
     live: Mapping[str, int],
     waiting: Mapping[str, int],
-    minutes: Sequence[MinuteLike],
+    minutes: Sequence[Minute],
     nodes: tuple[int, int],
     *,
     cap: int,
     cap_failed: int,
 ) -> list[Tile]:
     """Running, waiting, failed, nodes."""
-    looks: dict[str, int] = {}
-    for raw, n in live.items():
-        look = states.observed(raw).look
-        looks[look] = looks.get(look, 0) + n
+    looks = by_look(live)
     by_minute = {minute.ago: minute for minute in minutes if minute.ago < MINUTES}
     series = [by_minute.get(ago) for ago in reversed(range(MINUTES))]
     started = [minute.started if minute else 0 for minute in series]
@@ -248,8 +238,7 @@ def _of_node(node: Node) -> Item:
 
 
 def _of_failed(job: Job) -> Item:
-    text = _said(job)
-    return Item("failed", "failed", job.name, text, "job", str(job.pk), job.ended_at)
+    return Item("failed", "failed", job.name, _said(job), "job", str(job.pk), job.ended_at)
 
 
 def _said(job: Job) -> str:
@@ -266,12 +255,5 @@ def _of_row(row: BrokerRow) -> Item:
         look, word = ("failed", "impossible") if never else ("blocked", "blocked")
         text = _said(row.job) or "Nothing fits now."
         return Item(look, word, name, text, "job", key, blocked_since(row))
-    return Item(
-        "blocked",
-        "slow",
-        name,
-        "Waits for a worker longer than usual.",
-        "job",
-        key,
-        row.ready_since,
-    )
+    text = "Waits for a worker longer than usual."
+    return Item("blocked", "slow", name, text, "job", key, row.ready_since)

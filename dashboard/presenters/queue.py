@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from nodes.protocol.resources import DIMENSIONS
-from orchestrator import reasons, wording
-from orchestrator.formatting import amounts, capitalised, capped, counted, duration, listed
-from orchestrator.wording import Sentence
+from orchestrator.explain import reasons, wording
+from orchestrator.explain.formatting import amounts, capitalised, capped, counted, duration, listed
+from orchestrator.explain.wording import Sentence
 
 from . import states
 from .states import Shown
 
 if TYPE_CHECKING:
+    from dashboard.queries.queue import InState
     from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
 
 _TRIGGERS = {
@@ -47,15 +48,6 @@ _STATES = {
     "blocked": ("Blocked", "nothing fits; woken when capacity is freed", "blocked"),
     "dead": ("Dead letter", "failed again and again; parked", "failed"),
 }
-
-
-class InStateLike(Protocol):
-    @property
-    def n(self) -> int: ...
-    @property
-    def oldest(self) -> datetime | None: ...
-    @property
-    def by_type(self) -> Mapping[str, int] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +106,7 @@ class Worker:
     evaluations: str
 
 
-def state_box(name: str, found: InStateLike, cap: int) -> StateBox:
+def state_box(name: str, found: InState, cap: int) -> StateBox:
     """One state of the queue with its count."""
     title, mean, look = _STATES[name]
     kinds = listed([f"{n:,} {kind}" for kind, n in sorted((found.by_type or {}).items())])

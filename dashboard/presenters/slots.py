@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.formatting import counted
+from orchestrator.explain.formatting import counted
 
 from . import states
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.formatting import size
+from orchestrator.explain.formatting import size
 from orchestrator.spec import JobSpec, Needs, Retry, TaskSpec, Timeouts
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 
 from nodes.membership.silence import SILENT_AFTER
+from orchestrator.endpoint.finding import find
 from orchestrator.models import Evaluation, Execution, ExecutionHistory, ExecutionOutput
 
-from .references import named
+from .paging import Part, part
 
 MOST_TRANSITIONS = 100
 MOST_ATTEMPTS = 50
 MOST_PLACED = 50
 
 
-def one(reference: str) -> Execution | None:
-    """The execution with this id, or whose id begins so."""
-    return named(Execution.objects.select_related("job", "node__heartbeat"), reference)
+def one(reference: str) -> Execution:
+    """The execution with this id, or whose id begins so; raises NotFound or Ambiguous."""
+    rows = Execution.objects.select_related("job", "node__heartbeat")
+    return find(rows, "execution", reference)
 
 
 def silent_since(execution: Execution, now: datetime) -> datetime | None:
@@ -39,18 +41,18 @@ def output(execution: Execution) -> ExecutionOutput | None:
     return ExecutionOutput.objects.filter(pk=execution.pk).first()
 
 
-def attempts(execution: Execution) -> list[Execution]:
-    """The attempts of the same slot, in order: those before it and those after it."""
+def attempts(execution: Execution) -> Part[Execution]:
+    """The newest attempts of the same slot, in order: those before it and those after it."""
     rows = Execution.objects.filter(job_id=execution.job_id, round=execution.round)
     rows = rows.filter(slot=execution.slot).only(
         "pk", "attempt", "desired", "observed", "created_at"
     )
-    newest = rows.order_by("-created_at", "pk")[:MOST_ATTEMPTS]
-    return sorted(newest, key=lambda it: (it.attempt, it.created_at, it.pk))
+    newest = part(rows.order_by("-created_at", "pk"), MOST_ATTEMPTS)
+    newest.sort(key=lambda it: (it.attempt, it.created_at, it.pk))
+    return newest
 
 
-def placed_by(evaluation: Evaluation) -> tuple[list[Execution], bool]:
-    """What *evaluation* decided to run, by slot, and whether there is more of it."""
+def placed_by(evaluation: Evaluation) -> Part[Execution]:
+    """What *evaluation* decided to run, by slot."""
     rows = Execution.objects.filter(evaluation=evaluation).select_related("job", "node")
-    found = list(rows.order_by("slot", "pk")[: MOST_PLACED + 1])
-    return found[:MOST_PLACED], len(found) > MOST_PLACED
+    return part(rows.order_by("slot", "pk"), MOST_PLACED)

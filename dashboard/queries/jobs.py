@@ -6,11 +6,11 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
+from orchestrator.endpoint.finding import begins_with, find
 from orchestrator.lifecycle import ENDED
 from orchestrator.models import Evaluation, Event, Execution, Job, JobVersion
 
-from .paging import Slice, newest
-from .references import begins_with, named
+from .paging import Part, Slice, newest, part
 
 SEARCHED = 10_000
 """A text is looked for in this many of the newest jobs; an exact name is found among all."""
@@ -33,10 +33,10 @@ def page(state: str, text: str, before: str) -> Slice[Job]:
     return newest(rows, before)
 
 
-def one(reference: str) -> Job | None:
-    """The job with this id or this name, or whose id begins so."""
+def one(reference: str) -> Job:
+    """The job with this id or this name, or whose id begins so; raises NotFound or Ambiguous."""
     rows = Job.objects.select_related("broker_row", "created_by")
-    return named(rows, reference, Q(name=reference))
+    return find(rows, "job", reference, Q(name=reference))
 
 
 def slots(job: Job) -> list[tuple[int, str, str, UUID]]:
@@ -64,8 +64,8 @@ def executions(job: Job, before: str, slot: int | None = None) -> Slice[Executio
     return newest(rows, before)
 
 
-def evaluations(job: Job, limit: int = 20) -> list[Evaluation]:
-    return list(Evaluation.objects.filter(job=job).order_by("-pk")[:limit])
+def evaluations(job: Job, limit: int = 20) -> Part[Evaluation]:
+    return part(Evaluation.objects.filter(job=job).order_by("-pk"), limit)
 
 
 def version(job: Job, number: int) -> JobVersion | None:
@@ -77,10 +77,10 @@ def version_before(version: JobVersion) -> JobVersion | None:
     return older.order_by("-number").first()
 
 
-def versions(job: Job, limit: int = 30) -> list[JobVersion]:
+def versions(job: Job, limit: int = 30) -> Part[JobVersion]:
     rows = JobVersion.objects.filter(job=job).select_related("created_by")
-    return list(rows.order_by("-number")[:limit])
+    return part(rows.order_by("-number"), limit)
 
 
-def events(job: Job, limit: int = 25) -> list[Event]:
-    return list(Event.objects.filter(job_id=job.pk).order_by("-pk")[:limit])
+def events(job: Job, limit: int = 25) -> Part[Event]:
+    return part(Event.objects.filter(job_id=job.pk).order_by("-pk"), limit)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from uuid import UUID
-
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import Q, QuerySet
 
 from nodes.models import Node
+from orchestrator.endpoint.finding import LIVING_FIRST, begins_with, find
 from orchestrator.models import Event, Execution
 
-from .paging import Slice, newest
-from .references import begins_with, named
+from .paging import Part, Slice, newest, part
 
 MOST = 500
 """Nodes of one page, in the order of their names."""
@@ -32,17 +29,13 @@ def page(text: str, after: str) -> tuple[list[Node], str]:
     return found[:MOST], found[MOST - 1].name if len(found) > MOST else ""
 
 
-def one(reference: str) -> Node | None:
-    """The node with this id, or else with this name; a removed one when no other has it."""
-    rows = Node.every.select_related("heartbeat", "session")
-    newest = rows.order_by(F("removed_at").desc(nulls_first=True))
-    return named(newest, reference, Q(name=reference))
+def one(reference: str) -> Node:
+    """The node with this id or name, a removed one when no other has it, or whose id begins so.
 
-
-def running(nodes: Sequence[Node]) -> dict[UUID, int]:
-    """How many executions run on each of *nodes*; a node with none is left out."""
-    rows = Execution.objects.filter(node__in=nodes, reserved=True, observed="running")
-    return dict(rows.values_list("node").annotate(n=Count("*")))
+    Raises NotFound or Ambiguous.
+    """
+    rows = Node.every.select_related("heartbeat", "session").order_by(LIVING_FIRST)
+    return find(rows, "node", reference, Q(name=reference))
 
 
 def holds(node: Node) -> int:
@@ -60,5 +53,5 @@ def held(node: Node, limit: int) -> list[Execution]:
     return list(rows.order_by("-memory", "-cpu", "pk")[:limit])
 
 
-def events(node: Node, limit: int = 25) -> list[Event]:
-    return list(Event.objects.filter(node_id=node.pk).order_by("-pk")[:limit])
+def events(node: Node, limit: int = 25) -> Part[Event]:
+    return part(Event.objects.filter(node_id=node.pk).order_by("-pk"), limit)

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection
-from django.db.models import Case, Count, F, Q, Sum, When
+from django.db.models import BooleanField, Case, Count, F, Func, Q, Sum, When
 
 from nodes import readiness
 from nodes.models import Node
 from nodes.protocol.resources import DIMENSIONS
 from orchestrator.models import BrokerRow, ClusterSetting, Event, Job
+
+from .paging import Part, part
 
 MOST_LIVE = 50_000
 RECENT = 4000
@@ -94,21 +97,12 @@ _MINUTES = """
         SELECT greatest(0, floor(extract(epoch FROM %(now)s::timestamptz - at) / 60))::int AS ago,
                sum(started) AS started, sum(failed) AS failed
         FROM moments GROUP BY 1
-    ), waits(name, low, high) AS (
-        SELECT 'submit', percentile_cont(0.5) WITHIN GROUP (ORDER BY w),
-               percentile_cont(0.95) WITHIN GROUP (ORDER BY w)
-        FROM (SELECT extract(epoch FROM started_at - round_at) w FROM newest
-              WHERE first AND started_at IS NOT NULL) s
-        UNION ALL
-        SELECT 'start', percentile_cont(0.5) WITHIN GROUP (ORDER BY w),
-               percentile_cont(0.95) WITHIN GROUP (ORDER BY w)
-        FROM (SELECT extract(epoch FROM started_at - created_at) w FROM newest
-              WHERE started_at IS NOT NULL) s
-        UNION ALL
-        SELECT 'run', percentile_cont(0.5) WITHIN GROUP (ORDER BY w),
-               percentile_cont(0.95) WITHIN GROUP (ORDER BY w)
-        FROM (SELECT extract(epoch FROM ended_at - started_at) w FROM newest
-              WHERE started_at IS NOT NULL AND ended_at IS NOT NULL) s
+    ), waits AS (
+        SELECT name, percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM w)) AS low,
+               percentile_cont(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM w)) AS high
+        FROM newest, LATERAL (VALUES ('submit', CASE WHEN first THEN started_at - round_at END),
+            ('start', started_at - created_at), ('run', ended_at - started_at)) waited(name, w)
+        GROUP BY name
     )
     SELECT (SELECT json_agg(json_build_array(ago, started, failed)) FROM minutes),
            (SELECT count(*) FROM newest),
@@ -172,7 +166,7 @@ def troubled_rows(late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
 
     Dead letters, what no node could ever run, what has been ready since before *late*, and what
     is blocked: of each kind at most *most*, so that none hides another, and each in the order of
-    its index, so that no more are read however many there are. Their keys are asked for first:
+    its index, so that no more are read however many there are. Their keys come as an array:
     joined to them, the whole table may be read, where the planner's statistics are old.
     """
     parked = Q(dead_letter__isnull=False)
@@ -188,8 +182,15 @@ def troubled_rows(late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
     )
     rank = Case(*(When(kind, then=place) for place, (kind, _) in enumerate(kinds)))
     found = [BrokerRow.objects.filter(kind).order_by(*by).values("pk")[:most] for kind, by in kinds]
-    keys = [row["pk"] for row in found[0].union(*found[1:])]
-    rows = BrokerRow.objects.filter(pk__in=keys).select_related("job")
+    keys = ArraySubquery(found[0].union(*found[1:]))
+    among = Func(
+        F("pk"),
+        keys,
+        template="%(expressions)s)",
+        arg_joiner=" = ANY(",
+        output_field=BooleanField(),
+    )
+    rows = BrokerRow.objects.filter(among).select_related("job")
     return list(rows.order_by(rank, *first))
 
 
@@ -219,5 +220,5 @@ def newest_jobs(limit: int = 8) -> list[Job]:
     )
 
 
-def newest_events(limit: int = 10) -> list[Event]:
-    return list(Event.objects.order_by("-pk")[:limit])
+def newest_events(limit: int = 10) -> Part[Event]:
+    return part(Event.objects.order_by("-pk"), limit)

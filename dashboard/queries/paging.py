@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
 from uuid import UUID
 
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, QuerySet
+
+from orchestrator.endpoint.finding import newest_first, place_in_time
 
 M = TypeVar("M", bound=Model)
+T = TypeVar("T")
+U = TypeVar("U")
 
 PAGE = 50
 
@@ -23,28 +28,46 @@ class Slice(Generic[M]):
     older: str
     first: bool
 
+    def links(self, **chosen: object) -> dict[str, Any]:
+        """For ``parts/paging.html``: the parameters of the other pages, with what is *chosen*."""
+        return {
+            "older": urlencode(chosen | {"before": self.older}) if self.older else "",
+            "newest": urlencode(chosen),
+            "first": self.first,
+        }
+
+
+class Part(list[T]):
+    """The beginning of a list; *more* says that it goes on."""
+
+    more = False
+
+    def each(self, show: Callable[[T], U]) -> Part[U]:
+        """The same with what *show* makes of each."""
+        shown = Part(map(show, self))
+        shown.more = self.more
+        return shown
+
+
+def part(rows: QuerySet[M], most: int) -> Part[M]:
+    """The first *most* of *rows*."""
+    found = Part(rows[: most + 1])
+    found.more = len(found) > most
+    del found[most:]
+    return found
+
 
 def newest(rows: QuerySet[M], before: str, size: int = PAGE) -> Slice[M]:
     """Up to *size* of *rows*, by ``created_at`` downwards, after the key *before*."""
-    key = _parse(before)
-    if key is not None:
-        at, last = key
-        rows = rows.filter(Q(created_at__lt=at) | Q(created_at=at, pk__gt=last))
-        rows = rows.filter(created_at__lte=at)  # What the index can begin at.
-    found = list(rows.order_by("-created_at", "pk")[: size + 1])
-    more = len(found) > size
-    found = found[:size]
-    return Slice(found, _key(found[-1]) if more else "", key is None)
+    after = _parse(before)
+    found = list(newest_first(rows, after)[: size + 1])
+    older = "~".join(place_in_time(found[size - 1])) if len(found) > size else ""
+    return Slice(found[:size], older, after is None)
 
 
-def _key(row: Model) -> str:
-    return f"{row.created_at.isoformat()}~{row.pk}"  # type: ignore[attr-defined]
-
-
-def _parse(text: str) -> tuple[datetime, UUID] | None:
+def _parse(text: str) -> tuple[str, str] | None:
     at, _, last = text.replace(" ", "+").partition("~")
     try:
-        instant = datetime.fromisoformat(at)
-        return (instant, UUID(last)) if instant.tzinfo else None
+        return (at, str(UUID(last))) if datetime.fromisoformat(at).tzinfo else None
     except ValueError:
         return None

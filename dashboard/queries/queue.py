@@ -9,7 +9,10 @@ from datetime import datetime, timedelta
 from django.db import connection
 
 from orchestrator import broker
+from orchestrator.explain.errors import NotFound
 from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
+
+from .paging import Part, part
 
 STATES = tuple(state.value for state in broker.QueueState)
 COUNTED = 10_000
@@ -19,7 +22,10 @@ SEEN_WITHIN = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class InState:
-    """How many jobs are in one state of the queue, at most COUNTED, and since when the oldest."""
+    """How many jobs are in one state of the queue, at most COUNTED, and since when the oldest.
+
+    Of those that wait for their moment it is the next one of these.
+    """
 
     n: int = 0
     oldest: datetime | None = None
@@ -66,7 +72,8 @@ _IN = {
 _BY_STATE = " UNION ALL ".join(
     f"""
     SELECT '{state}', type, count(*), min(since) FROM (
-        SELECT type, coalesce(nullif(blocked_on->>'since', '')::timestamptz, ready_since) AS since
+        SELECT type, coalesce(nullif(blocked_on->>'since', '')::timestamptz,
+                              {"not_before" if state == "waiting" else "ready_since"}) AS since
         FROM orchestrator_brokerrow WHERE {is_in} LIMIT %(most)s
     ) {state} GROUP BY type"""  # noqa: S608 - All of it is written above.
     for state, is_in in _IN.items()
@@ -81,19 +88,19 @@ _ARRIVING = """
 """
 
 
-def rows(state: str) -> list[BrokerRow]:
+def rows(state: str) -> Part[BrokerRow]:
     """The first jobs in one state, those first that will be taken first."""
-    return list(broker.in_state(broker.QueueState(state), LISTED))
+    return part(broker.in_state(broker.QueueState(state)), LISTED)
 
 
-def workers(now: datetime) -> list[WorkerProcess]:
+def workers(now: datetime) -> Part[WorkerProcess]:
     seen = WorkerProcess.objects.filter(seen_at__gt=now - SEEN_WITHIN)
-    return list(seen.order_by("name")[:LISTED])
+    return part(seen.order_by("name"), LISTED)
 
 
-def evaluations(limit: int = 25) -> list[Evaluation]:
+def evaluations(limit: int = 25) -> Part[Evaluation]:
     """The newest evaluations of all jobs."""
-    return list(Evaluation.objects.select_related("job").order_by("-pk")[:limit])
+    return part(Evaluation.objects.select_related("job").order_by("-pk"), limit)
 
 
 def flow(now: datetime) -> Flow:
@@ -113,10 +120,14 @@ _FLOW = """
 """
 
 
-def one(pk: int) -> Evaluation | None:
-    return Evaluation.objects.filter(pk=pk).select_related("job").first()
+def one(pk: int) -> Evaluation:
+    """The evaluation with this number; raises NotFound."""
+    found = Evaluation.objects.filter(pk=pk).select_related("job").first()
+    if found is None:
+        raise NotFound(kind="evaluation", name=pk)
+    return found
 
 
-def neighbours(evaluation: Evaluation, limit: int = 10) -> list[Evaluation]:
+def neighbours(evaluation: Evaluation, limit: int = 10) -> Part[Evaluation]:
     """The newest evaluations of the same job."""
-    return list(Evaluation.objects.filter(job_id=evaluation.job_id).order_by("-pk")[:limit])
+    return part(Evaluation.objects.filter(job_id=evaluation.job_id).order_by("-pk"), limit)

@@ -12,8 +12,8 @@ from django.utils.safestring import SafeString
 
 from dashboard.permissions import MAY
 from dashboard.presenters.states import Shown
-from orchestrator.formatting import counted, person
-from orchestrator.wording import Sentence
+from orchestrator.explain.formatting import counted, person
+from orchestrator.explain.wording import Sentence
 
 register = template.Library()
 register.filter("person", person)

@@ -17,6 +17,7 @@ from django.views.decorators.http import require_POST
 from dashboard.permissions import MAY
 from nodes.errors import MusterError
 from nodes.models import Node
+from orchestrator import broker, endpoint
 from orchestrator.lifecycle import ENDED
 from orchestrator.models import Job
 
@@ -68,8 +69,6 @@ def action(kind: str) -> Callable[[Verb], Callable[..., HttpResponse]]:
 
 @action("jobs")
 def stop(request: HttpRequest, pk: UUID) -> str:
-    from orchestrator import endpoint
-
     job = get_object_or_404(Job, pk=pk)
     done = endpoint.stop(job.pk, actor=_actor(request), reason=_reason(request))
     if done.state in ENDED:
@@ -79,8 +78,6 @@ def stop(request: HttpRequest, pk: UUID) -> str:
 
 @action("jobs")
 def rerun(request: HttpRequest, pk: UUID) -> str:
-    from orchestrator import endpoint
-
     job = get_object_or_404(Job, pk=pk)
     endpoint.rerun(job.pk, actor=_actor(request))
     return f"{job.name} will run again."
@@ -89,8 +86,6 @@ def rerun(request: HttpRequest, pk: UUID) -> str:
 @action("nodes")
 def node(request: HttpRequest, pk: UUID, verb: str) -> str:
     """Approve, reject, release, remove, and the four switches of a node."""
-    from orchestrator import endpoint
-
     found = get_object_or_404(Node.every if verb == "remove" else Node, pk=pk)
     actor = _actor(request)
     if verb == "remove":
@@ -116,8 +111,6 @@ def node(request: HttpRequest, pk: UUID, verb: str) -> str:
 
 @action("queue")
 def pause(request: HttpRequest) -> str:
-    from orchestrator import broker
-
     if not (reason := _reason(request)):
         raise NeedsReason
     broker.pause(reason, _actor(request))
@@ -126,8 +119,6 @@ def pause(request: HttpRequest) -> str:
 
 @action("queue")
 def resume(request: HttpRequest) -> str:
-    from orchestrator import broker
-
     broker.resume(_actor(request))
     return "Scheduling goes on."
 
@@ -135,8 +126,6 @@ def resume(request: HttpRequest) -> str:
 @action("queue")
 def evaluate(request: HttpRequest, pk: UUID, verb: str) -> str:
     """Evaluate a job now; retry or drop its dead letter."""
-    from orchestrator import broker
-
     job = get_object_or_404(Job, pk=pk)
     if verb == "retry":
         broker.retry_dead(job.pk, _actor(request))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from django.http import Http404
-
 from dashboard.presenters import executions, lifeline
 from dashboard.queries import executions as find
+from dashboard.queries.paging import Part
 from dashboard.rendering import Page
 from orchestrator.lifecycle import OBSERVED
 from orchestrator.models import Execution, ExecutionHistory
@@ -21,10 +20,7 @@ class ExecutionPage(Page):
 
     @cached_property
     def execution(self) -> Execution:
-        found = find.one(self.kwargs["reference"])
-        if found is None:
-            raise Http404(f"There is no execution {self.kwargs['reference']!r}.")
-        return found
+        return self.named(find.one)
 
     @cached_property
     def history(self) -> list[ExecutionHistory]:
@@ -34,9 +30,13 @@ class ExecutionPage(Page):
     def title(self) -> str:
         return f"{self.execution.job.name} · slot {self.execution.slot}"
 
+    @cached_property
+    def attempts(self) -> Part[Execution]:
+        return find.attempts(self.execution)
+
     def header(self) -> executions.Head:
         silent = find.silent_since(self.execution, self.now)
-        return executions.head(self.execution, find.attempts(self.execution), self.now, silent)
+        return executions.head(self.execution, self.attempts, self.now, silent)
 
     def timeline(self) -> lifeline.Lifeline:
         return lifeline.lifeline(self.execution, self.history, self.now)

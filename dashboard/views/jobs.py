@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlencode
 
-from django.http import Http404
+from django.urls import reverse
 
 from dashboard.presenters import executions, explain, jobs, queue, slots, specification
 from dashboard.queries import jobs as find
+from dashboard.queries.paging import Part
 from dashboard.rendering import Page
 from orchestrator.endpoint import silent_nodes, spec_warnings
-from orchestrator.formatting import listed
+from orchestrator.explain.formatting import listed
+from orchestrator.explain.reasons import NodeSilent, Unplaced, load
 from orchestrator.lifecycle import ENDED
 from orchestrator.models import BrokerRow, Evaluation, Job, spec_cache
-from orchestrator.reasons import NodeSilent, Unplaced, load
 
 
 class Jobs(Page):
@@ -49,10 +49,8 @@ class Jobs(Page):
         chosen = {k: v for k, v in (("state", self.state), ("text", self.text)) if v}
         return {
             "lines": [jobs.line(job, _row(job)) for job in page.rows],
-            "older": urlencode(chosen | {"before": page.older}) if page.older else "",
-            "newest": "" if page.first else urlencode(chosen),
-            "first": page.first,
             "filtered": bool(chosen),
+            **page.links(**chosen),
         }
 
 
@@ -63,10 +61,7 @@ class OneJob(Page):
 
     @cached_property
     def job(self) -> Job:
-        found = find.one(self.kwargs["reference"])
-        if found is None:
-            raise Http404(f"There is no job {self.kwargs['reference']!r}.")
-        return found
+        return self.named(find.one)
 
     @property
     def title(self) -> str:
@@ -75,6 +70,18 @@ class OneJob(Page):
     @cached_property
     def silent(self) -> list[NodeSilent]:
         return silent_nodes(self.job)
+
+    @property
+    def all_evaluations(self) -> str:
+        return f"/api/v1/jobs/{self.job.pk}/evaluations"
+
+    @property
+    def all_events(self) -> str:
+        return f"{reverse('admin:orchestrator_event_changelist')}?job_id={self.job.pk}"
+
+    @property
+    def all_versions(self) -> str:
+        return f"/api/v1/jobs/{self.job.pk}/versions"
 
     def header(self) -> jobs.JobHead:
         return jobs.head(self.job, _row(self.job), self.silent)
@@ -87,7 +94,7 @@ class JobPage(OneJob):
     numbers = ("slot",)
 
     @cached_property
-    def looks(self) -> list[Evaluation]:
+    def looks(self) -> Part[Evaluation]:
         return find.evaluations(self.job)
 
     def slots(self) -> slots.Grid:
@@ -120,17 +127,11 @@ class JobPage(OneJob):
     def executions(self) -> dict[str, Any]:
         slot = self.number("slot")
         page = find.executions(self.job, self.request.GET.get("before", ""), slot)
-        chosen = {} if slot is None else {"slot": slot}
-        return {
-            "lines": executions.lines(page.rows, self.now),
-            "older": urlencode(chosen | {"before": page.older}) if page.older else "",
-            "newest": urlencode(chosen),
-            "first": page.first,
-            "slot": slot,
-        }
+        links = page.links() if slot is None else page.links(slot=slot)
+        return {"lines": executions.lines(page.rows, self.now), "slot": slot, **links}
 
-    def evaluations(self) -> list[queue.Line]:
-        return [queue.line(look) for look in self.looks]
+    def evaluations(self) -> Part[queue.Line]:
+        return self.looks.each(queue.line)
 
     def events(self) -> Any:
         return find.events(self.job)

@@ -6,13 +6,14 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
-from django.http import Http404
+from django.urls import reverse
 
 from dashboard.presenters import executions, nodes
 from dashboard.queries import nodes as find
 from dashboard.rendering import Page
 from nodes.models import Node
-from orchestrator.formatting import counted
+from orchestrator import endpoint
+from orchestrator.explain.formatting import counted
 from orchestrator.models import Execution
 
 LARGEST = 10
@@ -31,7 +32,7 @@ class Nodes(Page):
 
     def table(self) -> dict[str, Any]:
         found, after = find.page(self.text, self.request.GET.get("after", ""))
-        running = find.running(found)
+        running = endpoint.running_on(found)
         lines = [nodes.line(node, running.get(node.pk, 0)) for node in found]
         return {
             "lines": lines,
@@ -49,10 +50,7 @@ class NodePage(Page):
 
     @cached_property
     def node(self) -> Node:
-        found = find.one(self.kwargs["reference"])
-        if found is None:
-            raise Http404(f"There is no node {self.kwargs['reference']!r}.")
-        return found
+        return self.named(find.one)
 
     @cached_property
     def held(self) -> list[Execution]:
@@ -64,12 +62,16 @@ class NodePage(Page):
 
     @cached_property
     def summary(self) -> nodes.NodeHead:
-        running = find.running([self.node]).get(self.node.pk, 0)
+        running = endpoint.running_on([self.node]).get(self.node.pk, 0)
         return nodes.head(self.node, self.holds, running)
 
     @property
     def title(self) -> str:
         return self.node.name
+
+    @property
+    def all_events(self) -> str:
+        return f"{reverse('admin:orchestrator_event_changelist')}?node_id={self.node.pk}"
 
     def header(self) -> nodes.NodeHead:
         return self.summary
@@ -79,7 +81,9 @@ class NodePage(Page):
         return {
             "bars": nodes.capacities(self.node),
             "holders": nodes.holders(self.node, self.held),
-            "more": f"and {counted(rest, 'smaller one')}" if rest > 0 else "",
+            "more": f"and {counted(rest, 'smaller one')}, listed below with all others"
+            if rest > 0
+            else "",
         }
 
     def facts(self) -> dict[str, Any]:
@@ -88,11 +92,7 @@ class NodePage(Page):
 
     def executions(self) -> dict[str, Any]:
         page = find.executions(self.node, self.request.GET.get("before", ""))
-        return {
-            "lines": executions.lines(page.rows, self.now),
-            "older": urlencode({"before": page.older}) if page.older else "",
-            "first": page.first,
-        }
+        return {"lines": executions.lines(page.rows, self.now), **page.links()}
 
     def events(self) -> Any:
         return find.events(self.node)

@@ -10,7 +10,7 @@ from dashboard.presenters import bars, jobs, overview
 from dashboard.queries import overview as find
 from dashboard.rendering import Page
 from nodes.protocol.resources import DIMENSIONS
-from orchestrator.formatting import counted
+from orchestrator.explain.formatting import counted
 
 SLOW = timedelta(seconds=30)
 LATELY = timedelta(hours=1)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from django.http import Http404
-
 from dashboard.presenters import executions, explain, queue
 from dashboard.queries import queue as find
 from dashboard.queries.executions import placed_by
+from dashboard.queries.paging import Part
 from dashboard.rendering import Page
-from orchestrator.formatting import capped, duration, listed
+from orchestrator.explain.formatting import capped, duration, listed
 from orchestrator.models import Evaluation
 
 
@@ -56,14 +55,14 @@ class Queue(Page):
         return {
             "name": self.chosen,
             "state": queue.state_box(self.chosen, find.InState(len(rows)), find.LISTED + 1),
-            "rows": [queue.row(row, self.chosen) for row in rows],
+            "rows": rows.each(lambda row: queue.row(row, self.chosen)),
         }
 
-    def workers(self) -> list[queue.Worker]:
-        return [queue.worker(found, self.now) for found in find.workers(self.now)]
+    def workers(self) -> Part[queue.Worker]:
+        return find.workers(self.now).each(lambda found: queue.worker(found, self.now))
 
-    def evaluations(self) -> list[queue.Line]:
-        return [queue.line(look, job_name=look.job.name) for look in find.evaluations()]
+    def evaluations(self) -> Part[queue.Line]:
+        return find.evaluations().each(lambda it: queue.line(it, job_name=it.job.name))
 
 
 class EvaluationPage(Page):
@@ -73,14 +72,15 @@ class EvaluationPage(Page):
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        found = find.one(self.kwargs["pk"])
-        if found is None:
-            raise Http404(f"There is no evaluation {self.kwargs['pk']}.")
-        return found
+        return self.named(find.one)
 
     @property
     def title(self) -> str:
         return f"Evaluation {self.evaluation.pk}"
+
+    @property
+    def all_evaluations(self) -> str:
+        return f"/api/v1/jobs/{self.evaluation.job_id}/evaluations"
 
     def record(self) -> dict[str, Any]:
         look = self.evaluation
@@ -91,8 +91,8 @@ class EvaluationPage(Page):
         }
 
     def executions(self) -> dict[str, Any]:
-        found, more = placed_by(self.evaluation)
-        return {"lines": executions.lines(found, self.now), "more": more}
+        found = placed_by(self.evaluation)
+        return {"lines": executions.lines(found, self.now), "more": found.more}
 
-    def others(self) -> list[queue.Line]:
-        return [queue.line(look) for look in find.neighbours(self.evaluation)]
+    def others(self) -> Part[queue.Line]:
+        return find.neighbours(self.evaluation).each(queue.line)

@@ -35,7 +35,7 @@ from .effects import Discard, Drop, Effect, Follow, Send, Start, Stop, Unfollow
 from .facts import Exited, Fact, NeverStarted, NotStarted, Started, Vanished
 from .outbox import Outbox
 from .records import FINAL, Changes, Entry, Machine, Recall, Saved, Stage, entry_of
-from .session import SHORTEST, Session, heartbeat, hello
+from .session import APART, SHORTEST, Session, heartbeat, hello
 
 
 class Core:
@@ -113,12 +113,15 @@ class Core:
         if (why := why[:4096]) == self.degraded:
             return []
         self.degraded = why
-        return self._beat(self._session, now) if self._session else []
+        if (session := self._session) is None or session.epoch is None:
+            return []
+        if now < (at := session.beaten_at + APART):  # Too many end the session.
+            session.beat_at = min(session.beat_at or at, at)
+            return []
+        return self._beat(session, now)
 
     def _beat(self, session: Session, now: float) -> list[Effect]:
-        if session.epoch is None:
-            return []
-        session.beat_at = now + session.heartbeat
+        session.beaten_at, session.beat_at = now, now + session.heartbeat
         return [Send(heartbeat(session, self.entries.values(), self.order_rev, self.degraded))]
 
     def receive(self, message: FromServer, now: float) -> list[Effect]:
@@ -175,6 +178,8 @@ class Core:
     def observe(self, fact: Fact) -> list[Effect]:
         """Take in what a driver tells.  A fact told twice has no second effect."""
         entry = self.entries.get(fact.execution)
+        if entry is None:
+            self._never_begin(fact)
         if entry is None or not entry.told_to_run:
             return []
         match fact:
@@ -196,6 +201,19 @@ class Core:
             case Vanished():
                 self._end(entry, outcomes.unknown(fact))
         return []
+
+    def _never_begin(self, fact: Fact) -> None:
+        """Remember what has ended here and an earlier ledger knew: an order may still name it."""
+        match fact:
+            case Exited():
+                final = outcomes.ended(Entry(fact.execution, Stage.RUNNING), fact)
+            case Vanished():
+                final = outcomes.unknown(fact)
+            case _:
+                return
+        if not self._known_before(fact.execution)[0]:
+            self._bury(fact.execution, outcomes.without_tails(final))
+            self.changes.urgent = True
 
     def _started(self, entry: Entry, handle: str) -> list[Effect]:
         if entry.stage is Stage.STARTING:

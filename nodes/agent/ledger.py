@@ -68,9 +68,25 @@ def executions(path: Path) -> frozenset[str]:
         return frozenset()
     with _in_words(path), contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA locking_mode=EXCLUSIVE")  # Else the log's index would be a file.
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'execution'").fetchone():
+        if not _has_our_shape(db, path):
             return frozenset()
         return frozenset(name for (name,) in db.execute("SELECT id FROM execution"))
+
+
+def _has_our_shape(db: sqlite3.Connection, path: Path) -> bool:
+    """Whether there are tables of ours yet; raises LedgerUnusable when another version made them.
+
+    Nothing is written or removed before that is known.
+    """
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'fact'").fetchone():
+        return False
+    row = db.execute("SELECT value FROM fact WHERE name = 'shape'").fetchone()
+    if row is not None and row[0] != SHAPE:
+        raise LedgerUnusable(
+            f"{path} has shape {row[0]}, this agent reads shape {SHAPE}: "
+            "start the version of the agent that wrote it"
+        )
+    return row is not None
 
 
 class Ledger:
@@ -99,6 +115,7 @@ class Ledger:
             (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
+            _has_our_shape(self._db, self._path)
             self._db.executescript(_TABLES)
             with self._transaction():
                 self._remember("shape", SHAPE)
@@ -106,11 +123,6 @@ class Ledger:
                 self._set("run", int(self._get("run", 0)) + 1)
                 if self._get("lived", "") == "":  # Ages were once told by the wall clock.
                     self._db.execute("UPDATE tombstone SET at = 0")
-        if (shape := self._get("shape", 0)) != SHAPE:
-            raise LedgerUnusable(
-                f"{self._path} has shape {shape}, this agent reads shape {SHAPE}: "
-                "start the version of the agent that wrote it"
-            )
 
     def saved(self) -> Saved:
         """Everything the core starts from."""
@@ -218,8 +230,16 @@ class Ledger:
     def _remember(self, name: str, value: int | str) -> None:
         self._db.execute("INSERT OR IGNORE INTO fact VALUES (?, ?)", (name, value))
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when something was raised."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:  # A full disk has ended it already.
+                self._db.execute("ROLLBACK")
 
 
 @contextlib.contextmanager
@@ -247,49 +267,3 @@ def _in_words(path: Path) -> Iterator[None]:
         raise LedgerUnusable(
             f"{path}: {error}: see that the disk works and that the agent's user may write there"
         ) from error
-
-
-class _Transaction:
-    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when something was raised."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:  # A full disk has ended it already.
-                self._db.execute("ROLLBACK")
-
-
-class MemoryLedger:
-    """A ledger that dies with its process: for simulated agents."""
-
-    def __init__(self, name: str) -> None:
-        self.id, self.run = name, 1
-        self._graves: dict[str, Report | None] = {}
-
-    def saved(self) -> Saved:
-        return Saved()
-
-    def recall(self, execution: str) -> tuple[bool, Report | None]:
-        return execution in self._graves, self._graves.get(execution)
-
-    def commit(self, changes: Changes, now: float) -> None:
-        self._graves.update(changes.tombstones)
-        while len(self._graves) > 10_000:
-            del self._graves[next(iter(self._graves))]
-
-    def prune(self, now: float) -> None:
-        pass
-
-    def take_room(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

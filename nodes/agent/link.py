@@ -25,6 +25,8 @@ _STABLE = 10.0
 _SHORT, _LONG = 0.5, 30.0
 _FENCED = 10.0
 _REFUSED = 60.0
+#: Seconds after which a link is cut whose other end takes nothing, not even that it is closed.
+_CLOSES_WITHIN = 3.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Link:
         """Close the present link; the next one is made as usual."""
         if self._socket is not None and self._dropped is None:
             self._dropped = asyncio.get_running_loop().create_task(
-                self._socket.close(code, reason[:120])
+                _close(self._socket, code, reason)
             )
 
     async def leave(self, reason: str) -> None:
@@ -137,7 +139,7 @@ class Link:
         except ConnectionClosed:
             pass
         except (codec.Malformed, codec.TooLarge) as error:
-            await socket.close(Close.MALFORMED, str(error)[:120])
+            await _close(socket, Close.MALFORMED, str(error))
         finally:
             writer.cancel()
             self._socket, self._dropped = None, None
@@ -153,3 +155,12 @@ class Link:
                 self._something.clear()
                 while self._queue:
                     await socket.send(self._queue.popleft())
+
+
+async def _close(socket: ClientConnection, code: int, reason: str) -> None:
+    """Close *socket*, or cut it: `close` waits for all that was sent before, however long."""
+    try:
+        async with asyncio.timeout(_CLOSES_WITHIN):
+            await socket.close(code, reason[:120])
+    except TimeoutError:
+        socket.transport.abort()

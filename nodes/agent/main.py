@@ -12,15 +12,15 @@ import shutil
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..protocol.resources import Resources
+import msgspec
+
+from ..protocol.resources import DIMENSIONS
 from . import __version__, enrolment, machine, walls
-from .drivers import Driver, Tell
 from .drivers.process import ProcessDriver
-from .drivers.spawner_link import NoSpawner
+from .drivers.spawner_link import NoSpawner, SpawnerStopped
 from .enrolment import Identity
 from .ledger import Ledger, LedgerUnusable, NoRoom
 from .ledger import executions as ledger_executions
@@ -32,7 +32,8 @@ from .runner import Runner
 
 log = logging.getLogger("muster.agent")
 
-#: Exit codes: 2 for what the operator must change, 3 when another agent has the directory.
+#: Exit codes: 2 for what the operator must change, 3 when another agent has the directory, 4 for
+#: what may be over when it is started again.
 _WRONG, _IN_USE, _BROKEN = 2, 3, 4
 #: Seconds between attempts to open the ledger on a full disk.
 _FULL = 2.0
@@ -75,16 +76,17 @@ def _why(error: BaseException, state: Path) -> _Why | None:
         case enrolment.Removed():
             cure = "to let this machine join again, start the agent with a new join token and"
             return _Why(f"{error}; {cure} another --state-dir than {state}", REMOVED)
-        case NoSpawner() if shutil.disk_usage(state).free < FULL:
-            return _Why(f"{error}; the disk is full", _BROKEN)
         case (
             enrolment.Refused()
             | enrolment.Damaged()
             | LedgerUnusable()
-            | NoSpawner()
+            | SpawnerStopped()
             | walls.Unavailable()
         ):
             return _Why(str(error), _WRONG)
+        case NoSpawner():
+            is_full = shutil.disk_usage(state).free < FULL
+            return _Why(f"{error}; the disk is full" if is_full else str(error), _BROKEN)
         case NoRoom():
             return _Why(str(error), _BROKEN)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
@@ -119,11 +121,10 @@ async def _run(options: argparse.Namespace) -> None:
         if (ledger := await _open_ledger(options.state_dir, room, ending)) is None:
             return
         built = walls.build(_wanted(options), options.state_dir, os.cpu_count() or 1)
-        log.log(built.severity, "%s", built.sentence())
         runner = Runner(
             _machine(options, ledger, built),
             ledger,
-            _drivers(options.state_dir, built),
+            lambda tell: {"process": ProcessDriver(options.state_dir, tell, built)},
             options.state_dir / "logs",
             room,
         )
@@ -131,6 +132,7 @@ async def _run(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().set_exception_handler(
             lambda loop, context: _on_exception(loop, context, options.state_dir)
         )
+        log.log(built.severity, "%s", built.sentence())
         runner.start()
         log.info("started as node %s, run %d, for %s", identity.node, ledger.run, options.server)
         link = Link(websocket_url(options.server), identity.credential, runner)
@@ -184,16 +186,9 @@ def _wanted(options: argparse.Namespace) -> walls.Wanted:
 
 def _machine(options: argparse.Namespace, ledger: Ledger, built: walls.Walls) -> Machine:
     found = machine.detect(options.state_dir, ours=options.state_dir / "work")
-    offered = Resources(
-        *(
-            amount if wanted is None else int(wanted)
-            for amount, wanted in zip(
-                found.astuple(),
-                (options.cpu, options.memory, options.disk, options.gpu),
-                strict=True,
-            )
-        )
-    )
+    wanted = {it: getattr(options, it) for it in DIMENSIONS}
+    given = {it: amount for it, amount in wanted.items() if amount is not None}
+    offered = msgspec.structs.replace(found, **given)
     return Machine(
         instance=str(uuid.uuid4()),
         run=ledger.run,
@@ -204,10 +199,6 @@ def _machine(options: argparse.Namespace, ledger: Ledger, built: walls.Walls) ->
         drivers=frozenset({"process"}),
         agent_version=__version__,
     )
-
-
-def _drivers(state: Path, built: walls.Walls) -> Callable[[Tell], Mapping[str, Driver]]:
-    return lambda tell: {"process": ProcessDriver(state, tell, built)}
 
 
 async def _identify(options: argparse.Namespace) -> Identity:

@@ -14,6 +14,7 @@ from . import __version__, machine, walls
 
 T = TypeVar("T")
 LEVELS = ("debug", "info", "warning")
+_LOGS = "keep so much output of tasks that have ended (10GiB, or a tenth of the disk if less)"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -42,35 +43,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--name", default=env.get("name", socket.gethostname()), help="of this node (%(default)s)")
     add("--join-token-file", type=Path, default=env.get("join_token_file"), help="for enrolment")
     add("--label", action="append", metavar="KEY=VALUE", help="given at enrolment; repeatable")
-    add(
-        "--cpu",
-        type=_said(machine.count),
-        metavar="MILLICORES",
-        default=env.get("cpu"),
-        help="offer this much",
-    )
-    for option in ("--memory", "--disk"):
-        add(
-            option,
-            type=_said(machine.amount),
-            metavar="BYTES",
-            default=env.get(option[2:]),
-            help="or 512MiB",
-        )
-    add(
-        "--gpu",
-        type=_said(machine.count),
-        metavar="DEVICES",
-        default=env.get("gpu"),
-        help="offer this many",
-    )
-    add(
-        "--logs",
-        type=_said(machine.amount),
-        metavar="BYTES",
-        default=env.get("logs"),
-        help="keep so much output of tasks that have ended (10GiB, or a tenth of the disk if less)",
-    )
+    for option, read, unit, what in (
+        ("cpu", machine.count, "MILLICORES", "offer this much"),
+        ("memory", machine.amount, "BYTES", "or 512MiB"),
+        ("disk", machine.amount, "BYTES", "or 512MiB"),
+        ("gpu", machine.count, "DEVICES", "offer this many"),
+        ("logs", machine.amount, "BYTES", _LOGS),
+    ):
+        add(f"--{option}", type=_said(read), metavar=unit, default=env.get(option), help=what)
     _add_walls(add, env)
     add("--log-level", default=env.get("log_level", "info"), choices=LEVELS)
     add("--version", action="version", version=f"muster-agent {__version__}")

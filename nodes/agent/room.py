@@ -58,18 +58,21 @@ class Room:
 
     def _free(self) -> int:
         """How many bytes are free beside the reserve, or beside what is missing of it."""
-        held = 0
+        return shutil.disk_usage(self._state).free + self._held() - RESERVE
+
+    def _held(self) -> int:
         with contextlib.suppress(FileNotFoundError):
-            held = self._reserve.stat().st_size
-        return shutil.disk_usage(self._state).free + held - RESERVE
+            return self._reserve.stat().st_size
+        return 0
 
     def _fill(self) -> None:
-        if self._reserve.exists():
+        if self._held() >= RESERVE:
             return
-        descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            os.posix_fallocate(descriptor, 0, RESERVE)
+            descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, RESERVE)
+            finally:
+                os.close(descriptor)
         except OSError:  # Somebody was faster: there will be another look.
             self._reserve.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)

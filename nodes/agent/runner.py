@@ -20,7 +20,7 @@ from .core import Core
 from .drivers import Driver, Tell
 from .effects import Discard, Drop, Effect, Follow, Send, Start, Stop, Unfollow
 from .facts import Fact, NotStarted
-from .ledger import NoRoom
+from .ledger import LedgerUnusable, NoRoom
 from .log_streaming import Watches
 from .records import Changes, Machine, Saved
 from .room import Room
@@ -74,7 +74,7 @@ class Runner:
         self._wire: Wire | None = None
         self._inbox: list[FromServer] = []
         self._facts: list[Fact] = []
-        self._turn_is_due = False
+        self._turn_is_due = self._is_closed = False
         self._alarm: asyncio.TimerHandle | None = None
         self._later: asyncio.TimerHandle | None = None
         self._tidying: asyncio.TimerHandle | None = None
@@ -83,8 +83,16 @@ class Runner:
         self.on_failure: Callable[[BaseException], None] = self._raise
 
     def start(self) -> None:
-        """Account for what ran before, then be ready."""
+        """Account for what ran before, then be ready.
+
+        Raises LedgerUnusable when nobody here can: what another version began may run on.
+        """
         interrupted = self.core.interrupted()
+        if lacking := {entry.driver for entry in interrupted} - self._drivers.keys():
+            raise LedgerUnusable(
+                f"the ledger has tasks of the driver {min(lacking)!r}, which this agent lacks: "
+                "start the version of the agent that began them"
+            )
         for name, driver in self._drivers.items():
             of_driver = [entry for entry in interrupted if entry.driver == name]
             self._facts += driver.open(of_driver, rebooted=self.core.rebooted)
@@ -121,7 +129,8 @@ class Runner:
             self._send(Goodbye(self.core.epoch, reason))
 
     def close(self) -> None:
-        """Save what is not saved, and let go.  Tasks go on."""
+        """Save what is not saved, and let go.  Tasks go on: what is told from now on waits."""
+        self._is_closed = True
         for timer in (self._alarm, self._later, self._tidying, self._looking):
             if timer is not None:
                 timer.cancel()
@@ -140,6 +149,8 @@ class Runner:
 
     def _turn(self) -> None:
         self._turn_is_due = False
+        if self._is_closed:
+            return
         try:
             self._take_turn()
         except Exception as error:  # noqa: BLE001  Half a turn must not be built upon.

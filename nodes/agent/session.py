@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from .records import Entry, Machine, Stage
 _PATIENCE = 30.0
 #: Heartbeats come no more often than this, whoever asks.
 SHORTEST = 0.05
+#: Of a heartbeat that is due since something has changed, and the one before it.
+APART = 0.5
 #: Links are given up after this many heartbeats without a word.
 _MISSED = 3
 #: As many executions as a hello can name within one frame.
@@ -34,6 +37,7 @@ class Session:
     epoch: int | None = None
     heartbeat: float = _PATIENCE / _MISSED
     beat_at: float | None = None
+    beaten_at: float = -math.inf
     load: float = 0.0
     #: Why the node takes no new work, as its hello has said it.
     degraded: str = ""

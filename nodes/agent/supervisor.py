@@ -99,9 +99,11 @@ class Places:
 
 
 def walls_of(packet: bytes) -> list[bytes]:
-    """The words about walls of an order to start."""
-    *_, count, rest = packet.split(b"\0", 5)
-    return rest.split(b"\0", int(count))[: int(count)]
+    """The words about walls of an order to start; none of what is no order."""
+    with contextlib.suppress(ValueError):
+        _, _, _, _, count, rest = packet.split(b"\0", 5)
+        return rest.split(b"\0", int(count))[: int(count)]
+    return []
 
 
 class Request:

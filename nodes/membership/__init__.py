@@ -5,10 +5,11 @@
 """
 
 from .joining import authenticate, create_join_token, enrol, revoke, revoke_join_token, rotate
+from .operator import approve, reject, release, remove, set_draining, set_eligible
 from .presence import (
+    Anomalies,
     Beat,
     Greeting,
-    Odd,
     beat,
     degraded_sentence,
     fence,
@@ -19,12 +20,11 @@ from .presence import (
     set_degraded,
 )
 from .silence import Patience, Silence, detect_silence
-from .verbs import approve, reject, release, remove, set_draining, set_eligible
 
 __all__ = [
+    "Anomalies",
     "Beat",
     "Greeting",
-    "Odd",
     "Patience",
     "Silence",
     "approve",

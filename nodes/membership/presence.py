@@ -40,17 +40,17 @@ class Greeting:
 
 @dataclass(frozen=True)
 class Beat:
-    """A session was heard of, and what it said of itself."""
+    """A session was heard of, and what it said of itself; None where it has not said it yet."""
 
     node: UUID
     epoch: int
-    running: int = 0
-    load: float = 0.0
+    running: int | None = None
+    load: float | None = None
     degraded: str = ""
 
 
 @dataclass(frozen=True)
-class Odd:
+class Anomalies:
     """Of the sessions that were heard of, those that are not as they should be.
 
     ``fenced``: a newer one exists, or the node was rejected or revoked.  ``given_up``: the node
@@ -185,7 +185,7 @@ def fence(batch: Sequence[Inbound]) -> list[Verdict]:
     return verdicts
 
 
-def beat(beats: Sequence[Beat]) -> Odd:
+def beat(beats: Sequence[Beat]) -> Anomalies:
     """Write that these sessions were heard of now: one statement, guarded by their epochs."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -193,7 +193,7 @@ def beat(beats: Sequence[Beat]) -> Odd:
             [
                 [beat.node for beat in beats],
                 [beat.epoch for beat in beats],
-                [min(beat.running, 2**31 - 1) for beat in beats],
+                [beat.running and min(beat.running, 2**31 - 1) for beat in beats],
                 [beat.load for beat in beats],
                 [_short(beat.degraded) for beat in beats],
             ],
@@ -205,7 +205,7 @@ def beat(beats: Sequence[Beat]) -> Odd:
     given_up = frozenset(node for node in at if at[node] == Connection.LOST)
     back = frozenset(node for node in at if at[node] != Connection.CONNECTED) - given_up
     changed = frozenset(node for node, is_current, _, differs in odd if is_current and differs)
-    return Odd(fenced, given_up, back, removed, changed)
+    return Anomalies(fenced, given_up, back, removed, changed)
 
 
 # --- greeting --------------------------------------------------------------------------------
@@ -350,7 +350,8 @@ _BEAT = """
         ORDER BY node_id FOR NO KEY UPDATE
     ), beaten AS (
         UPDATE nodes_nodeheartbeat h
-        SET seen_at = clock_timestamp(), running = current.running, load = current.load
+        SET seen_at = clock_timestamp(),
+            running = coalesce(current.running, h.running), load = coalesce(current.load, h.load)
         FROM current JOIN held ON held.node_id = current.node WHERE h.node_id = current.node
     )
     SELECT said.node, current.node IS NOT NULL,

@@ -66,9 +66,12 @@ def detect_silence(patience: Patience = Patience()) -> Silence:
 
 
 def listen(who: str, away: timedelta = Patience.away) -> None:
-    """Say that *who* is at work; after a break longer than *away* its time begins anew."""
+    """Say that *who* is at work; after a break longer than *away* its time begins anew.
+
+    So it does when the clock was set back by more than that.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(_LISTEN, [who, away.total_seconds()])
+        cursor.execute(_LISTEN, [who, away.total_seconds(), away.total_seconds()])
 
 
 def _mark(patience: Patience) -> tuple[tuple[UUID, ...], tuple[UUID, ...]]:
@@ -101,6 +104,7 @@ def _silent(patience: Patience) -> dict[UUID, str]:
                 [str(it) for it in _STEPS],
                 [limit.total_seconds() for limit in limits],
                 patience.away.total_seconds(),
+                patience.away.total_seconds(),
                 patience.deaf.total_seconds(),
             ],
         )
@@ -111,11 +115,13 @@ _LISTEN = """
     INSERT INTO nodes_listening AS l (who, since, at)
     VALUES (%s, clock_timestamp(), clock_timestamp())
     ON CONFLICT (who) DO UPDATE SET
-        since = CASE WHEN clock_timestamp() - l.at > make_interval(secs => %s)
+        since = CASE WHEN clock_timestamp() > l.at + make_interval(secs => %s)
+                OR clock_timestamp() < l.at - make_interval(secs => %s)
             THEN clock_timestamp() ELSE l.since END,
         at = clock_timestamp()
 """
 
+# What was heard in times to come was heard before the clock was set back, when all began anew.
 _SILENT = f"""
     SELECT n.id, n.connection
     FROM unnest(%s::text[], %s::float8[]) AS allowed(connection, seconds)
@@ -126,7 +132,9 @@ _SILENT = f"""
         FROM nodes_listening
     ) AS l
     WHERE n.removed_at IS NULL
-        AND greatest(h.seen_at, l.since) + make_interval(secs => allowed.seconds)
+        AND CASE WHEN h.seen_at > clock_timestamp() + make_interval(secs => %s)
+                THEN l.since ELSE greatest(h.seen_at, l.since) END
+            + make_interval(secs => allowed.seconds)
             + CASE WHEN clock_timestamp() - l.heard > make_interval(secs => %s)
                 THEN make_interval(secs => %s) ELSE interval '0' END
             < clock_timestamp()

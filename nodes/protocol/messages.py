@@ -176,7 +176,7 @@ class Reports(Struct, frozen=True, tag="reports", omit_defaults=True):
 class Heartbeat(Struct, frozen=True, tag="heartbeat", omit_defaults=True):
     """I am here.  ``digest`` covers the live executions held (see ``session.digest``).
 
-    ``degraded`` is as in the hello; one is sent as soon as that changes.
+    ``degraded`` is as in the hello; one is sent soon after that changes.
     """
 
     epoch: Count
@@ -282,7 +282,7 @@ FromServer = Welcome | Desired | Orders | Ack | Pulse | Watch | Unwatch
 class LogChunk(msgspec.Struct, frozen=True):
     """Bytes of one watched stream, starting at byte ``offset`` of it; a binary frame."""
 
-    epoch: int
+    epoch: Count
     watch: str
-    offset: int
+    offset: Count
     data: bytes

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from ninja.security import HttpBearer
 from ninja.utils import check_csrf
 
-from orchestrator import permissions, tokens
+from orchestrator.access import permissions, tokens
 
 from .problems import Problem, unauthenticated
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from orchestrator.errors import NotFound
+from orchestrator.explain.errors import NotFound
 from orchestrator.models import Evaluation
 
 from . import schemas, serializers
 from .authentication import READ
 from .operations import operation
-from .pagination import page
+from .pagination import each, page_by
 from .responses import answer
 
 router = Router(tags=["evaluations"])
@@ -24,14 +21,10 @@ router = Router(tags=["evaluations"])
 @operation(schemas.Page[schemas.Evaluation])
 def list_evaluations(request: HttpRequest, query: schemas.Evaluations) -> HttpResponse:
     """The newest evaluations of all jobs first."""
-    found = Evaluation.objects.select_related("job").order_by("-pk")
+    found = Evaluation.objects.select_related("job")
     if query.state:
         found = found.filter(state__in=query.state)
-
-    def rows(after: list[Any] | None) -> QuerySet[Evaluation]:
-        return found if after is None else found.filter(pk__lt=after[0])
-
-    return page(request, query, rows, lambda row: [row.pk], serializers.evaluation)
+    return page_by("-pk", request, query, found, each(serializers.evaluation))
 
 
 @router.get("/evaluations/{number}", auth=READ)

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from orchestrator import journal
-from orchestrator.models import Event
+from orchestrator.models import Event, journal
 
 from . import schemas
 from .authentication import READ

@@ -10,7 +10,7 @@ from orchestrator.models import Execution, ExecutionHistory, ExecutionOutput
 from . import references, schemas, serializers
 from .authentication import READ
 from .operations import operation
-from .pagination import newest_first, page, place_in_time
+from .pagination import newest_page
 from .responses import answer
 
 MOST_HISTORY = 200
@@ -28,13 +28,7 @@ def list_executions(request: HttpRequest, query: schemas.Executions) -> HttpResp
         rows = rows.filter(observed__in=query.observed)
     if query.node:
         rows = rows.filter(node=references.node(query.node, removed=True))
-    return page(
-        request,
-        query,
-        lambda after: newest_first(rows, after),
-        place_in_time,
-        serializers.execution,
-    )
+    return newest_page(request, query, rows, serializers.execution)
 
 
 @router.get("/executions/{ref}", auth=READ)

@@ -19,11 +19,11 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.crypto import salted_hmac
 
 from orchestrator.models import IdempotencyKey
-from orchestrator.spec.sentences import mistake
+from orchestrator.spec.mistakes import mistake
 
 from . import operations
 from .authentication import Caller
-from .preconditions import refuse_others
+from .preconditions import CONDITIONS, refuse_others
 from .problems import Problem, invalid_parameters
 from .responses import answer
 
@@ -97,7 +97,8 @@ def _repeat(actor: str, key: str, digest: str) -> HttpResponse:
             422,
             "idempotency-key-reused",
             "This Idempotency-Key was used for another request.",
-            hint="Make a new key for every new request; repeat one only with the same body.",
+            hint="Make a new key for every new request; repeat one only with the same body and"
+            " conditions.",
         )
     headers = {"Idempotency_Replayed": "true"}
     sealed = stored.answer.get(_SEALED)
@@ -108,8 +109,12 @@ def _repeat(actor: str, key: str, digest: str) -> HttpResponse:
 
 
 def _digest(request: HttpRequest) -> str:
-    said = f"{request.method} {request.path}\n".encode()
-    return hashlib.sha256(said + request.body).hexdigest()
+    """What tells requests apart: what is done to what, on which conditions."""
+    said = f"{request.method} {request.path}\n"
+    for name in CONDITIONS:
+        if (condition := request.headers.get(name)) is not None:
+            said += f"{name}: {condition}\n"
+    return hashlib.sha256(said.encode() + request.body).hexdigest()
 
 
 # --- secrets ---------------------------------------------------------------------------------

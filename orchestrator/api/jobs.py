@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
 from orchestrator import endpoint, spec
 from orchestrator.endpoint import spec_warnings
-from orchestrator.errors import InvalidSpec
-from orchestrator.formatting import clock
+from orchestrator.explain.formatting import clock
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
-from orchestrator.spec.sentences import Mistake
+from orchestrator.spec import InvalidSpec
+from orchestrator.spec.mistakes import Mistake
 
 from . import references, schemas, serializers
 from .authentication import READ, SUBMIT, caller
 from .operations import operation
-from .pagination import newest_first, page, place_in_time
+from .pagination import each, newest_page, page_by
 from .parsing import LARGEST_BATCH
 from .preconditions import creates_only, intent, require_seen
 from .responses import answer, tagged
@@ -94,9 +93,7 @@ def list_jobs(request: HttpRequest, query: schemas.Jobs) -> HttpResponse:
         rows = rows.filter(type__in=query.type)
     if query.name:
         rows = rows.filter(name__startswith=query.name)
-    return page(
-        request, query, lambda after: newest_first(rows, after), place_in_time, serializers.job
-    )
+    return newest_page(request, query, rows, serializers.job)
 
 
 @router.get("/jobs/{ref}", auth=READ)
@@ -114,13 +111,8 @@ def show_job(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 - 
 @operation(schemas.Page[schemas.Version])
 def list_versions(request: HttpRequest, ref: str, query: schemas.Paging) -> HttpResponse:
     """Every specification that the job has had, the newest first."""
-    job = references.job(ref)
-
-    def rows(after: list[Any] | None) -> QuerySet[JobVersion]:
-        found = JobVersion.objects.filter(job=job).order_by("-number")
-        return found if after is None else found.filter(number__lt=after[0])
-
-    return page(request, query, rows, lambda row: [row.number], schemas.Version.of)
+    rows = JobVersion.objects.filter(job=references.job(ref))
+    return page_by("-number", request, query, rows, each(schemas.Version.of))
 
 
 @router.get("/jobs/{ref}/executions", auth=READ)
@@ -135,26 +127,15 @@ def list_executions_of_job(
         rows = rows.filter(observed__in=query.observed)
     if query.slot is not None:
         rows = rows.filter(slot=query.slot)
-    return page(
-        request,
-        query,
-        lambda after: newest_first(rows, after),
-        place_in_time,
-        serializers.execution,
-    )
+    return newest_page(request, query, rows, serializers.execution)
 
 
 @router.get("/jobs/{ref}/evaluations", auth=READ)
 @operation(schemas.Page[schemas.Evaluation])
 def list_evaluations_of_job(request: HttpRequest, ref: str, query: schemas.Paging) -> HttpResponse:
     """The newest evaluations of the job first."""
-    job = references.job(ref)
-
-    def rows(after: list[Any] | None) -> QuerySet[Evaluation]:
-        found = Evaluation.objects.filter(job=job).select_related("job").order_by("-pk")
-        return found if after is None else found.filter(pk__lt=after[0])
-
-    return page(request, query, rows, lambda row: [row.pk], serializers.evaluation)
+    rows = Evaluation.objects.filter(job=references.job(ref)).select_related("job")
+    return page_by("-pk", request, query, rows, each(serializers.evaluation))
 
 
 @router.post("/jobs/{ref}/stop", auth=SUBMIT)

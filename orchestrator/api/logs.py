@@ -1,4 +1,4 @@
-"""Logs over HTTP; what is read, and from where, is in `orchestrator.logs`.
+"""Logs over HTTP; what is read, and from where, is in `orchestrator.endpoint.logs`.
 
 As plain text, or for programs that read on where a connection broke as lines of JSON: each tells
 where in the log it ends, one without anything says that the server is there, and the last one that
@@ -20,8 +20,8 @@ from msgspec import Meta
 from ninja import Router
 
 from nodes.log_watch import HEARTBEAT, with_heartbeats
-from orchestrator.logs import MOST_NAMED, Piece, Reading, Stream, of_execution, of_job
-from orchestrator.spec.sentences import mistake, shown
+from orchestrator.endpoint.logs import MOST_NAMED, Piece, Reading, Stream, of_execution, of_job
+from orchestrator.spec.mistakes import mistake, shown
 
 from . import references
 from .authentication import READ

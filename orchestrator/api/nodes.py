@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
@@ -16,7 +14,7 @@ from orchestrator import endpoint
 from . import references, schemas, serializers
 from .authentication import ADMIN, OPERATE_NODES, READ, caller
 from .operations import operation
-from .pagination import page
+from .pagination import page_by
 from .responses import answer
 
 router = Router(tags=["nodes"])
@@ -31,12 +29,7 @@ def list_nodes(request: HttpRequest, query: schemas.Nodes) -> HttpResponse:
         found = found.filter(approval__in=query.approval)
     if query.connection:
         found = found.filter(connection__in=query.connection)
-
-    def rows(after: list[Any] | None) -> QuerySet[Node]:
-        ordered = found.order_by("name")
-        return ordered if after is None else ordered.filter(name__gt=after[0])
-
-    return page(request, query, rows, lambda row: [row.name], serializers.node)
+    return page_by("name", request, query, found, serializers.several_nodes)
 
 
 @router.post("/nodes/join-tokens", auth=ADMIN)

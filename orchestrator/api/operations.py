@@ -12,7 +12,7 @@ import msgspec
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from orchestrator.spec.reading import LARGEST
+from orchestrator.spec.parsing import LARGEST
 
 from . import parsing
 from .schemas import Nothing, Parameters

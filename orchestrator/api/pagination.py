@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
-from uuid import UUID
 
 import msgspec
 from django.core import signing
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+
+from orchestrator.endpoint.finding import newest_first, place_in_time
 
 from .problems import Problem
 from .responses import answer
 from .schemas import Answer, Page, Paging
-
-
-def newest_first(rows: QuerySet[Any], after: list[Any] | None) -> QuerySet[Any]:
-    """*rows* by ``-created_at, id``, after the place that `place_in_time` gave."""
-    if after is not None:
-        at, key = datetime.fromisoformat(after[0]), UUID(after[1])
-        rows = rows.filter(created_at__lte=at).filter(Q(created_at__lt=at) | Q(pk__gt=key))
-    return rows.order_by("-created_at", "pk")
-
-
-def place_in_time(row: Any) -> list[Any]:
-    return [row.created_at.isoformat(), str(row.pk)]
 
 
 def page(
@@ -35,9 +24,12 @@ def page(
     query: Paging,
     rows: Callable[[list[Any] | None], QuerySet[Any]],
     place: Callable[[Any], list[Any]],
-    show: Callable[[Any], Answer],
+    show: Callable[[list[Any]], Iterable[Answer]],
 ) -> HttpResponse:
-    """One page of what *rows* gives after a place; *place* says where a row stands."""
+    """One page of what *rows* gives after a place; *place* says where a row stands.
+
+    *show* makes answers of the rows, all at once.
+    """
     salt = _salt(request, query)
     after = _open(query.cursor, salt) if query.cursor else None
     found: list[Model] = list(rows(after)[: query.limit + 1])
@@ -45,12 +37,41 @@ def page(
     found = found[: query.limit]
     # Without a time, so that a list in which nothing has changed keeps its ETag.
     cursor = signing.Signer(salt=salt).sign_object(place(found[-1])) if more else None
-    data = Page(items=[show(row) for row in found], next_cursor=cursor)
+    data = Page(items=list(show(found)), next_cursor=cursor)
     if cursor is None:
         return answer(data)
     following = request.GET.copy()
     following["cursor"] = cursor
     return answer(data, Link=f'<{request.path}?{following.urlencode()}>; rel="next"')
+
+
+def newest_page(
+    request: HttpRequest, query: Paging, rows: QuerySet[Any], show: Callable[[Any], Answer]
+) -> HttpResponse:
+    """One page of *rows*, the newest first."""
+    return page(request, query, partial(newest_first, rows), place_in_time, each(show))
+
+
+def each(show: Callable[[Any], Answer]) -> Callable[[list[Any]], Iterable[Answer]]:
+    """*show*, for rows that are shown one by one."""
+    return partial(map, show)
+
+
+def page_by(
+    column: str,
+    request: HttpRequest,
+    query: Paging,
+    rows: QuerySet[Any],
+    show: Callable[[list[Any]], Iterable[Answer]],
+) -> HttpResponse:
+    """One page of *rows* by a *column* that tells them apart; downwards with a dash before it."""
+    name, compared = column.removeprefix("-"), "lt" if column.startswith("-") else "gt"
+    ordered = rows.order_by(column)
+
+    def after(place: list[Any] | None) -> QuerySet[Any]:
+        return ordered if place is None else ordered.filter(**{f"{name}__{compared}": place[0]})
+
+    return page(request, query, after, lambda row: [getattr(row, name)], show)
 
 
 def _salt(request: HttpRequest, query: Paging) -> str:

@@ -12,8 +12,8 @@ import msgspec
 from django.http import HttpRequest
 
 from orchestrator import spec
-from orchestrator.spec.reading import LARGEST
-from orchestrator.spec.sentences import Mistake, mistake
+from orchestrator.spec.mistakes import Mistake, mistake
+from orchestrator.spec.parsing import LARGEST
 
 from . import validation_errors
 from .problems import Problem, bad_request, invalid_parameters

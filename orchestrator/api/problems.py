@@ -14,9 +14,9 @@ from msgspec import UNSET, UnsetType
 from ninja.errors import AuthenticationError
 
 from nodes.errors import MusterError
-from orchestrator.database_errors import Trouble
 from orchestrator.endpoint.health import trouble_behind
-from orchestrator.errors import InvalidSpec
+from orchestrator.explain.database_errors import Trouble
+from orchestrator.spec import InvalidSpec
 
 from .schemas import Mistake, ProblemDetails
 

@@ -7,7 +7,7 @@ from ninja import Router
 
 from orchestrator import broker
 from orchestrator.models import ClusterSetting
-from orchestrator.spec.sentences import mistake
+from orchestrator.spec.mistakes import mistake
 
 from . import schemas
 from .authentication import OPERATE_QUEUE, READ, caller

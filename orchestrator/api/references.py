@@ -6,7 +6,7 @@ import re
 
 from nodes.models import Node
 from orchestrator import endpoint
-from orchestrator.errors import NotFound
+from orchestrator.explain.errors import NotFound
 from orchestrator.models import Execution, Job
 
 # Whatever else is asked for is not there; the database need not be asked, and could not be.

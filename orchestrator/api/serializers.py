@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nodes import models as nodes
-from orchestrator import models, reasons
-from orchestrator import wording as said
-from orchestrator.reasons import Reason
+from orchestrator import models
+from orchestrator.endpoint import running_on
+from orchestrator.explain import reasons, wording
+from orchestrator.explain.reasons import Reason
 
-from . import wording
 from .schemas import Evaluation, Execution, Job, Named, Node, Resources
 
 
@@ -19,8 +19,8 @@ def job(row: models.Job, kind: type[Job] = Job, *, also: Iterable[Reason] = (), 
     found = (*reasons.load(row.reason), *also)
     return kind.of(
         row,
-        sentence=said.text(said.job(row, also)),
-        reason=said.text(said.all_of(found)),
+        sentence=wording.text(wording.job(row, also)),
+        reason=wording.text(wording.all_of(found)),
         reasons=[{"cause": reasons.cause(it), **reasons.dump([it])[0]} for it in found],
         **more,
     )
@@ -39,13 +39,24 @@ def execution(row: models.Execution, kind: type[Execution] = Execution, **more: 
 
 
 def node(row: nodes.Node) -> Node:
+    [shown] = several_nodes([row])
+    return shown
+
+
+def several_nodes(rows: Sequence[nodes.Node]) -> list[Node]:
+    """What runs on all of them is counted at once."""
+    running = running_on(rows)
+    return [_node(row, running.get(row.pk, 0)) for row in rows]
+
+
+def _node(row: nodes.Node, running: int) -> Node:
     heartbeat: nodes.NodeHeartbeat | None = getattr(row, "heartbeat", None)
     return Node.of(
         row,
         sentence=wording.node(row),
         capacity=Resources.of(row.capacity),
         allocated=Resources.of(row.allocated),
-        running=heartbeat.running if heartbeat else 0,
+        running=running,
         load=heartbeat.load if heartbeat else 0.0,
         seen_at=heartbeat.seen_at if heartbeat else None,
     )

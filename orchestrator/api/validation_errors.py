@@ -1,4 +1,4 @@
-"""What msgspec finds wrong with a request, in the words of `orchestrator.spec.sentences`."""
+"""What msgspec finds wrong with a request, in the words of `orchestrator.spec.mistakes`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from itertools import islice
 
 import msgspec
 
-from orchestrator.spec.reading import MOST_ERRORS, noting_repeats
-from orchestrator.spec.sentences import (
+from orchestrator.spec.mistakes import (
     Mistake,
     mistake,
     repeated,
@@ -21,6 +20,7 @@ from orchestrator.spec.sentences import (
     unsupported,
     verdict,
 )
+from orchestrator.spec.parsing import MOST_ERRORS, noting_repeats
 
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)

@@ -12,7 +12,7 @@ from .enqueue import capacity_freed, enqueue
 from .fold import fold
 from .leases import Lease, give_back, hold, lease, leaseholders, nack, renew, sweep
 from .operator import drop_dead, evaluate_now, pause, resume, retry_dead
-from .statistics import BrokerStats, QueueState, in_state, stalled_for, stats
+from .statistics import BrokerStats, QueueState, in_state, silent_leaseholders, stalled_for, stats
 from .unblock import unblock, unblock_overlooked
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "renew",
     "resume",
     "retry_dead",
+    "silent_leaseholders",
     "stalled_for",
     "stats",
     "sweep",

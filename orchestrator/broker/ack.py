@@ -11,7 +11,7 @@ from typing import Any
 from django.db import connection
 
 from nodes.hints import Hint, after_commit
-from orchestrator.errors import LeaseLost
+from orchestrator.explain.errors import LeaseLost
 from orchestrator.lifecycle import Trigger
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
@@ -107,6 +107,7 @@ def _row(one: Result) -> dict[str, Any]:
     }
 
 
+# What was applied in part is owed an evaluation for as long as before.
 # A job that is blocked although a changed node has room looks again a moment later, not at once:
 # the room may be of a node that it avoids.  A follow-up that is already due comes a moment later,
 # too, so that no mistake of a scheduler makes a hot loop.  What is blocked has no moment of its own
@@ -132,7 +133,8 @@ _ACK = """
         UPDATE orchestrator_brokerrow r SET
             done = CASE WHEN h.complete THEN r.leased_want ELSE r.done END,
             leased_want = NULL, leased_until = NULL, worker = '', deliveries = 0,
-            ready_since = CASE WHEN h.asked THEN r.ready_since ELSE clock_timestamp() END,
+            ready_since = CASE WHEN h.asked OR NOT h.complete THEN r.ready_since
+                          ELSE clock_timestamp() END,
             blocked_on = CASE WHEN h.settles THEN h.blocked END,
             blocked_class = CASE WHEN h.settles THEN h.class ELSE '' END,
             not_before = CASE

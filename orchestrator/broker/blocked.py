@@ -25,8 +25,8 @@ from psycopg.errors import LockNotAvailable
 from nodes import readiness
 from nodes.models import Node
 from nodes.protocol.resources import DIMENSIONS, Resources
-from orchestrator import reasons
-from orchestrator.reasons import Impossible, Shortage
+from orchestrator.explain import reasons
+from orchestrator.explain.reasons import Impossible, Shortage
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
 from orchestrator.spec import selectors

@@ -8,11 +8,10 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from nodes.hints import Hint, after_commit
-from orchestrator import journal
-from orchestrator.errors import Conflict
-from orchestrator.formatting import person
+from orchestrator.explain.errors import Conflict
+from orchestrator.explain.formatting import person
 from orchestrator.lifecycle import Trigger
-from orchestrator.models import BrokerRow, ClusterSetting, Evaluation
+from orchestrator.models import BrokerRow, ClusterSetting, Evaluation, journal
 
 from .enqueue import enqueue
 

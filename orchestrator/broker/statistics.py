@@ -106,6 +106,26 @@ def stalled_for(database: BaseDatabaseWrapper | None = None) -> float:
     return _waits(database)[1]
 
 
+def silent_leaseholders(
+    after: float, database: BaseDatabaseWrapper | None = None
+) -> list[tuple[str, int, float]]:
+    """Workers that hold leases and were not heard of for *after* seconds.
+
+    Of each its name, how many jobs wait for it, and for how many seconds it has been silent.
+    """
+    with (database or connection).cursor() as cursor:
+        cursor.execute(_SILENT, [after])
+        return [(name, jobs, float(age)) for name, jobs, age in cursor.fetchall()]
+
+
+_SILENT = """
+    SELECT w.name, count(*), extract(epoch FROM clock_timestamp() - w.seen_at)
+    FROM orchestrator_brokerrow r JOIN orchestrator_workerprocess w ON w.name = r.worker
+    WHERE r.leased_want IS NOT NULL AND w.seen_at < clock_timestamp() - %s * interval '1 second'
+    GROUP BY w.name ORDER BY count(*) DESC, w.name
+"""
+
+
 def _waits(database: BaseDatabaseWrapper | None = None) -> tuple[float, float]:
     """How long the most patient job has waited, and for how long nothing was leased meanwhile."""
     with (database or connection).cursor() as cursor:
@@ -146,7 +166,7 @@ _WAITS = """
 """
 
 
-def in_state(which: QueueState, limit: int = 50) -> QuerySet[BrokerRow]:
-    """The first jobs in one state, in the order in which they leave it."""
+def in_state(which: QueueState) -> QuerySet[BrokerRow]:
+    """The jobs in one state, in the order in which they leave it."""
     rows = BrokerRow.objects.filter(_CONDITION[which]).select_related("job")
-    return rows.order_by(*_ORDER[which])[:limit]
+    return rows.order_by(*_ORDER[which])

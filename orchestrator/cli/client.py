@@ -34,6 +34,9 @@ SILENT_AFTER = 20.0
 PAGE = 500
 """Items in one answer at most."""
 
+MOST = 100_000
+"""Items that anybody asks for at once."""
+
 RECORDS = "application/x-ndjson"
 
 _CODES: Mapping[int, Code] = {
@@ -108,9 +111,7 @@ class Client:
             cursor = page["next_cursor"]
             if cursor is None:
                 return found
-        # One page on, to say how many there are.
-        page = self.get(path, limit=PAGE, cursor=cursor, **parameters)
-        found.more, found.is_more_still = len(page["items"]), page["next_cursor"] is not None
+        found.are_more = True
         return found
 
     def records(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
@@ -198,19 +199,15 @@ class Client:
 
 
 class Items(list[dict[str, Any]]):
-    """A part of a list: *more* items come after it, and more than those if *is_more_still*."""
+    """The beginning of a list, and whether there *are more* than these."""
 
-    more: int = 0
-    is_more_still: bool = False
+    are_more: bool = False
 
 
 def tell_of_more(found: Items, option: str) -> None:
-    """Say that there is more than *found*, and that *option* with a number shows it."""
-    total = len(found) + found.more
-    if found.is_more_still:
-        tell(f"{len(found)} of more than {total}; {option} {10 * len(found)} shows more.")
-    elif found.more:
-        tell(f"{len(found)} of {total}; {option} {total} shows all.")
+    """Say that there are more than *found*, and that *option* with a number shows them."""
+    if found.are_more:
+        tell(f"The first {len(found)}; {option} {min(10 * len(found), MOST)} shows more.")
 
 
 def _records(pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from orchestrator.formatting import person
+from orchestrator.explain.formatting import person
 
-from .client import segment, tell_of_more
-from .following import repeated
+from .client import segment
+from .following import repeated, show_list
 from .jobs import EXECUTIONS
-from .logs import of_execution, print_log
+from .logs import of_execution, print_both, print_log, tell_if_it_waits
 from .options import AsFormat, InUtc, Most, NoHeaders, Quiet, Reference, Watching, client, output
 from .output import Column, Format, Instant, Output, say
 
@@ -46,14 +46,8 @@ def list_executions(
     if job and node:
         raise typer.BadParameter("--job and --node cannot be combined")
     path = f"jobs/{segment(job)}/executions" if job else "executions"
-    with client(context) as api:
-
-        def show() -> None:
-            found = api.items(path, most=limit, observed=state, node=node)
-            output(form, no_headers, quiet, utc).table(found, EXECUTIONS, name="id")
-            tell_of_more(found, "--limit")
-
-        repeated(show, watch)
+    out, asked = output(form, no_headers, quiet, utc), {"observed": state, "node": node}
+    show_list(context, path, out, EXECUTIONS, watch=watch, most=limit, key="id", **asked)
 
 
 @app.command()
@@ -75,7 +69,8 @@ def logs(
     context: typer.Context,
     execution: Reference,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="until it ends")] = False,
-    stderr: Annotated[bool, typer.Option("--stderr", help="the other stream")] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="only this stream")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="only this stream")] = False,
     tail: Annotated[
         Optional[int],  # noqa: UP045 - typer reads it at run time
         typer.Option(metavar="BYTES", min=0, help="only the last"),
@@ -85,16 +80,20 @@ def logs(
         typer.Option(metavar="BYTE", min=0, help="from this byte on"),
     ] = None,
 ) -> None:
-    """What one execution prints."""
+    """What one execution prints, stderr to standard error; on a terminal that is red."""
+    is_both = stdout == stderr
+    if is_both and offset is not None:
+        raise typer.BadParameter("--offset is a place in one stream: add --stdout or --stderr")
     path = f"executions/{segment(execution)}/logs"
-    reading = {
-        "stream": "stderr" if stderr else "stdout",
-        "follow": follow,
-        "tail": tail,
-        "offset": offset,
-    }
+    reading = {"follow": follow, "tail": tail, "offset": offset}
     with client(context) as api:
-        print_log(api, path, of_execution(reading))
+        if follow:
+            tell_if_it_waits(api.get(f"executions/{segment(execution)}"))
+        if is_both:
+            print_both(api, path, reading, of_execution)
+        else:
+            stream = "stderr" if stderr else "stdout"
+            print_log(api, path, of_execution({"stream": stream} | reading))
 
 
 def _show(it: dict[str, Any], out: Output) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
 from typing import TypeVar
 
+import typer
+
 from . import sanitise
-from .client import Client
+from .client import Client, tell_of_more
 from .failures import Code, Failure, Unreachable
-from .output import say, tell
+from .options import client
+from .output import Column, Output, say, tell
 
 POLL = 0.25
 #: How long the server may be away while something is followed.
 PATIENCE = 60.0
+WAITING = {"pending", "queued"}
 ENDED = {"completed", "failed", "stopped"}
 
 T = TypeVar("T")
@@ -82,6 +86,28 @@ def repeated(show: Callable[[], None], every: float | None) -> None:
             return
         time.sleep(every)
         ask = partial(patiently, show)
+
+
+def show_list(
+    context: typer.Context,
+    path: str,
+    out: Output,
+    columns: Sequence[Column],
+    *,
+    most: int,
+    watch: float | None = None,
+    key: str = "name",
+    **asked: str,
+) -> None:
+    """At most so many of the list at *path*, as a table; what there is more is told of."""
+    with client(context) as api:
+
+        def show() -> None:
+            found = api.items(path, most=most, **asked)
+            out.table(found, columns, key)
+            tell_of_more(found, "--limit")
+
+        repeated(show, watch)
 
 
 def patiently(ask: Callable[[], T], deadline: float | None = None) -> T:

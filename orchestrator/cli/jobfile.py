@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.formatting import counted
+from orchestrator.explain.formatting import counted
 
 from .failures import Code, Failure
 

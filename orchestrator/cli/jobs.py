@@ -13,14 +13,14 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from orchestrator.formatting import counted, person, size
+from orchestrator.explain.formatting import amounts, counted, person
 
 from . import jobfile, sanitise
 from .client import Client, segment, tell_of_more
 from .failures import Code, Failure
-from .following import ENDED, Until, follow, repeated
+from .following import ENDED, Until, follow, repeated, show_list
 from .jobfile import JobFile, Mistaken
-from .logs import of_job, print_both, print_log
+from .logs import of_job, print_both, print_log, tell_if_it_waits
 from .options import (
     AsFormat,
     InUtc,
@@ -177,14 +177,8 @@ def list_jobs(
     utc: InUtc = None,
 ) -> None:
     """The newest jobs."""
-    with client(context) as api:
-
-        def show() -> None:
-            found = api.items("jobs", most=limit, state=state, name=name)
-            output(form, no_headers, quiet, utc).table(found, COLUMNS)
-            tell_of_more(found, "--limit")
-
-        repeated(show, watch)
+    out = output(form, no_headers, quiet, utc)
+    show_list(context, "jobs", out, COLUMNS, watch=watch, most=limit, state=state, name=name)
 
 
 @app.command()
@@ -201,19 +195,21 @@ def show(
 
 
 @app.command()
-def stop(context: typer.Context, job: Reference, reason: Reason = "") -> None:
+def stop(
+    context: typer.Context, job: Reference, reason: Reason = "", form: AsFormat = Format.TABLE
+) -> None:
     """End a job; to stop what has ended changes nothing."""
     with client(context) as api:
         done = api.post(f"jobs/{segment(job)}/stop", {"reason": reason})
-    say(sanitise.line(f"{done['name']}: {done['sentence']}"))
+    output(form).done(done, f"{done['name']}: {done['sentence']}")
 
 
 @app.command()
-def rerun(context: typer.Context, job: Reference) -> None:
+def rerun(context: typer.Context, job: Reference, form: AsFormat = Format.TABLE) -> None:
     """Run every slot of a job again."""
     with client(context) as api:
         done = api.post(f"jobs/{segment(job)}/rerun")
-    say(sanitise.line(f"{done['name']} begins round {done['round']}"))
+    output(form).done(done, f"{done['name']} begins round {done['round']}")
 
 
 @app.command()
@@ -226,10 +222,8 @@ def versions(
     utc: InUtc = None,
 ) -> None:
     """Every specification that a job has had, the newest first."""
-    with client(context) as api:
-        found = api.items(f"jobs/{segment(job)}/versions", most=limit)
-    output(form, no_headers, utc=utc).table(found, _VERSIONS, name="number")
-    tell_of_more(found, "--limit")
+    path, out = f"jobs/{segment(job)}/versions", output(form, no_headers, utc=utc)
+    show_list(context, path, out, _VERSIONS, most=limit, key="number")
 
 
 @app.command()
@@ -250,6 +244,8 @@ def logs(
     """
     path, reading = f"jobs/{segment(job)}/logs", {"follow": follow, "tail": tail}
     with client(context) as api:
+        if follow:
+            tell_if_it_waits(api.get(f"jobs/{segment(job)}"))
         if stdout == stderr:
             print_both(api, path, reading)
         else:
@@ -259,7 +255,6 @@ def logs(
 def _show(api: Client, ref: str, out: Output) -> None:
     job = api.get(f"jobs/{segment(ref)}")
     task = (job.get("spec") or {}).get("task", {})
-    resources = task.get("resources", {})
     out.one(
         job,
         [
@@ -272,12 +267,7 @@ def _show(api: Client, ref: str, out: Output) -> None:
             ),
             ("version", f"{job['version']}, round {job['round']}"),
             ("command", " ".join(json.dumps(part) for part in task.get("command", []))),
-            (
-                "needs",
-                f"{resources.get('cpu')} cpu, {size(resources.get('memory', 0))} memory"
-                if resources
-                else "",
-            ),
+            ("needs", _needs(task.get("resources", {}))),
             ("labels", labels(job["labels"])),
             ("created", Instant(job["created_at"])),
             ("ended", Instant(job["ended_at"])),
@@ -289,6 +279,14 @@ def _show(api: Client, ref: str, out: Output) -> None:
             say("")
             out.table(found, EXECUTIONS, name="id")
             tell_of_more(found, f"muster execution list --job {job['name']} --limit")
+
+
+def _needs(resources: Mapping[str, Any]) -> str:
+    """What one execution takes, in words; a specification has its cores as ``500m``."""
+    if not resources:
+        return ""
+    named = ((name, str(resources[name])) for name in ("cpu", "memory", "disk", "gpu"))
+    return amounts({name: int(said.removesuffix("m")) for name, said in named})
 
 
 def _read(api: Client, name: str) -> JobFile:

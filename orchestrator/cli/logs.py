@@ -9,15 +9,15 @@ import sys
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from . import sanitise
 from .client import Client
 from .failures import Code, Failure, Unreachable
-from .following import PATIENCE
-from .output import is_colourful, leave_quietly, red, say, tell
+from .following import PATIENCE, WAITING
+from .output import is_colourful, leave_quietly, red, tell
 
 MOST_NAMED = 150
 """Executions that a server goes on with; of more it is not told where each was."""
@@ -51,18 +51,36 @@ def of_job(parameters: dict[str, Any]) -> GoOn:
     return go_on
 
 
+def tell_if_it_waits(it: Mapping[str, Any]) -> None:
+    """Say why a job or an execution that is about to be followed prints nothing yet."""
+    waits = it["state"] in WAITING if "state" in it else not (it["started_at"] or it["ended_at"])
+    if waits:
+        tell(
+            f"muster: waiting for it to run; now it is {it.get('state') or it['observed']}: "
+            f"{sanitise.line(it['sentence'])}"
+        )
+
+
 def print_log(client: Client, path: str, go_on: GoOn) -> None:
     """Print a log as it comes, notes of the server beside it; an interruption only ends that."""
     _print((data, is_note, False) for data, is_note in _read(client, path, go_on))
 
 
-def print_both(client: Client, path: str, parameters: dict[str, Any]) -> None:
-    """Print both streams of a job, stderr marked: one after the other, or followed as they come."""
+def print_both(
+    client: Client,
+    path: str,
+    parameters: dict[str, Any],
+    of: Callable[[dict[str, Any]], GoOn] = of_job,
+) -> None:
+    """Print both streams: one after the other, or followed as they come.
+
+    Lines of a job's stderr are marked; stderr of one execution goes to standard error as it is.
+    """
     over = threading.Event()
 
     def read(stream: str) -> Iterator[Said]:
         is_stderr = stream == "stderr"
-        go_on = of_job(parameters | {"stream": stream})
+        go_on = of(parameters | {"stream": stream})
         for data, is_note in _read(
             client, path, go_on, heard, is_quiet=lambda: is_stderr or over.is_set()
         ):
@@ -71,26 +89,31 @@ def print_both(client: Client, path: str, parameters: dict[str, Any]) -> None:
     heard = _Heard()
     both = read("stdout"), read("stderr")
     try:
-        _print(_as_they_come(*both) if parameters.get("follow") else itertools.chain(*both))
+        pieces = _as_they_come(*both) if parameters.get("follow") else itertools.chain(*both)
+        _print(pieces, is_marked=of is of_job)
     finally:
         over.set()
 
 
-def _print(pieces: Iterable[Said]) -> None:
+def _print(pieces: Iterable[Said], *, is_marked: bool = True) -> None:
     harmless = {is_stderr: sanitise.Stream() for is_stderr in (False, True)}
+    told: set[tuple[bytes, bool]] = set()
     try:
         for data, is_note, is_stderr in pieces:
             if is_note:
-                tell(sanitise.block(data.decode(errors="replace").rstrip("\n")))
+                if (data, not is_stderr) not in told:  # What is so of both is told once.
+                    tell(sanitise.block(data.decode(errors="replace").rstrip("\n")))
+                told.add((data, is_stderr))
                 continue
-            is_coloured = is_stderr and is_colourful()
-            shown = _MARKED.sub(rb"\1 ! ", data) if is_stderr and not is_coloured else data
-            if sys.stdout.isatty():
+            to = sys.stderr if is_stderr and not is_marked else sys.stdout
+            is_coloured = is_stderr and is_colourful(to)
+            takes_mark = is_stderr and is_marked and not is_coloured
+            shown = _MARKED.sub(rb"\1 ! ", data) if takes_mark else data
+            if to.isatty():
                 text = harmless[is_stderr].feed(shown)
-                say(red(text) if is_coloured else text, end="")
-            else:
-                sys.stdout.buffer.write(shown)
-                sys.stdout.buffer.flush()
+                shown = (red(text) if is_coloured else text).encode(to.encoding, "replace")
+            to.buffer.write(shown)
+            to.buffer.flush()
     except BrokenPipeError:
         leave_quietly()
     except KeyboardInterrupt:

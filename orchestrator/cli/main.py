@@ -11,7 +11,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from . import cluster, executions, jobs, nodes, sanitise
+from . import events, executions, jobs, login, nodes, queue, sanitise, status
 from .failures import Code, Failure
 from .following import Until
 from .options import Call
@@ -31,10 +31,10 @@ app = typer.Typer(
 app.add_typer(jobs.app, name="job")
 app.add_typer(executions.app, name="execution")
 app.add_typer(nodes.app, name="node")
-app.add_typer(cluster.queue_app, name="queue")
-app.command("status")(cluster.status)
-app.command("events")(cluster.events)
-app.command("login")(cluster.login)
+app.add_typer(queue.app, name="queue")
+app.command("status")(status.show)
+app.command("events")(events.show)
+app.command("login")(login.login)
 
 
 @app.callback()

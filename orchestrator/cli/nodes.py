@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.formatting import size
+from orchestrator.explain.formatting import cores, size
 
-from . import sanitise
-from .client import segment, tell_of_more
+from .client import segment
 from .failures import Code, Failure
-from .following import repeated
+from .following import repeated, show_list
 from .options import (
     AsFormat,
     InUtc,
@@ -25,7 +24,7 @@ from .options import (
     output,
     seconds,
 )
-from .output import Column, Format, Instant, Output, Row, cores, labels, say
+from .output import Column, Format, Instant, Output, Row, labels
 
 app = typer.Typer(help="List, approve, drain and remove nodes.", no_args_is_help=True)
 
@@ -56,14 +55,8 @@ def list_nodes(
     utc: InUtc = None,
 ) -> None:
     """All nodes, by name."""
-    with client(context) as api:
-
-        def show() -> None:
-            found = api.items("nodes", most=limit, approval=approval)
-            output(form, no_headers, quiet, utc).table(found, _COLUMNS)
-            tell_of_more(found, "--limit")
-
-        repeated(show, watch)
+    out = output(form, no_headers, quiet, utc)
+    show_list(context, "nodes", out, _COLUMNS, watch=watch, most=limit, approval=approval)
 
 
 @app.command()
@@ -81,29 +74,29 @@ def show(
 
 
 @app.command()
-def approve(context: typer.Context, node: Reference) -> None:
+def approve(context: typer.Context, node: Reference, form: AsFormat = Format.TABLE) -> None:
     """Let a node take part."""
-    _change(context, node, "approve")
+    _change(context, node, "approve", form)
 
 
 @app.command()
-def reject(context: typer.Context, node: Reference) -> None:
+def reject(context: typer.Context, node: Reference, form: AsFormat = Format.TABLE) -> None:
     """Give a node no work; what runs on it is lost."""
-    _change(context, node, "reject")
+    _change(context, node, "reject", form)
 
 
 @app.command()
-def release(context: typer.Context, node: Reference) -> None:
+def release(context: typer.Context, node: Reference, form: AsFormat = Format.TABLE) -> None:
     """End a node's quarantine, once one of its two agents is stopped."""
-    _change(context, node, "release")
+    _change(context, node, "release", form)
 
 
 @app.command()
-def remove(context: typer.Context, node: Reference) -> None:
+def remove(context: typer.Context, node: Reference, form: AsFormat = Format.TABLE) -> None:
     """Remove a node on which nothing runs, by name or whole id; its name is free afterwards."""
     with client(context) as api:
         done = api.delete(f"nodes/{segment(node)}")
-    say(sanitise.line(f"{done['name']} {done['sentence']}"))
+    _say_done(done, form)
 
 
 @app.command()
@@ -111,9 +104,10 @@ def drain(
     context: typer.Context,
     node: Reference,
     off: Annotated[bool, typer.Option("--off", help="end the drain")] = False,
+    form: AsFormat = Format.TABLE,
 ) -> None:
     """Empty a node: no new work; what runs may finish."""
-    _change(context, node, "drain", drain=not off)
+    _change(context, node, "drain", form, drain=not off)
 
 
 @app.command()
@@ -122,9 +116,10 @@ def eligible(
     node: Reference,
     off: Annotated[bool, typer.Option("--off", help="no new work; what it has goes on")] = False,
     reason: Reason = "",
+    form: AsFormat = Format.TABLE,
 ) -> None:
     """Let a node get new work, or not."""
-    _change(context, node, "eligible", eligible=not off, reason=reason)
+    _change(context, node, "eligible", form, eligible=not off, reason=reason)
 
 
 @app.command()
@@ -138,6 +133,7 @@ def token(
     label: Annotated[
         list[str], typer.Option(metavar="KEY=VALUE", help="put on every node that joins with it")
     ] = [],  # noqa: B006 - typer copies it
+    form: AsFormat = Format.TABLE,
 ) -> None:
     """Make a token that new nodes trade for a credential; it is printed this once."""
     pairs = [text.partition("=") for text in label]
@@ -150,13 +146,18 @@ def token(
         "labels": {key: value for key, _, value in pairs},
     }
     with client(context) as api:
-        say(sanitise.line(api.post("nodes/join-tokens", invitation)["token"]))
+        made = api.post("nodes/join-tokens", invitation)
+    output(form).done(made, made["token"], name="token")
 
 
-def _change(context: typer.Context, ref: str, verb: str, **said: Any) -> None:
+def _change(context: typer.Context, ref: str, verb: str, form: Format, **said: Any) -> None:
     with client(context) as api:
         done = api.post(f"nodes/{segment(ref)}/{verb}", said)
-    say(sanitise.line(f"{done['name']} {done['sentence']}"))
+    _say_done(done, form)
+
+
+def _say_done(node: Row, form: Format) -> None:
+    output(form).done(node, f"{node['name']} {node['sentence']}")
 
 
 def _show(it: dict[str, Any], out: Output) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .client import Client
+from .client import MOST, Client
 from .config import Settings, resolve
 from .failures import Code, Failure
 from .output import Format, Output
@@ -28,7 +28,7 @@ Watching = Annotated[
         "-w", "--watch", metavar="SECONDS", min=0.1, max=86400, help="show it again and again"
     ),
 ]
-Most = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="how many at most")]
+Most = Annotated[int, typer.Option("--limit", min=1, max=MOST, help="how many at most")]
 Reason = Annotated[str, typer.Option("--reason", help="why, for whoever looks later")]
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from . import sanitise
 
@@ -75,6 +75,12 @@ class Output:
             text = self._line(value)
             if text:
                 say(_dim(title.ljust(width)) + "  " + _coloured(text))
+
+    def done(self, row: Row, sentence: str, name: str = "name") -> None:
+        """What came of a change: a sentence for people, the object for programs."""
+        if self._objects(row):
+            return
+        say(sanitise.line(row[name] if self.format is Format.NAME else sentence))
 
     def submitted(self, rows: Sequence[Row]) -> None:
         """What came of the jobs of a file: an object for one, a list for several."""
@@ -173,18 +179,6 @@ def ago(seconds: float) -> str:
     return f"{max(0, int(seconds))} s ago"
 
 
-def span(seconds: float) -> str:
-    """``40s``, ``12m``, ``3h``, ``2d``."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * size:
-            return f"{int(seconds // size)}{unit}"
-    return f"{max(0, int(seconds))}s"
-
-
-def cores(millicores: int) -> str:
-    return f"{millicores / 1000:.3f}".rstrip("0").rstrip(".")
-
-
 def labels(found: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(found.items()))
 
@@ -205,9 +199,9 @@ _COLOURS = {
 }
 
 
-def is_colourful() -> bool:
+def is_colourful(to: TextIO | None = None) -> bool:
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return sys.stdout.isatty() and not plain
+    return (to or sys.stdout).isatty() and not plain
 
 
 def red(text: str) -> str:

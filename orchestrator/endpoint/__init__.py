@@ -4,7 +4,7 @@ Each verb is one transaction: the change, the journal, and the evaluation it ask
 """
 
 from .cluster import set_algorithm
-from .finding import find_execution, find_job, find_node, silent_nodes
+from .finding import find_execution, find_job, find_node, running_on, silent_nodes
 from .jobs import Submitted, rerun, stop, submit, submit_many
 from .lost_nodes import degraded, lose_silent, reconnect
 from .nodes import (
@@ -31,6 +31,7 @@ __all__ = [
     "release_node",
     "remove_node",
     "rerun",
+    "running_on",
     "set_algorithm",
     "set_draining",
     "set_eligible",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from orchestrator import journal
-from orchestrator.errors import Conflict
-from orchestrator.formatting import person
-from orchestrator.models import ClusterSetting
+from orchestrator.explain.errors import Conflict
+from orchestrator.explain.formatting import person
+from orchestrator.models import ClusterSetting, journal
 
 
 def set_algorithm(algorithm: str, *, actor: str) -> None:

@@ -1,49 +1,103 @@
-"""Jobs, executions and nodes by name, by id, or its beginning; the silent nodes of a job."""
+"""Jobs, executions and nodes by name, by id, or its beginning; what runs on nodes."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import models
-from django.db.models import Count, F
+from django.db.models import Count, F, Q
 from django.db.models.functions import Now
 
 from nodes.membership.silence import SILENT_AFTER
 from nodes.models import Node
-from orchestrator.errors import Ambiguous, NotFound, NotNamedInFull
-from orchestrator.lifecycle import JobState
+from orchestrator.explain.errors import Ambiguous, NotFound, NotNamedInFull
+from orchestrator.explain.reasons import NodeSilent
+from orchestrator.lifecycle import JobState, Observed
 from orchestrator.models import Execution, Job
-from orchestrator.reasons import NodeSilent
 
 M = TypeVar("M", bound=models.Model)
 
 
 def find_job(ref: str) -> Job:
-    """The job of this name, id, or beginning of an id; raises NotFound or Ambiguous."""
-    named = Job.objects.filter(name=ref).first()
-    return named if named is not None else _by_id(Job.objects.all(), "job", ref)
+    """The job that *ref* names; see ``find``."""
+    return find(Job.objects.all(), "job", ref, Q(name=ref))
 
 
 def find_execution(ref: str) -> Execution:
-    """The execution of this id, or beginning of one; raises NotFound or Ambiguous."""
-    return _by_id(Execution.objects.select_related("job", "node"), "execution", ref)
+    """The execution that *ref* names; see ``find``."""
+    return find(Execution.objects.select_related("job", "node"), "execution", ref)
 
 
 def find_node(ref: str, *, removed: bool = False, whole: bool = False) -> Node:
-    """The node of this name, id, or beginning of an id; raises NotFound or Ambiguous.
+    """The node that *ref* names; see ``find``.
 
     With *removed*, one that was removed, too: the newest of its name, when none has it now.
     With *whole*, no beginning: what cannot be taken back is done to what was named in full.
     """
-    nodes = (Node.every if removed else Node.objects).all()
-    named = nodes.filter(name=ref).order_by(F("removed_at").desc(nulls_first=True)).first()
-    if named is not None:
-        return named
-    found = _by_id(nodes, "node", ref)
-    if whole and found.pk.hex != ref.replace("-", "").lower():
+    nodes = (Node.every if removed else Node.objects).order_by(LIVING_FIRST)
+    found = find(nodes, "node", ref, Q(name=ref))
+    if whole and ref != found.name and found.pk.hex != _digits(ref):
         raise NotNamedInFull(name=ref, kind="node", found=found.name)
     return found
+
+
+def running_on(nodes: Sequence[Node]) -> dict[UUID, int]:
+    """How many executions run on each of *nodes*; a node with none is left out."""
+    rows = Execution.objects.filter(node__in=nodes, reserved=True, observed=Observed.RUNNING)
+    return dict(rows.values_list("node").annotate(n=Count("*")))
+
+
+#: Of all nodes that had a name, the one that has it comes first, then the newest.
+LIVING_FIRST = F("removed_at").desc(nulls_first=True)
+
+
+def find(rows: models.QuerySet[M], kind: str, ref: str, name: Q | None = None) -> M:
+    """The one of *rows* with this id, which only one has and nobody can choose, or this *name*.
+
+    The beginning of an id does, too, where nothing is called so and only one id begins so.
+    Raises NotFound or Ambiguous.
+    """
+    begins = begins_with(ref)
+    is_whole = len(_digits(ref)) == LONGEST
+    for which in (begins, name) if is_whole else (name, begins):
+        some = list(rows.filter(which)[:2]) if which is not None else []
+        if len(some) > 1 and which is begins:
+            raise Ambiguous(kind=kind, name=ref[:100])
+        if some:
+            return some[0]
+    raise NotFound(kind=kind, name=ref[:100])
+
+
+def begins_with(ref: str) -> Q | None:
+    """Those whose id begins with *ref*; None where that spells no beginning of one."""
+    digits = _digits(ref)
+    if not SHORTEST <= len(digits) <= LONGEST or not set(digits) <= set("0123456789abcdef"):
+        return None
+    return Q(pk__gte=UUID(digits.ljust(32, "0")), pk__lte=UUID(digits.ljust(32, "f")))
+
+
+SHORTEST, LONGEST = 4, 32
+"""Digits of an id that name it."""
+
+
+def _digits(ref: str) -> str:
+    return ref.replace("-", "").lower()
+
+
+def newest_first(rows: models.QuerySet[M], after: Sequence[str] | None) -> models.QuerySet[M]:
+    """*rows* by ``-created_at, id``, after the place that ``place_in_time`` gave."""
+    if after is not None:
+        at, key = datetime.fromisoformat(after[0]), UUID(after[1])
+        rows = rows.filter(created_at__lte=at)  # What the index can begin at.
+        rows = rows.filter(Q(created_at__lt=at) | Q(pk__gt=key))
+    return rows.order_by("-created_at", "pk")
+
+
+def place_in_time(row: Any) -> list[str]:
+    return [row.created_at.isoformat(), str(row.pk)]
 
 
 def silent_nodes(job: Job, most: int = 3) -> list[NodeSilent]:
@@ -58,16 +112,3 @@ def silent_nodes(job: Job, most: int = 3) -> list[NodeSilent]:
     found = silent.values_list("node__name", "node__heartbeat__seen_at").annotate(n=Count("*"))
     ordered = found.order_by("node__heartbeat__seen_at", "node__name")
     return [NodeSilent(name, since, n) for name, since, n in ordered[:most]]
-
-
-def _by_id(rows: models.QuerySet[M], kind: str, ref: str) -> M:
-    digits = ref.replace("-", "").lower()
-    if not 4 <= len(digits) <= 32 or not set(digits) <= set("0123456789abcdef"):
-        raise NotFound(kind=kind, name=ref[:100])
-    first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
-    found = list(rows.filter(pk__gte=first, pk__lte=last)[:2])
-    if not found:
-        raise NotFound(kind=kind, name=ref[:100])
-    if len(found) > 1:
-        raise Ambiguous(kind=kind, name=ref[:100])
-    return found[0]

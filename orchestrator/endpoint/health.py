@@ -9,7 +9,7 @@ import platform
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 
 from orchestrator import broker
-from orchestrator.database_errors import (
+from orchestrator.explain.database_errors import (
     FULL,
     POOL_EXHAUSTED,
     READ_ONLY,
@@ -28,11 +28,18 @@ from orchestrator.database_errors import (
     Trouble,
     classify,
 )
+from orchestrator.explain.formatting import counted, duration
 
 logger = logging.getLogger(__name__)
 
+MOST_NAMED = 3
+"""Silent workers that a warning names."""
+
 SILENCE = timedelta(seconds=30)
 """A worker that said nothing for this long is not counted on."""
+
+SILENT_LEASE = 10.0
+"""Seconds after which a worker that holds leases and says nothing is named: five of its beats."""
 
 SLOW = 5.0
 """When jobs have been ready for so many seconds and nothing was leased, nobody evaluates."""
@@ -98,13 +105,26 @@ def look(database: BaseDatabaseWrapper) -> Health:
         cursor.execute(_WORKERS, [SILENCE.total_seconds()])
         if not any(_lives(host, pid) for host, pid in cursor.fetchall()):
             return Health(NO_WORKER)
+    return Health(warning=" ".join([*_stalled(database), *_silent(database)]))
+
+
+def _stalled(database: BaseDatabaseWrapper) -> Iterator[str]:
     stalled = broker.stalled_for(database)
-    if stalled < SLOW:
-        return Health()
-    return Health(
-        warning=f"Nobody evaluates: jobs have waited for a worker for {stalled:.0f} s. Look at the"
-        " log of `manage.py worker`."
-    )
+    if stalled >= SLOW:
+        yield (
+            f"Nobody evaluates: jobs have waited for a worker for {stalled:.0f} s. Look at the"
+            " log of `manage.py worker`."
+        )
+
+
+def _silent(database: BaseDatabaseWrapper) -> Iterator[str]:
+    for name, jobs, silence in broker.silent_leaseholders(SILENT_LEASE, database)[:MOST_NAMED]:
+        waits = "its lease ends" if jobs == 1 else "its leases end"
+        yield (
+            f"The worker {':'.join(name.split(':')[:2])} has not been heard of for"
+            f" {duration(silence)}: {counted(jobs, 'job')} it has taken"
+            f" {'waits' if jobs == 1 else 'wait'} until {waits}, or until it is killed."
+        )
 
 
 _WORKERS = """

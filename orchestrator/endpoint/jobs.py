@@ -14,11 +14,11 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
 
 from nodes.locks import Lock, lock_rows
-from orchestrator import broker, journal, spec
-from orchestrator.errors import AlreadyThere, Conflict, NotFound
-from orchestrator.formatting import person
+from orchestrator import broker, spec
+from orchestrator.explain.errors import AlreadyThere, Conflict, NotFound
+from orchestrator.explain.formatting import person
 from orchestrator.lifecycle import ENDED, JOB, JobState, Trigger
-from orchestrator.models import Job, JobVersion, spec_cache
+from orchestrator.models import Job, JobVersion, journal, spec_cache
 
 from . import spec_warnings
 

@@ -12,10 +12,10 @@ from nodes import membership
 from nodes.hints import Hint, after_commit
 from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
-from orchestrator import broker, journal
+from orchestrator import broker
 from orchestrator.lifecycle import OBSERVED
-from orchestrator.models import Execution
-from orchestrator.transitions import (
+from orchestrator.models import Execution, journal
+from orchestrator.planners.transitions import (
     Changes,
     LockedExecution,
     Outcome,

@@ -10,12 +10,12 @@ from nodes import membership
 from nodes.locks import Lock, lock_rows
 from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
-from orchestrator import broker, journal
-from orchestrator.errors import NodeInUse
-from orchestrator.formatting import person
+from orchestrator import broker
+from orchestrator.explain.errors import NodeInUse
+from orchestrator.explain.formatting import person
 from orchestrator.lifecycle import OBSERVED, Trigger
-from orchestrator.models import Execution
-from orchestrator.transitions import Changes, lock_executions, lock_nodes
+from orchestrator.models import Execution, journal
+from orchestrator.planners.transitions import Changes, lock_executions, lock_nodes
 
 from .lost_nodes import lock_whole_node, lose_locked
 

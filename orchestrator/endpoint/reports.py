@@ -15,11 +15,10 @@ from nodes import membership
 from nodes.callbacks import Inbound, Verdict
 from nodes.models import Node
 from nodes.protocol.messages import Happened, Report
-from orchestrator import journal
 from orchestrator.lifecycle import OBSERVED, Observed, Writer, path
-from orchestrator.models import ExecutionOutput
-from orchestrator.planners import compute_forwarder, unapproved
-from orchestrator.transitions import (
+from orchestrator.models import ExecutionOutput, journal
+from orchestrator.planners import compute_forwarder, unapproved_starts
+from orchestrator.planners.transitions import (
     Changes,
     LockedExecution,
     Outcome,
@@ -86,7 +85,7 @@ class _Batch:
             if execution.reserved:  # What its node has begun and not ended, it is told to stop.
                 self.changes.order_again(execution)
         self.changes.write()
-        unapproved.record(self.unapproved)
+        unapproved_starts.record(self.unapproved)
         ExecutionOutput.objects.bulk_create(self.outputs, ignore_conflicts=True)
         self._record()
 
@@ -119,9 +118,9 @@ class _Batch:
         if events is None:
             self._take_late(execution, report)
             return
-        if unapproved.lacks_approval(execution, events):
+        if unapproved_starts.lacks_approval(execution, events):
             over = report.happened in _ENDS
-            unapproved.refuse(self.changes, execution, actor=actor, releases=over)
+            unapproved_starts.refuse(self.changes, execution, actor=actor, releases=over)
             self.unapproved.append(execution)
             return
         *implied, last = events

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from django.db import connection
 
 from orchestrator.spec import JobSpec, contradictions
+from orchestrator.spec.mistakes import Mistake, mistake
 from orchestrator.spec.selectors import Requirement, read
-from orchestrator.spec.sentences import Mistake, mistake
 
 from . import drivers
 

@@ -23,7 +23,7 @@ class Job(models.Model):
     ``round`` counts reruns: executions of earlier rounds no longer matter.  ``progress`` is what
     decisions need to know of executions that have ended and been accounted for, in a size that
     does not grow with history; only the StateUpdater writes it.  ``reason`` is a list of
-    ``orchestrator.reasons``, or one sentence of an earlier release.
+    ``orchestrator.explain.reasons``, or one sentence of an earlier release.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

@@ -10,8 +10,9 @@ from threading import Lock
 from typing import Any
 from uuid import UUID
 
-from orchestrator import reasons, spec
-from orchestrator.reasons import Said, SlotFailed
+from orchestrator import spec
+from orchestrator.explain import reasons
+from orchestrator.explain.reasons import Said, SlotFailed
 from orchestrator.scheduling.world import Progress
 from orchestrator.spec import JobSpec
 

@@ -19,7 +19,7 @@ from nodes.locks import Lock, lock_rows
 from nodes.protocol.lifecycle import Approval
 from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Order, Want
 from nodes.protocol.resources import Resources
-from orchestrator import broker, journal
+from orchestrator import broker
 from orchestrator.lifecycle import (
     OBSERVED,
     TOLD,
@@ -29,17 +29,17 @@ from orchestrator.lifecycle import (
     path,
     want,
 )
-from orchestrator.models import Event, Execution, spec_cache
-from orchestrator.spec import JobSpec
-from orchestrator.transitions import (
+from orchestrator.models import Event, Execution, journal, spec_cache
+from orchestrator.planners.transitions import (
     Changes,
     LockedExecution,
     Outcome,
     execution_id,
     lock_executions,
 )
+from orchestrator.spec import JobSpec
 
-from . import unapproved
+from . import unapproved_starts
 
 
 class _Row(NamedTuple):
@@ -189,14 +189,14 @@ def _catch_up(node: UUID, held: Mapping[UUID, Held], *, partial: bool) -> list[O
                 stops.append(execution.id)
         elif holding.state in _PROVES:
             events = path(execution.observed, _PROVES[holding.state]) or ()
-            if unapproved.lacks_approval(execution, events):
-                unapproved.refuse(changes, execution, actor="node")
+            if unapproved_starts.lacks_approval(execution, events):
+                unapproved_starts.refuse(changes, execution, actor="node")
                 eager.append(execution)
                 stops.append(execution.id)
             else:
                 changes.follow(execution, events, actor="node", reason="the node holds it so")
     changes.write()
-    unapproved.record(eager)
+    unapproved_starts.record(eager)
     _record_strangers(node, [key for key in held if key not in locked])
     return [Order(execution=str(key), want=Want.STOP, rev=0) for key in stops]
 
@@ -209,11 +209,13 @@ def _not_held(changes: Changes, execution: LockedExecution) -> None:
         changes.give_up(execution)
     elif observed in (Observed.NEW, Observed.ASK_FOR_BID):
         if not is_wanted:  # Else it comes with the desired set.
+            reason = "stopped before its node was told"
             changes.follow(
                 execution,
                 ["cancel"],
                 writer=Writer.COMPUTE_FORWARDER,
-                reason="its node was never told",
+                reason=reason,
+                outcome=Outcome(message=reason),
             )
     elif observed is Observed.ASK_FOR_BID_ACCEPTED and not is_wanted:
         changes.follow(execution, ["reject"], reason="its bid was not needed")

@@ -18,13 +18,11 @@ from django.db import connection, transaction
 from nodes.hints import Hint, after_commit
 from nodes.locks import Lock, lock_rows
 from nodes.protocol.resources import Resources
-from orchestrator import broker, journal, reasons, wording
+from orchestrator import broker
+from orchestrator.explain import reasons, wording
 from orchestrator.lifecycle import ENDED, OBSERVED, Desired, Observed, Writer
-from orchestrator.models import Execution, spec_cache
-from orchestrator.scheduling.feasibility import demand
-from orchestrator.scheduling.plan import Place, Plan
-from orchestrator.scheduling.world import World
-from orchestrator.transitions import (
+from orchestrator.models import Execution, journal, spec_cache
+from orchestrator.planners.transitions import (
     LockedExecution,
     LockedNode,
     Wish,
@@ -33,6 +31,9 @@ from orchestrator.transitions import (
     lock_nodes,
     reserve,
 )
+from orchestrator.scheduling.feasibility import demand
+from orchestrator.scheduling.plan import Place, Plan
+from orchestrator.scheduling.world import World
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from orchestrator.explain.reasons import Reason
 from orchestrator.lifecycle import JobState
-from orchestrator.reasons import Reason
 
 from .plan import Blocked, Place
 from .reconcile import Diff

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nodes.protocol.resources import DIMENSIONS, Resources
-from orchestrator.formatting import named
+from orchestrator.explain.formatting import named
 from orchestrator.spec import JobSpec
 from orchestrator.spec.selectors import Requirement
 

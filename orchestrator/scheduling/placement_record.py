@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nodes.protocol.resources import DIMENSIONS, Resources
-from orchestrator.reasons import AllClosed, Impossible, Lack, NoNode, NoRoom, Shortage
+from orchestrator.explain.reasons import AllClosed, Impossible, Lack, NoNode, NoRoom, Shortage
 
 from .feasibility import Demand, has_driver, large_enough, refusals, remember, satisfying, suitable
 from .plan import Blocked

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from nodes.protocol.resources import Resources
+from orchestrator.explain.reasons import Impossible, Reason, Shortage
 from orchestrator.lifecycle import Desired, JobState, Trigger
-from orchestrator.reasons import Impossible, Reason, Shortage
 
 from .world import Progress
 

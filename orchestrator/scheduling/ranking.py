@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.formatting import counted
+from orchestrator.explain.formatting import counted
 from orchestrator.spec import Affinity, Spread, selectors
 
 from .feasibility import Demand, remember, satisfying

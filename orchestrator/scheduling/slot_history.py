@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from orchestrator.explain.reasons import Final, How, Said, SlotFailed
 from orchestrator.lifecycle import ENDED, Observed
-from orchestrator.reasons import Final, How, Said, SlotFailed
 from orchestrator.spec import Backoff, OnLost, Retry, RetryOn
 
 from .world import TERMINAL, ExecutionView, Progress, World

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator import reasons
+from orchestrator.explain import reasons
+from orchestrator.explain.reasons import Completed, NoPlaceInTime, Stopped, TookTooLong
 from orchestrator.lifecycle import ENDED, Desired, JobState, Observed
-from orchestrator.reasons import Completed, NoPlaceInTime, Stopped, TookTooLong
 from orchestrator.spec import Approval
 
 from .decision import Decision, Ending, Placement

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
-from orchestrator import reasons, wording
-from orchestrator.lifecycle import ENDED, Desired, JobState, Trigger
-from orchestrator.reasons import (
+from orchestrator.explain import reasons, wording
+from orchestrator.explain.reasons import (
     AwaitsBid,
     AwaitsLost,
     Delayed,
@@ -19,6 +18,7 @@ from orchestrator.reasons import (
     ToPlace,
     Unplaced,
 )
+from orchestrator.lifecycle import ENDED, Desired, JobState, Trigger
 
 from .decision import Decision
 from .plan import FollowUp

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nodes.protocol.resources import DIMENSIONS, Resources
+from orchestrator.explain.reasons import Said, SlotFailed
 from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed
-from orchestrator.reasons import Said, SlotFailed
 from orchestrator.spec import JobSpec
 
 Ints = npt.NDArray[np.int64]

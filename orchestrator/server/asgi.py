@@ -21,12 +21,13 @@ from django.urls import path  # noqa: E402
 from dashboard.consumers import LiveConsumer  # noqa: E402
 from nodes.callbacks import Callbacks  # noqa: E402
 from nodes.consumers import NodeConsumer  # noqa: E402
-from orchestrator import endpoint, journal  # noqa: E402
+from orchestrator import endpoint  # noqa: E402
 from orchestrator.endpoint import health  # noqa: E402
+from orchestrator.models import journal  # noqa: E402
 from orchestrator.planners import compute_forwarder  # noqa: E402
-from orchestrator.planners.unsendable import cannot_send  # noqa: E402
+from orchestrator.planners.oversized_orders import cannot_send  # noqa: E402
 from orchestrator.server.backpressure import as_fast_as_read  # noqa: E402
-from orchestrator.server.outages import answering_without_database  # noqa: E402
+from orchestrator.server.database_outages import answering_without_database  # noqa: E402
 
 # Channels and Django's path() each have a type of their own for what is one thing.
 Application = Any

@@ -13,8 +13,8 @@ from orchestrator.cli.failures import Failure
 from .environment import HOME
 
 
-def leave(var: Path, here: str, token: str) -> None:
-    """Leave the address *here* and *token* where the command line of this tree finds them."""
+def write_config(var: Path, here: str, token: str) -> None:
+    """Write the address *here* and *token* where the command line of this tree finds them."""
     config.keep(here, token, _file(var))
 
 

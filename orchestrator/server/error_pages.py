@@ -9,8 +9,8 @@ from django.template.loader import render_to_string
 
 from orchestrator.api import problems
 from orchestrator.api.application import refuse
-from orchestrator.database_errors import Trouble
 from orchestrator.endpoint.health import trouble_behind
+from orchestrator.explain.database_errors import Trouble
 
 POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'"
 

@@ -12,7 +12,7 @@ class CannotListen(Exception):
     """Nothing can listen there; the message says why, and what to do."""
 
 
-def insist(host: str, port: int) -> None:
+def raise_unless_free(host: str, port: int) -> None:
     """Raise `CannotListen` unless somebody can listen on *port* of *host* now."""
     if not 1 <= port <= HIGHEST_PORT:
         raise CannotListen(f"--port is {port}; say a number from 1 to {HIGHEST_PORT}.")

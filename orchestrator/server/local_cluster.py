@@ -1,6 +1,7 @@
 """The cluster of `manage.py up`: every part on this machine, started, kept running, ended."""
 
 import os
+import platform
 import secrets
 import signal
 import sys
@@ -23,13 +24,13 @@ from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connection
 
 from nodes.agent.main import REMOVED
-from orchestrator.server import cli_context, leftovers, listen_address, postgres
+from orchestrator.server import cli_context, listen_address, postgres, running_cluster
 from orchestrator.server.demo import Demo
 from orchestrator.server.supervision import Backoff, Hopeless, Program, Supervisor
 
 TEND_EVERY = 0.2
 FORESEEN = (
-    leftovers.StillThere,
+    running_cluster.StillThere,
     listen_address.CannotListen,
     postgres.PostgresError,
     OperationalError,
@@ -74,8 +75,8 @@ class LocalCluster:
         supervisor, going_on = Supervisor(self.say), ["Stopped."]
         with _interruptible(supervisor), ExitStack() as until_the_end:
             try:
-                until_the_end.enter_context(leftovers.sole_cluster(settings.VAR))
-                listen_address.insist(self.host, self.port)
+                until_the_end.enter_context(running_cluster.sole_cluster(settings.VAR))
+                listen_address.raise_unless_free(self.host, self.port)
                 self.say(f"Muster  {self.here}/")
                 database = self._database(until_the_end)
                 until_the_end.callback(lambda: going_on.append(_what_goes_on()))
@@ -83,7 +84,7 @@ class LocalCluster:
                 until_the_end.callback(self.say, "Stopping ...")
                 self._prepare()
                 token = _fresh_token("command line", "admin", expires_in=None)
-                cli_context.leave(settings.VAR, self.here, token)
+                cli_context.write_config(settings.VAR, self.here, token)
                 self._start(supervisor)
                 self._start_agents(supervisor)
                 if self.demo:
@@ -254,11 +255,16 @@ def _administrator() -> User | None:
 
 
 def _fresh_token(name: str, scope: str, *, expires_in: timedelta | None) -> str:
-    """Make a token of the administrator, in place of the one of the start before."""
-    from orchestrator import tokens
+    """Make a token of the administrator, in place of the one of the start before.
+
+    Those of other directories and machines that share the database stay as they are.
+    """
+    from orchestrator.access import tokens
     from orchestrator.models import ApiToken
 
-    mine: dict[str, Any] = {"user": _administrator(), "name": name}
+    # As long as there is room for in the row; the end of a path tells more than its beginning.
+    whose = f"{name} of {platform.node()}:{settings.VAR}"[-100:]
+    mine: dict[str, Any] = {"user": _administrator(), "name": whose}
     never = expires_in is None
     ApiToken.objects.filter(**mine, scopes=[scope], expires_at__isnull=never).delete()
     return tokens.create(**mine, scopes=[scope], expires_in=expires_in)
@@ -282,7 +288,7 @@ def _write_join_token(file: Path, *, uses: int) -> None:
 
 def _what_goes_on() -> str:
     """What still runs now that the cluster has ended, and how to stop it."""
-    running = leftovers.tasks(settings.VAR / "agents")
+    running = running_cluster.tasks(settings.VAR / "agents")
     if not running:
         return "No task runs any longer."
     jobs = ""

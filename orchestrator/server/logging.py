@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from orchestrator.database_errors import classify
+from orchestrator.explain.database_errors import classify
 
 SECRETS = (
     # A token of ours: two letters, its id, its secret. The id stays, so that it can be revoked.

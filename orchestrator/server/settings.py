@@ -174,6 +174,16 @@ LIMITS: dict[Role, dict[str, str]] = {
 A process that is stopped in the middle of a transaction keeps others from its rows no longer.
 """
 
+OVER_TCP = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""How soon a server that vanished is noticed: of a silent connection after 19 seconds, of one on
+which something was said after 20.  Without the last, in milliseconds, the kernel repeats what was
+said for a quarter of an hour, and asks for no sign of life meanwhile."""
+
 EMBEDDED = VAR / "postgres" if ENVIRONMENT.database_url is None else None
 """Where the database of our own lies; None when there is one elsewhere."""
 
@@ -195,11 +205,12 @@ def _database() -> dict[str, Any]:
             "NAME": postgres.DATABASE,
             "USER": postgres.USER,
         }
-    options = found.setdefault("OPTIONS", {})
-    options.setdefault("application_name", f"muster {ROLE}")
-    options.setdefault("connect_timeout", 5)
-    # Only matter over TCP: a server that vanished is noticed in seconds, not hours.
-    options |= {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
+    found["OPTIONS"] = options = {
+        "application_name": f"muster {ROLE}",
+        "connect_timeout": 5,
+        **OVER_TCP,
+        **found.get("OPTIONS", {}),
+    }
     # Parameters travel beside the statement, so that a statement met before is not planned again:
     # planning is half the time of what a worker does for one job.
     options |= {"server_side_binding": True, "prepare_threshold": 3}

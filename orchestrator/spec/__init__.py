@@ -21,7 +21,7 @@ from .model import (
     TaskSpec,
     Timeouts,
 )
-from .reading import json_schema, parse, parse_json
+from .parsing import InvalidSpec, json_schema, parse, parse_json
 from .storage import canonical, digest, load, replaces
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Affinity",
     "Approval",
     "Backoff",
+    "InvalidSpec",
     "JobSpec",
     "Needs",
     "Network",

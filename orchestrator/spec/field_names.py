@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -70,6 +70,24 @@ _ELSEWHERE: Mapping[str, str] = {
         ("metadata", "spec"), "Leave the level out: what stands in it belongs to the top."
     ),
 }
+
+
+#: Whose file it is that has these fields at its top, the names plain, and none of ours.
+_FILES: tuple[tuple[str, frozenset[str]], ...] = (
+    ("Compose", frozenset({"services"})),
+    ("Nomad", frozenset({"job"})),
+    ("Kubernetes", frozenset({"apiversion", "kind"})),
+    ("Kubernetes", frozenset({"kind", "spec"})),
+    ("Kubernetes", frozenset({"metadata", "spec"})),
+)
+
+
+def other_file(data: Mapping[Any, Any]) -> str:
+    """Of which other tool *data* is a file; empty when it may be one of ours."""
+    if "task" in data:
+        return ""
+    names = {_plain(name) for name in data if isinstance(name, str)}
+    return next((tool for tool, fields in _FILES if fields <= names), "")
 
 
 def cure(location: list[str]) -> str:

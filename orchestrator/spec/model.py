@@ -1,4 +1,4 @@
-"""The job specification as types.  Every field says its bounds; ``reading`` words the mistakes."""
+"""The job specification as types.  Every field says its bounds; ``parsing`` words the mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Workers: django-q2 processes that evaluate jobs.  See ``docs/broker.md``."""
+"""Workers: django-q2 processes that evaluate jobs, and do what time alone causes.
+
+See ``docs/broker.md``.
+"""
 
 from __future__ import annotations
 

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 
 from django.db import Error, InterfaceError, OperationalError, connection
 
-from orchestrator import broker, snapshot
+from orchestrator import broker
 from orchestrator.planners.state_updater import Decision, apply
 from orchestrator.scheduling.registry import scheduler_for
 from orchestrator.scheduling.world import Cluster, World
 
+from . import snapshot
 from .heartbeat import Heartbeat
 from .worker_id import WorkerId
 

@@ -6,7 +6,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from nodes.models import Node
-from orchestrator import tokens
+from orchestrator.access import tokens
 from orchestrator.models import (
     ApiToken,
     BrokerRow,

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.agent.faults.tracing import spawners_and_supervisors
+from tests.agent.faults.tracing import spawners_and_supervisors, until
 from tests.agent.orchestrator import Orchestrator
 
 REPOSITORY = Path(__file__).parents[2]
@@ -74,21 +74,13 @@ async def cluster(
             yield orchestrator, agent
         finally:
             await agent.end()
-            await asyncio.to_thread(spawner_ends, state)
+            await until(lambda: not (state / "spawner.sock").exists(), 15, "the spawner ends")
 
 
 def spawner_at(state: Path) -> int:
     """The pid of the spawner that serves *state*."""
     (spawner, *_), _ = spawners_and_supervisors(state)
     return spawner
-
-
-def spawner_ends(state: Path) -> None:
-    import time
-
-    deadline = time.monotonic() + 15
-    while (state / "spawner.sock").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def scenario(

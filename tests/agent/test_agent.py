@@ -175,6 +175,20 @@ async def test_a_link_that_falls_silent_is_closed_once_and_another_one_opened(
     assert said.count("closing the link") == 1
 
 
+@scenario(heartbeat=0.5)
+async def test_a_link_that_is_full_of_what_nobody_takes_is_given_up_and_another_one_opened(
+    o: Orchestrator, agent: Agent
+) -> None:
+    await o.order(run("loud", "sh", "-c", "yes | head -c 24000000"))
+    await o.ended("loud")
+    full = o.socket
+    assert full is not None
+    full.transport.pause_reading()
+    await o.send(Watch(o.epoch, "w", "loud", "stdout", credit=24_000_000))
+    await o.until(lambda: o.epoch == 2)
+    full.transport.abort()
+
+
 @scenario()
 async def test_an_agent_that_is_told_to_end_says_goodbye_and_leaves_its_tasks(
     o: Orchestrator, agent: Agent

@@ -34,6 +34,7 @@ from nodes.protocol.messages import (
 )
 from nodes.protocol.resources import Resources
 from nodes.protocol.session import digest
+from nodes.session_protocol import MOST_BEATS
 
 TRUE = Task("process", ("true",))
 WHOLE = Resources(cpu=1000)
@@ -351,6 +352,21 @@ def test_what_ran_is_never_started_again_whatever_its_driver_says(stopping):
     assert happened(node.listen()) == [(Happened.FAIL, "unknown-outcome")]
 
 
+@pytest.mark.parametrize(
+    ("fact", "code"),
+    [(Exited("stray", 0, "stopped"), "stopped"), (Vanished("stray"), "unknown-outcome")],
+)
+def test_what_ran_without_being_known_here_is_not_begun_after_its_end(fact, code):
+    node = Node()
+    assert node.core.observe(fact) == []
+    assert node.core.changes.urgent, "what proves that it ran goes with its directory"
+    assert node.listen() == []
+    assert node.order(Want.RUN, "stray") == []
+    assert [it.code for it in node.listen()] == [code]
+    assert node.core.observe(NeverStarted("unknown")) == []
+    assert [type(it) for it in node.order(Want.RUN, "unknown")] == [Start]
+
+
 def test_a_restart_of_the_machine_is_remembered_until_its_consequences_are_saved():
     began = Entry("e", Stage.STARTING, task=TRUE, driver="process")
     machine = Machine("i", 1, "l", "now", Resources(cpu=1000), {}, {"process"})
@@ -524,3 +540,24 @@ def test_a_degraded_node_says_so_at_once_and_begins_nothing_new():
     assert isinstance(send, Send)
     assert isinstance(send.message, Heartbeat)
     assert send.message.degraded == ""
+
+
+def test_reasons_that_change_again_and_again_are_told_a_few_times_a_second():
+    node = Node()
+    said = [
+        effect.message.degraded
+        for at in range(100)
+        for effect in (
+            *node.core.degrade(f"it waits for {99 - at} tasks", at / 100),
+            *(node.core.tick(at / 100) if (node.core.wakes_at or 9) <= at / 100 else ()),
+        )
+        if isinstance(effect, Send) and isinstance(effect.message, Heartbeat)
+    ]
+    assert said[0] == "it waits for 99 tasks"
+    assert 1 < len(said) < MOST_BEATS
+    assert node.core.wakes_at is not None
+    [last] = node.core.tick(node.core.wakes_at)
+    assert isinstance(last, Send)
+    assert isinstance(last.message, Heartbeat)
+    assert last.message.degraded == "it waits for 0 tasks"
+    assert node.core.wakes_at > HEARTBEAT

@@ -237,3 +237,17 @@ def test_what_a_ledger_knows_is_read_without_opening_it(path):
     damaged(path, lambda path: os.truncate(path, 1000))
     with pytest.raises(LedgerUnusable, match="is damaged"):
         executions(path)
+
+
+def test_a_ledger_of_another_version_is_refused_as_it_was(path):
+    Ledger(path, now=0.0).close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE fact SET value = 2 WHERE name = 'shape'")
+        db.execute("DELETE FROM fact WHERE name = 'lived'")
+        db.execute("ALTER TABLE tombstone RENAME COLUMN at TO ended")
+        db.execute("CREATE TABLE room (of INTEGER)")
+        before = list(db.iterdump())
+    with pytest.raises(LedgerUnusable, match="has shape 2, this agent reads shape 1: start the"):
+        Ledger(path, now=0.0)
+    with sqlite3.connect(path) as db:
+        assert list(db.iterdump()) == before

@@ -119,7 +119,7 @@ def no_room_for_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_who_does_not_follow_reads_what_there_is_however_fast_more_is_printed(tmp_path):
+async def test_who_does_not_follow_reads_what_there_is_however_fast_more_is_printed(tmp_path):
     segment(tmp_path, 0, b"x" * 10)
     chunks, ends = [], []
 
@@ -127,14 +127,11 @@ def test_who_does_not_follow_reads_what_there_is_however_fast_more_is_printed(tm
         chunks.append(chunk.data)
         segment(tmp_path, 10 * len(chunks), b"y" * 10)
 
-    async def scene():
-        watches = Watches(tmp_path, lambda _: True, ends.append, take)
-        watches.follow(Watch(1, "w", "e", "stdout", offset=4, credit=1000, follow=False))
-        async with asyncio.timeout(10):
-            while not ends:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-
-    asyncio.run(scene())
+    watches = Watches(tmp_path, lambda _: True, ends.append, take)
+    watches.follow(Watch(1, "w", "e", "stdout", offset=4, credit=1000, follow=False))
+    async with asyncio.timeout(10):
+        while not ends:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     assert chunks == [b"x" * 6]
 
 
@@ -152,22 +149,18 @@ def listings():
     is_over.append(True)
 
 
-def test_who_follows_a_log_does_not_list_all_logs_at_each_look(tmp_path, listings):
+async def test_who_follows_a_log_does_not_list_all_logs_at_each_look(tmp_path, listings):
     chunks = asyncio.Queue()
     segment(tmp_path, 0, b"0")
     assert list(tmp_path.iterdir())  # This listing is heard.
-
-    async def scene():
-        watches = Watches(tmp_path, lambda _: True, None, chunks.put_nowait)
-        watches.follow(Watch(1, "w", "e", "stdout", offset=0, credit=1000, follow=True))
-        async with asyncio.timeout(10):
-            for number in range(1, 20):
-                assert (await chunks.get()).offset == number - 1
-                segment(tmp_path, number, b"x")
-        watches.clear()
-
     began = time.monotonic()
-    asyncio.run(scene())
+    watches = Watches(tmp_path, lambda _: True, None, chunks.put_nowait)
+    watches.follow(Watch(1, "w", "e", "stdout", offset=0, credit=1000, follow=True))
+    async with asyncio.timeout(10):
+        for number in range(1, 20):
+            assert (await chunks.get()).offset == number - 1
+            segment(tmp_path, number, b"x")
+    watches.clear()
     assert 1 <= listings.count(str(tmp_path)) <= 2 + (time.monotonic() - began) / 2
 
 
@@ -216,3 +209,9 @@ def test_room_is_kept_in_reserve_and_given_when_the_disk_is_full(tmp_path):
         assert ENOUGH > FULL
         room.look({"unacknowledged"})
         assert (room.degraded, (disk / "reserve").exists()) == ("", True)
+
+
+def test_a_reserve_that_an_agent_had_no_time_to_fill_is_filled(tmp_path):
+    (tmp_path / "reserve").touch()
+    Room(tmp_path).look(set())
+    assert (tmp_path / "reserve").stat().st_blocks * 512 >= RESERVE

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from nodes.agent.drivers.spawner_link import connect
+from nodes.agent.drivers.spawner_link import NoSpawner, connect
 from nodes.agent.ledger import Ledger
 from nodes.protocol.messages import Happened, Heartbeat, Hello
 from tests.agent.agents import REPOSITORY, Agent, cluster, scenario, spawner_at
 from tests.agent.disks import fill, small_disk
+from tests.agent.faults.tracing import until
 from tests.agent.orchestrator import Orchestrator, bid, run, stop
 
 pytestmark = pytest.mark.processes
@@ -278,6 +279,22 @@ def test_a_state_directory_that_may_not_be_written_is_one_sentence(tmp_path: Pat
     assert len(said.splitlines()) == 1
 
 
+def test_a_spawner_that_cannot_be_started_for_now_is_a_reason_to_try_again(tmp_path: Path) -> None:
+    enrolled(state := tmp_path / "state")
+    with (state / "spawner.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # As a former one that has not ended yet.
+        code, said = ended(state)
+    assert code == 4
+    assert "the spawner could not be started: another spawner serves this directory" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_spawner_that_the_kernel_does_not_start_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "spawner.log").mkdir()
+    with pytest.raises(NoSpawner, match=r"^the spawner could not be started: Is a directory$"):
+        connect(tmp_path, lambda _: [])
+
+
 def ended(state: Path) -> tuple[int, str]:
     """How an agent on *state* ends by itself, and what it says."""
     command = [sys.executable, "-m", "nodes.agent", "--server", "http://127.0.0.1:9"]
@@ -304,7 +321,7 @@ async def test_what_an_emptied_ledger_does_not_know_is_counted_and_stopped_first
         await o.order(run(name, "sh", "-c", last_words))
         await o.until(lambda name=name: o.of(name))  # type: ignore[misc]
         log = agent.state / "logs" / f"{name}.stdout.{0:015d}"
-        await asyncio.to_thread(when, log.exists)
+        await until(log.exists)
     await agent.end(signal.SIGKILL)
     for file in agent.state.glob("ledger.db*"):
         os.truncate(file, 0)
@@ -328,7 +345,7 @@ async def test_a_node_that_waits_for_what_does_not_end_says_so(
     stubborn = f"trap '' TERM; echo $$ > {agent.state}/pid; while :; do sleep 60; done"
     await o.order(run("a", "sh", "-c", stubborn, grace=3600.0))
     await o.until(lambda: o.of("a"))
-    await asyncio.to_thread(when, (agent.state / "pid").exists)
+    await until((agent.state / "pid").exists)
     await agent.end(signal.SIGKILL)
     for file in agent.state.glob("ledger.db*"):
         os.truncate(file, 0)
@@ -344,12 +361,6 @@ async def test_a_node_that_waits_for_what_does_not_end_says_so(
     await o.order(run("next", "true"))
     [after] = await o.ended("next")
     assert after.happened is Happened.COMPLETE
-
-
-def when(question: Callable[[], bool]) -> None:
-    until = time.monotonic() + 10
-    while not question() and time.monotonic() < until:
-        time.sleep(0.01)
 
 
 @scenario(heartbeat=0.05)

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from tests.api import documented
 
 TASK = {"command": ["true"]}

@@ -8,7 +8,7 @@ from django.core.management.base import CommandError
 from django.test import Client
 from django.utils import timezone
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from orchestrator.models import ApiToken, Job
 from tests import rows
 

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from orchestrator.models import Event, IdempotencyKey, Job, JobVersion
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -9,7 +9,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 from django.test import Client, RequestFactory
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from orchestrator.api import problems
 from orchestrator.models import BrokerTrigger, Job, WorkerProcess
 from tests import rows
@@ -79,6 +79,17 @@ def test_why_an_execution_was_lost_is_said_once(api):
     reason = "its node has been silent too long"
     lost = rows.execution(rows.job(), rows.node(), observed="lost", message=reason)
     assert api.get(f"executions/{lost.pk}").json()["sentence"] == reason
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("observed", ["cancelled", "lost", "ask_for_bid_rejected"])
+def test_an_end_is_not_said_to_be_one_of_two(api, observed):
+    said = "stopped on request; the task exited with code 0"
+    for message in ("", said):
+        ended = rows.execution(rows.job(), rows.node(), observed=observed, message=message)
+        sentence = api.get(f"executions/{ended.pk}").json()["sentence"]
+        assert sentence.endswith(message)
+        assert " or " not in sentence
 
 
 @pytest.mark.django_db

@@ -7,8 +7,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from nodes.models import JoinToken, Node
-from orchestrator import housekeeping, tokens
+from orchestrator.access import tokens
 from orchestrator.models import Event, IdempotencyKey, Job
+from orchestrator.worker import housekeeping
 from tests import rows
 from tests.api.conftest import Api, spec
 
@@ -147,6 +148,19 @@ def test_a_key_is_not_for_two_requests(api):
     elsewhere = api.post("jobs/a-job/rerun", Idempotency_Key="k1")
     assert elsewhere.status_code == 422
     assert Job.objects.get().round == 1
+
+
+def test_a_key_is_not_for_another_condition(api):
+    api.post("jobs", spec())
+    asked = {"If_Match": api.get("jobs/a-job")["ETag"], "Idempotency_Key": "k1"}
+    assert api.post("jobs/a-job/rerun", **asked).status_code == 200
+    assert api.post("jobs/a-job/rerun", **asked)["Idempotency-Replayed"] == "true"
+    for other in ({"If_Match": api.get("jobs/a-job")["ETag"]}, {}):
+        said = api.post("jobs/a-job/rerun", Idempotency_Key="k1", **other)
+        assert (said.status_code, said.json()["code"]) == (422, "idempotency-key-reused")
+    assert api.post("jobs", spec("other"), Idempotency_Key="k2").status_code == 201
+    creating = api.post("jobs", spec("other"), Idempotency_Key="k2", If_None_Match="*")
+    assert creating.status_code == 422
 
 
 def test_a_refused_request_does_not_use_its_key_up(api):

@@ -56,6 +56,12 @@ def test_a_job_is_found_by_name_id_and_the_beginning_of_its_id(api):
         assert api.get(f"jobs/{ref}").json()["id"] == str(job.pk)
 
 
+def test_an_id_names_what_has_it_and_not_what_is_called_so(api):
+    job = rows.job(name="mine")
+    rows.job(name=str(job.pk))
+    assert api.get(f"jobs/{job.pk}").json()["name"] == "mine"
+
+
 @pytest.mark.parametrize("ref", ["nobody", "ffffffff", "a%00b", "%2e%2e", ";a=b", "x" * 500, "é"])
 def test_what_is_not_there_is_not_found(api, ref):
     answer = api.get(f"jobs/{ref}")

@@ -11,16 +11,17 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.test import AsyncClient
 
-from nodes.protocol import codec
-from nodes.protocol.messages import LogChunk, LogEnd, Watch
-from orchestrator import endpoint, logs, tokens
+from nodes.protocol.messages import Watch
+from orchestrator import endpoint
+from orchestrator.access import tokens
 from orchestrator.api.logs import as_records
-from orchestrator.logs.execution import _begin
-from orchestrator.logs.job import _look, _until_looking_again
-from orchestrator.logs.reading import LOOK_AGAIN
+from orchestrator.endpoint import logs
+from orchestrator.endpoint.logs.execution import _begin
+from orchestrator.endpoint.logs.job import _look, _until_looking_again
+from orchestrator.endpoint.logs.reading import LOOK_AGAIN
 from orchestrator.models import Execution, ExecutionOutput, Job
 from tests import rows
-from tests.nodes.links import hello, joined, play
+from tests.nodes.links import hello, joined, play, running
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -42,42 +43,21 @@ def reader():
     return read
 
 
-def running(node, **differing):
-    job = differing.pop("job", None) or rows.job(name="talks", count=3)
-    return rows.execution(job, node, observed="running", cpu=0, memory=0, **differing)
-
-
-async def send(link, watch, offset, data):
-    await link.put_bytes(codec.encode_chunk(LogChunk(link.epoch, watch.watch, offset, data)))
-
-
-async def end(link, watch, reason=""):
-    await link.say(LogEnd(link.epoch, watch.watch, reason))
-
-
-def test_a_log_comes_from_the_node(reader):
-    node, credential = joined()
-    execution = running(node)
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        text = asyncio.create_task(
-            reader(f"executions/{execution.pk}/logs?follow=true&stream=stderr&offset=3")
-        )
-        watch = await link.hear(Watch)
-        assert (watch.execution, watch.stream, watch.offset, watch.follow) == (
-            str(execution.pk),
-            "stderr",
-            3,
-            True,
-        )
-        await send(link, watch, 3, b"one\n")
-        await send(link, watch, 7, b"two\n")
-        await end(link, watch)
-        assert await text == "one\ntwo\n"
-
-    play(scene)
+async def test_a_log_comes_from_the_node(reader, link, execution):
+    text = asyncio.create_task(
+        reader(f"executions/{execution.pk}/logs?follow=true&stream=stderr&offset=3")
+    )
+    watch = await link.hear(Watch)
+    assert (watch.execution, watch.stream, watch.offset, watch.follow) == (
+        str(execution.pk),
+        "stderr",
+        3,
+        True,
+    )
+    await link.send_log(watch, 3, b"one\n")
+    await link.send_log(watch, 7, b"two\n")
+    await link.end_log(watch)
+    assert await text == "one\ntwo\n"
 
 
 @pytest.mark.parametrize(
@@ -101,11 +81,10 @@ def test_what_a_node_has_no_longer_is_told_from_what_came_with_the_final_report(
         ExecutionOutput.objects.create(execution=execution, stderr=printed, stderr_size=size)
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         path = f"executions/{execution.pk}/logs?stream=stderr{query}"
         answer = asyncio.create_task(reader(path))
-        await end(link, await link.hear(Watch), "it is no longer kept")
+        await link.end_log(await link.hear(Watch), "it is no longer kept")
         assert await answer == text
 
     play(scene)
@@ -116,83 +95,52 @@ def test_a_task_that_ended_and_printed_nothing_has_an_empty_log(reader):
     execution = rows.execution(rows.job(), node, observed="completed", exit_code=0, cpu=0, memory=0)
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         answer = asyncio.create_task(reader(f"executions/{execution.pk}/logs?follow=true"))
-        await end(link, await link.hear(Watch), "it is no longer kept")
+        await link.end_log(await link.hear(Watch), "it is no longer kept")
         assert await answer == ""
 
     play(scene)
 
 
-def test_missing_bytes_are_named_where_they_are_missing(reader):
-    node, credential = joined()
-    execution = running(node)
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        text = asyncio.create_task(reader(f"executions/{execution.pk}/logs"))
-        watch = await link.hear(Watch)
-        await send(link, watch, 100, b"late")
-        await end(link, watch, "the rest cannot be read")
-        assert await text == (
-            "[muster: 100 bytes not kept any longer]\nlate\n[muster: the rest cannot be read]\n"
-        )
-
-    play(scene)
+async def test_missing_bytes_are_named_where_they_are_missing(reader, link, execution):
+    text = asyncio.create_task(reader(f"executions/{execution.pk}/logs"))
+    watch = await link.hear(Watch)
+    await link.send_log(watch, 100, b"late")
+    await link.end_log(watch, "the rest cannot be read")
+    assert await text == (
+        "[muster: 100 bytes not kept any longer]\nlate\n[muster: the rest cannot be read]\n"
+    )
 
 
-def test_a_tail_is_counted_from_the_end(reader):
-    node, credential = joined()
-    execution = running(node)
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?tail=5"))
-        watch = await link.hear(Watch)
-        assert (watch.offset, watch.follow) == (-5, False)
-        await send(link, watch, 95, b"tail\n")
-        await end(link, watch)
-        assert await text == "tail\n"
-
-    play(scene)
+async def test_a_tail_is_counted_from_the_end(reader, link, execution):
+    text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?tail=5"))
+    watch = await link.hear(Watch)
+    assert (watch.offset, watch.follow) == (-5, False)
+    await link.send_log(watch, 95, b"tail\n")
+    await link.end_log(watch)
+    assert await text == "tail\n"
 
 
-def test_a_tail_of_nothing_is_nothing_and_asks_no_node(reader):
-    node, credential = joined()
-    execution = running(node)
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        assert await reader(f"executions/{execution.pk}/logs?tail=0") == ""
-
-    play(scene)
+async def test_a_tail_of_nothing_is_nothing_and_asks_no_node(reader, execution):
+    assert await reader(f"executions/{execution.pk}/logs?tail=0") == ""
 
 
 @pytest.mark.parametrize(("printed", "end_at"), [(b"", 0), (b"x", 1), (b"t", 100)])
-def test_who_follows_from_the_end_sees_what_is_printed_from_then_on(reader, printed, end_at):
-    node, credential = joined()
-    execution = running(node)
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?tail=0&follow=true"))
-        watch = await link.hear(Watch)
-        assert (watch.offset, watch.follow) == (-1, False)
-        if printed:
-            await send(link, watch, end_at - 1, printed)
-        await end(link, watch)
-        watch = await link.hear(Watch)
-        assert (watch.offset, watch.follow) == (end_at, True)
-        await send(link, watch, end_at, b"new\n")
-        await end(link, watch)
-        assert await text == "new\n"
-
-    play(scene)
+async def test_who_follows_from_the_end_sees_what_is_printed_from_then_on(
+    reader, printed, end_at, link, execution
+):
+    text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?tail=0&follow=true"))
+    watch = await link.hear(Watch)
+    assert (watch.offset, watch.follow) == (-1, False)
+    if printed:
+        await link.send_log(watch, end_at - 1, printed)
+    await link.end_log(watch)
+    watch = await link.hear(Watch)
+    assert (watch.offset, watch.follow) == (end_at, True)
+    await link.send_log(watch, end_at, b"new\n")
+    await link.end_log(watch)
+    assert await text == "new\n"
 
 
 @pytest.mark.parametrize(
@@ -215,18 +163,16 @@ def test_who_follows_goes_on_where_the_link_broke(reader):
     execution = running(node)
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?follow=true"))
         watch = await link.hear(Watch)
-        await send(link, watch, 0, b"one\n")
+        await link.send_log(watch, 0, b"one\n")
         await link.leave()
-        again = world.link(credential)
-        await again.greet(hello(instance="i2", run=2))
+        again = await world.greeted(credential, hello(instance="i2", run=2))
         watch = await again.hear(Watch)
         assert watch.offset == 4
-        await send(again, watch, 4, b"two\n")
-        await end(again, watch)
+        await again.send_log(watch, 4, b"two\n")
+        await again.end_log(watch)
         assert await text == "one\ntwo\n"
 
     play(scene)
@@ -341,17 +287,15 @@ def test_a_node_that_comes_back_every_time_is_never_away_for_long(reader):
         return b"".join([piece.data async for piece in pieces])
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         text = asyncio.create_task(read())
         for run in range(2, 6):
             await link.hear(Watch)
             await link.leave()
-            link = world.link(credential)
-            await link.greet(hello(instance=f"i{run}", run=run))
+            link = await world.greeted(credential, hello(instance=f"i{run}", run=run))
         watch = await link.hear(Watch)
-        await send(link, watch, 0, b"at last\n")
-        await end(link, watch)
+        await link.send_log(watch, 0, b"at last\n")
+        await link.end_log(watch)
         assert await text == b"at last\n"
 
     play(scene)
@@ -376,15 +320,14 @@ def test_the_lines_of_a_job_are_marked_with_their_slots(reader):
     by_id = {str(first.pk): (b"a\nb", b"c\n"), str(second.pk): (b"x\n", b"y")}
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         text = asyncio.create_task(reader("jobs/talks/logs"))
         for _ in by_id:
             watch = await link.hear(Watch)
             begin, rest = by_id[watch.execution]
-            await send(link, watch, 0, begin)
-            await send(link, watch, len(begin), rest)
-            await end(link, watch)
+            await link.send_log(watch, 0, begin)
+            await link.send_log(watch, len(begin), rest)
+            await link.end_log(watch)
         lines = (await text).splitlines()
         assert [it for it in lines if it.startswith("0 |")] == ["0 | a", "0 | bc"]
         assert [it for it in lines if it.startswith("1 |")] == ["1 | x", "1 | y"]
@@ -466,16 +409,13 @@ def test_who_reads_a_job_on_reads_what_has_started_meanwhile_from_its_beginning(
     play(scene)
 
 
-def test_a_job_whose_executions_have_all_ended_is_not_looked_at_without_a_pause():
-    async def scene():
-        loop = asyncio.get_running_loop()
-        begun, done = loop.time(), asyncio.ensure_future(asyncio.sleep(0))
-        await done
-        waits = _until_looking_again(asyncio.Queue(), {rows.unknown_id(): done}, is_last=False)
-        assert [piece async for piece in waits] == []
-        assert loop.time() - begun >= LOOK_AGAIN
-
-    asyncio.run(scene())
+async def test_a_job_whose_executions_have_all_ended_is_not_looked_at_without_a_pause():
+    loop = asyncio.get_running_loop()
+    begun, done = loop.time(), asyncio.ensure_future(asyncio.sleep(0))
+    await done
+    waits = _until_looking_again(asyncio.Queue(), {rows.unknown_id(): done}, is_last=False)
+    assert [piece async for piece in waits] == []
+    assert loop.time() - begun >= LOOK_AGAIN
 
 
 def test_who_has_ended_makes_room_for_others_and_who_waits_takes_none():
@@ -600,63 +540,44 @@ def text_of(record):
     return b64decode(record["data"]).decode()
 
 
-def test_a_record_says_where_its_piece_ends(records):
-    node, credential = joined()
-    execution = running(node)
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        read = asyncio.create_task(records(f"executions/{execution.pk}/logs?tail=5"))
-        watch = await link.hear(Watch)
-        await send(link, watch, 95, b"tail\n")
-        await send(link, watch, 100, b"more\n")
-        await end(link, watch)
-        key = str(execution.pk)
-        assert await read == [(key, "tail\n", 100), (key, "more\n", 105)]
-
-    play(scene)
+async def test_a_record_says_where_its_piece_ends(records, link, execution):
+    read = asyncio.create_task(records(f"executions/{execution.pk}/logs?tail=5"))
+    watch = await link.hear(Watch)
+    await link.send_log(watch, 95, b"tail\n")
+    await link.send_log(watch, 100, b"more\n")
+    await link.end_log(watch)
+    key = str(execution.pk)
+    assert await read == [(key, "tail\n", 100), (key, "more\n", 105)]
 
 
-def test_the_server_shows_that_it_is_there_while_a_task_prints_nothing():
-    async def scene():
-        printed = asyncio.Event()
+async def test_the_server_shows_that_it_is_there_while_a_task_prints_nothing():
+    printed = asyncio.Event()
 
-        async def pieces():
-            await printed.wait()
-            yield logs.Piece(rows.unknown_id(), b"at last", 7)
+    async def pieces():
+        await printed.wait()
+        yield logs.Piece(rows.unknown_id(), b"at last", 7)
 
-        records = as_records(pieces(), heartbeat=0.01)
-        assert await anext(records) == b"{}\n"
-        printed.set()
-        rest = [record async for record in records]
-        assert [json.loads(record).get("after") for record in rest if record != b"{}\n"] == [
-            7,
-            None,
-        ]
-
-    asyncio.run(scene())
+    records = as_records(pieces(), heartbeat=0.01)
+    assert await anext(records) == b"{}\n"
+    printed.set()
+    rest = [record async for record in records]
+    assert [json.loads(record).get("after") for record in rest if record != b"{}\n"] == [
+        7,
+        None,
+    ]
 
 
-def test_a_note_is_told_from_what_was_printed(records):
-    node, credential = joined()
-    execution = running(node)
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        read = asyncio.create_task(records("jobs/talks/logs"))
-        watch = await link.hear(Watch)
-        await send(link, watch, 100, b"late")
-        await end(link, watch, "the rest cannot be read")
-        key = str(execution.pk)
-        assert await read == [
-            (key, "0 | [muster: 100 bytes not kept any longer]\n", 100),
-            (key, "0 | late\n", 104),
-            (key, "0 | [muster: the rest cannot be read]\n", 104),
-        ]
-
-    play(scene)
+async def test_a_note_is_told_from_what_was_printed(records, link, execution):
+    read = asyncio.create_task(records("jobs/talks/logs"))
+    watch = await link.hear(Watch)
+    await link.send_log(watch, 100, b"late")
+    await link.end_log(watch, "the rest cannot be read")
+    key = str(execution.pk)
+    assert await read == [
+        (key, "0 | [muster: 100 bytes not kept any longer]\n", 100),
+        (key, "0 | late\n", 104),
+        (key, "0 | [muster: the rest cannot be read]\n", 104),
+    ]
 
 
 def test_each_execution_of_a_job_goes_on_after_the_last_whole_line(records):
@@ -665,16 +586,15 @@ def test_each_execution_of_a_job_goes_on_after_the_last_whole_line(records):
     second = running(node, slot=1, job=first.job)
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         read = asyncio.create_task(records(f"jobs/talks/logs?after={first.pk}:10"))
         for _ in range(2):
             watch = await link.hear(Watch)
             is_first = watch.execution == str(first.pk)
             assert watch.offset == (10 if is_first else 0)
-            await send(link, watch, watch.offset, b"whole\nhalf")
-            await send(link, watch, watch.offset + 10, b" a line\n")
-            await end(link, watch)
+            await link.send_log(watch, watch.offset, b"whole\nhalf")
+            await link.send_log(watch, watch.offset + 10, b" a line\n")
+            await link.end_log(watch)
         found = await read
         assert [it for it in found if it[0] == str(first.pk)] == [
             (str(first.pk), "0 | whole\n", 16),
@@ -685,24 +605,16 @@ def test_each_execution_of_a_job_goes_on_after_the_last_whole_line(records):
     play(scene)
 
 
-def test_who_follows_a_job_from_its_end_is_told_where_that_is(records):
+async def test_who_follows_a_job_from_its_end_is_told_where_that_is(records, link, execution):
     """Otherwise who reads on where a connection broke would miss what was printed meanwhile."""
-    node, credential = joined()
-    execution = running(node)
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        read = asyncio.create_task(records("jobs/talks/logs?tail=0&follow=true"))
-        watch = await link.hear(Watch)
-        await send(link, watch, 99, b"t")
-        await end(link, watch)
-        watch = await link.hear(Watch)
-        await sync_to_async(Job.objects.update)(state="stopped")
-        await end(link, watch)
-        assert await read == [(str(execution.pk), "", 100)]
-
-    play(scene)
+    read = asyncio.create_task(records("jobs/talks/logs?tail=0&follow=true"))
+    watch = await link.hear(Watch)
+    await link.send_log(watch, 99, b"t")
+    await link.end_log(watch)
+    watch = await link.hear(Watch)
+    await sync_to_async(Job.objects.update)(state="stopped")
+    await link.end_log(watch)
+    assert await read == [(str(execution.pk), "", 100)]
 
 
 @pytest.mark.parametrize("after", ["x", "1:2", f"{'-' * 36}:1", f"{UUID(int=1)}:-1"])

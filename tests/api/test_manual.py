@@ -2,7 +2,7 @@
 
 import re
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from orchestrator.api import api
 from orchestrator.server.environment import HOME
 

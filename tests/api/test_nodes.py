@@ -2,9 +2,20 @@
 
 import pytest
 
+from nodes.models import NodeHeartbeat
 from tests import rows
 
 pytestmark = pytest.mark.django_db
+
+
+def test_what_runs_on_a_node_is_what_is_known_of_its_executions(api):
+    busy, idle = rows.node(name="busy"), rows.node(name="idle")
+    for slot, state in enumerate(("running", "running", "completed", "preparing")):
+        rows.execution(rows.job(), busy, slot=slot, observed=state)
+    NodeHeartbeat.objects.filter(node=idle).update(running=7)
+    listed = {it["name"]: it["running"] for it in api.get("nodes").json()["items"]}
+    assert listed == {"busy": 2, "idle": 0}
+    assert api.get("nodes/busy").json()["running"] == 2
 
 
 @pytest.mark.parametrize("length", [4, 8, 31])

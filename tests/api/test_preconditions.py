@@ -8,8 +8,8 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from nodes.models import NodeHeartbeat
+from orchestrator.explain.reasons import Delayed, SlotFailed, dump
 from orchestrator.models import ExecutionOutput, Job
-from orchestrator.reasons import Delayed, SlotFailed, dump
 from tests import rows
 from tests.api.conftest import spec
 
@@ -53,9 +53,9 @@ def test_what_is_no_tag_of_it_gets_it_all(api, condition):
 def test_a_node_is_as_new_as_its_tag(api):
     node = rows.node()
     tag = tag_of(api, f"nodes/{node.name}")
-    NodeHeartbeat.objects.filter(node=node).update(running=7, load=3.5)
+    NodeHeartbeat.objects.filter(node=node).update(load=3.5)
     again = api.get(f"nodes/{node.name}", If_None_Match=tag)
-    assert (again.status_code, again.json()["running"]) == (200, 7)
+    assert (again.status_code, again.json()["load"]) == (200, 3.5)
 
 
 def test_an_execution_whose_output_comes_late_is_another(api):

@@ -8,10 +8,10 @@ from django.utils import timezone
 
 from nodes.protocol.resources import Resources
 from orchestrator import broker
-from orchestrator.errors import LeaseLost
+from orchestrator.explain.errors import LeaseLost
+from orchestrator.explain.reasons import NoRoom
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, Evaluation
-from orchestrator.reasons import NoRoom
 from orchestrator.scheduling.plan import Blocked
 
 pytestmark = pytest.mark.django_db
@@ -34,8 +34,11 @@ def test_a_complete_plan_leaves_nothing_to_do(queue):
 
 def test_a_plan_applied_in_part_leaves_its_job_ready(queue):
     queue.job()
-    queue.settle(queue.one(), complete=False, outcome="dropped 1")
-    assert queue.one().delivery == 1
+    first = queue.one()
+    queue.settle(first, complete=False, outcome="dropped 1")
+    again = queue.one()
+    assert again.delivery == 1
+    assert again.waited_since == first.waited_since, "it has been ready since then"
 
 
 def test_what_was_asked_during_the_evaluation_is_evaluated_again(queue):

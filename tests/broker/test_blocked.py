@@ -9,9 +9,9 @@ from django.db import connection, transaction
 from nodes.models import Node
 from nodes.protocol.resources import Resources
 from orchestrator import broker
+from orchestrator.explain.reasons import NoRoom
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, BrokerTrigger, Evaluation
-from orchestrator.reasons import NoRoom
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
 from orchestrator.spec import selectors

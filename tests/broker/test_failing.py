@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from orchestrator import broker
-from orchestrator.errors import Conflict
+from orchestrator.explain.errors import Conflict
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, Evaluation, Event
 

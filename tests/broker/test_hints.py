@@ -132,46 +132,37 @@ def _cut_off(last_statement):
 
 
 class TestInAnEventLoop:
-    def test_subscribers_are_called_and_can_leave(self):
-        async def scene():
-            work, view = Calls(), Calls()
-            leave = subscribe(Hint.WORK, work)
-            subscribe(Hint.VIEW, view)
-            await work.reach(1)
-            await view.reach(1)
-            await asyncio.to_thread(_say, Hint.WORK)
-            await work.reach(2)
-            assert view.n == 1
-            leave()
-            await asyncio.to_thread(_say, Hint.WORK)
-            await asyncio.to_thread(_say, Hint.VIEW)
-            await view.reach(2)
-            assert work.n == 2
+    async def test_subscribers_are_called_and_can_leave(self):
+        work, view = Calls(), Calls()
+        leave = subscribe(Hint.WORK, work)
+        subscribe(Hint.VIEW, view)
+        await work.reach(1)
+        await view.reach(1)
+        await asyncio.to_thread(_say, Hint.WORK)
+        await work.reach(2)
+        assert view.n == 1
+        leave()
+        await asyncio.to_thread(_say, Hint.WORK)
+        await asyncio.to_thread(_say, Hint.VIEW)
+        await view.reach(2)
+        assert work.n == 2
 
-        asyncio.run(scene())
-
-    def test_one_that_fails_does_not_silence_the_others(self, caplog):
+    async def test_one_that_fails_does_not_silence_the_others(self, caplog):
         def fails():
             raise ValueError("mine")
 
-        async def scene():
-            calls = Calls()
-            subscribe(Hint.WORK, fails)
-            subscribe(Hint.WORK, calls)
-            await calls.reach(1)
-
-        asyncio.run(scene())
+        calls = Calls()
+        subscribe(Hint.WORK, fails)
+        subscribe(Hint.WORK, calls)
+        await calls.reach(1)
         assert "a subscriber to muster_work failed" in caplog.text
 
-    def test_after_a_cut_everything_may_have_changed(self):
-        async def scene():
-            calls = Calls()
-            subscribe(Hint.ORDERS, calls)
-            await calls.reach(1)
-            await asyncio.to_thread(_in_thread, lambda: _cut_off("LISTEN%"))
-            await calls.reach(2)
-
-        asyncio.run(scene())
+    async def test_after_a_cut_everything_may_have_changed(self):
+        calls = Calls()
+        subscribe(Hint.ORDERS, calls)
+        await calls.reach(1)
+        await asyncio.to_thread(_in_thread, lambda: _cut_off("LISTEN%"))
+        await calls.reach(2)
 
 
 class Calls:

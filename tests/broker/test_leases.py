@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 from orchestrator import broker
 from orchestrator.broker.leases import _LEASE
-from orchestrator.errors import LeaseLost
+from orchestrator.explain.errors import LeaseLost
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, Evaluation
 from tests import rows

@@ -22,9 +22,9 @@ from hypothesis.stateful import (
 from nodes.models import Node
 from nodes.protocol.resources import Resources
 from orchestrator import broker
+from orchestrator.explain.reasons import NoRoom
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, BrokerTrigger, Evaluation
-from orchestrator.reasons import NoRoom
 from orchestrator.scheduling.plan import Blocked
 from tests import rows
 

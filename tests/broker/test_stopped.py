@@ -15,9 +15,9 @@ from nodes.hints import address
 from nodes.protocol.resources import Resources
 from orchestrator import broker
 from orchestrator.broker.blocked import LOCK
+from orchestrator.explain.reasons import NoRoom
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, BrokerTrigger
-from orchestrator.reasons import NoRoom
 from orchestrator.scheduling.plan import Blocked
 from orchestrator.server.cluster.evaluation_broker import PATIENCE, EvaluationBroker
 from tests import rows

@@ -12,8 +12,8 @@ from nodes.protocol.resources import Resources
 from orchestrator import broker
 from orchestrator.broker.blocked import Room, Waits, room_since
 from orchestrator.broker.unblock import MOST_CLASSES, Candidate, choose
+from orchestrator.explain.reasons import NoRoom
 from orchestrator.models import BrokerRow, Job
-from orchestrator.reasons import NoRoom
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
 from tests import rows

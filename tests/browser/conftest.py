@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 import time
 from contextlib import closing
 from typing import IO
@@ -13,13 +10,13 @@ from typing import IO
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection
 from django.test import Client
 from playwright.sync_api import expect, sync_playwright
 
 from orchestrator.lifecycle import Observed
 from orchestrator.models import Job
 from tests import rows
+from tests.served import free_port, start
 
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -46,16 +43,7 @@ class Web:
         self.start()
 
     def start(self) -> None:
-        environ = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "orchestrator.server.settings",
-            "MUSTER_TEST_DATABASE": connection.settings_dict["NAME"],
-            "MUSTER_ROLE": "web",
-        }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.browser.served", str(self._port)],
-            env=environ, stdout=self._log, stderr=self._log,
-        )  # fmt: skip
+        self._process = start("--port", str(self._port), stdout=self._log, stderr=self._log)
         try:
             _await(self._port)
         except BaseException:
@@ -69,11 +57,8 @@ class Web:
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory, django_db_setup):
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with (tmp_path_factory.mktemp("web") / "web.log").open("wb") as log:
-        web = Web(port, log)
+        web = Web(free_port(), log)
         yield web
         web.stop()
 

@@ -22,11 +22,15 @@ FAULTS = """
     || scrollers.some((scroller) => scroller.contains(it));
   const isHidden = (it) => getComputedStyle(it).display === "none" && !it.closest(".brief");
   const heads = innerWidth > 640 ? [...document.querySelectorAll("thead th")] : [];
+  const lines = [...document.querySelectorAll(".lines")].filter(() => innerWidth <= 640)
+    .map((it) => it.closest(".scroll"));
   const parts = all.filter((it) => it.matches("td, th, b, a, button, summary, .meta, .badge"));
   return [
     ...(document.documentElement.scrollWidth > innerWidth ? ["the page scrolls sideways"] : []),
     ...scrollers.filter((it) => it.tabIndex < 0 && !it.querySelector("input"))
       .map((it) => `no key reaches ${name(it)}`),
+    ...lines.filter((it) => it.scrollWidth > it.clientWidth)
+      .map((it) => `lines scroll: ${name(it)}`),
     ...heads.filter(isHidden).map((it) => `hidden: ${it.textContent}, ${name(it)}`),
     ...parts.filter((it) => !isReached(it))
       .map((it) => `cut off: ${name(it)}, ${it.textContent.trim().slice(0, 30)}`),

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import psycopg
 
 from orchestrator.server import child_processes, postgres
 from orchestrator.server.environment import HOME
+from tests.served import free_port
 
 MANAGE = (sys.executable, "manage.py")
 BASE = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME")
@@ -102,14 +102,14 @@ class Cluster:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
-        self.port = _free_port()
+        self.port = free_port()
         self.here = f"http://127.0.0.1:{self.port}"
         self.server = postgres.Server(postgres.place(directory / "postgres"), durable=durable)
         self.parts: dict[str, Part] = {}
         self.agents = [f"agent-{number}" for number in range(1, agents + 1)]
         self._cpu, self._durable = cpu, durable
         self._base = {name: os.environ[name] for name in BASE if name in os.environ}
-        self._environ = {
+        self.environ = {
             **self._base,
             "MUSTER_VAR": str(directory),
             "MUSTER_WORKERS": str(workers),
@@ -129,10 +129,10 @@ class Cluster:
             )
             until_the_end.callback(self._stop)
             self._prepare(len(self.agents) + simulated)
-            self._add("web", (*MANAGE, "web", "--port", str(self.port)), self._environ)
-            self._add("worker", (*MANAGE, "worker"), self._environ)
+            self.add("web", "web", "--port", str(self.port))
+            self.add("worker", "worker")
             for name in self.agents:
-                self._add(name, self._agent(name), {**self._base, "PYTHONPATH": str(HOME)})
+                self._start(name, self._agent(name), {**self._base, "PYTHONPATH": str(HOME)})
             self.wait_until_ready()
             yield self
 
@@ -140,7 +140,7 @@ class Cluster:
         made = subprocess.run(
             [sys.executable, "-m", "tests.chaos.prepare", str(nodes)],
             cwd=HOME,
-            env=self._environ,
+            env=self.environ,
             capture_output=True,
             text=True,
             check=False,
@@ -166,7 +166,11 @@ class Cluster:
             *("--memory", "64GiB", "--join-token-file", str(self.directory / "join-token")),
         )
 
-    def _add(self, name: str, command: tuple[str, ...], environ: Mapping[str, str]) -> None:
+    def add(self, name: str, *words: str) -> None:
+        """Start one more ``manage.py`` with these words."""
+        self._start(name, (*MANAGE, *words), self.environ)
+
+    def _start(self, name: str, command: tuple[str, ...], environ: Mapping[str, str]) -> None:
         self.parts[name] = Part(name, command, environ, self.directory / f"{name}.log")
         self.parts[name].start()
 
@@ -299,9 +303,3 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
         with suppress(psutil.TimeoutExpired):  # A zombie is as dead; its parent may be busy.
             process.wait(0.5)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

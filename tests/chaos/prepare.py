@@ -17,7 +17,7 @@ def main(nodes: int) -> None:
     from django.contrib.auth.models import User
 
     from nodes.membership import create_join_token
-    from orchestrator import tokens
+    from orchestrator.access import tokens
 
     admin = User.objects.create_superuser("admin", password=None)
     secrets = {

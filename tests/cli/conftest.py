@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from orchestrator.server.environment import HOME
+from tests.served import free_port, start
 
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
 
@@ -69,22 +68,11 @@ class Muster:
         return name
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def served(django_db_setup, django_db_blocker) -> Iterator[str]:
     """The address of a real Daphne on the test database."""
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.cli.served", str(port)],
-        cwd=HOME,
-        env=os.environ | {"MUSTER_TEST_DATABASE": connection.settings_dict["NAME"]},
-        stderr=subprocess.PIPE,
-    )
+    process = start("--port", str(port), stderr=subprocess.PIPE)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):

@@ -1,4 +1,4 @@
-"""A job that is followed while its server is away, or answers badly for a moment."""
+"""What is asked of a server, also while it is away or answers badly for a moment."""
 
 from __future__ import annotations
 
@@ -82,3 +82,10 @@ def test_one_error_of_the_server_does_not_end_it(served):
     with served(state("running"), (500, PROBLEM), state("completed")) as client:
         assert follow(client, "x", until=Until.COMPLETED, timeout=None, said=said.append) == 0
     assert len(said) == 2
+
+
+def test_of_a_list_no_more_is_asked_for_than_is_shown(served):
+    page = 200, {"items": [{"id": "a"}, {"id": "b"}], "next_cursor": "c"}
+    with served(page, (500, PROBLEM)) as client:
+        found = client.items("jobs", most=2)
+    assert (len(found), found.are_more) == (2, True)

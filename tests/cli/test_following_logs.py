@@ -139,6 +139,13 @@ def test_both_streams_of_a_job_end_when_one_cannot_be_read(serve):
         print_both(client, "jobs/j/logs", {"follow": True})
 
 
+def test_what_is_so_of_both_streams_is_told_once(serve, capfdbinary):
+    note = record(b"[muster: it never ran]\n", 0) | {"note": True}
+    _, client = serve([note, END], [note, record(b"0 | x\n", 6), END])
+    print_both(client, "executions/e1/logs", {}, of_execution)
+    assert capfdbinary.readouterr() == (b"", b"[muster: it never ran]\n0 | x\n")
+
+
 def test_a_server_that_was_never_there_is_told_at_once(serve):
     with pytest.raises(Unreachable, match="does not answer"):
         print_log(Client(Settings("http://127.0.0.1:9", None)), "jobs/j/logs", of_job({}))

@@ -15,8 +15,9 @@ import yaml
 from django.db import connection
 
 from nodes.models import Node
-from orchestrator import journal
-from orchestrator.models import ExecutionOutput, Job
+from orchestrator.explain.reasons import NoNode, Unplaced, dump
+from orchestrator.lifecycle import Observed
+from orchestrator.models import ExecutionOutput, Job, journal
 from tests import rows
 
 GOOD = """\
@@ -259,6 +260,13 @@ def test_a_job_is_shown_with_its_executions(muster):
     assert json.loads(muster("job", "show", "shown", "-o", "json").stdout)["spec"]["count"] == 1
 
 
+def test_a_job_says_what_it_needs_as_nodes_say_what_they_have(muster):
+    text = "{name: big, task: {command: [x], resources: {cpu: 1000, memory: 2GiB, gpu: 1}}}"
+    muster("job", "run", muster.file(text))
+    shown = muster("job", "show", "big").stdout
+    assert re.search("^needs +1000 cores, 2 GiB memory, 1 GPU$", shown, re.MULTILINE)
+
+
 def test_an_execution_is_shown_with_its_history(muster):
     execution = rows.execution(rows.job(), rows.node(), observed="completed")
     text = muster("execution", "show", str(execution.pk)[:8]).stdout
@@ -278,8 +286,16 @@ def test_a_log_is_printed_as_it_is(muster):
         stderr="oh",
         stderr_size=2,
     )
-    assert muster("execution", "logs", str(execution.pk)).stdout == "\x1b[31mred\x1b[0m\n"
+    both = muster("execution", "logs", str(execution.pk))
+    assert (both.stdout, both.stderr) == ("\x1b[31mred\x1b[0m\n", "oh")
+    one = muster("execution", "logs", str(execution.pk), "--stdout", "-f")
+    assert (one.stdout, one.stderr) == (both.stdout, "")
     assert muster("execution", "logs", str(execution.pk), "--stderr").stdout == "oh"
+    assert on_a_terminal(muster, "execution", "logs", str(execution.pk)) == (
+        "red\r\n\x1b[31moh\x1b[0m",
+        0,
+    )
+    assert "one stream" in muster("execution", "logs", str(execution.pk), "--offset", "1").stderr
     end("completed")
     red, oh = "0 | \x1b[31mred\x1b[0m\n", "0 ! oh\n"
     assert muster("job", "logs", "told").stdout == red + oh
@@ -290,6 +306,25 @@ def test_a_log_is_printed_as_it_is(muster):
         "0 | red\r\n\x1b[31m0 | oh\x1b[0m\r\n",
         0,
     )
+
+
+def test_who_follows_what_waits_hears_at_once_what_it_waits_for(muster):
+    job = rows.job(name="waits", state="queued")
+    Job.objects.update(reason=dump([Unplaced(1, 1, NoNode())]))
+    of_job = muster.start("job", "logs", "-f", "waits", stderr=subprocess.PIPE)
+    assert of_job.stderr.readline().decode() == (
+        "muster: waiting for it to run; now it is queued: "
+        "waiting for capacity: 1 of 1 slot; there is no node\n"
+    )
+    execution = rows.execution(job, rows.node(), observed="ask_for_bid")
+    of_it = muster.start("execution", "logs", "-f", str(execution.pk), stderr=subprocess.PIPE)
+    assert b"waiting for it to run; now it is ask_for_bid: " in of_it.stderr.readline()
+    rows.move(execution, Observed.COMPLETED)
+    end("completed")
+    for process in (of_job, of_it):
+        _, said = process.communicate(timeout=30)
+        assert (process.returncode, b"waiting" in said) == (0, False)
+    assert "waiting" not in muster("job", "logs", "-f", "waits").stderr
 
 
 def on_a_terminal(muster, *words):
@@ -354,10 +389,11 @@ def test_a_list_that_is_cut_says_so_and_how_the_rest_is_seen(muster):
     for slot in range(22):
         rows.execution(job, node, slot=slot)
     shown = muster("job", "show", "long").stderr
-    assert shown == "20 of 22; muster execution list --job long --limit 22 shows all.\n"
+    cure = "muster execution list --job long --limit 200"
+    assert shown == f"The first 20; {cure} shows more.\n"
     part = muster("execution", "list", "-q", "--limit", "3")
     assert len(part.stdout.splitlines()) == 3
-    assert part.stderr == "3 of 22; --limit 22 shows all.\n"
+    assert part.stderr == "The first 3; --limit 30 shows more.\n"
     assert muster("execution", "list", "--limit", "22").stderr == ""
 
 
@@ -376,6 +412,26 @@ def test_nodes_are_listed_judged_and_invited(muster):
     assert token.startswith("jt_")
     assert muster("node", "token", "--label", "zone").returncode == 2
     assert "8" in muster("node", "show", "machine").stdout
+
+
+def test_what_came_of_a_change_is_an_object_for_programs(muster):
+    rows.node(name="machine")
+    muster("job", "run", muster.file(GOOD))
+    for words, field, value in (
+        (("job", "stop", "from-yaml"), "name", "from-yaml"),
+        (("job", "rerun", "from-yaml"), "round", 2),
+        (("node", "drain", "machine"), "draining", True),
+        (("node", "eligible", "machine", "--off"), "eligible", False),
+        (("node", "reject", "machine"), "approval", "rejected"),
+        (("node", "approve", "machine"), "approval", "approved"),
+        (("queue", "pause", "repairs"), "paused_reason", "repairs"),
+        (("queue", "resume"), "paused", False),
+    ):
+        assert json.loads(muster(*words, "-o", "json").stdout)[field] == value
+    made = yaml.safe_load(muster("node", "token", "-o", "yaml").stdout)
+    assert made["token"].startswith("jt_")
+    assert muster("node", "token", "-o", "name").stdout.startswith("jt_")
+    assert muster("node", "remove", "machine", "-o", "name").stdout == "machine\n"
 
 
 def test_the_cluster_is_on_one_screen(muster):

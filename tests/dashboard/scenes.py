@@ -9,6 +9,7 @@ from django.db import connection
 from django.utils import timezone
 
 from nodes.models import Node, NodeHeartbeat
+from orchestrator.explain.reasons import NoRoom, Unplaced, dump
 from orchestrator.lifecycle import Observed
 from orchestrator.models import (
     BrokerRow,
@@ -19,7 +20,6 @@ from orchestrator.models import (
     Job,
     WorkerProcess,
 )
-from orchestrator.reasons import NoRoom, Unplaced, dump
 from tests import rows
 
 GIB = 2**30

@@ -7,9 +7,9 @@ from dashboard.presenters import nodes, overview, queue
 from dashboard.queries.overview import Minute
 from dashboard.queries.queue import InState
 from nodes.models import NodeHeartbeat
+from orchestrator.explain.reasons import NoRoom, dump
+from orchestrator.explain.wording import text
 from orchestrator.models import Evaluation, WorkerProcess
-from orchestrator.reasons import NoRoom, dump
-from orchestrator.wording import text
 from tests.dashboard.made import NOON, at, broker_row, job, node
 
 

@@ -1,8 +1,8 @@
 from itertools import pairwise
 
 from dashboard.presenters import executions, lifeline
+from orchestrator.explain.wording import text
 from orchestrator.models import ExecutionOutput
-from orchestrator.wording import text
 from tests.dashboard.made import BIDDING, at, execution, history
 
 

@@ -4,7 +4,7 @@ from uuid import UUID
 import pytest
 
 from dashboard.presenters import explain, jobs, slots, specification
-from orchestrator.reasons import (
+from orchestrator.explain.reasons import (
     AwaitsBid,
     AwaitsLost,
     Delayed,
@@ -16,8 +16,8 @@ from orchestrator.reasons import (
     Unplaced,
     dump,
 )
+from orchestrator.explain.wording import text
 from orchestrator.scheduling.world import Progress
-from orchestrator.wording import text
 from tests.dashboard.made import at, broker_row, job
 
 

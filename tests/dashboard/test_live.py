@@ -25,84 +25,60 @@ async def until(question):
             await asyncio.sleep(0)
 
 
-def run_and_let_go(coroutine):
-    """Run it, and close what its threads had open: the test database is dropped afterwards."""
-
-    async def both():
-        try:
-            await coroutine
-        finally:
-            await sync_to_async(connections.close_all)()
-
-    asyncio.run(both())
-
-
-def test_the_first_change_is_told_at_once_and_the_others_together():
-    async def run():
-        told = []
-        it = feed(pause=0.01)
-        it.join(lambda: told.append(it.cursor.number))
+async def test_the_first_change_is_told_at_once_and_the_others_together():
+    told = []
+    it = feed(pause=0.01)
+    it.join(lambda: told.append(it.cursor.number))
+    it.changed()
+    assert told == [2]
+    for _ in range(100):
         it.changed()
-        assert told == [2]
-        for _ in range(100):
-            it.changed()
-        assert told == [2]
-        await until(lambda: told == [2, 3])
-
-    asyncio.run(run())
+    assert told == [2]
+    await until(lambda: told == [2, 3])
 
 
-def test_who_has_left_is_told_nothing():
-    async def run():
-        told = []
-        listener = told.append
-        it = feed()
-        it.join(lambda: listener(1))
-        leaver = lambda: listener(2)  # noqa: E731 - a listener is known by itself.
-        it.join(leaver)
-        it.leave(leaver)
-        it.changed()
-        assert told == [1]
-
-    asyncio.run(run())
+async def test_who_has_left_is_told_nothing():
+    told = []
+    listener = told.append
+    it = feed()
+    it.join(lambda: listener(1))
+    leaver = lambda: listener(2)  # noqa: E731 - a listener is known by itself.
+    it.join(leaver)
+    it.leave(leaver)
+    it.changed()
+    assert told == [1]
 
 
-def test_hints_are_heard_while_somebody_is_there_and_a_moment_longer():
-    async def run():
-        heard = []
+async def test_hints_are_heard_while_somebody_is_there_and_a_moment_longer():
+    heard = []
 
-        def subscribe(callback):
-            heard.append("on")
-            return lambda: heard.append("off")
+    def subscribe(callback):
+        heard.append("on")
+        return lambda: heard.append("off")
 
-        it = feed(subscribe=subscribe, linger=0)
-        one = lambda: None  # noqa: E731
+    it = feed(subscribe=subscribe, linger=0)
+    one = lambda: None  # noqa: E731
+    it.join(one)
+    it.join(lambda: None)
+    it.leave(one)
+    await asyncio.sleep(0)
+    assert heard == ["on"]
+    it.leave(next(iter(it._listeners)))
+    await until(lambda: heard == ["on", "off"])
+
+
+async def test_what_nobody_listened_to_is_news_to_a_page_of_before():
+    it = feed(linger=0)
+    one = lambda: None  # noqa: E731
+    seen = [it.cursor.number]  # Of a page that is being rendered before its socket is open.
+    for _ in range(2):
         it.join(one)
         it.join(lambda: None)
-        it.leave(one)
-        await asyncio.sleep(0)
-        assert heard == ["on"]
-        it.leave(next(iter(it._listeners)))
-        await until(lambda: heard == ["on", "off"])
-
-    asyncio.run(run())
-
-
-def test_what_nobody_listened_to_is_news_to_a_page_of_before():
-    async def run():
-        it = feed(linger=0)
-        one = lambda: None  # noqa: E731
-        seen = [it.cursor.number]  # Of a page that is being rendered before its socket is open.
-        for _ in range(2):
-            it.join(one)
-            it.join(lambda: None)
-            seen.append(it.cursor.number)
-            for listener in tuple(it._listeners):
-                it.leave(listener)
-            await until(lambda: it._unsubscribe is None)
-        assert seen == [0, 1, 2]
-
-    asyncio.run(run())
+        seen.append(it.cursor.number)
+        for listener in tuple(it._listeners):
+            it.leave(listener)
+        await until(lambda: it._unsubscribe is None)
+    assert seen == [0, 1, 2]
 
 
 def test_another_loop_begins_anew():
@@ -138,6 +114,8 @@ async def socket(client, **times):
         yield link, its
     finally:
         await link.disconnect()
+        # What its threads had open: the test database is dropped afterwards.
+        await sync_to_async(connections.close_all)()
 
 
 @pytest.fixture
@@ -151,38 +129,29 @@ async def said(link):
     return json.loads(await link.receive_from(timeout=5))
 
 
-def test_a_socket_hears_hello_then_of_every_change(somebody):
-    async def run():
-        async with socket(somebody) as (link, its):
-            assert await said(link) == {"type": "hello", "cursor": "p.1"}
-            its.changed()
-            assert await said(link) == {"type": "changed", "cursor": "p.2"}
-            its.changed()
-            assert await said(link) == {"type": "changed", "cursor": "p.3"}
-
-    run_and_let_go(run())
+async def test_a_socket_hears_hello_then_of_every_change(somebody):
+    async with socket(somebody) as (link, its):
+        assert await said(link) == {"type": "hello", "cursor": "p.1"}
+        its.changed()
+        assert await said(link) == {"type": "changed", "cursor": "p.2"}
+        its.changed()
+        assert await said(link) == {"type": "changed", "cursor": "p.3"}
 
 
-def test_a_silent_socket_shows_signs_of_life(somebody):
-    async def run():
-        async with socket(somebody, heartbeat=0.01) as (link, _):
-            assert [(await said(link))["type"] for _ in range(3)] == ["hello", "ping", "ping"]
-
-    run_and_let_go(run())
+async def test_a_silent_socket_shows_signs_of_life(somebody):
+    async with socket(somebody, heartbeat=0.01) as (link, _):
+        assert [(await said(link))["type"] for _ in range(3)] == ["hello", "ping", "ping"]
 
 
-def test_strangers_are_sent_away(transactional_db):
-    async def run():
-        async with socket(Client()) as (link, _):
-            assert await link.receive_output(timeout=5) == {
-                "type": "websocket.close", "code": SIGNED_OUT,
-            }  # fmt: skip
-
-    run_and_let_go(run())
+async def test_strangers_are_sent_away(transactional_db):
+    async with socket(Client()) as (link, _):
+        assert await link.receive_output(timeout=5) == {
+            "type": "websocket.close", "code": SIGNED_OUT,
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize("event", ["deactivated", "signed out", "password changed"])
-def test_a_socket_ends_when_its_user_may_no_longer_look(somebody, event):
+async def test_a_socket_ends_when_its_user_may_no_longer_look(somebody, event):
     def happens():
         user = User.objects.get(username="vera")
         if event == "deactivated":
@@ -193,11 +162,8 @@ def test_a_socket_ends_when_its_user_may_no_longer_look(somebody, event):
             user.set_password("another one")
             user.save()
 
-    async def run():
-        async with socket(somebody, recheck=0.05) as (link, _):
-            await said(link)
-            await sync_to_async(happens)()
-            answer = await link.receive_output(timeout=5)
-            assert answer == {"type": "websocket.close", "code": SIGNED_OUT}
-
-    run_and_let_go(run())
+    async with socket(somebody, recheck=0.05) as (link, _):
+        await said(link)
+        await sync_to_async(happens)()
+        answer = await link.receive_output(timeout=5)
+        assert answer == {"type": "websocket.close", "code": SIGNED_OUT}

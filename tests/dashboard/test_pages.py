@@ -1,4 +1,5 @@
 import re
+from copy import copy
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,15 @@ from django.utils import timezone
 
 from dashboard import rendering
 from nodes.models import NodeHeartbeat
-from orchestrator.models import ClusterSetting, Evaluation, Execution, Job
+from orchestrator.models import (
+    BrokerRow,
+    ClusterSetting,
+    Evaluation,
+    Execution,
+    Job,
+    WorkerProcess,
+    journal,
+)
 from tests import rows
 
 pytestmark = pytest.mark.django_db
@@ -161,7 +170,7 @@ def test_a_change_gives_a_region_another_tag(scene, operator):
     address = "/jobs/?regions=table"
     first = operator.get(address)
     Job.objects.filter(pk=scene["blocked"].pk).update(reason="short of patience")
-    rendering.shelf = rendering.Shelf()
+    rendering.render_cache = rendering.RenderCache()
     again = operator.get(address, headers={"If-None-Match": first["ETag"]})
     assert again.status_code == 200
     assert "Short of patience" in again.content.decode()
@@ -330,3 +339,70 @@ def test_what_is_odd_about_a_specification_is_on_the_page_until_the_job_has_ende
     assert "exclude each other" in operator.get(page).content.decode()
     Job.objects.update(state="failed")
     assert "exclude each other" not in operator.get(page).content.decode()
+
+
+def many_evaluations(job, node, n):
+    made = Evaluation(job=job, type="batch", priority=50, token=1, state="complete")
+    Evaluation.objects.bulk_create([copy(made) for _ in range(n)])
+
+
+def many_events(job, node, n):
+    journal.record([journal.fact("job", "x", "it", job=job.pk, node=node.pk) for _ in range(n)])
+
+
+def many_versions(job, node, n):
+    for _ in range(n - 1):
+        rows.version(job, {})
+
+
+def many_in_the_queue(job, node, n):
+    for _ in range(n):
+        BrokerRow.objects.create(job=rows.job(), type="batch", want=1)
+
+
+def many_attempts(job, node, n):
+    for attempt in range(1, n + 1):
+        rows.execution(job, node, attempt=attempt, observed="failed")
+
+
+def many_workers(job, node, n):
+    for number in range(n):
+        WorkerProcess.objects.create(name=f"w-{number}", host="h", pid=number + 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "most", "address", "said"),
+    [
+        (many_evaluations, 20, "/jobs/{job}/", "/api/v1/jobs/{job}/evaluations"),
+        (many_evaluations, 25, "/queue/", "/api/v1/evaluations"),
+        (many_evaluations, 10, "/evaluations/{evaluation}/", "/api/v1/jobs/{job}/evaluations"),
+        (many_events, 25, "/jobs/{job}/", "/admin/orchestrator/event/?job_id={job}"),
+        (many_events, 25, "/nodes/{node}/", "/admin/orchestrator/event/?node_id={node}"),
+        (many_events, 10, "/", "/admin/orchestrator/event/"),
+        (many_versions, 30, "/jobs/{job}/definition/", "/api/v1/jobs/{job}/versions"),
+        (many_in_the_queue, 50, "/queue/?state=ready", "/admin/orchestrator/brokerrow/"),
+        (many_attempts, 50, "/executions/{execution}/", "/jobs/{job}/?slot=0"),
+        (many_workers, 50, "/queue/", "the others work, too"),
+    ],
+)
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_list_that_is_cut_says_where_all_of_it_is(operator, make, most, address, said, is_cut):
+    job, node = rows.job(), rows.node(cpu=64_000)
+    make(job, node, most + is_cut)
+    known = {"job": job.pk, "node": node.pk}
+    known["evaluation"] = getattr(Evaluation.objects.first(), "pk", "")
+    known["execution"] = getattr(Execution.objects.order_by("attempt").last(), "pk", "")
+    text = operator.get(address.format(**known)).content.decode()
+    found = re.search(rf"[Tt]he (newest|first) {most}[;\W].*", text)
+    assert bool(found) == is_cut
+    if is_cut:
+        assert said.format(**known) in text
+
+
+def test_jobs_that_wait_for_their_moment_say_when_the_next_one_is(operator):
+    at = timezone.now() + timedelta(hours=3)
+    for later in (0, 1):
+        moment = at + timedelta(hours=later)
+        BrokerRow.objects.create(job=rows.job(), type="batch", not_before=moment)
+    text = operator.get("/queue/").content.decode()
+    assert f'next <time datetime="{at.isoformat()}" data-until>' in text

@@ -12,13 +12,14 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from nodes.models import Listening, Node, NodeHeartbeat
-from orchestrator import broker, endpoint, snapshot
+from orchestrator import broker, endpoint
 from orchestrator.broker.leases import MOST_DELIVERIES
 from orchestrator.lifecycle import Observed, Trigger
 from orchestrator.models import BrokerRow, ClusterSetting, Execution, Job
 from orchestrator.planners import state_updater
 from orchestrator.planners.state_updater import Decision
 from orchestrator.scheduling.registry import scheduler_for
+from orchestrator.worker import snapshot
 from tests import rows
 
 #: Longer than a scene is tried: what is to happen later does not happen meanwhile.

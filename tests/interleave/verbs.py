@@ -8,9 +8,11 @@ from nodes import membership
 from nodes.callbacks import Inbound
 from nodes.protocol.messages import Happened, Held, Hello, Holding, Report
 from nodes.protocol.resources import Resources
-from orchestrator import broker, endpoint, housekeeping, journal, spec
+from orchestrator import broker, endpoint, spec
 from orchestrator.lifecycle import Desired, Observed, want
+from orchestrator.models import journal
 from orchestrator.planners import compute_forwarder, state_updater
+from orchestrator.worker import housekeeping
 from tests import rows
 
 from .scenes import Scene

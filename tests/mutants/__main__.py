@@ -57,7 +57,7 @@ PARTS = {
         has_database=True,
     ),
     "endpoint": Part(
-        ("orchestrator/endpoint/*.py", "orchestrator/transitions/*.py"),
+        ("orchestrator/endpoint/*.py", "orchestrator/planners/transitions/*.py"),
         tuple(f"tests/orchestrator/test_{it}.py" for it in ABOUT_ENDPOINT),
         has_database=True,
     ),
@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make mutants ARGS=…", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--minutes", type=float, default=60, help="for each part (default: 60)")
-    parser.add_argument("--only", help="one module, as orchestrator/spec/reading.py")
+    parser.add_argument("--only", help="one module, as orchestrator/spec/parsing.py")
     parser.add_argument("--children", type=int, default=os.cpu_count())
     given = parser.parse_args()
     if unknown := set(given.parts) - PARTS.keys():

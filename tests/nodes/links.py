@@ -3,12 +3,14 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
 from uuid import uuid4
 
 import msgspec
+import pytest
 from channels.testing import WebsocketCommunicator
 from django.db import transaction
 
@@ -18,11 +20,22 @@ from nodes.consumers import NodeConsumer
 from nodes.intake import with_connection
 from nodes.models import Node
 from nodes.protocol import codec
-from nodes.protocol.messages import SUBPROTOCOL, Hello, Order, Report, Reports, Welcome
+from nodes.protocol.messages import (
+    SUBPROTOCOL,
+    Hello,
+    LogChunk,
+    LogEnd,
+    Order,
+    Report,
+    Reports,
+    Welcome,
+)
 from nodes.protocol.resources import Resources
-from orchestrator import endpoint, journal
+from orchestrator import endpoint
+from orchestrator.models import Execution, journal
 from orchestrator.planners import compute_forwarder
-from orchestrator.planners.unsendable import cannot_send
+from orchestrator.planners.oversized_orders import cannot_send
+from tests import rows
 
 HELLO = Hello(
     version=1,
@@ -46,6 +59,12 @@ def joined(auto_approve=True):
         created_by=None, expires_in=timedelta(hours=1), auto_approve=auto_approve
     )
     return membership.enrol(token, f"n{next(_names)}")
+
+
+def running(node, *, job=None, **differing):
+    """An execution that runs on *node*."""
+    job = job or rows.job(name="talks", count=3)
+    return rows.execution(job, node, observed="running", cpu=0, memory=0, **differing)
 
 
 class Above:
@@ -195,6 +214,13 @@ class Link:
                 assert event["reason"] or event["code"] == 1000
                 return event["code"]
 
+    async def send_log(self, watch, offset, data):
+        """A piece of a log that is watched."""
+        await self.put_bytes(codec.encode_chunk(LogChunk(self.epoch, watch.watch, offset, data)))
+
+    async def end_log(self, watch, reason=""):
+        await self.say(LogEnd(self.epoch, watch.watch, reason))
+
     async def leave(self):
         await self.socket.disconnect(timeout=20)
 
@@ -213,6 +239,11 @@ class World:
         self._links.append(link)
         return link
 
+    async def greeted(self, credential, said=HELLO) -> Link:
+        link = self.link(credential)
+        await link.greet(said)
+        return link
+
     async def close(self):
         for link in self._links:
             if not link.socket.future.done():
@@ -227,16 +258,51 @@ def play(
     above = above or Above()
 
     async def run():
-        world = World(above, **options)
-        try:
-            async with asyncio.timeout(60):
-                await scene(world)
-        finally:
-            above.gate.set()
-            await world.close()
+        async with opened(above, **options) as world, asyncio.timeout(60):
+            await scene(world)
 
     asyncio.run(run())
     return above
+
+
+@asynccontextmanager
+async def opened(above: Above, **options: object) -> AsyncIterator[World]:
+    world = World(above, **options)
+    try:
+        yield world
+    finally:
+        above.gate.set()
+        await world.close()
+
+
+@pytest.fixture
+def above() -> Above:
+    return Above()
+
+
+@pytest.fixture
+def node() -> Node:
+    """A node that has joined, with its credential."""
+    made, made.credential = joined()
+    return made
+
+
+@pytest.fixture(name="execution")
+def _execution(node) -> Execution:
+    """What runs on the node."""
+    return running(node)
+
+
+@pytest.fixture
+async def world(above) -> AsyncIterator[World]:
+    async with opened(above) as world:
+        yield world
+
+
+@pytest.fixture
+async def link(world, node) -> Link:
+    """The node's link, which has been greeted."""
+    return await world.greeted(node.credential)
 
 
 async def look(question):

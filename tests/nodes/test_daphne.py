@@ -1,12 +1,8 @@
 """What only a real server shows: status codes, close frames with reasons, limits, broken links."""
 
-import os
-import subprocess
-import sys
 from contextlib import ExitStack, suppress
 
 import pytest
-from django.db import connection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import unix_connect
 
@@ -14,6 +10,7 @@ from nodes.models import Node
 from nodes.protocol import codec
 from nodes.protocol.messages import MAX_FRAME, SUBPROTOCOL, Ack, Close, Reports, Welcome
 from tests.nodes.links import hello, joined
+from tests.served import start
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 
@@ -22,14 +19,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 def served(tmp_path, eventually):
     """A function that opens a link to a Daphne of this test's own."""
     socket = tmp_path / "web.sock"
-    environ = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "orchestrator.server.settings",
-        "MUSTER_TEST_DATABASE": connection.settings_dict["NAME"],
-        "MUSTER_ROLE": "web",
-    }
-    command = [sys.executable, "-m", "tests.nodes.served", str(socket)]
-    process = subprocess.Popen(command, env=environ)
+    process = start("-u", str(socket), application="tests.nodes.served:application")
     links = ExitStack()
 
     def link(credential, protocols=(SUBPROTOCOL,), **options):

@@ -28,10 +28,17 @@ from nodes.protocol.messages import (
     Want,
 )
 from nodes.session_protocol import LiveSession
-from orchestrator import journal, lifecycle
+from orchestrator import lifecycle
 from orchestrator.endpoint import reports
 from orchestrator.lifecycle import Observed
-from orchestrator.models import BrokerTrigger, Event, Execution, ExecutionHistory, ExecutionOutput
+from orchestrator.models import (
+    BrokerTrigger,
+    Event,
+    Execution,
+    ExecutionHistory,
+    ExecutionOutput,
+    journal,
+)
 from orchestrator.planners import compute_forwarder
 from tests import rows
 from tests.nodes.links import Orchestrator, hello, joined, look, play
@@ -359,13 +366,11 @@ def test_over_a_replaced_link_nothing_is_heard_and_the_new_one_goes_on(message, 
     held = hello(holds=(Held(str(execution.pk), Holding.RUNNING),))
 
     async def act(world):
-        old = world.link(credential)
-        await old.greet(held)
+        old = await world.greeted(credential, held)
         if elsewhere:
             await look(lambda: membership.greet(node.pk, held, "web-2", record=journal.record_node))
         else:
-            new = world.link(credential)
-            await new.greet(held)
+            new = await world.greeted(credential, held)
         late = _over_a_link(old.epoch, str(execution.pk))[message]
         before = await look(lambda: facts(sessions=False))
         if isinstance(late, LogChunk):
@@ -376,8 +381,7 @@ def test_over_a_replaced_link_nothing_is_heard_and_the_new_one_goes_on(message, 
         assert code == (1000 if message == "goodbye" and elsewhere else Close.FENCED)
         await old.leave()
         if elsewhere:
-            new = world.link(credential)
-            await new.greet(held)
+            new = await world.greeted(credential, held)
         assert await look(lambda: facts(sessions=False)) == before
         await new.report(Report(str(execution.pk), Happened.COMPLETE))
         assert await new.hear(Ack) == Ack(new.epoch, 1)
@@ -397,8 +401,7 @@ def test_a_hello_that_comes_late_ends_the_newer_link_which_greets_again():
         await late.say(hello())
         assert await newer.closed() == Close.FENCED
         await late.leave()
-        again = world.link(credential)
-        await again.greet()
+        again = await world.greeted(credential)
         await again.report()
         assert await again.hear(Ack) == Ack(again.epoch, 1)
 

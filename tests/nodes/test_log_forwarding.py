@@ -12,9 +12,8 @@ from django.test import Client
 from nodes import log_forwarding
 from nodes.log_forwarding import Kind, Wanted, address_of, frames
 from nodes.log_watch import NotConnected, SessionEnded, TooManyWatches
-from nodes.protocol.messages import LogChunk, LogEnd, Watch
+from nodes.protocol.messages import LogChunk, Watch
 from tests.nodes.links import execution, joined, play
-from tests.nodes.test_watching import chunk
 
 WANTED = Wanted(
     execution=execution(), node=execution(), stream="stdout", offset=7, follow=True, credit=1000
@@ -70,10 +69,10 @@ async def cut(data, size):
 
 
 @pytest.mark.parametrize("size", range(1, 20))
-def test_frames_come_through_wherever_they_are_cut(size):
+async def test_frames_come_through_wherever_they_are_cut(size):
     said = [(kind, b"x" * length) for length, kind in enumerate(Kind)]
     data = b"".join(log_forwarding._frame(kind, data, 2**40) for kind, data in said)
-    found = asyncio.run(decoded(cut(data, size)))
+    found = await decoded(cut(data, size))
     assert [(kind, data) for kind, _, data in found] == said
 
 
@@ -83,16 +82,15 @@ def test_what_the_node_sends_is_passed_on_with_its_places_and_its_end():
     wanted = replace(WANTED, node=str(node.pk))
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         reading = asyncio.create_task(decoded(frames(wanted, heartbeat=0.05)))
         watch = await link.hear(Watch)
         assert (watch.execution, watch.offset, watch.follow, watch.credit) == (
             *(wanted.execution, 7, True, 1000),
         )
-        await chunk(link, watch, 7, b"one\n")
+        await link.send_log(watch, 7, b"one\n")
         await asyncio.sleep(0.1)
-        await link.say(LogEnd(link.epoch, watch.watch, "it has ended"))
+        await link.end_log(watch, "it has ended")
         said = [it for it in await reading if it[0] != Kind.ALIVE]
         assert said == [(Kind.CHUNK, 7, b"one\n"), (Kind.END, 0, b"it has ended")]
         assert len(await decoded(frames(replace(wanted, node=execution())))) == 1
@@ -144,12 +142,12 @@ def elsewhere(what):
         (b"", ([], NotConnected, elsewhere("does not answer"))),
     ],
 )
-def test_every_end_of_an_answer_is_what_it_means(answer, said):
-    assert asyncio.run(heard(answer)) == said
+async def test_every_end_of_an_answer_is_what_it_means(answer, said):
+    assert await heard(answer) == said
 
 
-def test_a_process_with_another_secret_is_named_with_the_cure():
-    found, why, sentence = asyncio.run(heard(b"", b"403 Forbidden"))
+async def test_a_process_with_another_secret_is_named_with_the_cure():
+    found, why, sentence = await heard(b"", b"403 Forbidden")
     assert (found, why) == ([], NotConnected)
     assert sentence == elsewhere(
         "refuses to pass its log on (403): give all web processes one MUSTER_SECRET_KEY, "
@@ -165,8 +163,8 @@ def test_a_process_with_another_secret_is_named_with_the_cure():
         (b"200 OK", b"<!doctype html><title>Welcome</title>", "what is no log"),
     ],
 )
-def test_who_is_no_web_process_of_ours_is_named_with_the_cure(status, answer, what):
-    found, why, sentence = asyncio.run(heard(answer, status))
+async def test_who_is_no_web_process_of_ours_is_named_with_the_cure(status, answer, what):
+    found, why, sentence = await heard(answer, status)
     assert (found, why) == ([], NotConnected)
     assert sentence == elsewhere(
         f"answers {what}: MUSTER_INTERNAL_URL of that process must be where the others reach it, "

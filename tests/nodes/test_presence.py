@@ -19,8 +19,9 @@ from nodes.errors import (
     Superseded,
 )
 from nodes.membership import Beat, Patience, Silence
+from nodes.membership.joining import Clock
 from nodes.membership.silence import EARS, listen
-from nodes.models import Node, NodeHeartbeat, NodeSession
+from nodes.models import Listening, Node, NodeHeartbeat, NodeSession
 from nodes.protocol.messages import Hello
 from nodes.protocol.resources import Resources
 
@@ -55,22 +56,19 @@ def greet(of, said=HELLO, record=lambda *_: None):
 
 def was_heard(ago, of=None):
     """Make the node's last heartbeat *ago* seconds old, and our ears older still."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE nodes_nodeheartbeat SET seen_at = clock_timestamp() - make_interval(secs => %s)"
-            " WHERE node_id = coalesce(%s, node_id)",
-            [ago, of and of.pk],
-        )
+    heard = NodeHeartbeat.objects.filter(node=of) if of else NodeHeartbeat.objects
+    heard.update(seen_at=Clock() - timedelta(seconds=ago))
+
+
+def was_there(who, ago):
+    """As if *who* had last listened *ago* seconds ago."""
+    Listening.objects.filter(who=who).update(at=Clock() - timedelta(seconds=ago))
 
 
 def attentive(since=3600):
     """As if the detector had been at work, without a break, for an hour."""
     listen("detector")
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE nodes_listening SET since = clock_timestamp() - make_interval(secs => %s)",
-            [since],
-        )
+    Listening.objects.update(since=Clock() - timedelta(seconds=since))
 
 
 def inbound(of, seq, epoch=1):
@@ -323,6 +321,16 @@ def test_a_beat_is_written_for_the_current_epoch_only():
     assert silent.disconnected == (b.pk,)
 
 
+def test_what_a_session_has_not_said_yet_stays_as_it_was():
+    n = node("n")
+    greet(n)
+    membership.beat([Beat(n.pk, 1, running=3, load=0.5)])
+    greet(n)
+    membership.beat([Beat(n.pk, 2)])
+    beaten = NodeHeartbeat.objects.get(node=n)
+    assert (beaten.running, beaten.load) == (3, 0.5)
+
+
 def test_a_beat_brings_a_disconnected_node_back_and_tells_a_lost_one_to_say_hello():
     late, lost = node("late"), node("lost")
     greet(late), greet(lost)
@@ -402,8 +410,7 @@ def test_when_the_detector_was_away_all_deadlines_begin_anew():
     greet(node())
     attentive()
     was_heard(3600)
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE nodes_listening SET at = clock_timestamp() - interval '4 s'")
+    was_there("detector", 4)
     assert not membership.detect_silence().disconnected
     assert membership.detect_silence(Patience(disconnected=timedelta(0))).disconnected
 
@@ -413,11 +420,7 @@ def test_while_no_web_process_hears_nobody_is_silent_but_not_for_ever():
     listen(EARS)
     attentive()
     was_heard(100)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE nodes_listening SET at = clock_timestamp() - interval '100 s' WHERE who = %s",
-            [EARS],
-        )
+    was_there(EARS, 100)
     assert not membership.detect_silence().disconnected
     was_heard(3600)
     assert membership.detect_silence().lost
@@ -428,10 +431,18 @@ def test_after_a_deaf_time_the_nodes_get_their_time_again():
     listen(EARS)
     attentive()
     was_heard(100)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE nodes_listening SET at = clock_timestamp() - interval '100 s' WHERE who = %s",
-            [EARS],
-        )
+    was_there(EARS, 100)
     listen(EARS)
     assert not membership.detect_silence().disconnected
+
+
+def test_a_clock_that_was_set_back_keeps_no_silent_node_connected():
+    greet(node())
+    listen(EARS)
+    attentive(-3600)
+    was_there("detector", -3600)
+    was_there(EARS, -3600)
+    was_heard(-3600)
+    listen(EARS)
+    assert not membership.detect_silence().disconnected
+    assert membership.detect_silence(Patience(disconnected=timedelta(0))).disconnected

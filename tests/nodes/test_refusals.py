@@ -58,57 +58,39 @@ def test_who_does_not_sign_in_gets_no_further_than_the_handshake():
     play(scene)
 
 
-def test_a_removed_node_gets_a_code_of_its_own_on_the_link_it_has_and_on_the_next():
-    node, credential = joined()
-
-    async def scene(world):
-        link, late = world.link(credential), world.link(credential)
-        await link.greet()
-        await late.open()
-        await look(lambda: membership.remove(node.pk, actor="ada"))
-        await link.say(Heartbeat(link.epoch, 0, ""))
-        assert await link.closed() == Close.REMOVED
-        await late.say(hello())
-        assert await late.closed() == Close.REMOVED
-        again = world.link(credential)
-        assert await again.open()
-        assert await again.closed() == Close.REMOVED
-
-    play(scene)
+async def test_a_removed_node_gets_a_code_of_its_own_on_the_link_it_has_and_on_the_next(
+    node, world
+):
+    link, late = world.link(node.credential), world.link(node.credential)
+    await link.greet()
+    await late.open()
+    await look(lambda: membership.remove(node.pk, actor="ada"))
+    await link.say(Heartbeat(link.epoch, 0, ""))
+    assert await link.closed() == Close.REMOVED
+    await late.say(hello())
+    assert await late.closed() == Close.REMOVED
+    again = world.link(node.credential)
+    assert await again.open()
+    assert await again.closed() == Close.REMOVED
 
 
-def test_a_browser_is_no_node():
-    _, credential = joined()
-
-    async def scene(world):
-        assert not await world.link(credential, origin=b"https://evil.example").open()
-
-    play(scene)
+async def test_a_browser_is_no_node(node, world):
+    assert not await world.link(node.credential, origin=b"https://evil.example").open()
 
 
 @pytest.mark.parametrize("protocols", [(), ("muster.node.v2",), ("graphql-ws", "v1")])
-def test_another_subprotocol_is_unsupported(protocols):
-    _, credential = joined()
-
-    async def scene(world):
-        link = world.link(credential, protocols=protocols)
-        assert await link.open()
-        assert await link.closed() == Close.UNSUPPORTED
-
-    play(scene)
+async def test_another_subprotocol_is_unsupported(protocols, node, world):
+    link = world.link(node.credential, protocols=protocols)
+    assert await link.open()
+    assert await link.closed() == Close.UNSUPPORTED
 
 
-def test_who_reconnects_too_often_has_to_wait():
-    _, credential = joined()
-
-    async def scene(world):
-        for _ in range(5):
-            assert await world.link(credential).open()
-        link = world.link(credential)
-        assert await link.open()
-        assert await link.closed() == Close.SHUTTING_DOWN
-
-    play(scene)
+async def test_who_reconnects_too_often_has_to_wait(node, world):
+    for _ in range(5):
+        assert await world.link(node.credential).open()
+    link = world.link(node.credential)
+    assert await link.open()
+    assert await link.closed() == Close.SHUTTING_DOWN
 
 
 # --- hello -------------------------------------------------------------------------------------
@@ -176,19 +158,14 @@ def test_a_quarantined_node_stays_out_whichever_copy_calls():
     assert above.recorded == [(node.pk, "quarantine", f"{node.name} is quarantined: {why}")]
 
 
-def test_an_older_copy_is_fenced_and_the_newer_stays():
-    _, credential = joined()
-
-    async def scene(world):
-        newer, older = world.link(credential), world.link(credential)
-        await newer.greet(hello(run=2))
-        await older.open()
-        await older.say(hello(run=1, instance="i0"))
-        assert await older.closed() == Close.FENCED
-        await newer.report()
-        assert (await newer.hear(Ack)).seq == 1
-
-    play(scene)
+async def test_an_older_copy_is_fenced_and_the_newer_stays(node, world):
+    newer, older = world.link(node.credential), world.link(node.credential)
+    await newer.greet(hello(run=2))
+    await older.open()
+    await older.say(hello(run=1, instance="i0"))
+    assert await older.closed() == Close.FENCED
+    await newer.report()
+    assert (await newer.hear(Ack)).seq == 1
 
 
 # --- frames ------------------------------------------------------------------------------------
@@ -222,7 +199,13 @@ def test_what_is_no_message_is_malformed(text):
     assert refusal(lambda link: link.put(text)) == Close.MALFORMED
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"{}", msgspec.msgpack.encode([1, 2])])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"\xff", b"{}", msgspec.msgpack.encode([1, 2])),
+        *(msgspec.msgpack.encode(LogChunk(1, "1", at, b"x")) for at in (-1, 2**54)),
+    ],
+)
 def test_bytes_that_are_no_log_chunk_are_malformed(data):
     assert refusal(lambda link: link.put_bytes(data)) == Close.MALFORMED
 
@@ -252,20 +235,15 @@ def test_heartbeats_without_end():
     assert refusal(flood) == Close.TOO_FAST
 
 
-def test_more_frames_than_the_window_end_the_link_and_those_within_it_count():
-    above, (node, credential) = Above(), joined()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        above.gate.clear()
-        for _ in range(WINDOW + 1):
-            await link.report()
-        assert await link.closed() == Close.TOO_FAST
-        above.gate.set()
-        await until(lambda: NodeSession.objects.get(node=node).received == WINDOW)
-
-    play(scene, above)
+async def test_more_frames_than_the_window_end_the_link_and_those_within_it_count(
+    above, node, link
+):
+    above.gate.clear()
+    for _ in range(WINDOW + 1):
+        await link.report()
+    assert await link.closed() == Close.TOO_FAST
+    above.gate.set()
+    await until(lambda: NodeSession.objects.get(node=node).received == WINDOW)
 
 
 def test_a_frame_that_can_never_be_written():
@@ -277,19 +255,12 @@ def test_a_frame_that_can_never_be_written():
     assert Node.objects.get(pk=node[0].pk).labels == {}
 
 
-def test_log_chunks_nobody_asked_for_are_dropped():
-    _, credential = joined()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        for name in ("1", "x" * 1000):
-            chunk = msgspec.msgpack.encode(LogChunk(link.epoch, name, 0, b"x" * 1000))
-            await link.put_bytes(chunk)
-        await link.report()
-        assert await link.hear(Ack)
-
-    play(scene)
+async def test_log_chunks_nobody_asked_for_are_dropped(link):
+    for name in ("1", "x" * 1000):
+        chunk = msgspec.msgpack.encode(LogChunk(link.epoch, name, 0, b"x" * 1000))
+        await link.put_bytes(chunk)
+    await link.report()
+    assert await link.hear(Ack)
 
 
 def test_one_link_refused_harms_no_other():

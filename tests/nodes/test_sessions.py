@@ -8,6 +8,7 @@ from django.db import OperationalError, connection, transaction
 
 from nodes import membership
 from nodes.models import Node, NodeHeartbeat
+from nodes.order_lookup import OrderLookup
 from nodes.protocol.messages import (
     BATCH,
     WINDOW,
@@ -31,7 +32,17 @@ from nodes.protocol.session import digest
 from nodes.sessions import Sessions
 from orchestrator.models import Event
 from tests import rows
-from tests.nodes.links import Above, Orchestrator, execution, hello, joined, look, play, until
+from tests.nodes.links import (
+    Above,
+    Orchestrator,
+    execution,
+    hello,
+    joined,
+    look,
+    opened,
+    play,
+    until,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -48,35 +59,25 @@ def labels(node):
 # --- the welcome -------------------------------------------------------------------------------
 
 
-def test_a_welcome_brings_the_epoch_and_the_desired_set():
-    above, (node, credential) = Above(), joined()
+async def test_a_welcome_brings_the_epoch_and_the_desired_set(above, node, world):
     above.order(node, order(), order(Want.STOP))
-
-    async def scene(world):
-        welcome = await world.link(credential).greet()
-        assert (welcome.epoch, welcome.order_rev, welcome.approved) == (1, 2, True)
-        assert [it.want for it in welcome.desired] == [Want.RUN, Want.STOP]
-        assert not welcome.more
-
-    play(scene, above)
+    welcome = await world.link(node.credential).greet()
+    assert (welcome.epoch, welcome.order_rev, welcome.approved) == (1, 2, True)
+    assert [it.want for it in welcome.desired] == [Want.RUN, Want.STOP]
+    assert not welcome.more
 
 
-def test_a_desired_set_that_is_too_large_comes_in_parts():
-    above, (node, credential) = Above(), joined()
+async def test_a_desired_set_that_is_too_large_comes_in_parts(above, node, world):
     above.order(node, *(order(size=60_000) for _ in range(10)))
-
-    async def scene(world):
-        link = world.link(credential)
-        part = await link.greet()
-        items = list(part.desired)
-        while part.more:
-            part = await link.hear(Desired)
-            items += part.items
-        assert [it.rev for it in items] == list(range(1, 11))
-        await link.report(order_rev=10)
-        await link.hear(Ack)
-
-    play(scene, above)
+    link = world.link(node.credential)
+    part = await link.greet()
+    items = list(part.desired)
+    while part.more:
+        part = await link.hear(Desired)
+        items += part.items
+    assert [it.rev for it in items] == list(range(1, 11))
+    await link.report(order_rev=10)
+    await link.hear(Ack)
     assert len(above.told) == 10
 
 
@@ -96,68 +97,43 @@ def test_a_node_that_waits_for_approval_is_told_nothing_until_it_has_it():
     play(scene, above)
 
 
-def test_a_newer_link_ends_the_older_one():
-    _, credential = joined()
-
-    async def scene(world):
-        older, newer = world.link(credential), world.link(credential)
-        await older.greet()
-        assert (await newer.greet()).epoch == 2
-        assert await older.closed() == Close.FENCED
-        await newer.report()
-        assert (await newer.hear(Ack)).epoch == 2
-
-    play(scene)
+async def test_a_newer_link_ends_the_older_one(node, world):
+    older, newer = world.link(node.credential), world.link(node.credential)
+    await older.greet()
+    assert (await newer.greet()).epoch == 2
+    assert await older.closed() == Close.FENCED
+    await newer.report()
+    assert (await newer.hear(Ack)).epoch == 2
 
 
-def test_a_link_superseded_elsewhere_is_found_out_at_its_next_word():
-    node, credential = joined()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        await look(lambda: membership.greet(node.pk, hello(), "another", record=print))
-        await link.report()
-        assert await link.closed() == Close.FENCED
-
-    play(scene)
+async def test_a_link_superseded_elsewhere_is_found_out_at_its_next_word(node, link):
+    await look(lambda: membership.greet(node.pk, hello(), "another", record=print))
+    await link.report()
+    assert await link.closed() == Close.FENCED
 
 
 # --- reports -----------------------------------------------------------------------------------
 
 
-def test_reports_are_acknowledged_when_their_effects_are_committed():
-    above, (node, credential) = Above(), joined()
+async def test_reports_are_acknowledged_when_their_effects_are_committed(above, node, world):
     above.gate.clear()
     it = execution()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        await link.report(Report(it, Happened.START))
-        assert await asyncio.to_thread(above.entered.acquire, timeout=20)
-        assert await look(lambda: labels(node)) == {}
-        above.gate.set()
-        assert await link.hear(Ack) == Ack(link.epoch, 1)
-        assert await look(lambda: labels(node)) == {it: "start"}
-
-    play(scene, above)
+    link = await world.greeted(node.credential)
+    await link.report(Report(it, Happened.START))
+    assert await asyncio.to_thread(above.entered.acquire, timeout=20)
+    assert await look(lambda: labels(node)) == {}
+    above.gate.set()
+    assert await link.hear(Ack) == Ack(link.epoch, 1)
+    assert await look(lambda: labels(node)) == {it: "start"}
 
 
-def test_a_repeated_frame_is_acknowledged_and_has_no_effect():
-    above, (node, credential) = Above(), joined()
+async def test_a_repeated_frame_is_acknowledged_and_has_no_effect(node, link):
     it = execution()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        await link.report(Report(it, Happened.START))
-        await link.hear(Ack)
-        await link.say(Reports(link.epoch, 1, 0, (Report(it, Happened.FAIL),)))
-        assert await link.hear(Ack) == Ack(link.epoch, 1)
-        assert await look(lambda: labels(node)) == {it: "start"}
-
-    play(scene, above)
+    await link.report(Report(it, Happened.START))
+    await link.hear(Ack)
+    await link.say(Reports(link.epoch, 1, 0, (Report(it, Happened.FAIL),)))
+    assert await link.hear(Ack) == Ack(link.epoch, 1)
+    assert await look(lambda: labels(node)) == {it: "start"}
 
 
 def test_what_arrives_during_a_flush_makes_one_batch_and_one_acknowledgement_each():
@@ -186,18 +162,12 @@ def test_what_arrives_during_a_flush_makes_one_batch_and_one_acknowledgement_eac
     assert len(above.batches) <= 4
 
 
-def test_texts_with_nul_are_stored_without_it():
-    above, (node, credential) = Above(), joined()
+async def test_texts_with_nul_are_stored_without_it(node, world):
     it = execution()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet(hello(boot="b\0"))
-        await link.report(Report(it, Happened.FAIL, message="a\0b"))
-        await link.hear(Ack)
-
-    play(scene, above)
-    assert labels(node) == {it: "fail a\ufffdb"}
+    link = await world.greeted(node.credential, hello(boot="b\0"))
+    await link.report(Report(it, Happened.FAIL, message="a\0b"))
+    await link.hear(Ack)
+    assert await look(lambda: labels(node)) == {it: "fail a\ufffdb"}
 
 
 def test_a_poisonous_frame_ends_its_own_session_only():
@@ -232,8 +202,7 @@ def test_a_poisonous_frame_ends_its_own_session_only():
     assert [len(labels(node)) for node, _ in nodes] == [1, 1, 2]
 
 
-def test_a_database_that_is_away_delays_frames_and_loses_none():
-    above, (node, credential) = Above(), joined()
+async def test_a_database_that_is_away_delays_frames_and_loses_none(above, node, world):
     failures = []
 
     def before(batch):
@@ -242,21 +211,15 @@ def test_a_database_that_is_away_delays_frames_and_loses_none():
             raise OperationalError("terminating connection due to administrator command")
 
     above.before = before
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        for _ in range(3):
-            await link.report(Report(execution(), Happened.START))
-        while (await link.hear(Ack)).seq != 3:
-            pass
-
-    play(scene, above)
-    assert len(labels(node)) == 3
+    link = await world.greeted(node.credential)
+    for _ in range(3):
+        await link.report(Report(execution(), Happened.START))
+    while (await link.hear(Ack)).seq != 3:
+        pass
+    assert await look(lambda: len(labels(node))) == 3
 
 
-def test_a_connection_that_the_server_ended_is_replaced():
-    above, (node, credential) = Above(), joined()
+async def test_a_connection_that_the_server_ended_is_replaced(above, node, world):
     killed = []
 
     def before(batch):
@@ -266,15 +229,10 @@ def test_a_connection_that_the_server_ended_is_replaced():
                 cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     above.before = before
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        await link.report(Report(execution(), Happened.START))
-        await link.hear(Ack)
-
-    play(scene, above)
-    assert len(labels(node)) == 1
+    link = await world.greeted(node.credential)
+    await link.report(Report(execution(), Happened.START))
+    await link.hear(Ack)
+    assert await look(lambda: len(labels(node))) == 1
 
 
 def test_a_frame_that_meets_a_held_lock_is_said_again_and_never_refused():
@@ -309,8 +267,7 @@ def test_a_frame_that_meets_a_held_lock_is_said_again_and_never_refused():
         assert await links[0].closed() == Close.SHUTTING_DOWN
         let_go.set()
         await holder
-        again = world.link(nodes[0][1])
-        await again.greet()
+        again = await world.greeted(nodes[0][1])
         await again.report(Report(execution(), Happened.START))
         assert await again.hear(Ack) == Ack(again.epoch, 1)
         assert Close.REFUSED not in world.sessions.refusals
@@ -319,108 +276,71 @@ def test_a_frame_that_meets_a_held_lock_is_said_again_and_never_refused():
     assert [len(labels(node)) for node, _ in nodes] == [1, 1]
 
 
-def test_a_mistake_in_what_all_share_ends_the_sessions_and_they_go_on_anew():
-    above, (_, credential) = Above(), joined()
+async def test_a_mistake_in_what_all_share_ends_the_sessions_and_they_go_on_anew(above, node):
     receive, mistakes = above.receive, [()]
     above.receive = lambda batch: mistakes.pop() if mistakes else receive(batch)
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+    async with opened(above) as world:
+        link = await world.greeted(node.credential)
         await link.report(Report(execution(), Happened.START))
         await link.closed()
-        again = world.link(credential)
-        await again.greet()
+        again = await world.greeted(node.credential)
         await again.report(Report(execution(), Happened.START))
         assert await again.hear(Ack)
-
-    play(scene, above)
 
 
 # --- orders ------------------------------------------------------------------------------------
 
 
-def test_orders_go_out_after_a_hint_and_what_was_taken_goes_up():
-    above, (node, credential) = Above(), joined()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        one, two = order(Want.BID), order()
-        above.order(node, one, two)
-        world.sessions.wake()
-        frame = await link.hear(Orders)
-        assert (frame.after, frame.order_rev, len(frame.items)) == (0, 2, 2)
-        await link.report(order_rev=2)
-        await link.hear(Ack)
-        assert above.told == [(one.execution, Want.BID), (two.execution, Want.RUN)]
-
-    play(scene, above)
+async def test_orders_go_out_after_a_hint_and_what_was_taken_goes_up(above, node, world, link):
+    one, two = order(Want.BID), order()
+    above.order(node, one, two)
+    world.sessions.wake()
+    frame = await link.hear(Orders)
+    assert (frame.after, frame.order_rev, len(frame.items)) == (0, 2, 2)
+    await link.report(order_rev=2)
+    await link.hear(Ack)
+    assert above.told == [(one.execution, Want.BID), (two.execution, Want.RUN)]
 
 
-def test_orders_come_after_a_lost_hint_too():
-    above, (node, credential) = Above(), joined()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        above.order(node, order())
-        assert await link.hear(Orders)
-
-    play(scene, above)
+async def test_orders_come_after_a_lost_hint_too(above, node, link):
+    above.order(node, order())
+    assert await link.hear(Orders)
 
 
-def test_many_orders_come_in_consecutive_frames_within_the_window():
-    above, (node, credential) = Above(), joined()
+async def test_many_orders_come_in_consecutive_frames_within_the_window(above, node, world, link):
     total = BATCH * (WINDOW + 2)
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        above.order(node, *(Order(execution(), Want.STOP, 0) for _ in range(total)))
-        world.sessions.wake()
-        taken = 0
-        for _ in range(WINDOW - 1):
-            frame = await link.hear(Orders)
-            assert frame.after == taken
-            taken = frame.order_rev
-        # The welcome is not acknowledged either: the window is full.
-        assert await link.socket.receive_nothing(timeout=0.05)
-        while taken < total:
-            await link.report(order_rev=taken)
-            frame = await link.hear(Orders)
-            assert frame.after == taken
-            taken = frame.order_rev
-
-    play(scene, above)
+    above.order(node, *(Order(execution(), Want.STOP, 0) for _ in range(total)))
+    world.sessions.wake()
+    taken = 0
+    for _ in range(WINDOW - 1):
+        frame = await link.hear(Orders)
+        assert frame.after == taken
+        taken = frame.order_rev
+    # The welcome is not acknowledged either: the window is full.
+    assert await link.socket.receive_nothing(timeout=0.05)
+    while taken < total:
+        await link.report(order_rev=taken)
+        frame = await link.hear(Orders)
+        assert frame.after == taken
+        taken = frame.order_rev
 
 
-def test_an_order_that_fits_no_frame_is_given_up_once_and_delays_no_other():
-    above, (node, credential) = Above(), joined()
+async def test_an_order_that_fits_no_frame_is_given_up_once_and_delays_no_other(
+    above, node, world, link
+):
     huge, good, later = order(size=300_000), order(), order()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        for news in ((huge, good), (later,)):
-            above.order(node, *news)
-            world.sessions.wake()
-            assert [it.execution for it in (await link.hear(Orders)).items] == [news[-1].execution]
-
-    play(scene, above)
+    for news in ((huge, good), (later,)):
+        above.order(node, *news)
+        world.sessions.wake()
+        assert [it.execution for it in (await link.hear(Orders)).items] == [news[-1].execution]
     assert [it.execution for it in above.given_up] == [huge.execution]
 
 
-def test_an_order_of_the_desired_set_that_fits_no_frame_is_given_up_too():
-    above, (node, credential) = Above(), joined()
+async def test_an_order_of_the_desired_set_that_fits_no_frame_is_given_up_too(above, node, world):
     huge, good = order(size=300_000), order()
     above.order(node, huge, good)
-
-    async def scene(world):
-        welcome = await world.link(credential).greet()
-        assert [it.execution for it in welcome.desired] == [good.execution]
-
-    play(scene, above)
+    welcome = await world.link(node.credential).greet()
+    assert [it.execution for it in welcome.desired] == [good.execution]
     assert [it.execution for it in above.given_up] == [huge.execution]
 
 
@@ -445,41 +365,48 @@ def test_a_task_of_an_earlier_release_that_fits_no_frame_ends_its_execution():
     assert "bytes, and a node can be sent 261120" in huge.message
 
 
-def test_what_cannot_be_given_up_keeps_no_other_order_from_its_node():
-    above, (node, credential) = Above(), joined()
+async def test_what_cannot_be_given_up_keeps_no_other_order_from_its_node(above, node):
     good = order()
 
     def cannot_send(node, orders):
         raise OperationalError("canceling statement due to lock timeout")
 
     above.cannot_send = cannot_send
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+    async with opened(above) as world:
+        link = await world.greeted(node.credential)
         above.order(node, order(size=300_000), good)
         world.sessions.wake()
         assert [it.execution for it in (await link.hear(Orders)).items] == [good.execution]
 
-    play(scene, above)
+
+def test_what_could_not_be_given_up_is_given_up_at_a_later_look():
+    above, (node, _) = Above(), joined()
+    huge, give_up = order(size=300_000), above.cannot_send
+    troubles = [OperationalError("canceling statement due to lock timeout")] * 2
+
+    def cannot_send(node, orders):
+        if troubles:
+            raise troubles.pop()
+        give_up(node, orders)
+
+    above.cannot_send = cannot_send
+    lookup = OrderLookup(above.callbacks(), again=0.0)
+    above.order(node, huge, order())
+    [(_, sent, _)] = lookup.pending({node.pk: 0})
+    for _ in range(3):
+        assert lookup.pending({node.pk: sent}) == []
+    assert [it.execution for it in above.given_up] == [huge.execution]
 
 
 # --- heartbeats --------------------------------------------------------------------------------
 
 
-def test_a_heartbeat_is_answered_and_written():
-    node, credential = joined()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        await link.report()
-        await link.hear(Ack)
-        await link.say(Heartbeat(link.epoch, 0, digest([]), running=3, load=0.5))
-        assert await link.hear(Pulse) == Pulse(link.epoch)
-        await until(lambda: NodeHeartbeat.objects.get(node=node).running == 3)
-
-    play(scene)
+async def test_a_heartbeat_is_answered_and_written(node, link):
+    await link.report()
+    await link.hear(Ack)
+    await link.say(Heartbeat(link.epoch, 0, digest([]), running=3, load=0.5))
+    assert await link.hear(Pulse) == Pulse(link.epoch)
+    await until(lambda: NodeHeartbeat.objects.get(node=node).running == 3)
 
 
 def test_a_node_is_degraded_for_as_long_as_its_heartbeats_say_so():
@@ -489,8 +416,7 @@ def test_a_node_is_degraded_for_as_long_as_its_heartbeats_say_so():
         return lambda: Node.objects.get(pk=node.pk).degraded == why
 
     async def scene(world):
-        link = world.link(credential)
-        await link.greet()
+        link = await world.greeted(credential)
         await link.say(Heartbeat(link.epoch, 0, digest([]), degraded="its disk is full"))
         await until(says("its disk is full"))
         await link.say(Heartbeat(link.epoch, 0, digest([])))
@@ -500,110 +426,69 @@ def test_a_node_is_degraded_for_as_long_as_its_heartbeats_say_so():
     assert list(Event.objects.order_by("pk").values_list("what", flat=True)) == ["degraded"] * 2
 
 
-def test_ends_that_differ_are_brought_together_by_the_full_set_and_then_by_a_hello():
-    above, (node, credential) = Above(), joined()
+async def test_ends_that_differ_are_brought_together_by_the_full_set_and_then_by_a_hello(
+    above, node, world
+):
     above.order(node, order(Want.RUN, name=(it := execution())))
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        await link.report(Report(it, Happened.START), order_rev=1)
-        await link.hear(Ack)
-        beat = Heartbeat(link.epoch, 1, digest([]))
-        await link.say(beat)
-        assert not (await link.hear(Pulse)).resync
-        await link.say(beat)
-        assert (await link.hear(Pulse)).resync
-        assert [it.want for it in (await link.hear(Desired)).items] == [Want.RUN]
-        assert above.hellos[-1].holds == (Held(it, Holding.RUNNING),)
-        await link.report(order_rev=1)
-        await link.hear(Ack)
-        await link.say(beat)
-        await link.say(beat)
-        assert await link.closed() == Close.SHUTTING_DOWN
-
-    play(scene, above)
+    link = await world.greeted(node.credential)
+    await link.report(Report(it, Happened.START), order_rev=1)
+    await link.hear(Ack)
+    beat = Heartbeat(link.epoch, 1, digest([]))
+    await link.say(beat)
+    assert not (await link.hear(Pulse)).resync
+    await link.say(beat)
+    assert (await link.hear(Pulse)).resync
+    assert [it.want for it in (await link.hear(Desired)).items] == [Want.RUN]
+    assert above.hellos[-1].holds == (Held(it, Holding.RUNNING),)
+    await link.report(order_rev=1)
+    await link.hear(Ack)
+    await link.say(beat)
+    await link.say(beat)
+    assert await link.closed() == Close.SHUTTING_DOWN
 
 
-def test_a_node_given_up_meanwhile_is_asked_to_say_hello_again():
-    node, credential = joined()
+async def test_a_node_given_up_meanwhile_is_asked_to_say_hello_again(node, world, link):
+    def give_up():
+        Node.objects.filter(pk=node.pk).update(connection="disconnected")
+        Node.objects.filter(pk=node.pk).update(connection="lost")
 
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-
-        def give_up():
-            Node.objects.filter(pk=node.pk).update(connection="disconnected")
-            Node.objects.filter(pk=node.pk).update(connection="lost")
-
-        await look(give_up)
-        await link.say(Heartbeat(link.epoch, 0, ""))
-        assert await link.closed() == Close.SHUTTING_DOWN
-        again = world.link(credential)
-        await again.greet()
-        assert await look(lambda: Node.objects.get(pk=node.pk).connection) == "connected"
-
-    play(scene)
+    await look(give_up)
+    await link.say(Heartbeat(link.epoch, 0, ""))
+    assert await link.closed() == Close.SHUTTING_DOWN
+    await world.greeted(node.credential)
+    assert await look(lambda: Node.objects.get(pk=node.pk).connection) == "connected"
 
 
 @pytest.mark.parametrize("end", [membership.revoke, lambda pk: membership.reject(pk, actor="ada")])
-def test_a_node_that_is_shut_out_loses_its_link_at_its_next_word(end):
-    node, credential = joined()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        await look(lambda: end(node.pk))
-        await link.say(Heartbeat(link.epoch, 0, ""))
-        assert await link.closed() == Close.FENCED
-        assert not await world.link(credential).open()
-
-    play(scene)
+async def test_a_node_that_is_shut_out_loses_its_link_at_its_next_word(end, node, world, link):
+    await look(lambda: end(node.pk))
+    await link.say(Heartbeat(link.epoch, 0, ""))
+    assert await link.closed() == Close.FENCED
+    assert not await world.link(node.credential).open()
 
 
 # --- leaving -----------------------------------------------------------------------------------
 
 
-def test_a_link_that_closes_leaves_its_node_disconnected():
-    node, credential = joined()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        await link.leave()
-        await until(lambda: Node.objects.get(pk=node.pk).connection == "disconnected")
-        assert len(world.sessions) == 0
-
-    play(scene)
+async def test_a_link_that_closes_leaves_its_node_disconnected(node, world, link):
+    await link.leave()
+    await until(lambda: Node.objects.get(pk=node.pk).connection == "disconnected")
+    assert len(world.sessions) == 0
 
 
-def test_a_goodbye_ends_the_link_in_peace():
-    node, credential = joined()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        await link.say(Goodbye(link.epoch, "restarting"))
-        assert await link.closed() == 1000
-        await link.leave()
-        assert await look(lambda: Node.objects.get(pk=node.pk).connection) == "disconnected"
-        assert not world.sessions.refusals
-
-    play(scene)
+async def test_a_goodbye_ends_the_link_in_peace(node, world, link):
+    await link.say(Goodbye(link.epoch, "restarting"))
+    assert await link.closed() == 1000
+    await link.leave()
+    assert await look(lambda: Node.objects.get(pk=node.pk).connection) == "disconnected"
+    assert not world.sessions.refusals
 
 
-def test_sessions_are_counted():
-    _, credential = joined()
-
-    async def scene(world):
-        link = world.link(credential)
-        await link.greet()
-        await link.report(Report(execution(), Happened.START))
-        await link.hear(Ack)
-        counted = world.sessions.statistics()
-        assert (counted["sessions"], counted["frames"], counted["reports"]) == (1, 1, 1)
-
-    play(scene)
+async def test_sessions_are_counted(world, link):
+    await link.report(Report(execution(), Happened.START))
+    await link.hear(Ack)
+    counted = world.sessions.statistics()
+    assert (counted["sessions"], counted["frames"], counted["reports"]) == (1, 1, 1)
 
 
 def test_a_mistake_above_ends_the_session_it_concerns_and_leaves_no_trace():
@@ -637,16 +522,13 @@ def test_orders_that_cannot_be_read_for_one_node_reach_the_others():
 
 
 @pytest.mark.parametrize("later", range(6))
-def test_sessions_close_also_when_they_are_woken_in_that_moment(later):
-    async def scene():
-        sessions = Sessions(Above().callbacks())
-        sessions.start()
-        for _ in range(5):
-            await asyncio.sleep(0)
-        sessions.wake()
-        for _ in range(later):
-            await asyncio.sleep(0)
-        async with asyncio.timeout(20):
-            await sessions.close()
-
-    asyncio.run(scene())
+async def test_sessions_close_also_when_they_are_woken_in_that_moment(later):
+    sessions = Sessions(Above().callbacks())
+    sessions.start()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    sessions.wake()
+    for _ in range(later):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await sessions.close()

@@ -6,7 +6,7 @@ from django.db import transaction
 from nodes.models import Node
 from orchestrator.lifecycle import Observed, Trigger
 from orchestrator.models import BrokerTrigger, Execution
-from orchestrator.transitions import Changes, lock_executions
+from orchestrator.planners.transitions import Changes, lock_executions
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)

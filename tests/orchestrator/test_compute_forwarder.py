@@ -10,12 +10,11 @@ from nodes.models import Node
 from nodes.protocol import codec
 from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Orders, Report, Want
 from nodes.protocol.resources import Resources
-from orchestrator import journal
 from orchestrator.endpoint import reports
-from orchestrator.errors import InvalidSpec
 from orchestrator.lifecycle import Desired, Observed
-from orchestrator.models import BrokerTrigger, Event, Execution
+from orchestrator.models import BrokerTrigger, Event, Execution, journal
 from orchestrator.planners import compute_forwarder
+from orchestrator.spec import InvalidSpec
 from orchestrator.spec.model import LARGEST_SENT, MOST_COUNT
 from tests import rows
 
@@ -198,6 +197,7 @@ def test_what_was_stopped_before_anybody_was_told_is_cancelled():
     never = rows.execution(job, node, desired=Desired.STOPPED)
     assert desired(node) == {}
     assert state(never) == ("stopped", "cancelled")
+    assert never.message == "stopped before its node was told"
 
 
 def test_an_execution_nobody_knows_is_left_alone_and_written_down_once():

@@ -3,12 +3,13 @@
 import pytest
 
 from nodes.models import Node, NodeSession
-from orchestrator import broker, endpoint, snapshot
+from orchestrator import broker, endpoint
 from orchestrator.lifecycle import Observed, Trigger
 from orchestrator.models import BrokerTrigger, Event, Execution, Job
 from orchestrator.planners import state_updater
 from orchestrator.planners.state_updater import Decision
 from orchestrator.scheduling.registry import scheduler_for
+from orchestrator.worker import snapshot
 from tests import rows
 from tests.interleave.holding import Held
 

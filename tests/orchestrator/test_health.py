@@ -13,11 +13,11 @@ from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.test import Client
 
-from orchestrator.database_errors import FULL, SILENT, UNREACHABLE
 from orchestrator.endpoint import health
 from orchestrator.endpoint.health import Health, Watch
+from orchestrator.explain.database_errors import FULL, SILENT, UNREACHABLE
 from orchestrator.models import BrokerRow, BrokerTrigger, ClusterSetting, Evaluation, WorkerProcess
-from orchestrator.server.outages import answering_without_database
+from orchestrator.server.database_outages import answering_without_database
 from tests import rows
 
 FINE = Health()
@@ -72,6 +72,22 @@ def test_jobs_may_wait_while_scheduling_is_paused(worker):
     asked_long_ago(rows.job())
     ClusterSetting.objects.update(scheduling_paused=True)
     assert health.current() == FINE
+
+
+def test_a_worker_that_is_silent_while_it_holds_jobs_is_named_with_them(worker):
+    silent = WorkerProcess.objects.create(name="c-02:17:1:x:y", host="c-02", pid=17)
+    held = {"type": "batch", "want": 1, "leased_want": 1, "worker": silent.name}
+    for _ in range(2):
+        BrokerRow.objects.create(job=rows.job(), leased_until=Now() + timedelta(minutes=1), **held)
+    assert health.current() == FINE
+    WorkerProcess.objects.filter(pk=silent.pk).update(seen_at=Now() - timedelta(seconds=12))
+    answer = Client().get("/readyz")
+    assert answer.status_code == 200
+    assert re.fullmatch(
+        r"The worker c-02:17 has not been heard of for 1\d s: 2 jobs it has taken wait until its "
+        r"leases end, or until it is killed\.",
+        answer.json()["detail"],
+    )
 
 
 # --- a watch -------------------------------------------------------------------------------------

@@ -5,9 +5,8 @@ import threading
 import pytest
 from django.db import connection, connections, transaction
 
-from orchestrator import journal
-from orchestrator.errors import Conflict
-from orchestrator.models import ClusterSetting, Event
+from orchestrator.explain.errors import Conflict
+from orchestrator.models import ClusterSetting, Event, journal
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

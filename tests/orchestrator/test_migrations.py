@@ -4,7 +4,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from orchestrator import reasons
+from orchestrator.explain import reasons
 from orchestrator.lifecycle import Observed
 from orchestrator.models import Execution, Job
 from tests import rows

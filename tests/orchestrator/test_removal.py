@@ -6,12 +6,13 @@ import pytest
 from django.db import connection, transaction
 
 from nodes.models import Node, NodeSession
-from orchestrator import broker, endpoint, housekeeping
+from orchestrator import broker, endpoint
 from orchestrator.endpoint import drivers
-from orchestrator.errors import NodeInUse, NotFound
+from orchestrator.explain.errors import NodeInUse, NotFound
 from orchestrator.lifecycle import JobType, Observed, Writer
 from orchestrator.models import BrokerTrigger, Event, Execution
-from orchestrator.transitions import lock_nodes
+from orchestrator.planners.transitions import lock_nodes
+from orchestrator.worker import housekeeping
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)

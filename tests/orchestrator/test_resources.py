@@ -23,18 +23,18 @@ from nodes.models import Node
 from nodes.protocol import codec
 from nodes.protocol.messages import Happened, Hello, Order, Orders, Report, Task, Want
 from nodes.protocol.resources import DIMENSIONS, Resources
-from orchestrator import endpoint, journal
+from orchestrator import endpoint
 from orchestrator.api import schemas
 from orchestrator.broker import blocked
 from orchestrator.broker.unblock import Candidate, choose
 from orchestrator.lifecycle import Observed
-from orchestrator.models import Execution
+from orchestrator.models import Execution, journal
 from orchestrator.planners import compute_forwarder
+from orchestrator.planners.transitions import lock_executions, lock_nodes, reserve
+from orchestrator.planners.transitions.reservations import release
 from orchestrator.scheduling import feasibility
 from orchestrator.scheduling.world import Cluster
-from orchestrator.snapshot import ClusterView
-from orchestrator.transitions import lock_executions, lock_nodes, reserve
-from orchestrator.transitions.reservations import release
+from orchestrator.worker.snapshot import ClusterView
 from tests import rows
 from tests.agent import test_core as agent
 from tests.orchestrator.test_walk import evaluate

@@ -4,11 +4,13 @@ import pytest
 
 from nodes.callbacks import Inbound
 from nodes.protocol.messages import Happened, Report, Want
-from orchestrator import broker, endpoint, reasons, snapshot, wording
+from orchestrator import broker, endpoint
+from orchestrator.explain import reasons, wording
 from orchestrator.lifecycle import JobType
 from orchestrator.models import BrokerRow, Evaluation, Event, Execution, ExecutionHistory, Job
 from orchestrator.planners import compute_forwarder, state_updater
 from orchestrator.scheduling.registry import scheduler_for
+from orchestrator.worker import snapshot
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -2,14 +2,14 @@
 
 import pytest
 
+from orchestrator.explain.reasons import Cause, Final, SlotFailed, cause
+from orchestrator.explain.wording import all_of, reason, text
 from orchestrator.lifecycle import Desired, JobState, Trigger
-from orchestrator.reasons import Cause, Final, SlotFailed, cause
 from orchestrator.scheduling.plan import Place, Stop
 from orchestrator.scheduling.registry import scheduler_for
 from orchestrator.scheduling.slot_history import AVOID
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.world import Progress
-from orchestrator.wording import all_of, reason, text
 from tests.scheduling.worlds import GIB, NOW, cluster, execution, node, seconds, world
 
 

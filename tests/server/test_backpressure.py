@@ -13,6 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import unix_connect
 
+from tests.chaos.cluster import until
 from tests.server.streaming import STALLED_AFTER
 
 pytestmark = pytest.mark.processes
@@ -40,10 +41,7 @@ def address(tmp_path_factory):
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.server.streaming", str(path)], stdout=log, stderr=log
         )
-    deadline = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(path.exists, within=20)
     yield str(path)
     process.terminate()
     process.wait(20)
@@ -67,20 +65,26 @@ def known(get):
     return lambda: json.loads(get("").read())
 
 
+def settled(known, *names):
+    """What is known when these have begun, and nothing more has been produced for a while."""
+    now, before = known(), None
+    while before is None or now["produced"] != before or not now["produced"].keys() >= {*names}:
+        time.sleep(0.3)
+        now, before = known(), now["produced"]
+    return now
+
+
 def test_who_reads_nothing_is_sent_little(get, known):
     before = known()["rss"]
     readers = [get(f"endless-{number}") for number in range(8)]
-    time.sleep(1)
-    now = known()
+    now = settled(known, *(f"endless-{number}" for number in range(8)))
     assert [now["produced"][f"endless-{number}"] < BOUND for number in range(8)] == [True] * 8
     assert now["rss"] - before < len(readers) * BOUND
-    time.sleep(0.5)
-    assert known()["produced"] == now["produced"], "nothing more is produced meanwhile"
 
 
 def test_who_reads_late_reads_everything_in_order(get, known):
     answer = get("endless-late")
-    time.sleep(0.5)
+    settled(known, "endless-late")
     size = 8 * BOUND
     data = answer.read(size)
     assert struct.unpack(f">{size // 8}Q", data) == tuple(range(size // 8))
@@ -147,8 +151,7 @@ def test_a_page_that_reads_nothing_is_sent_little_and_let_go(address, known, eve
     with unix_connect(
         address, "ws://web/endless-page", compression=None, max_queue=1, max_size=None
     ):
-        time.sleep(1)
-        assert known()["produced"]["endless-page"] < BOUND
+        assert settled(known, "endless-page")["produced"]["endless-page"] < BOUND
         eventually(lambda: "endless-page" in known()["ended"])
         assert known()["produced"]["endless-page"] < BOUND
 

@@ -14,7 +14,7 @@ from django.db import connection
 
 from orchestrator.management.commands.web import MOST_FILES
 from orchestrator.server.environment import HOME
-from tests.walk.conftest import free_port
+from tests.served import free_port
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 

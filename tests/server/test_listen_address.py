@@ -22,7 +22,7 @@ socket.getaddrinfo("127.0.0.1", 80)  # What it imports may be out of reach later
 if os.geteuid() == 0:
     os.setuid(65534)
 try:
-    listen_address.insist("127.0.0.1", 80)
+    listen_address.raise_unless_free("127.0.0.1", 80)
 except listen_address.CannotListen as why:
     print(why)
 """
@@ -37,8 +37,8 @@ def test_a_busy_port_is_told_from_a_free_one_in_both_families(family, host):
         port = busy.getsockname()[1]
         busy.listen()
         with pytest.raises(CannotListen, match=r'already\. Take another: make up ARGS="--port \d'):
-            listen_address.insist(host, port)
-    listen_address.insist(host, port)
+            listen_address.raise_unless_free(host, port)
+    listen_address.raise_unless_free(host, port)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_busy_port_is_told_from_a_free_one_in_both_families(family, host):
 )
 def test_an_address_that_nobody_can_have_is_a_sentence(host, port, sentence):
     with pytest.raises(CannotListen, match=re.escape(sentence)):
-        listen_address.insist(host, port)
+        listen_address.raise_unless_free(host, port)
 
 
 @pytest.mark.processes

@@ -243,3 +243,38 @@ def test_the_log_of_a_server_that_prints_without_end_is_bounded(directory):
             connection.execute("DO $$ BEGIN RAISE WARNING 'said after that'; END $$")
         assert "said after that" in server.last_said()
     assert log.with_suffix(".log.1").stat().st_size > child_processes.LARGEST_LOG
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"), [("", "10 20000"), ("?tcp_user_timeout=7000&keepalives_idle=5", "5 7000")]
+)
+def test_a_connection_that_hangs_is_given_up_by_the_kernel(tmp_path, asked, wanted):
+    done = subprocess.run(
+        [sys.executable, "-c", SOCKET_OPTIONS],
+        cwd=HOME,
+        env=os.environ
+        | {
+            "DATABASE_URL": f"postgres://u@127.0.0.1/d{asked}",
+            "DJANGO_SETTINGS_MODULE": "orchestrator.server.settings",
+            "MUSTER_VAR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == wanted, done.stderr
+
+
+SOCKET_OPTIONS = """
+import os, socket
+import psycopg
+from django.conf import settings
+server = socket.create_server(("127.0.0.1", 0))
+said = {name: settings.DATABASES["default"]["OPTIONS"][name] for name in settings.OVER_TCP}
+host, port = server.getsockname()
+where = psycopg.conninfo.make_conninfo(host=host, port=port, **said)
+link = psycopg.pq.PGconn.connect_start(where.encode())
+wire = socket.socket(fileno=os.dup(link.socket))
+options = socket.TCP_KEEPIDLE, socket.TCP_USER_TIMEOUT
+print(*(wire.getsockopt(socket.IPPROTO_TCP, it) for it in options))
+"""

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from orchestrator import spec
-from orchestrator.errors import InvalidSpec
+from orchestrator.spec import InvalidSpec
 
 GOOD = {"name": "job", "task": {"command": ["true"]}}
 

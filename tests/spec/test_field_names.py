@@ -2,7 +2,9 @@
 
 import pytest
 
+from orchestrator import spec
 from orchestrator.spec import field_names
+from orchestrator.spec.parsing import InvalidSpec
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,29 @@ def test_every_counterpart_is_a_field():
 
 def test_a_name_of_any_length_is_answered():
     assert field_names.cure(["x" * 200_000]).startswith("Known here: ")
+
+
+@pytest.mark.parametrize(
+    ("tool", "data"),
+    [
+        ("Compose", {"version": "3.9", "services": {"web": {"image": "nginx"}}}),
+        ("Compose", {"name": "app", "services": {}, "volumes": {}}),
+        ("Nomad", {"Job": {"ID": "a", "TaskGroups": []}}),
+        ("Nomad", {"job": {"a": {"group": {}}}}),
+        ("Kubernetes", {"apiVersion": "batch/v1", "kind": "Job", "metadata": {}, "spec": {}}),
+        ("Kubernetes", {"metadata": {"name": "a"}, "spec": {"template": {}}}),
+    ],
+)
+def test_a_file_of_another_tool_is_told_as_that_and_nothing_else(tool, data):
+    with pytest.raises(InvalidSpec) as refused:
+        spec.parse(data)
+    [only] = refused.value.errors
+    assert only["message"] == f"is a file of {tool}, and no job file of Muster"
+    assert "begins with name: and task:" in only["hint"]
+
+
+@pytest.mark.parametrize("name", ["services", "job", "kind", "spec", "apiVersion"])
+def test_one_such_field_in_a_job_file_is_told_as_itself(name):
+    with pytest.raises(InvalidSpec) as refused:
+        spec.parse({"name": "a", "task": {"command": ["true"]}, name: "x"})
+    assert [it["path"] for it in refused.value.errors] == [name]

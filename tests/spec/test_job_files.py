@@ -10,9 +10,8 @@ from nodes.protocol import codec
 from nodes.protocol.messages import MAX_FRAME, Task
 from nodes.protocol.resources import Resources
 from orchestrator import spec
-from orchestrator.errors import InvalidSpec
 from orchestrator.lifecycle import JobType
-from orchestrator.spec import quantities
+from orchestrator.spec import InvalidSpec, quantities
 
 MINIMAL = {"name": "count-words", "task": {"command": ["wc", "-w", "a.txt"]}}
 

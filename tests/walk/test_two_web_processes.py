@@ -8,10 +8,10 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from dashboard.follows import HEADER
+from dashboard.log_streaming import HEADER
 from orchestrator.server.environment import HOME
 from tests.chaos.cluster import MANAGE, Cluster, until
-from tests.walk.conftest import free_port
+from tests.served import free_port
 
 pytestmark = pytest.mark.processes
 
@@ -27,8 +27,7 @@ def cluster(tmp_path_factory):
     cluster = Cluster(tmp_path_factory.mktemp("two"), agents=1, workers=1, durable=False)
     cluster.other = free_port()
     with cluster.running():
-        command = (*MANAGE, "web", "--port", str(cluster.other))
-        cluster._add("other", command, cluster._environ)
+        cluster.add("other", "web", "--port", str(cluster.other))
         until(lambda: is_up(cluster.other), say=cluster.said)
         yield cluster
 
@@ -91,7 +90,7 @@ def test_a_page_follows_a_log_through_the_process_that_does_not_hold_the_session
     execution, files = talk("page")
     command = [*MANAGE, "shell", "-v", "0", "-c", SESSION]
     session = subprocess.run(
-        command, cwd=HOME, env=cluster._environ, check=True, capture_output=True, text=True
+        command, cwd=HOME, env=cluster.environ, check=True, capture_output=True, text=True
     )
     here = f"127.0.0.1:{cluster.other}"
     headers = {"Cookie": f"muster_session={session.stdout.strip()}"}

@@ -10,7 +10,7 @@ import sys
 import httpx
 import pytest
 
-from orchestrator.server import leftovers, postgres
+from orchestrator.server import postgres, running_cluster
 from orchestrator.server.environment import HOME
 from tests.walk.conftest import environ, manage
 
@@ -78,10 +78,10 @@ def test_what_up_prints_works_and_down_leaves_nothing_behind(up, var, eventually
     assert "One task of sleeper goes on: `make down` stops what runs" in first.said()
 
     assert manage(var, "down").stdout.startswith("No cluster ran; one task was stopped.\n")
-    assert leftovers.tasks(var / "agents") == []
+    assert running_cluster.tasks(var / "agents") == []
 
     second = up("--agents", "1", "--no-demo")
-    eventually(lambda: leftovers.tasks(var / "agents"), within=60)
+    eventually(lambda: running_cluster.tasks(var / "agents"), within=60)
     assert "The cluster has ended; one task was stopped." in manage(var, "down").stdout
     assert second.process.wait(30) == 0
     assert manage(var, "down").stdout == "No cluster ran; no task was left.\n"

@@ -35,8 +35,7 @@ log = logging.getLogger(__name__)
 _PACKET = 1 << 20
 _UNKNOWN = "its supervisor is gone, and nothing tells how the task ended"
 _LOOK_AGAIN = 0.5
-#: What is not over at so many looks at the spawner may never be.
-_STRAY_LOOKS = 4
+_STRAY_LOOKS = 4  # What is not over at so many looks at the spawner may never be.
 
 
 class ProcessDriver:
@@ -47,8 +46,8 @@ class ProcessDriver:
         self._work, self._logs = state / "work", state / "logs"
         for directory in (self._work, self._logs, state / "exits"):
             directory.mkdir(mode=0o700, exist_ok=True)
-        if walls.users:
-            self._work.chmod(0o711)  # Who knows its directory gets there, and cannot look around.
+        # Who knows its directory gets there, and cannot look around.
+        self._work.chmod(0o711 if walls.users else 0o700)
         self._journals = Journals(state / "exits")
         self._keeper = Keeper(self._logs)
         #: What is started and not over: the handle by which it is found again, and the task.

@@ -32,7 +32,11 @@ PROGRAM = Path(__file__).parent.parent / "spawner.py"
 
 
 class NoSpawner(Exception):
-    """The spawner could not be started: {detail}."""
+    """The spawner could not be started, and why; later it may be."""
+
+
+class SpawnerStopped(NoSpawner):
+    """The spawner is there and stopped: somebody has to let it go on, or end it."""
 
 
 def start_packet(entry: Entry, task: Task, directory: Path, walls: Walls) -> str:
@@ -147,14 +151,14 @@ def _greet(
 
 
 def _wait_while_stopped(link: socket.socket, state: Path) -> None:
-    """Give a spawner that is stopped a moment; raises NoSpawner, naming it, if it stays so."""
+    """Give a spawner that is stopped a moment; raises SpawnerStopped if it stays so."""
     peer = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, _, _ = _CREDENTIALS.unpack(peer)
     until = time.monotonic() + _STOPPED
     while _is_stopped(pid):
         if time.monotonic() > until:
             link.close()
-            raise NoSpawner(
+            raise SpawnerStopped(
                 f"the spawner of {state}, process {pid}, is stopped and does not answer: "
                 f"let it go on with `kill -CONT {pid}`, or end it with `kill -KILL {pid}`; "
                 "its tasks go on either way"
@@ -192,23 +196,27 @@ def _existing(state: Path) -> socket.socket | None:
 
 
 def _new(state: Path) -> socket.socket | None:
-    """A connection to a new spawner, which inherits its other end."""
+    """A connection to a new spawner, which inherits its other end; raises NoSpawner."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     complaints = state / "spawner.log"
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     with theirs:
         theirs.set_inheritable(True)
-        os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", str(PROGRAM), str(state), str(theirs.fileno())],
-            {"PATH": os.defpath},
-            file_actions=(
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 2, str(complaints), append, 0o600),
-            ),
-            setsid=True,
-        )
+        try:
+            os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-S", str(PROGRAM), str(state), str(theirs.fileno())],
+                {"PATH": os.defpath},
+                file_actions=(
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 2, str(complaints), append, 0o600),
+                ),
+                setsid=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise NoSpawner(f"the spawner could not be started: {error.strerror}") from None
     return ours
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from orchestrator.server import leftovers
+from orchestrator.server import running_cluster
 
 
 class Command(BaseCommand):
@@ -16,9 +16,9 @@ class Command(BaseCommand):
     def handle(self, *_arguments: Any, **_options: Any) -> None:
         var = Path(settings.VAR)
         try:
-            ended = leftovers.end_cluster(var)
-            number = leftovers.stop_tasks(var / "agents")
-        except leftovers.StillThere as why:
+            ended = running_cluster.end_cluster(var)
+            number = running_cluster.stop_tasks(var / "agents")
+        except running_cluster.StillThere as why:
             raise CommandError(str(why)) from None
         cluster = "The cluster has ended" if ended else "No cluster ran"
         tasks = {0: "no task was left", 1: "one task was stopped"}

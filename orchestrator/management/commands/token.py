@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from orchestrator.models import ApiToken
 
 DEFAULT_DAYS = 90

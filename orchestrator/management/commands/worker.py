@@ -18,10 +18,11 @@ class Command(BaseCommand):
         )
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
-        from orchestrator import broker, housekeeping, worker
+        from orchestrator import broker, worker
         from orchestrator.server.cluster import ipc
         from orchestrator.server.cluster.django_q import run
         from orchestrator.server.cluster.periodic import Chore
+        from orchestrator.worker import housekeeping
 
         run(
             options["workers"] or settings.ENVIRONMENT.workers,

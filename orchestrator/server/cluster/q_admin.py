@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def withhold() -> None:
+def unregister_models() -> None:
     """Take django-q2's models out of the admin: who may edit a schedule may run any function.
 
     Importing its admin module first makes the later autodiscovery find it done.

@@ -24,6 +24,7 @@ from nodes.protocol.messages import Happened, Report
 from tests.agent.faults.tracing import (
     Tracer,
     kill,
+    kill_all,
     spawners_and_supervisors,
     start_agent,
     start_spawner,
@@ -258,7 +259,7 @@ class Story:
                     missing = [one for one in ordered if not o.final(one)]
                     return [f"{', '.join(missing)}: no end; {self._verdicts(o, ordered)}"]
                 try:
-                    await until(lambda: not any(map(self._is_alive, ordered)), _STEP / 3, "")
+                    await until(lambda: not any(map(self._is_alive, ordered)), _STEP / 3)
                 except TimeoutError:
                     return [f"{one} runs on" for one in ordered if self._is_alive(one)]
                 return self._verdicts(o, ordered)
@@ -301,9 +302,7 @@ class Story:
     async def _kill_all(self) -> None:
         await self._kill_agent()
         await self.tracer.detach()
-        while found := [pid for pids in spawners_and_supervisors(self.state) for pid in pids]:
-            kill(*found)
-            await asyncio.sleep(0.005)
+        await kill_all(self.state)
         kill(*(pid for one in _SCRIPTS for pid in self._pids(one) if self._is_alive(one)))
         await until(lambda: not any(map(self._is_alive, _SCRIPTS)), _STEP, "tasks are gone")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -25,9 +24,9 @@ SAMPLE = (
 
 
 @pytest.mark.parametrize("plan", SAMPLE, ids=str)
-def test_whatever_fails_tasks_start_once_end_honestly_and_can_be_stopped(
+async def test_whatever_fails_tasks_start_once_end_honestly_and_can_be_stopped(
     plan: Plan, tmp_path: Path
 ) -> None:
-    verdict = asyncio.run(Story(plan, tmp_path).tell())
+    verdict = await Story(plan, tmp_path).tell()
     assert verdict.hit
     assert verdict.found == ()

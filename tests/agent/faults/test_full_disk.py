@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from asyncio.subprocess import Process
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nodes.protocol.messages import Happened
+from tests.agent.disks import fill, small_disk
 from tests.agent.faults.tracing import (
     kill,
+    kill_all,
     spawners_and_supervisors,
     start_agent,
     status,
@@ -24,29 +24,6 @@ from tests.agent.orchestrator import Orchestrator, run
 pytestmark = pytest.mark.processes
 
 _PAGE = 4096
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "muster-test", str(place)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def fill(ballast: Path) -> None:
-    """Leave no byte of its disk for anybody."""
-    with ballast.open("ab", buffering=0) as file:
-        for size in (1 << 16, _PAGE, 1):
-            try:
-                while file.write(bytes(size)):
-                    pass
-            except OSError:
-                continue
 
 
 class ServiceManager:
@@ -68,10 +45,9 @@ class ServiceManager:
             await self.agent.wait()
 
 
-def test_tasks_that_end_while_the_disk_is_full_end_once_and_honestly(
-    small_disk: Path, tmp_path: Path
-) -> None:
-    asyncio.run(_ten_on_a_full_disk(small_disk, tmp_path))
+def test_tasks_that_end_while_the_disk_is_full_end_once_and_honestly(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", megabytes=64) as state:
+        asyncio.run(_ten_on_a_full_disk(state, tmp_path))
 
 
 async def _ten_on_a_full_disk(state: Path, beside: Path) -> None:
@@ -95,11 +71,11 @@ async def _ten_on_a_full_disk(state: Path, beside: Path) -> None:
             for journal in (state / "exits").iterdir():  # What is left of its page is room, too.
                 with journal.open("ab") as file:
                     file.write(b"\n" * (-journal.stat().st_size % _PAGE))
-            fill(ballast := state / "ballast")
+            ballast = fill(state)
             gate.touch()
 
             def over() -> bool:
-                fill(ballast)  # What the agent gives of its reserve is gone at once.
+                fill(state)  # What the agent gives of its reserve is gone at once.
                 living = {*spawners_and_supervisors(state)[1]} & {*supervisors}
                 return not living and not any(map(status, pids()))
 
@@ -117,6 +93,4 @@ async def _ten_on_a_full_disk(state: Path, beside: Path) -> None:
         finally:
             keeping.cancel()
             await manager.end()
-            while found := [pid for pids in spawners_and_supervisors(state) for pid in pids]:
-                kill(*found)
-                await asyncio.sleep(0.01)
+            await kill_all(state)

@@ -157,10 +157,18 @@ def kill(*pids: int, number: int = signal.SIGKILL) -> None:
             os.kill(pid, number)
 
 
-async def until(question: Callable[[], object], within: float, say: str) -> None:
+async def kill_all(state: Path) -> None:
+    """Kill spawners and supervisors until there are none: a dying one may just have forked."""
+    while found := [pid for pids in spawners_and_supervisors(state) for pid in pids]:
+        kill(*found)
+        await asyncio.sleep(0.005)
+
+
+async def until(question: Callable[[], object], within: float = 10.0, say: str = "") -> None:
+    """Wait for what no event tells."""
     try:
         async with asyncio.timeout(within):
-            while not question():  # noqa: ASYNC110 - nobody tells when a file or process is so
+            while not question():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     except TimeoutError:
-        raise TimeoutError(f"not within {within:g} s: {say}") from None
+        raise TimeoutError(f"not within {within:g} s: {say or question}") from None

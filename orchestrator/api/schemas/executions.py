@@ -1,0 +1,81 @@
+"""Executions, their transitions and output, and what lists of them are asked with."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from msgspec import Meta, field
+
+from orchestrator.lifecycle import Desired, Observed, Writer
+
+from .answers import Answer, Named, Resources
+from .requests import Paging
+
+#: Of either lane; nothing is before the first.
+_State = Annotated[
+    str, Meta(extra_json_schema={"enum": ["", *dict.fromkeys(map(str, (*Desired, *Observed)))]})
+]
+
+
+class Execution(Answer):
+    """`ran` is in seconds; `code`, `message` and `hint` say why it did not end well."""
+
+    id: UUID
+    job: Named
+    node: Named
+    slot: int
+    attempt: int
+    version: int
+    round: int
+    desired: Desired
+    observed: Observed
+    sentence: str
+    evaluation_id: int | None = field(name="evaluation")
+    resources: Resources
+    exit_code: int | None
+    code: str
+    message: str
+    hint: str
+    retryable: bool
+    ran: float | None
+    rev: int
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class Transition(Answer):
+    rev: int
+    lane: Literal["desired", "observed"]
+    before: _State
+    after: _State
+    writer: Writer
+    actor: str
+    reason: str
+    at: datetime
+
+
+class Output(Answer):
+    """The last bytes of what it printed, and the sizes of the whole streams."""
+
+    stdout: str
+    stderr: str
+    stdout_size: int
+    stderr_size: int
+
+
+class ExecutionInFull(Execution):
+    history: list[Transition]
+    output: Output | None
+
+
+class Executions(Paging):
+    observed: tuple[Observed, ...] = ()
+    node: Annotated[str, Meta(max_length=63, description="name, id or beginning of an id")] = ""
+
+
+class JobExecutions(Paging):
+    observed: tuple[Observed, ...] = ()
+    slot: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None

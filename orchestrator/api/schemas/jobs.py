@@ -1,0 +1,108 @@
+"""Jobs and their versions, and what is sent to submit, list and stop them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from orchestrator.lifecycle import JobState, JobType
+
+from .answers import JOB_SPEC, Answer, Mistake
+from .requests import MOST, Body, Paging, Reason
+
+_Spec = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": JOB_SPEC})]
+
+
+class Submitted(Answer):
+    """What came of a submission.  When not `changed`, the same specification was there.
+
+    `rerun` says that the job had ended and that every slot runs again.
+    """
+
+    id: UUID
+    name: str
+    version: int
+    state: JobState
+    created: bool
+    changed: bool
+    rerun: bool
+    sentence: str
+    warnings: list[Mistake]
+
+
+class SubmittedMany(Answer):
+    items: list[Submitted]
+
+
+class Valid(Answer):
+    """`spec` is the specification as it is understood, with every default."""
+
+    valid: bool
+    spec: _Spec
+    warnings: list[Mistake]
+
+
+class Job(Answer):
+    """`tally` counts its executions by what is observed of them.
+
+    `reasons` are why it is as it is: what each `is`, its `cause`, its numbers and times.
+    """
+
+    id: UUID
+    name: str
+    type: JobType
+    state: JobState
+    sentence: str
+    reason: str
+    reasons: list[dict[str, Any]]
+    priority: int
+    count: int
+    version: int
+    round: int
+    labels: dict[str, str]
+    tally: dict[str, int]
+    stop_requested: bool
+    stop_reason: str
+    stopped_by: str
+    rev: int
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+
+
+class JobInFull(Job):
+    spec: _Spec
+
+
+class Version(Answer):
+    number: int
+    digest: str
+    actor: str
+    created_at: datetime
+    spec: _Spec
+
+
+class Batch(Body):
+    """Each job is read by the same reader as a single one: its text is kept until then."""
+
+    jobs: Annotated[
+        list[Annotated[msgspec.Raw, Meta(extra_json_schema={"$ref": JOB_SPEC})]],
+        Meta(min_length=1, max_length=MOST),
+    ]
+    rerun: bool = False
+
+
+class Stop(Body):
+    reason: Reason = ""
+
+
+class Jobs(Paging):
+    state: tuple[JobState, ...] = ()
+    type: tuple[JobType, ...] = ()
+    name: Annotated[
+        str, Meta(max_length=63, pattern="^[^\0]*$", description="what the name begins with")
+    ] = ""
