@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.agent.drivers.noop import NoopDriver
+from benchmarks.simulated import NoopDriver
 from nodes.agent.facts import Exited, Fact
 from nodes.agent.ledger import Ledger, LedgerUnusable
 from nodes.agent.records import Changes, Entry, Machine, Stage

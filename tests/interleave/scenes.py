@@ -24,6 +24,8 @@ from tests import rows
 
 #: Longer than a scene is tried: what is to happen later does not happen meanwhile.
 LONG = timedelta(hours=1)
+#: As far ahead as the clock may be set back unnoticed.
+SOON = timedelta(seconds=2)
 
 
 class Scene:
@@ -39,9 +41,9 @@ class Scene:
         # Of equal nodes the id decides.
         self.node = rows.node(id=UUID(int=1), name="n1")
         self.other = rows.node(id=UUID(int=2), name="n2")
-        NodeHeartbeat.objects.update(seen_at=Now() + LONG)  # As long as it is tried, not silent.
+        NodeHeartbeat.objects.update(seen_at=Now() + SOON)  # As long as it is tried, not silent.
         for who in ("detector", "ears"):
-            Listening.objects.create(who=who, since=Now() - 2 * LONG, at=Now() + LONG)
+            Listening.objects.create(who=who, since=Now() - 2 * LONG, at=Now() + SOON)
         self.job = rows.job(**{"name": "j", "count": 2, "approval": "none", **job})
         self.execution: Execution | None = None
         self.decision: Decision | None = None
