@@ -132,8 +132,8 @@ async def _run(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().set_exception_handler(
             lambda loop, context: _on_exception(loop, context, options.state_dir)
         )
-        log.log(built.severity, "%s", built.sentence())
         runner.start()
+        log.log(built.severity, "%s", built.sentence())
         log.info("started as node %s, run %d, for %s", identity.node, ledger.run, options.server)
         link = Link(websocket_url(options.server), identity.credential, runner)
         keeping = asyncio.ensure_future(link.keep())

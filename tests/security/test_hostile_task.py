@@ -69,10 +69,10 @@ async def test_a_task_of_an_ordinary_agent_is_it_without_rights(
 
 @story()
 async def test_what_the_agent_keeps_is_out_of_reach(o: Orchestrator, agent: Agent) -> None:
-    state = agent.state
+    state, work = agent.state, agent.state / "work"
     script = f"""
         cat {state}/identity.json; cat {state}/ledger.db; cat {state}/exits/*; ls {state}
-        : >> {state}/logs/x; : > {state}/work/x; cat {state}/spawner.sock
+        : >> {state}/logs/x; : > {work}/x; cat {state}/spawner.sock
         python3 -c 'import socket
 s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 s.connect("{state}/spawner.sock")'
@@ -84,7 +84,7 @@ s.connect("{state}/spawner.sock")'
     end = await tells(o, "a", f"({script}) 2>/dev/null; true")
     assert "nt_secret" not in end.stdout
     assert end.stdout == ""
-    assert sorted(it.name for it in (state / "work").iterdir()) == ["a"]
+    assert sorted(it.name for it in work.iterdir()) == ["a"]
 
 
 @story()
@@ -93,11 +93,12 @@ async def test_a_neighbour_is_neither_seen_nor_signalled_nor_entered(
 ) -> None:
     secret = "dont-look-at-me"
     victim = await runs(o, "victim", "echo data > file", env={"DB_PASSWORD": secret})
+    work = agent.state / "work"
     pids = [victim.pid, victim.ppid(), spawner_at(agent.state), agent.process.pid]  # type: ignore[union-attr]
     script = f"""
         cat /proc/[0-9]*/environ | tr '\\0' '\\n' | grep {secret}
         kill -KILL {" ".join(map(str, pids))}; kill -STOP {" ".join(map(str, pids))}
-        ls .. {agent.state}/work; cat ../victim/file {agent.state}/work/victim/file
+        ls .. {work}; cat ../victim/file {work}/victim/file
         cat /proc/[0-9]*/cwd/file
         true
     """
