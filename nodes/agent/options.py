@@ -63,8 +63,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         setattr(options, name, several or [it for it in env.get(name, "").split(",") if it])
     for name in env.keys() - vars(options).keys() - {"join_token"}:
         parser.error(f"MUSTER_AGENT_{name.upper()} in the environment is no option of the agent")
-    if options.log_level not in LEVELS:  # A default is not checked.
-        parser.error(f"MUSTER_AGENT_LOG_LEVEL is {options.log_level!r}; say {' or '.join(LEVELS)}")
+    for name, words in (("log_level", LEVELS), ("isolation", (*walls.LEVELS, walls.AUTO))):
+        if (said := getattr(options, name)) not in words:  # A default is not checked.
+            say = " or ".join(words)
+            parser.error(f"MUSTER_AGENT_{name.upper()} is {said!r}; say {say}")
     pairs = options.label or [pair for pair in env.get("label", "").split(",") if pair]
     if wrong := [pair for pair in pairs if "=" not in pair]:
         parser.error(f"--label {wrong[0]}: write it as key=value")

@@ -81,13 +81,14 @@ class Users:
         begin = int.from_bytes(os.urandom(4), "big") % count
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
-            for step in range(0, count, _AT_ONCE):
-                start = (begin + step) % count
-                taken = os.pread(self._file, min(_AT_ONCE, count - start), first + start)
-                free = taken.find(b"\0") if b"\0" in taken else len(taken)
-                if free < min(_AT_ONCE, count - start):
-                    os.pwrite(self._file, b"\1", first + start + free)
-                    return User(first + start + free, first + start + free)
+            for low, high in ((begin, count), (0, begin)):
+                for start in range(low, high, _AT_ONCE):
+                    size = min(_AT_ONCE, high - start)
+                    taken = os.pread(self._file, size, first + start).ljust(size, b"\0")
+                    if (free := taken.find(b"\0")) >= 0:
+                        uid = first + start + free
+                        os.pwrite(self._file, b"\1", uid)
+                        return User(uid, uid)
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
         raise OSError(errno.EAGAIN, f"each of the users {first} to {first + count - 1} has a task")

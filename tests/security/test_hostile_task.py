@@ -278,6 +278,20 @@ async def test_walls_change_nothing_of_how_a_task_ends(o: Orchestrator, agent: A
     assert (end.code, end.exit_code, end.stdout) == ("stopped", 4, "up\nbye\n")
 
 
+@story(*INSIDE)
+async def test_a_task_goes_on_without_its_agent_and_is_stopped_by_the_next(
+    o: Orchestrator, agent: Agent
+) -> None:
+    stays = await runs(o, "a", "true")
+    await agent.end(signal.SIGKILL)
+    await agent.start()
+    await soon(lambda: len([it for it in o.messages if isinstance(it, Hello)]) == 2)
+    assert is_alive(stays)
+    await o.order(stop("a"))
+    assert (await o.ended("a"))[0].code == "stopped"
+    await gone(stays)
+
+
 @story()
 async def test_the_agent_says_how_far_its_tasks_are_walled_off(
     o: Orchestrator, agent: Agent
