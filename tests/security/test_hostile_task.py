@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ from nodes.agent import walls
 from nodes.protocol.messages import Happened, Hello
 from tests.agent.agents import Agent, spawner_at
 from tests.agent.orchestrator import Orchestrator, stop
-from tests.security.walled import NOBODY, order, runs, sleepers, soon, story, tells
+from tests.security.walled import NOBODY, group_of, order, runs, sleepers, soon, story, tells
 
 pytestmark = pytest.mark.processes
 
@@ -321,14 +320,9 @@ async def test_cgroups_go_with_what_they_are_for(o: Orchestrator, agent: Agent) 
 
 def groups(agent: Agent) -> list[Path]:
     """Those of the supervisors, in the hierarchy that limits memory."""
-    name = f"muster-{hashlib.sha256(os.fsencode(agent.state)).hexdigest()[:12]}"
-    found = Path("/sys/fs/cgroup").rglob(name)
-    return sorted(
-        it
-        for top in found
-        for it in top.iterdir()
-        if it.name.isdigit() and "cpu" not in str(top) and "pids" not in str(top)
-    )
+    found = Path("/sys/fs/cgroup").rglob(group_of(agent.state))
+    tops = (it for it in found if (it / "memory.stat").exists())
+    return sorted(it for top in tops for it in top.iterdir() if it.name.isdigit())
 
 
 def test_isolation_that_cannot_be_had_is_a_mistake_that_is_told(tmp_path: Path) -> None:

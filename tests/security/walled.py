@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -98,6 +100,14 @@ def place(level: str) -> Iterator[Path]:
         yield state
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+        for group in Path("/sys/fs/cgroup").rglob(group_of(state)):
+            with contextlib.suppress(OSError):  # Not empty: its agent has left something.
+                group.rmdir()
+
+
+def group_of(state: Path) -> str:
+    """What the cgroup of the agent at *state* is called."""
+    return f"muster-{hashlib.sha256(os.fsencode(state)).hexdigest()[:12]}"
 
 
 def story(*levels: str, options: tuple[str, ...] = ()) -> Callable[[Story], Callable[[str], None]]:

@@ -46,8 +46,8 @@ class ProcessDriver:
         self._work, self._logs = state / "work", state / "logs"
         for directory in (self._work, self._logs, state / "exits"):
             directory.mkdir(mode=0o700, exist_ok=True)
-        # Who knows its directory gets there, and cannot look around.
-        self._work.chmod(0o711 if walls.users else 0o700)
+        if walls.users:  # Who knows its directory gets there, and cannot look around.
+            self._work.chmod(0o711)
         self._journals = Journals(state / "exits")
         self._keeper = Keeper(self._logs)
         #: What is started and not over: the handle by which it is found again, and the task.
