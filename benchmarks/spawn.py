@@ -1,6 +1,6 @@
 """What it costs to start a task and see it end: the process driver alone, `true` as the task.
 
-    python benchmarks/spawn.py [--tasks 2000] [--at-once 16] [--state-dir DIR]
+    python benchmarks/spawn.py [--tasks 2000] [--at-once 16] [--state-dir DIR] [--isolation none]
 
 Prints JSON.  The processor time is that of the agent's side, the spawner, every supervisor
 and every task: all of it descends from this process and is reaped in the end.
@@ -25,17 +25,23 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from nodes.agent.drivers.process import ProcessDriver
 from nodes.agent.facts import Exited, Fact, Started
 from nodes.agent.records import Entry, Stage
+from nodes.agent.walls import LEVELS, Wanted, build
 from nodes.protocol.messages import Task
+from nodes.protocol.resources import Resources
+
+#: As a job that says nothing asks for.
+_NEEDS = Resources(cpu=100, memory=64 << 20)
 
 
 class Run:
     """Keeps *at_once* tasks under way until *total* have ended."""
 
-    def __init__(self, state: Path, command: tuple[str, ...]) -> None:
+    def __init__(self, state: Path, command: tuple[str, ...], isolation: str) -> None:
         self.task = Task("process", command)
         self.began: dict[str, float] = {}
         self.took: list[float] = []
-        self.driver = ProcessDriver(state, self.tell)
+        walls = build(Wanted(isolation), state, os.cpu_count() or 1)
+        self.driver = ProcessDriver(state, self.tell, walls)
         self.waiting = self.left = 0
         self.done = asyncio.Event()
 
@@ -58,7 +64,7 @@ class Run:
             self.waiting -= 1
             name = f"e{time.monotonic_ns()}-{self.waiting}"
             self.began[name] = time.perf_counter()
-            self.driver.start(Entry(name, Stage.STARTING, task=self.task))
+            self.driver.start(Entry(name, Stage.STARTING, task=self.task, resources=_NEEDS))
 
     async def run(self, total: int, at_once: int) -> dict[str, float]:
         self.done.clear()
@@ -90,11 +96,13 @@ async def main() -> None:
     parser.add_argument("--tasks", type=int, default=2000)
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--state-dir", type=Path)
+    parser.add_argument("--isolation", choices=LEVELS, default="none")
     parser.add_argument("command", nargs="*", default=["/usr/bin/true"])
     options = parser.parse_args()
     state = options.state_dir or Path(tempfile.mkdtemp())
     state.mkdir(parents=True, exist_ok=True)
-    run = Run(state, tuple(options.command))
+    run = Run(state, tuple(options.command), options.isolation)
+    before = spent(resource.RUSAGE_CHILDREN)
     run.driver.open([], rebooted=False)
     own = spent(resource.RUSAGE_SELF)
     results = {
@@ -107,11 +115,13 @@ async def main() -> None:
     total = sum(int(result["tasks"]) for result in results.values())
     cpu = {
         "agent": round(own / total * 1000, 3),
-        "spawner, supervisors and tasks": round(spent(resource.RUSAGE_CHILDREN) / total * 1000, 3),
+        "spawner, supervisors and tasks": round(
+            (spent(resource.RUSAGE_CHILDREN) - before) / total * 1000, 3
+        ),
     }
     print(json.dumps({**results, "cpu ms per task": cpu}))
     if options.state_dir is None:
-        shutil.rmtree(state)
+        shutil.rmtree(state, ignore_errors=True)  # The driver removes its directories itself.
 
 
 asyncio.run(main())

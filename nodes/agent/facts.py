@@ -16,7 +16,8 @@ class Exited(Struct, frozen=True):
     """The task is over and nothing of it is left.
 
     ``status`` is the exit code, or minus the number of the signal that ended it.  ``why`` says
-    who ended it: nobody (``""``), the ``timeout``, or a request (``stopped``).
+    who ended it: nobody (``""``), the ``timeout``, a request (``stopped``), or that it took more
+    ``memory`` or ``disk`` than it may; then *limit* and *used* are the bytes.
     """
 
     execution: str
@@ -27,6 +28,8 @@ class Exited(Struct, frozen=True):
     stderr: str = ""
     stdout_size: int = 0
     stderr_size: int = 0
+    limit: int = 0
+    used: int = 0
 
 
 class NotStarted(Struct, frozen=True):

@@ -10,10 +10,8 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -23,13 +21,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ..protocol.resources import DIMENSIONS
-from . import __version__, enrolment, machine, rotation
+from . import __version__, enrolment, machine, rotation, walls
 from .drivers.process import ProcessDriver
 from .drivers.spawner_link import NoSpawner, SpawnerStopped
 from .enrolment import Identity
 from .ledger import Ledger, LedgerUnusable, NoRoom
 from .ledger import executions as ledger_executions
 from .link import Link
+from .options import parse
 from .records import Machine
 from .room import FULL, Room
 from .runner import Runner
@@ -39,8 +38,6 @@ log = logging.getLogger("muster.agent")
 #: Exit codes: 2 for what the operator must change, 3 when another agent has the directory, 4 for
 #: what may be over when it is started again.
 _WRONG, _IN_USE, _BROKEN = 2, 3, 4
-LEVELS = ("debug", "info", "warning")
-_LOGS = "keep so much output of tasks that have ended (10GiB, or a tenth of the disk if less)"
 #: Seconds between attempts to open the ledger on a full disk.
 _FULL = 2.0
 #: The node was removed: starting again would not help.
@@ -82,7 +79,13 @@ def _why(error: BaseException, state: Path) -> _Why | None:
         case enrolment.Removed():
             cure = "to let this machine join again, start the agent with a new join token and"
             return _Why(f"{error}; {cure} another --state-dir than {state}", REMOVED)
-        case enrolment.Refused() | enrolment.Damaged() | LedgerUnusable() | SpawnerStopped():
+        case (
+            enrolment.Refused()
+            | enrolment.Damaged()
+            | LedgerUnusable()
+            | SpawnerStopped()
+            | walls.Unavailable()
+        ):
             return _Why(str(error), _WRONG)
         case NoSpawner():
             is_full = shutil.disk_usage(state).free < FULL
@@ -107,58 +110,6 @@ def _is_in(state: Path, file: str | bytes | os.PathLike[str]) -> bool:
     return path.is_relative_to(state) or state.is_relative_to(path)
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options, each from the command line, else from ``MUSTER_AGENT_…``, else by default."""
-    parser = argparse.ArgumentParser(
-        prog="muster-agent",
-        description="Offer this machine to a Muster orchestrator and run what it orders.",
-        epilog="Every option may be given as MUSTER_AGENT_<OPTION> in the environment instead; "
-        "several labels are separated by commas there.",
-    )
-    env = {
-        name.removeprefix("MUSTER_AGENT_").lower(): value
-        for name, value in os.environ.items()
-        if name.startswith("MUSTER_AGENT_")
-    }
-    add = parser.add_argument
-    add(
-        "--server", default=env.get("server", "http://127.0.0.1:8000"), help="address (%(default)s)"
-    )
-    add(
-        "--state-dir",
-        type=Path,
-        default=Path(env.get("state_dir", "/var/lib/muster-agent")),
-        help="where the agent keeps its ledger, logs and credential (%(default)s)",
-    )
-    add("--name", default=env.get("name", socket.gethostname()), help="of this node (%(default)s)")
-    add("--join-token-file", type=Path, default=env.get("join_token_file"), help="for enrolment")
-    add("--label", action="append", metavar="KEY=VALUE", help="seen as node.KEY; repeatable")
-    for option, read, unit, what in (
-        ("cpu", machine.count, "MILLICORES", "offer this much"),
-        ("memory", machine.amount, "BYTES", "or 512MiB"),
-        ("disk", machine.amount, "BYTES", "or 512MiB"),
-        ("gpu", machine.count, "DEVICES", "offer this many"),
-        ("logs", machine.amount, "BYTES", _LOGS),
-    ):
-        add(f"--{option}", type=_said(read), metavar=unit, default=env.get(option), help=what)
-    add("--log-level", default=env.get("log_level", "info"), choices=LEVELS)
-    add("--version", action="version", version=f"muster-agent {__version__}")
-    options = parser.parse_args(arguments)
-    for name in env.keys() - vars(options).keys() - {"join_token"}:
-        parser.error(f"MUSTER_AGENT_{name.upper()} in the environment is no option of the agent")
-    if options.log_level not in LEVELS:  # A default is not checked.
-        parser.error(f"MUSTER_AGENT_LOG_LEVEL is {options.log_level!r}; say {' or '.join(LEVELS)}")
-    pairs = options.label or [pair for pair in env.get("label", "").split(",") if pair]
-    if wrong := [pair for pair in pairs if "=" not in pair]:
-        parser.error(f"--label {wrong[0]}: write it as key=value")
-    if not options.server.startswith(("http://", "https://")):
-        parser.error(f"--server {options.server}: write it as http://… or https://…")
-    options.labels = dict(pair.split("=", 1) for pair in pairs)
-    options.server = options.server.rstrip("/")
-    options.state_dir = options.state_dir.absolute()
-    return options
-
-
 async def _run(options: argparse.Namespace) -> None:
     ending = _on_signal()
     if is_in_the_clear(options.server):
@@ -178,10 +129,11 @@ async def _run(options: argparse.Namespace) -> None:
         room = Room(options.state_dir, options.logs)
         if (ledger := await _open_ledger(options.state_dir, room, ending)) is None:
             return
+        built = walls.build(_wanted(options), options.state_dir, os.cpu_count() or 1)
         runner = Runner(
-            _machine(options, ledger),
+            _machine(options, ledger, built),
             ledger,
-            lambda tell: {"process": ProcessDriver(options.state_dir, tell)},
+            lambda tell: {"process": ProcessDriver(options.state_dir, tell, built)},
             options.state_dir / "logs",
             room,
         )
@@ -190,6 +142,7 @@ async def _run(options: argparse.Namespace) -> None:
             lambda loop, context: _on_exception(loop, context, options.state_dir)
         )
         runner.start()
+        log.log(built.severity, "%s", built.sentence())
         log.info("started as node %s, run %d, for %s", identity.node, ledger.run, options.server)
         link = Link(websocket_url(options.server), identity.credential, runner)
         keeping = asyncio.ensure_future(link.keep())
@@ -241,7 +194,19 @@ def websocket_url(server: str) -> str:
     return "ws" + server.removeprefix("http") + "/ws/nodes/"
 
 
-def _machine(options: argparse.Namespace, ledger: Ledger) -> Machine:
+def _wanted(options: argparse.Namespace) -> walls.Wanted:
+    return walls.Wanted(
+        options.isolation,
+        options.users,
+        tuple(options.run_as),
+        options.processes,
+        options.scratch,
+        tuple(options.share),
+        tuple(options.hide),
+    )
+
+
+def _machine(options: argparse.Namespace, ledger: Ledger, built: walls.Walls) -> Machine:
     found = machine.detect(options.state_dir, ours=options.state_dir / "work")
     wanted = {it: getattr(options, it) for it in DIMENSIONS}
     given = {it: amount for it, amount in wanted.items() if amount is not None}
@@ -252,7 +217,7 @@ def _machine(options: argparse.Namespace, ledger: Ledger) -> Machine:
         ledger=ledger.id,
         boot=machine.boot_id(),
         capacity=offered,
-        attributes={**machine.attributes(offered), **options.labels},
+        attributes={**machine.attributes(offered), **built.attributes(), **options.labels},
         drivers=frozenset({"process"}),
         agent_version=__version__,
     )
@@ -312,18 +277,6 @@ def _join_token(options: argparse.Namespace) -> str:
         "this state directory belongs to no node yet: give a join token with --join-token-file "
         "or MUSTER_AGENT_JOIN_TOKEN"
     )
-
-
-def _said(read: Callable[[str], int]) -> Callable[[str], int]:
-    """*read*, with its own sentence about what it cannot read."""
-
-    def said(text: str) -> int:
-        try:
-            return read(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return said
 
 
 def _on_signal() -> asyncio.Future[None]:

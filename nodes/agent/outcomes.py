@@ -11,6 +11,20 @@ from .bidding import Refusal
 from .facts import Exited, NotStarted, Vanished
 from .records import Entry
 
+#: What a task may take too much of: the code, the word for it, the cure.
+_SHORT = {
+    "memory": (
+        "out-of-memory",
+        "memory",
+        "raise task.resources.memory, or let the task take less",
+    ),
+    "disk": (
+        "out-of-disk",
+        "disk",
+        "raise task.resources.disk, or let the task write less into its directory",
+    ),
+}
+
 
 def declined(execution: str, why: Refusal) -> Report:
     return Report(
@@ -79,6 +93,10 @@ def _verdict(entry: Entry, fact: Exited) -> tuple[Happened, str, str, str]:
             f"ran longer than the {limit} it was allowed; the task {how}",
             "raise timeouts.execution, or let the task do less",
         )
+    if fact.why in _SHORT:
+        code, what, cure = _SHORT[fact.why]
+        took = f"took {_amount(fact.used)} of {what} and may take {_amount(fact.limit)}"
+        return Happened.FAIL, code, f"{took}; the task {how}", cure
     if fact.status < 0:
         hint = ""
         if fact.status == -signal.SIGKILL:
@@ -87,6 +105,14 @@ def _verdict(entry: Entry, fact: Exited) -> tuple[Happened, str, str, str]:
     if fact.status:
         return Happened.FAIL, "exit-code", f"the task {how}", ""
     return Happened.COMPLETE, "", "", ""
+
+
+def _amount(size: int) -> str:
+    """*size* bytes as a job file would say them, or nearly."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.4g} {name}"
+    return f"{size} bytes"
 
 
 def _how(status: int) -> str:

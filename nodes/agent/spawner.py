@@ -11,7 +11,8 @@ links.
 
 One message is one packet, fields separated by NUL:
 
-    start  id  timeout  grace  count  arguments…  NAME=value…      (see ``supervisor.Request``)
+    start  id  timeout  grace  count  words…  count  arguments…  NAME=value…    (see
+                        ``supervisor.Request``)
     stop   id
     sync   word         answered by ``live`` packets and ``synced word``; ends other connections
     ping                answered by ``pong``
@@ -24,7 +25,7 @@ It passes on what supervisors say, and adds:
     lost   id           its supervisor was killed; so is what was left of the task
 """
 # Each module imported here makes every fork slower, and pathlib is a large one:
-# ruff: noqa: PTH100, PTH108, PTH120, PTH208
+# ruff: noqa: PTH100, PTH108, PTH120
 
 from __future__ import annotations
 
@@ -44,18 +45,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import supervisor
     from .agent_connections import Connection, Connections, listen
+    from .confinement import SANDBOX, kill_abandoned, of_all
     from .process_tree import kill_children
+    from .sandbox import fork_apart
+    from .spawner_files import bound_log, new_journal
 else:
     import supervisor
     from agent_connections import Connection, Connections, listen
+    from confinement import SANDBOX, kill_abandoned, of_all
     from process_tree import kill_children
+    from sandbox import fork_apart
+    from spawner_files import bound_log, new_journal
 
 _PACKET = 1 << 20
 _JOURNAL_BYTES = 8 << 20
 #: Requests taken before looking at the others: a flood of starts must not delay an exit.
 _AT_ONCE = 8
-#: Supervisors that wait for a task: so many at most, for so many seconds at most.
-_IDLE = 8
+#: Supervisors that wait for a task: so many at most, more of those that have walls, which are
+#: dearer to make; for so many seconds at most.
+_IDLE, _IDLE_WALLED = 8, 32
 _IDLE_FOR = 5.0
 #: Milliseconds from one look at whether the state directory is still there to the next.
 _LOOK_EVERY = 5000.0
@@ -63,8 +71,6 @@ _LOOK_EVERY = 5000.0
 _LINKS = 256
 #: Seconds that all others wait for what a dead supervisor left to die.
 _PATIENCE = 1.0
-#: Beyond so many bytes spawner.log begins anew.
-_LOG_BYTES = 1 << 20
 _POLL_IN = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -86,7 +92,7 @@ class Spawner:
         self.listener: socket.socket | None = listen("spawner.sock")
         self.ear, mouth = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.ear.setblocking(False)
-        self.places = supervisor.Places(mouth, _new_journal())
+        self.places = supervisor.Places(mouth, new_journal())
         self.wake, self.wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self.wake_end, warn_on_full_buffer=False)
         for descriptor in (self.listener, self.ear, self.wake):
@@ -137,19 +143,13 @@ class Spawner:
         """See which supervisors are over; one that did not say how its task ended was killed."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake, 4096)
-        bereft = []
-        while True:
-            try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if not pid:
-                break
-            if (dead := self.supervisors.pop(pid, None)) is not None:
-                self.dismiss(dead)
-                bereft.append(dead)
+        bereft = self.bury()
         if any(self.is_busy(dead) for dead in bereft):
             self.listen()
+        groups = [
+            kill_abandoned(dead.walls, dead.pid, self.places.owner(dead.execution))
+            for dead in bereft
+        ]
         if lost := [dead.execution for dead in bereft if self.is_busy(dead)]:
             for execution in lost:
                 del self.live[execution]
@@ -157,6 +157,23 @@ class Spawner:
             kill_children(self.supervisors.keys(), _PATIENCE)
             for execution in lost:
                 self.connections.tell(b"lost\0" + execution)
+        for group in groups:
+            if group is not None:
+                group.close()
+
+    def bury(self) -> list[Supervisor]:
+        """Those of the supervisors that are over."""
+        over = []
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG | os.WUNTRACED))[0]:
+                pid, status = found
+                if not os.WIFSTOPPED(status):
+                    if (dead := self.supervisors.pop(pid, None)) is not None:
+                        self.dismiss(dead)
+                        over.append(dead)
+                elif (one := self.supervisors.get(pid)) is not None and one.walls:
+                    os.kill(pid, signal.SIGCONT)  # Its task got at it, in its first moment.
+        return over
 
     def is_busy(self, one: Supervisor) -> bool:
         """Whether it has not yet told how its task ended."""
@@ -168,7 +185,7 @@ class Spawner:
         one = self.supervisors.get(pid)
         if one is None or one.link is None or self.is_busy(one):
             return
-        if len(self.idle) >= _IDLE:
+        if len(self.idle) >= (_IDLE_WALLED if one.walls else _IDLE):
             self.dismiss(one)
             return
         one.since = time.monotonic()
@@ -235,14 +252,15 @@ class Spawner:
             return None
         if os.fstat(self.places.journal).st_size > _JOURNAL_BYTES:
             with contextlib.suppress(OSError):  # Then the one that there is goes on.
-                former, self.places.journal = self.places.journal, _new_journal()
+                former, self.places.journal = self.places.journal, new_journal()
                 os.close(former)
         if (pid := self.hand_over(execution, packet)) is not None:
             self.live[execution] = [b"0", b"0", b"%d" % pid]
             return None
         link, link_end = self.new_link()
+        walls = of_all(supervisor.walls_of(packet))
         try:
-            pid = os.fork()
+            pid = fork_apart() if SANDBOX in walls else os.fork()
         except OSError as error:  # Too many processes, or too little memory: this one cannot.
             failed = (b"failed", execution, b"%d" % (error.errno or 0), str(error).encode())
             supervisor.record(self.places, *failed)
@@ -259,15 +277,19 @@ class Spawner:
         if link_end is not None:
             link_end.close()
             self.links += 1
-        self.supervisors[pid] = Supervisor(pid, link, execution)
+        self.supervisors[pid] = Supervisor(pid, link, execution, walls)
         self.live[execution] = [b"0", b"0", b"%d" % pid]
         return None
 
     def hand_over(self, execution: bytes, packet: bytes) -> int | None:
         """Give the order to a supervisor that is idle, and return its pid; None without one."""
+        walls = of_all(supervisor.walls_of(packet))
         while self.idle:
             one = self.idle.pop()
             assert one.link is not None, "who has no link was dismissed"
+            if walls != one.walls:  # What it has built cannot be built anew.
+                self.dismiss(one)
+                continue
             try:
                 one.link.send(packet)
             except OSError:  # It was killed just now.
@@ -328,30 +350,11 @@ class Spawner:
 class Supervisor:
     """A child of ours, the link by which it gets further orders, and the last it was given."""
 
-    def __init__(self, pid: int, link: socket.socket | None, execution: bytes) -> None:
-        self.pid, self.link, self.execution = pid, link, execution
+    def __init__(
+        self, pid: int, link: socket.socket | None, execution: bytes, walls: list[bytes]
+    ) -> None:
+        self.pid, self.link, self.execution, self.walls = pid, link, execution, walls
         self.since = 0.0
-
-
-def _new_journal() -> int:
-    """The next journal.  Shared locks say that somebody may still write to it."""
-    number = max((int(name) for name in os.listdir("exits") if name.isdigit()), default=0)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-    while True:
-        number += 1
-        with contextlib.suppress(FileExistsError):
-            journal = os.open(f"exits/{number:09d}", flags, 0o600)
-            fcntl.flock(journal, fcntl.LOCK_SH)
-            if os.fstat(journal).st_nlink:
-                return journal
-            os.close(journal)  # The agent took it for one that nobody writes to any more.
-
-
-def bound_log() -> None:
-    """Begin spawner.log anew when it is too long: what is written next counts more."""
-    with contextlib.suppress(OSError):  # Whoever starts us by hand may read it elsewhere.
-        if os.fstat(2).st_size > _LOG_BYTES:
-            os.ftruncate(2, 0)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ and records are fields separated by NUL; their forms are a contract between vers
 
     begun    id  supervisor-pid                       (recorded only)
     started  id  pid  start-ticks  supervisor-pid     (said only)
-    exited   id  status  why  seconds  stdout-size  stderr-size  [stdout-tail  stderr-tail]
+    exited   id  status  why  seconds  stdout-size  stderr-size  limit  used  [both tails]
     failed   id  errno  message
     free     supervisor-pid  exited …                 (said only, around the end that it tells)
 
@@ -25,7 +25,6 @@ That lock goes when its process closes any descriptor of the journal: it must op
 ``logs/<id>.<stream>.<offset of their first byte>``.
 """
 # Each module imported here makes every fork slower, and pathlib is a large one:
-# ruff: noqa: PTH110, PTH112, PTH118
 
 from __future__ import annotations
 
@@ -43,9 +42,13 @@ if TYPE_CHECKING:
     import socket
 # The spawner knows no packages: to it these are modules beside it.
 if TYPE_CHECKING or __package__:
+    from .confinement import Confinement, Host
+    from .disk_use import DiskUse
     from .process_tree import kill_children, signal_group, start_ticks
     from .task_output import Stream, drain, read
 else:
+    from confinement import Confinement, Host
+    from disk_use import DiskUse
     from process_tree import kill_children, signal_group, start_ticks
     from task_output import Stream, drain, read
 
@@ -57,14 +60,6 @@ _AGAIN = 10.0
 _LONGEST_WAIT = 86400.0
 _PACKET = 1 << 20
 _PR_SET_CHILD_SUBREAPER = 36
-_RESET = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGCHLD,
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-)
 
 prctl = ctypes.CDLL(None).prctl
 
@@ -86,16 +81,36 @@ class Places:
 
     def __init__(self, news: socket.socket, journal: int) -> None:
         self.news, self.journal = news, journal
-        self.spawner = os.getpid()
+        self._spawner = os.pidfd_open(os.getpid())
         self.work = os.open("work", os.O_RDONLY | os.O_DIRECTORY)
         self.logs = os.open("logs", os.O_RDONLY | os.O_DIRECTORY)
         self.home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+
+    def spawner_is_dead(self) -> bool:
+        poll = select.poll()
+        poll.register(self._spawner, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def owner(self, execution: bytes) -> int:
+        """Whose the directory of a task is; 0 when it is over or there is none."""
+        with contextlib.suppress(OSError):
+            return os.stat(execution, dir_fd=self.work, follow_symlinks=False).st_uid
+        return 0
+
+
+def walls_of(packet: bytes) -> list[bytes]:
+    """The words about walls of an order to start; none of what is no order."""
+    with contextlib.suppress(ValueError):
+        _, _, _, _, count, rest = packet.split(b"\0", 5)
+        return rest.split(b"\0", int(count))[: int(count)]
+    return []
 
 
 class Request:
     """One order to start a task, as the agent words it.
 
-    start  id  timeout-or-empty  grace  number-of-arguments  arguments…  NAME=value…
+    start  id  timeout-or-empty  grace  number-of-words  words…  number-of-arguments  arguments…
+    NAME=value…                               (of the words ``confinement`` tells)
     """
 
     def __init__(self, packet: bytes) -> None:
@@ -103,9 +118,11 @@ class Request:
         self.id = fields[1]
         self.timeout = float(fields[2]) if fields[2] else None
         self.grace = float(fields[3])
-        count = int(fields[4])
-        self.command = fields[5 : 5 + count]
-        pairs = (pair.partition(b"=") for pair in fields[5 + count :])
+        self.walls = walls_of(packet)
+        begin = 5 + len(self.walls)
+        end = begin + 1 + int(fields[begin])
+        self.command = fields[begin + 1 : end]
+        pairs = (pair.partition(b"=") for pair in fields[end:])
         self.env = {name: value for name, _, value in pairs}
 
 
@@ -114,6 +131,10 @@ class Post:
 
     def __init__(self, request: Request, places: Places, link: socket.socket | None) -> None:
         self.request, self.places, self.link = request, places, link
+        #: Our pid and start as the spawner sees them, in a sandbox too: /proc is still hers.
+        self.me = int(os.readlink("/proc/self"))  # noqa: PTH115
+        self.ticks = start_ticks(self.me)
+        self.host = Host(self.me)
         self.wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
 
@@ -126,9 +147,10 @@ def serve(post: Post) -> None:
     request: Request | None = post.request
     for number in range(1, TASKS + 1):
         if request is None or not _supervise(request, post, may_serve=number < TASKS):
-            return
+            break
         assert post.link is not None, "who has no link serves once"
         request = _next(post.link, post.wake)
+    post.host.close()
 
 
 def _next(link: socket.socket, wake: int) -> Request | None:
@@ -156,54 +178,70 @@ def _supervise(request: Request, post: Post, *, may_serve: bool) -> bool:
 
     None follows if not all is as it was before.
     """
-    places, me = post.places, os.getpid()
+    places, me = post.places, post.me
     name = request.id.decode()
     try:
         # Whoever comes second to the same task, as when both its spawners were killed, stops here.
         os.mkdir(name, 0o700, dir_fd=places.work)
     except OSError as error:
         return _fail(request, places, error)
+    walls = Confinement(request.walls, post.host)
     try:
         os.chdir(f"work/{name}")
+        walls.prepare(name, places.home)
         out, out_end = os.pipe2(os.O_CLOEXEC)
         err, err_end = os.pipe2(os.O_CLOEXEC)
         _begin(request, places, me)
         began = time.monotonic()
-        pid = _spawn(request, out_end, err_end)
+        pid = walls.spawn(request.command, request.env, out_end, err_end)
     except OSError as error:
+        os.fchdir(places.home)
+        walls.leave(name, places.work, is_empty=True)
         _fail(request, places, error)
         with contextlib.suppress(OSError):
             os.rmdir(name, dir_fd=places.work)  # Nothing began in it: another attempt may.
         return False
     os.close(out_end)
     os.close(err_end)
-    _say(places, b"started", request.id, b"%d" % pid, b"%d" % start_ticks(pid), b"%d" % me)
+    # Within a pid namespace it is with us that all of it dies.
+    first = (me, post.ticks) if os.getpid() != me else (pid, start_ticks(pid))
+    _say(places, b"started", request.id, *(b"%d" % number for number in (*first, me)))
     streams = {
         out: Stream(places.logs, name + ".stdout."),
         err: Stream(places.logs, name + ".stderr."),
     }
     stdout, stderr = streams[out], streams[err]
-    why = _watch(request, pid, streams, post, began)
+    disk = DiskUse(walls.disk, began)
+    why = _watch(request, pid, streams, post, _Task(walls, disk, began))
     ran = time.monotonic() - began
     signal_group(pid, signal.SIGKILL)  # Before the pid is reaped: until then it is ours.
+    walls.kill(pid)
     _, status = os.waitpid(pid, 0)
     alone = kill_children()
     drain(streams)
-    clean = alone and not streams and not why and not _stopped
+    os.fchdir(places.home)
+    short, peak = walls.leave(name, places.work, is_empty=alone)
+    code = os.waitstatus_to_exitcode(status)
+    if short and code and not why:
+        why = b"memory"
+    amounts = {b"memory": (walls.memory, peak), b"disk": (disk.limit, disk.used)}
+    limit, used = amounts.get(why, (0, 0))
+    clean = alone and not streams and not why and not _stopped and not post.host.is_spent
     free = clean and may_serve and post.link is not None
     for stream in (stdout, stderr):
         stream.close()
     exited = (
         b"exited",
         request.id,
-        b"%d" % os.waitstatus_to_exitcode(status),
+        b"%d" % code,
         why,
         b"%.6f" % ran,
         b"%d" % stdout.size,
         b"%d" % stderr.size,
+        b"%d" % limit,
+        b"%d" % used,
     )
     free = record(places, *exited) and free
-    os.fchdir(places.home)
     prefix = (b"free", b"%d" % me) if free else ()
     tails = (stream.tail.replace(b"\0", b"") for stream in (stdout, stderr))
     _say(places, *prefix, *exited, *tails)
@@ -219,7 +257,7 @@ def _begin(request: Request, places: Places, me: int) -> None:
         reason = f"the journal of this node cannot be written: {error.strerror}"
         raise OSError(error.errno, reason) from error
     # Who saw the spawner dead may have read the journal before: then it was called unstarted.
-    if os.getppid() != places.spawner:
+    if places.spawner_is_dead():
         raise OSError(errno.ECANCELED, "the spawner died before it began")
 
 
@@ -234,42 +272,15 @@ def _fail(request: Request, places: Places, error: OSError) -> bool:
     return False
 
 
-def _spawn(request: Request, out: int, err: int) -> int:
-    """Start the task in a session of its own; raises the OSError that exec failed with."""
-    actions = (
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_DUP2, out, 1),
-        (os.POSIX_SPAWN_DUP2, err, 2),
-    )
-    return os.posix_spawn(
-        _find(request.command[0], request.env.get(b"PATH", b"")),
-        request.command,
-        request.env,
-        file_actions=actions,
-        setsid=True,
-        setsigmask=(),
-        setsigdef=_RESET,
-    )
+class _Task:
+    """What is watched beside the first process of a task."""
 
-
-def _find(program: bytes, path: bytes) -> bytes:
-    """The file that *program* means, by the task's own PATH, not by ours."""
-    if b"/" in program:
-        return program
-    found = None
-    for directory in path.split(b":"):
-        candidate = os.path.join(directory or b".", program)
-        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
-            return candidate
-        if os.path.exists(candidate):
-            found = candidate
-    if found is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    def __init__(self, walls: Confinement, disk: DiskUse, began: float) -> None:
+        self.walls, self.disk, self.began = walls, disk, began
 
 
 def _watch(
-    request: Request, pid: int, streams: dict[int, Stream], post: Post, began: float
+    request: Request, pid: int, streams: dict[int, Stream], post: Post, task: _Task
 ) -> bytes:
     """Serve the task until its first process is over; return who ended it."""
     poll = select.poll()
@@ -281,25 +292,23 @@ def _watch(
         poll.register(link, select.POLLIN)
     why = b""
     kill_at: float | None = None
-    end_at = None if request.timeout is None else began + request.timeout
+    end_at = None if request.timeout is None else task.began + request.timeout
     # The first look comes before the first wait: a signal may have come before the wake-up pipe.
     while True:
-        if _stopped and not why:
-            why = b"stopped"
         now = time.monotonic()
-        if end_at is not None and now >= end_at and not why:
-            why = b"timeout"
-        if why and (kill_at is None):
+        why = why or _why_to_end(now, end_at, task.disk)
+        if why and kill_at is None:
             signal_group(pid, signal.SIGTERM)
-            kill_at, end_at = now + request.grace, None
+            kill_at = now + request.grace
         if kill_at is not None and now >= kill_at:
             signal_group(pid, signal.SIGKILL)
+            task.walls.kill(pid)
             kill_at = now + _AGAIN
         if _is_over(pid):
             return why
-        alarm = kill_at if kill_at is not None else end_at
-        left = None if alarm is None else min(max(0.0, alarm - now), _LONGEST_WAIT)
-        wait = None if left is None else left * 1000 + 1
+        alarms = (kill_at,) if why else (end_at, task.disk.due)
+        left = min((alarm - now for alarm in alarms if alarm is not None), default=None)
+        wait = None if left is None else min(max(0.0, left), _LONGEST_WAIT) * 1000 + 1
         for descriptor, _ in poll.poll(wait):
             if descriptor == wake:
                 _read_all(wake)
@@ -307,6 +316,17 @@ def _watch(
                 _listen(link, request, poll)
             else:
                 read(descriptor, streams, poll)
+
+
+def _why_to_end(now: float, end_at: float | None, disk: DiskUse) -> bytes:
+    """The word for why the task must end now, or none."""
+    if _stopped:
+        return b"stopped"
+    if end_at is not None and now >= end_at:
+        return b"timeout"
+    if disk.due is not None and now >= disk.due and disk.is_too_much(now):
+        return b"disk"
+    return b""
 
 
 def _listen(link: int, request: Request, poll: select.poll) -> None:

@@ -58,12 +58,18 @@ class Close:
 
 
 class Task(Struct, frozen=True, omit_defaults=True):
-    """What to run: the driver's name and what that driver needs to know."""
+    """What to run: the driver's name and what that driver needs to know.
+
+    ``run_as`` names a user of the node, who is a user of the task's own otherwise; ``network`` is
+    ``none``, or empty for that of the node.
+    """
 
     driver: Name
     command: tuple[str, ...]
     env: dict[str, str] = {}
     config: dict[str, str] = {}
+    run_as: Annotated[str, Meta(max_length=64)] = ""
+    network: Annotated[str, Meta(max_length=16)] = ""
 
 
 class Order(Struct, frozen=True, omit_defaults=True):
@@ -102,7 +108,7 @@ class Report(Struct, frozen=True, omit_defaults=True):
     ``?`` for each that is no text; the sizes are of the whole streams.  ``code`` is one of a small
     set of words (``exit-code``, ``signal``, ``timeout``, ``not-started``, ``unknown-outcome``,
     ``no-capacity``, ``no-driver``, ``degraded``, ``stopped``,
-    ``out-of-memory``).
+    ``out-of-memory``, ``out-of-disk``).
     """
 
     execution: Name

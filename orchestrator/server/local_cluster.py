@@ -148,6 +148,8 @@ class LocalCluster:
                 # its memory.
                 *("--cpu", str(1000 * (os.cpu_count() or 1))),
                 *("--memory", str(psutil.virtual_memory().total // self.agents)),
+                # The database, its secrets and the other agents are none of a task's business.
+                *("--hide", str(settings.VAR)),
             )
             supervisor.add(Program(name, command, _log(name), environ, final=REMOVED))
 

@@ -10,7 +10,7 @@ from .fields import mistake, mistakes
 
 #: The drivers that come with Muster, none of which takes any config, and what to say to who tries.
 DRIVERS: Mapping[str, str] = {
-    "process": "The driver process takes no config: a task runs as the user that the agent runs as."
+    "process": "The driver process takes no config; task.run_as names a user."
 }
 
 

@@ -17,6 +17,8 @@ _COUNTERPARTS: Mapping[str, str] = {
     **dict.fromkeys(("engine", "executor", "runtime", "backend"), "task.driver"),
     **dict.fromkeys(("args", "cmd", "entrypoint", "run", "script", "exec"), "task.command"),
     **dict.fromkeys(("environment", "environmentvariables", "envvars", "variables"), "task.env"),
+    **dict.fromkeys(("user", "runasuser", "username", "uid"), "task.run_as"),
+    **dict.fromkeys(("networkmode", "networking", "networks"), "task.network"),
     **dict.fromkeys(("options", "params", "plugin", "settings"), "task.config"),
     **dict.fromkeys(("requests", "limits", "needs"), "task.resources"),
     **dict.fromkeys(("cpus", "cores", "millicores"), "task.resources.cpu"),
@@ -61,7 +63,7 @@ _ELSEWHERE: Mapping[str, str] = {
         "There is none: label nodes, and name the labels in constraints.",
     ),
     **dict.fromkeys(
-        ("volumes", "volumemounts", "inputsources", "artifacts", "ports", "expose", "network"),
+        ("volumes", "volumemounts", "inputsources", "artifacts", "ports", "expose"),
         "There is nothing of the kind: a task sees the files and the network of its node.",
     ),
     **dict.fromkeys(

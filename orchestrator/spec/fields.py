@@ -16,6 +16,7 @@ from . import quantities, selectors
 LONGEST_ARGUMENT = 16 * 1024
 YEAR = 366 * 86400.0
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
+_USER = re.compile(r"[a-z_]([a-z0-9_-]{0,30}[a-z0-9])?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 
 
@@ -129,6 +130,17 @@ def _name(text: str) -> str:
     return text
 
 
+def _user_name(text: str) -> str:
+    if _USER.fullmatch(text) is None:
+        raise mistake(
+            "is not the name of a user",
+            "Use up to 32 of a-z, 0-9, '_' and '-', as in /etc/passwd.",
+        )
+    if text == "root":
+        raise mistake("would have all rights of the node", "Name another user.")
+    return text
+
+
 def _variable(text: str) -> str:
     if _VARIABLE.fullmatch(text) is None:
         raise mistake("is not a variable's name", "Use letters, digits and '_', no digit first.")
@@ -162,6 +174,7 @@ Name = Annotated[
     AfterValidator(_name),
     Field(max_length=63, json_schema_extra={"pattern": f"^{NAME.pattern}$"}),
 ]
+UserName = Annotated[str, AfterValidator(_user_name), Field(max_length=32)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Selector = Annotated[str, AfterValidator(_selector)]
 LabelKey = Annotated[str, AfterValidator(_label_key)]

@@ -35,6 +35,7 @@ from .fields import (
     Memory,
     Name,
     Selector,
+    UserName,
     Variable,
     Wait,
     as_list,
@@ -78,6 +79,11 @@ class OnLost(StrEnum):
     WAIT = "wait"
 
 
+class Network(StrEnum):
+    HOST = "host"
+    NONE = "none"
+
+
 class _Part(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True, extra="forbid", strict=True, ignored_types=(cached_property,)
@@ -116,6 +122,10 @@ class TaskSpec(_Part):
         AfterValidator(drivers.checked_config),
     ] = {}
     resources: Needs = Needs()
+    run_as: UserName | None = None
+    network: Annotated[Network, Field(strict=False), BeforeValidator(one_of(*Network))] = (
+        Network.HOST
+    )
 
     @model_validator(mode="after")
     def _fits_a_frame(self) -> Self:
@@ -139,7 +149,8 @@ class TaskSpec(_Part):
     def as_message(self, extra_env: Mapping[str, str] | None = None) -> Task:
         """The task as it is sent to a node; *extra_env* goes over the user's variables."""
         env = {**self.env, **(extra_env or {})}
-        return Task(self.driver, self.command, env, dict(self.config))
+        network = "" if self.network is Network.HOST else self.network.value
+        return Task(self.driver, self.command, env, dict(self.config), self.run_as or "", network)
 
 
 class Affinity(_Part):
@@ -271,6 +282,11 @@ class JobSpec(_Part):
 
     @cached_property
     def requirements(self) -> tuple[selectors.Requirement, ...]:
-        """The constraints, read."""
+        """The constraints, read, and what the task cannot be walled off without."""
         parts = (selectors.read(text) for text in self.constraints)
-        return tuple(dict.fromkeys(one for part in parts for one in part))
+        asked = [one for part in parts for one in part]
+        if self.task.run_as is not None:
+            asked.append(selectors.Requirement(f"run_as.{self.task.run_as}", "=", ("true",)))
+        if self.task.network is Network.NONE:
+            asked.append(selectors.Requirement("isolation.sandbox", "=", ("true",)))
+        return tuple(dict.fromkeys(asked))

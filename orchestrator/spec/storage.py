@@ -19,6 +19,7 @@ from .model import (
     Backoff,
     JobSpec,
     Needs,
+    Network,
     OnLost,
     Retry,
     RetryOn,
@@ -31,11 +32,20 @@ from .model import (
 def canonical(spec: JobSpec) -> dict[str, Any]:
     """The whole specification, defaults included, as JSON values that parse back to it.
 
-    Not its namespace: that says where the job lives, and not what it is.
+    Not its namespace: that says where the job lives, and not what it is; and of fields that came
+    later, only what is said: the rest is stored as it was before.
     """
     data = spec.model_dump(mode="json", exclude={"namespace"})
-    data["task"]["resources"]["cpu"] = f"{spec.task.resources.cpu}m"
+    task = data["task"]
+    task["resources"]["cpu"] = f"{spec.task.resources.cpu}m"
+    for name in _LATER:
+        if task[name] == TaskSpec.model_fields[name].default:
+            del task[name]
     return data
+
+
+#: Fields of the task that not every stored specification has.
+_LATER = ("run_as", "network")
 
 
 def load(stored: Mapping[str, Any]) -> JobSpec:
@@ -87,4 +97,5 @@ _LOADED: Mapping[str, Callable[[Any], Any]] = {
     "on": lambda words: tuple(RetryOn(word) for word in words),
     "timeouts": partial(_load, Timeouts),
     "on_lost": OnLost,
+    "network": Network,
 }

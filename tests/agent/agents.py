@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,17 +18,30 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Agent:
-    """A real agent process on a state directory."""
+    """A real agent process on a state directory; there are no walls unless *options* say some.
 
-    def __init__(self, state: Path, server: str) -> None:
+    *python* is the command line by which it is started, *environ* what it finds there.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        server: str,
+        options: tuple[str, ...] = ("--isolation", "none"),
+        python: tuple[str, ...] = (sys.executable,),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.state, self.server = state, server
+        self.options, self.python, self.environ = options, python, environ
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self, *options: str) -> None:
         command = ["-m", "nodes.agent", "--server", self.server, "--state-dir", str(self.state)]
+        command += ["--name", "n", "--cpu", "100000", *self.options, *options]
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, *command, "--name", "n", "--cpu", "100000", *options),
+            *(*self.python, *command),
             cwd=REPOSITORY,
+            env=self.environ,
             stderr=asyncio.subprocess.PIPE,
         )
 
@@ -45,11 +59,15 @@ class Agent:
 
 
 @asynccontextmanager
-async def cluster(state: Path, **options: object) -> AsyncIterator[tuple[Orchestrator, Agent]]:
+async def cluster(
+    state: Path, agent: Callable[[Path, str], Agent] = Agent, **options: object
+) -> AsyncIterator[tuple[Orchestrator, Agent]]:
     identity = {"node": "n", "credential": "nt_secret"}
     (state / "identity.json").write_text(json.dumps(identity))
+    owner = os.stat(state)  # noqa: PTH116
+    os.chown(state / "identity.json", owner.st_uid, owner.st_gid)
     async with Orchestrator(**options) as orchestrator:  # type: ignore[arg-type]
-        agent = Agent(state, orchestrator.url)
+        agent = agent(state, orchestrator.url)
         await agent.start()
         try:
             await orchestrator.until(lambda: orchestrator.socket)

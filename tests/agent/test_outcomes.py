@@ -14,9 +14,9 @@ LONG = "x" * 5000
 OUTPUT = {"stdout": "out", "stderr": "err", "stdout_size": 30, "stderr_size": 40}
 
 
-def ended(status: int, why: str = "", timeout: float | None = None) -> Report:
+def ended(status: int, why: str = "", timeout: float | None = None, **amounts: int) -> Report:
     entry = Entry("e", Stage.RUNNING, timeout=timeout)
-    return outcomes.ended(entry, Exited("e", status, why, ran=1.5, **OUTPUT))
+    return outcomes.ended(entry, Exited("e", status, why, ran=1.5, **OUTPUT, **amounts))
 
 
 def report(happened: Happened, exit_code: int | None, *words: str) -> Report:
@@ -74,6 +74,26 @@ def report(happened: Happened, exit_code: int | None, *words: str) -> Report:
                 "timeout",
                 "ran longer than the time it was allowed; the task exited with code 1",
                 "raise timeouts.execution, or let the task do less",
+            ),
+        ),
+        (
+            lambda: ended(-9, "memory", limit=64 << 20, used=(64 << 20) - 4096),
+            report(
+                Happened.FAIL,
+                None,
+                "out-of-memory",
+                "took 64 MiB of memory and may take 64 MiB; the task was killed by SIGKILL (9)",
+                "raise task.resources.memory, or let the task take less",
+            ),
+        ),
+        (
+            lambda: ended(1, "disk", limit=1000, used=3 << 29),
+            report(
+                Happened.FAIL,
+                1,
+                "out-of-disk",
+                "took 1.5 GiB of disk and may take 1000 bytes; the task exited with code 1",
+                "raise task.resources.disk, or let the task write less into its directory",
             ),
         ),
         (

@@ -164,6 +164,7 @@ class Cluster:
             *(sys.executable, "-m", "nodes.agent", "--server", self.here, "--name", name),
             *("--state-dir", str(self.directory / name), "--cpu", str(self._cpu)),
             *("--memory", "64GiB", "--join-token-file", str(self.directory / "join-token")),
+            *("--isolation", "none"),  # Tasks leave their proofs beside the state directories.
         )
 
     def add(self, name: str, *words: str) -> None:

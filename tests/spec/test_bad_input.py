@@ -228,8 +228,21 @@ def test_a_name_is_short_and_plain(name):
             task(config={"user": "nobody"}),
             "task.config.user",
             "is an unknown field 'user'",
-            "Leave it out. The driver process takes no config: a task runs as the user that the "
-            "agent runs as.",
+            "Leave it out. The driver process takes no config; task.run_as names a user.",
+        ),
+        (
+            task(run_as="root"),
+            "task.run_as",
+            '"root" would have all rights of the node',
+            "Name another user.",
+        ),
+        (task(run_as="0"), "task.run_as", '"0" is not the name of a user', None),
+        (task(run_as="a:b"), "task.run_as", '"a:b" is not the name of a user', None),
+        (
+            task(network="bridge"),
+            "task.network",
+            '"bridge" must be one of host, none',
+            "Write host or none.",
         ),
         (task(driver="../x"), "task.driver", '"../x" is not a name', None),
         (task(driver=""), "task.driver", '"" is not a name', None),

@@ -36,7 +36,7 @@ from orchestrator.spec.parsing import InvalidSpec
         ("task.restart_policy", "Did you mean retry, at the top level?"),
         ("kill_timeout", "Did you mean 'grace'?"),
         # What has no counterpart.
-        ("task.foo", "Known here: driver, command, env, config, resources."),
+        ("task.foo", "Known here: driver, command, env, config, resources, run_as, network."),
     ],
 )
 def test_an_unknown_field_is_told_the_nearest_path(path, cure):

@@ -107,6 +107,8 @@ FULL = {
         "env": {"PATH_TO": "/x", "_A1": ""},
         "config": {"network": "none"},
         "resources": {"cpu": "1.5", "memory": "2GiB", "disk": "10GB", "gpu": 1},
+        "run_as": "backup",
+        "network": "none",
     },
     "constraints": ["arch in (arm64, amd64), !spot", "docker version>= 24.0", "host =~ r[0-9]+,x"],
     "affinities": [{"match": "ssd", "weight": -20}, {"match": 'zone = "a b"'}],
@@ -133,6 +135,23 @@ def test_what_was_stored_is_the_same_job_again(data):
     stored = json.loads(json.dumps(spec.canonical(it)))
     assert spec.load(stored) == it
     assert spec.canonical(spec.load(stored)) == stored
+
+
+def test_a_field_that_came_later_changes_no_stored_job():
+    it = spec.parse(MINIMAL)
+    assert spec.canonical(it)["task"].keys() == {"driver", "command", "env", "config", "resources"}
+    said = spec.parse({**MINIMAL, "task": {**MINIMAL["task"], "run_as": None, "network": "host"}})
+    assert spec.digest(said) == spec.digest(it)
+    other = spec.parse({**MINIMAL, "task": {**MINIMAL["task"], "network": "none"}})
+    assert spec.digest(other) != spec.digest(it)
+    assert spec.replaces(it, other)
+
+
+def test_what_a_task_asks_of_walls_is_asked_of_nodes():
+    it = spec.parse({**MINIMAL, "task": {**MINIMAL["task"], "network": "none", "run_as": "backup"}})
+    assert [*map(str, it.requirements)] == ["run_as.backup = true", "isolation.sandbox = true"]
+    assert (it.task.as_message().run_as, it.task.as_message().network) == ("backup", "none")
+    assert spec.parse(MINIMAL).task.as_message().network == ""
 
 
 def test_what_was_stored_under_other_rules_is_read_as_it_is():

@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
+from ..process_tree import kill_user
+
 log = logging.getLogger(__name__)
 
 #: What does not die of KILL within so many seconds, since it waits for a device, is left.
@@ -29,8 +31,14 @@ def kill_group(handle: str) -> None:
             os.killpg(pid, signal.SIGKILL)
 
 
-def kill_those_at(homes: Set[Path]) -> None:
-    """Kill every process that was begun with one of *homes* or is there, until there is none."""
+def kill_those_at(homes: Set[Path], users: range | None = None) -> None:
+    """Kill every process that was begun with one of *homes* or is there, until there is none.
+
+    And all of those of *users* whose they are: these may have gone elsewhere.
+    """
+    for uid in _owners(homes):
+        if users is not None and uid in users:
+            kill_user(uid)
     paths = {os.fsencode(it) for home in homes for it in (home, home.resolve())}
     until = time.monotonic() + _PATIENCE
     while left := [pid for pid in _at(paths) if _kill(pid)]:
@@ -38,6 +46,14 @@ def kill_those_at(homes: Set[Path]) -> None:
             log.warning("killed, and not dead yet: processes %s", left)
             return
         time.sleep(0.002)
+
+
+def _owners(homes: Set[Path]) -> set[int]:
+    found = set()
+    for home in homes:
+        with contextlib.suppress(OSError):
+            found.add(home.stat(follow_symlinks=False).st_uid)
+    return found
 
 
 def _at(paths: Set[bytes]) -> Iterator[int]:

@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 #: See ``supervisor`` for these forms.
 _RECORD = re.compile(
     rb"begun\0[^\0]+\0\d+"
-    rb"|exited\0[^\0]+\0-?\d+\0[a-z]*\0\d+\.\d{6}\0\d+\0\d+"
+    # Two amounts more since limits are kept to.
+    rb"|exited\0[^\0]+\0-?\d+\0[a-z]*\0\d+\.\d{6}\0\d+\0\d+(?:\0\d+\0\d+)?"
     rb"|failed\0[^\0]+\0\d+\0[^\0]*"
 )
 #: struct flock: type, whence, start, length, pid.
@@ -145,19 +146,23 @@ class Journals:
 def exited(execution: str, fields: list[bytes]) -> Exited:
     """The end of a task, as a supervisor words it.
 
-    *fields*: id, status, why, seconds, both sizes, both tails.
+    *fields*: id, status, why, seconds, both sizes, limit and use if they are told, both tails.
     """
     status, ran = int(fields[1]), float(fields[3])
     sizes = int(fields[4]), int(fields[5])
+    *amounts, stdout, stderr = fields[6:]
+    limit, used = map(int, amounts or (0, 0))
     return Exited(
         execution,
         status,
         why=fields[2].decode(),
         ran=ran,
-        stdout=readable(fields[6], sizes[0]),
-        stderr=readable(fields[7], sizes[1]),
+        stdout=readable(stdout, sizes[0]),
+        stderr=readable(stderr, sizes[1]),
         stdout_size=sizes[0],
         stderr_size=sizes[1],
+        limit=limit,
+        used=used,
     )
 
 

@@ -20,9 +20,11 @@ from functools import partial
 from pathlib import Path
 
 from ...protocol.messages import Task
+from ..cgroups import remove_abandoned
 from ..facts import Fact, NeverStarted, NotStarted, Started, Vanished
 from ..logs import KEPT_FOR, Keeper, LogFile
 from ..records import Entry
+from ..walls import NO_WALLS, Walls
 from . import Tell, start_failures
 from .cleanup import Removal, kill_group, kill_those_at
 from .journals import Begun, Journals, exited
@@ -33,18 +35,19 @@ log = logging.getLogger(__name__)
 _PACKET = 1 << 20
 _UNKNOWN = "its supervisor is gone, and nothing tells how the task ended"
 _LOOK_AGAIN = 0.5
-#: What is not over at so many looks at the spawner may never be.
-_STRAY_LOOKS = 4
+_STRAY_LOOKS = 4  # What is not over at so many looks at the spawner may never be.
 
 
 class ProcessDriver:
     """Starts, finds again and ends processes; see ``Driver`` for what it promises."""
 
-    def __init__(self, state: Path, tell: Tell) -> None:
-        self._state, self._tell = state, tell
+    def __init__(self, state: Path, tell: Tell, walls: Walls = NO_WALLS) -> None:
+        self._state, self._tell, self._walls = state, tell, walls
         self._work, self._logs = state / "work", state / "logs"
         for directory in (self._work, self._logs, state / "exits"):
             directory.mkdir(mode=0o700, exist_ok=True)
+        if walls.users:  # Who knows its directory gets there, and cannot look around.
+            self._work.chmod(0o711)
         self._journals = Journals(state / "exits")
         self._keeper = Keeper(self._logs)
         #: What is started and not over: the handle by which it is found again, and the task.
@@ -71,6 +74,7 @@ class ProcessDriver:
         self._running = {entry.execution: entry.handle for entry in entries}
         self._tasks = {entry.execution: entry.task for entry in entries if entry.task}
         self._rebooted = rebooted
+        remove_abandoned(self._walls.cgroups, str(self._state))
         facts = self._attach(is_first=True)
         self._rebooted = False
         self._probe.look()
@@ -90,7 +94,10 @@ class ProcessDriver:
         assert task is not None, "an order is refused when it has no task"
         if entry.execution in self._strays:
             return  # It was started before the ledger was lost, and how it ends will be told.
-        words = start_packet(entry, task, self._work / entry.execution)
+        if (why := self._walls.refusal(task)) is not None:
+            self._tell([NotStarted(entry.execution, *why)])
+            return
+        words = start_packet(entry, task, self._work / entry.execution, self._walls)
         self._running[entry.execution], self._tasks[entry.execution] = "", task
         if self._strays:
             self._held[entry.execution] = words
@@ -312,7 +319,7 @@ class ProcessDriver:
         for execution in bereft:
             if handle := self._running[execution]:
                 kill_group(handle)
-        kill_those_at({self._work / execution for execution in bereft})
+        kill_those_at({self._work / execution for execution in bereft}, self._walls.users)
         for execution in bereft:
             self._forget(execution)
         self._tell([Vanished(execution, _UNKNOWN) for execution in bereft])
@@ -324,7 +331,7 @@ class ProcessDriver:
         self._forget(execution)
         command, env = ((), {}) if task is None else (task.command, task.env)
         where = env.get("PATH", PATH), self._work / execution
-        why = start_failures.explain(number, reason, command, *where)
+        why = start_failures.explain(number, reason, command, *where, self._walls)
         return [NotStarted(execution, why.message, why.hint, why.retryable)]
 
     def _account_for_its_directory(self, execution: str, *, is_first: bool = True) -> list[Fact]:

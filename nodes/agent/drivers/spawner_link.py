@@ -15,8 +15,9 @@ from pathlib import Path
 from ...protocol.messages import Task
 from ..facts import Fact
 from ..records import Entry
+from ..walls import Walls
 
-VERSION = b"5"
+VERSION = b"6"
 #: The PATH of tasks that say no other.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PATIENCE = 15.0
@@ -38,14 +39,17 @@ class SpawnerStopped(NoSpawner):
     """The spawner is there and stopped: somebody has to let it go on, or end it."""
 
 
-def start_packet(entry: Entry, task: Task, home: Path) -> str:
-    """The order to start *task*; see ``spawner`` for its form."""
-    env = {"PATH": PATH, "HOME": str(home), "LANG": "C.UTF-8", **task.env}
+def start_packet(entry: Entry, task: Task, directory: Path, walls: Walls) -> str:
+    """The order to start *task* behind *walls*; see ``spawner`` for its form."""
+    home, told = walls.home(directory), walls.words(task, entry.resources)
+    env = {"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", **task.env}
     words = (
         "start",
         entry.execution,
         "" if entry.timeout is None else repr(entry.timeout),
         repr(entry.grace),
+        str(len(told)),
+        *told,
         str(len(task.command)),
         *task.command,
         *(f"{name}={value}" for name, value in env.items()),

@@ -6,8 +6,12 @@ import errno
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from ..walls import NO_WALLS, Walls
 
 HINT_TOO_LONG = "pass long arguments and variables in a file"
 _ELSEWHERE = (
@@ -37,11 +41,16 @@ class StartFailure:
 
 
 def explain(
-    number: int, reason: str, command: tuple[str, ...], path: str, directory: Path
+    number: int,
+    reason: str,
+    command: tuple[str, ...],
+    path: str,
+    directory: Path,
+    walls: Walls = NO_WALLS,
 ) -> StartFailure:
     """Why *command* failed to start with the errno *number*, as the file system shows it now.
 
-    *path* is the task's own PATH, *directory* the one that it was to start in.
+    *path* is the task's own PATH, *directory* the one that it was to start in, behind *walls*.
     """
     if reason != os.strerror(number) or not command:  # It is not about the command.
         return StartFailure(
@@ -56,10 +65,10 @@ def explain(
         message = f"{program} is in no directory of the task's PATH, {path}"
         return StartFailure(message, _ELSEWHERE)
     shown = program if "/" in program else f"{file}, which the task's PATH finds,"
-    looks = {
+    looks: dict[int, Callable[[Path, str], tuple[str, str] | None]] = {
         errno.ENOENT: _missing,
         errno.ENOTDIR: _missing,
-        errno.EACCES: _forbidden,
+        errno.EACCES: partial(_forbidden, walls=walls),
         errno.ENOEXEC: _unreadable,
     }
     try:
@@ -68,6 +77,9 @@ def explain(
         found = None
     if found is not None:
         return StartFailure(*found)
+    if number == errno.ENOENT and walls.sandbox and file.exists():
+        message = f"{shown} is not shown to tasks: they run in a sandbox"
+        return StartFailure(message, "keep it elsewhere, or start the agent with --share for it")
     hint = HINT_TOO_LONG if number == errno.E2BIG else ""
     return StartFailure(f"{shown} could not be started: {reason}", hint, number not in _FINAL)
 
@@ -106,21 +118,26 @@ def _missing(file: Path, shown: str) -> tuple[str, str] | None:
     return None
 
 
-def _forbidden(file: Path, shown: str) -> tuple[str, str] | None:
-    who = "the user that the agent runs as"
+def _forbidden(file: Path, shown: str, walls: Walls) -> tuple[str, str] | None:
+    who = "the user that the task runs as" if walls.users else "the user that the agent runs as"
+
+    def may_execute(it: Path) -> bool:
+        # Nothing is its own: what everybody may, it may.
+        return bool(it.stat().st_mode & 1) if walls.users else os.access(it, os.X_OK)
+
     for around in reversed(file.parents):
-        if around.is_dir() and not os.access(around, os.X_OK):
+        if around.is_dir() and not may_execute(around):
             return f"{shown} cannot be reached: {who} may not enter {around}", "let it, or move it"
     if file.is_dir():
         return f"{shown} is a directory", "name the program in it"
-    if not os.access(file, os.X_OK):
+    if not may_execute(file):
         cure = f"make it executable for {who} (chmod +x), or name the program that reads it first"
         return f"{shown} is not executable", cure
     if os.statvfs(file).f_flag & os.ST_NOEXEC:
         message = f"{shown} lies on a file system from which nothing may run (mounted noexec)"
         return message, "move it to another"
     interpreter = _interpreter(file)
-    if interpreter is not None and not os.access(interpreter, os.X_OK):
+    if interpreter is not None and not may_execute(Path(interpreter)):
         message = f"{shown} begins with #!{interpreter}, and that is not executable"
         return message, "correct the first line"
     return None

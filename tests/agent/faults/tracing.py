@@ -101,6 +101,7 @@ class Tracer:
 async def start_agent(state: Path, url: str, log: Path, *, stopped: bool = False) -> Process:
     begin = ["-c", _WAIT + "run_module('nodes.agent', run_name='__main__', alter_sys=True)"]
     options = ["--server", url, "--state-dir", str(state), "--name", "n", "--cpu", "100000"]
+    options += ["--isolation", "none"]  # Its tasks leave their proofs beside the state directory.
     with log.open("ab") as stderr:
         return await asyncio.create_subprocess_exec(
             sys.executable,
