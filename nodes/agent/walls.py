@@ -103,7 +103,7 @@ class Walls:
         if task.network == "none" and not self.sandbox:
             return (
                 "this node cannot keep a task from the network: it has no sandbox",
-                "constrain the job to nodes with isolation.sandbox, or leave task.network out",
+                "constrain the job to nodes with node.isolation.sandbox, or leave task.network out",
             )
         return None
 

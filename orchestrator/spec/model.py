@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from nodes.labels import OWN
 from nodes.protocol import codec
 from nodes.protocol.messages import MAX_FRAME, Task
 from nodes.protocol.resources import Resources
@@ -286,7 +287,7 @@ class JobSpec(_Part):
         parts = (selectors.read(text) for text in self.constraints)
         asked = [one for part in parts for one in part]
         if self.task.run_as is not None:
-            asked.append(selectors.Requirement(f"run_as.{self.task.run_as}", "=", ("true",)))
+            asked.append(selectors.Requirement(f"{OWN}run_as.{self.task.run_as}", "=", ("true",)))
         if self.task.network is Network.NONE:
-            asked.append(selectors.Requirement("isolation.sandbox", "=", ("true",)))
+            asked.append(selectors.Requirement(f"{OWN}isolation.sandbox", "=", ("true",)))
         return tuple(dict.fromkeys(asked))

@@ -149,7 +149,10 @@ def test_a_field_that_came_later_changes_no_stored_job():
 
 def test_what_a_task_asks_of_walls_is_asked_of_nodes():
     it = spec.parse({**MINIMAL, "task": {**MINIMAL["task"], "network": "none", "run_as": "backup"}})
-    assert [*map(str, it.requirements)] == ["run_as.backup = true", "isolation.sandbox = true"]
+    assert [*map(str, it.requirements)] == [
+        "node.run_as.backup = true",
+        "node.isolation.sandbox = true",
+    ]
     assert (it.task.as_message().run_as, it.task.as_message().network) == ("backup", "none")
     assert spec.parse(MINIMAL).task.as_message().network == ""
 
