@@ -19,7 +19,7 @@ from orchestrator.spec.mistakes import Mistake
 from . import references, schemas, serializers
 from .authentication import READ, SUBMIT, caller
 from .operations import operation
-from .pagination import each, newest_page, page_by
+from .pagination import newest_page, page_by
 from .parsing import LARGEST_BATCH
 from .preconditions import creates_only, intent, require_seen
 from .responses import answer, tagged
@@ -112,7 +112,7 @@ def show_job(request: HttpRequest, ref: str) -> HttpResponse:  # noqa: ARG001 - 
 def list_versions(request: HttpRequest, ref: str, query: schemas.Paging) -> HttpResponse:
     """Every specification that the job has had, the newest first."""
     rows = JobVersion.objects.filter(job=references.job(ref))
-    return page_by("-number", request, query, rows, each(schemas.Version.of))
+    return page_by("-number", request, query, rows, schemas.Version.of)
 
 
 @router.get("/jobs/{ref}/executions", auth=READ)
@@ -135,7 +135,7 @@ def list_executions_of_job(
 def list_evaluations_of_job(request: HttpRequest, ref: str, query: schemas.Paging) -> HttpResponse:
     """The newest evaluations of the job first."""
     rows = Evaluation.objects.filter(job=references.job(ref)).select_related("job")
-    return page_by("-pk", request, query, rows, each(serializers.evaluation))
+    return page_by("-pk", request, query, rows, serializers.evaluation)
 
 
 @router.post("/jobs/{ref}/stop", auth=SUBMIT)
