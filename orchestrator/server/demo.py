@@ -84,9 +84,19 @@ class Demo:
             self.say(f"demo: {name} runs again")
 
     def _followed(self, name: str) -> dict[str, Any] | None:
-        """Wait until job *name* has ended; None if we are stopped before."""
+        """Wait until job *name* has ended; None if we are stopped before.
+
+        What passes is waited for: whoever keeps web and database running says so.
+        """
         while not self.stopped.wait(POLL):
-            job = self._ask("GET", f"jobs/{name}")
+            try:
+                job = self._ask("GET", f"jobs/{name}")
+            except httpx.TransportError:
+                continue
+            except httpx.HTTPStatusError as refused:
+                if not refused.response.is_server_error:
+                    raise
+                continue
             if job["state"] not in LIVE:
                 return job
         return None

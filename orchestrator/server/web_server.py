@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 STALLED_AFTER = 300.0
 """Seconds after which a client is let go that takes nothing of what it asked for."""
 
-LAST_WORDS = 5.0
+SHUTDOWN_TIMEOUT = 5.0
 """Seconds that requests have to end when the process is told to."""
 
 MOST_OF_A_NODE = 64 * 1024 * 1024
@@ -60,9 +60,9 @@ class WebServer(Server):  # type: ignore[misc] # Daphne has no types
 
         Daphne would wait for it, and Python for threads that wait for the ended event loop.
         """
-        last = threading.Timer(LAST_WORDS, os._exit, (0,))
-        last.daemon = True
-        last.start()
+        timer = threading.Timer(SHUTDOWN_TIMEOUT, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
         return super().kill_all_applications()
 
     def timeout_checker(self) -> None:

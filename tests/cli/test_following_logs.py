@@ -36,6 +36,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers = iter(answers)
         self.asked: list[dict[str, str]] = []
+        self.one_by_one = threading.Lock()
         self.over = threading.Event()
 
 
@@ -47,10 +48,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
-        self.server.asked.append({name: values[0] for name, values in query.items()})
+        with self.server.one_by_one:
+            self.server.asked.append({name: values[0] for name, values in query.items()})
+            answer = next(self.server.answers)
         self.send_response(200)
         self.end_headers()
-        for told in next(self.server.answers):
+        for told in answer:
             if told == HANG:
                 self.server.over.wait()
             elif told == CUT:
