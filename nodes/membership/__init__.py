@@ -4,7 +4,15 @@
 ``presence`` is the session row that fences what a node says, ``silence`` what time alone causes.
 """
 
-from .joining import authenticate, create_join_token, enrol, revoke, revoke_join_token, rotate
+from .joining import (
+    authenticate,
+    create_join_token,
+    enrol,
+    renew_join_token,
+    revoke,
+    revoke_join_token,
+    rotate,
+)
 from .operator import (
     approve,
     reject,
@@ -52,6 +60,7 @@ __all__ = [
     "reject",
     "release",
     "remove",
+    "renew_join_token",
     "revoke",
     "revoke_join_token",
     "rotate",

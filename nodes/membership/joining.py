@@ -75,6 +75,15 @@ def create_join_token(
     return token
 
 
+def renew_join_token(token: str, *, uses: int, expires_in: timedelta) -> bool:
+    """Let *uses* more nodes join with *token*; whether there is such a token, not revoked.
+
+    Unlike a new one it still answers who had asked with it and heard nothing.
+    """
+    unrevoked = JoinToken.objects.filter(digest=digest(token), revoked_at__isnull=True)
+    return bool(unrevoked.update(uses_left=uses, expires_at=Clock() + expires_in))
+
+
 def revoke_join_token(token: UUID) -> bool:
     """Let nobody join with it any longer; whether that changed anything."""
     unrevoked = JoinToken.objects.filter(pk=token, revoked_at__isnull=True)

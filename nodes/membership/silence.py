@@ -71,7 +71,7 @@ def listen(who: str, away: timedelta = Patience.away) -> None:
     So it does when the clock was set back by more than that.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_LISTEN, [who, away.total_seconds(), away.total_seconds()])
+        cursor.execute(_LISTEN, {"who": who, "away": away.total_seconds()})
 
 
 def _mark(patience: Patience) -> tuple[tuple[UUID, ...], tuple[UUID, ...]]:
@@ -100,42 +100,43 @@ def _silent(patience: Patience) -> dict[UUID, str]:
     with connection.cursor() as cursor:
         cursor.execute(
             _SILENT,
-            [
-                [str(it) for it in _STEPS],
-                [limit.total_seconds() for limit in limits],
-                patience.away.total_seconds(),
-                patience.away.total_seconds(),
-                patience.deaf.total_seconds(),
-            ],
+            {
+                "steps": [str(it) for it in _STEPS],
+                "limits": [limit.total_seconds() for limit in limits],
+                "away": patience.away.total_seconds(),
+                "deaf": patience.deaf.total_seconds(),
+            },
         )
         return dict(cursor.fetchall())
 
 
 _LISTEN = """
     INSERT INTO nodes_listening AS l (who, since, at)
-    VALUES (%s, clock_timestamp(), clock_timestamp())
+    VALUES (%(who)s, clock_timestamp(), clock_timestamp())
     ON CONFLICT (who) DO UPDATE SET
-        since = CASE WHEN clock_timestamp() > l.at + make_interval(secs => %s)
-                OR clock_timestamp() < l.at - make_interval(secs => %s)
+        since = CASE WHEN clock_timestamp() > l.at + make_interval(secs => %(away)s)
+                OR clock_timestamp() < l.at - make_interval(secs => %(away)s)
             THEN clock_timestamp() ELSE l.since END,
         at = clock_timestamp()
 """
 
-# What was heard in times to come was heard before the clock was set back, when all began anew.
+# What was in times to come was before the clock was set back, when the detector began anew.
 _SILENT = f"""
     SELECT n.id, n.connection
-    FROM unnest(%s::text[], %s::float8[]) AS allowed(connection, seconds)
+    FROM unnest(%(steps)s::text[], %(limits)s::float8[]) AS allowed(connection, seconds)
     JOIN nodes_node n ON n.connection = allowed.connection
     JOIN nodes_nodeheartbeat h ON h.node_id = n.id
-    CROSS JOIN (
-        SELECT max(since) AS since, max(at) FILTER (WHERE who = '{EARS}') AS heard
+    CROSS JOIN (SELECT clock_timestamp() + make_interval(secs => %(away)s) AS at) AS to_come
+    CROSS JOIN LATERAL (
+        SELECT max(since) FILTER (WHERE since <= to_come.at) AS since,
+            max(at) FILTER (WHERE who = '{EARS}') AS heard
         FROM nodes_listening
     ) AS l
     WHERE n.removed_at IS NULL
-        AND CASE WHEN h.seen_at > clock_timestamp() + make_interval(secs => %s)
-                THEN l.since ELSE greatest(h.seen_at, l.since) END
+        AND CASE WHEN h.seen_at > to_come.at THEN l.since ELSE greatest(h.seen_at, l.since) END
             + make_interval(secs => allowed.seconds)
-            + CASE WHEN clock_timestamp() - l.heard > make_interval(secs => %s)
-                THEN make_interval(secs => %s) ELSE interval '0' END
+            + CASE WHEN l.heard > to_come.at
+                    OR clock_timestamp() - l.heard > make_interval(secs => %(away)s)
+                THEN make_interval(secs => %(deaf)s) ELSE interval '0' END
             < clock_timestamp()
 """  # noqa: S608 - only our own words

@@ -12,7 +12,7 @@ from orchestrator.models import Evaluation
 from . import schemas, serializers
 from .authentication import READ, caller
 from .operations import operation
-from .pagination import each, page_by
+from .pagination import page_by
 from .responses import answer
 
 router = Router(tags=["evaluations"])
@@ -25,7 +25,7 @@ def list_evaluations(request: HttpRequest, query: schemas.Evaluations) -> HttpRe
     found = caller(request).sight(query.namespace).of(Evaluation.objects.select_related("job"))
     if query.state:
         found = found.filter(state__in=query.state)
-    return page_by("-pk", request, query, found, each(serializers.evaluation))
+    return page_by("-pk", request, query, found, serializers.evaluation)
 
 
 @router.get("/evaluations/{number}", auth=READ)

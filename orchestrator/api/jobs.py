@@ -22,7 +22,7 @@ from orchestrator.spec.mistakes import Mistake, mistake
 from . import references, schemas, serializers
 from .authentication import READ, RERUN, STOP, SUBMIT, caller
 from .operations import operation
-from .pagination import each, newest_page, page_by
+from .pagination import newest_page, page_by
 from .parsing import LARGEST_BATCH
 from .preconditions import creates_only, intent, require_seen
 from .problems import invalid_parameters
@@ -132,7 +132,7 @@ def show_job(
 def list_versions(request: HttpRequest, ref: str, query: schemas.PagingInNamespace) -> HttpResponse:
     """Every specification that the job has had, the newest first."""
     rows = JobVersion.objects.filter(job=references.job(request, ref))
-    return page_by("-number", request, query, rows, each(schemas.Version.of))
+    return page_by("-number", request, query, rows, schemas.Version.of)
 
 
 @router.get("/jobs/{ref}/executions", auth=READ)
@@ -157,7 +157,7 @@ def list_evaluations_of_job(
 ) -> HttpResponse:
     """The newest evaluations of the job first."""
     rows = Evaluation.objects.filter(job=references.job(request, ref)).select_related("job")
-    return page_by("-pk", request, query, rows, each(serializers.evaluation))
+    return page_by("-pk", request, query, rows, serializers.evaluation)
 
 
 @router.post("/jobs/{ref}/stop", auth=STOP)

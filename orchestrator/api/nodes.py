@@ -15,7 +15,7 @@ from orchestrator import endpoint
 from . import references, schemas, serializers
 from .authentication import JOIN_TOKENS, OPERATE_NODES, READ, caller
 from .operations import operation
-from .pagination import each, page_by
+from .pagination import page_by
 from .problems import unauthenticated
 from .responses import answer
 
@@ -31,7 +31,7 @@ def list_nodes(request: HttpRequest, query: schemas.Nodes) -> HttpResponse:
         found = found.filter(approval__in=query.approval)
     if query.connection:
         found = found.filter(connection__in=query.connection)
-    return page_by("name", request, query, found, each(serializers.node))
+    return page_by("name", request, query, found, serializers.node)
 
 
 @router.post("/nodes/join-tokens", auth=JOIN_TOKENS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,12 +24,9 @@ def page(
     query: Paging,
     rows: Callable[[list[Any] | None], QuerySet[Any]],
     place: Callable[[Any], list[Any]],
-    show: Callable[[list[Any]], Iterable[Answer]],
+    show: Callable[[Any], Answer],
 ) -> HttpResponse:
-    """One page of what *rows* gives after a place; *place* says where a row stands.
-
-    *show* makes answers of the rows, all at once.
-    """
+    """One page of what *rows* gives after a place; *place* says where a row stands."""
     salt = _salt(request, query)
     after = _open(query.cursor, salt) if query.cursor else None
     found: list[Model] = list(rows(after)[: query.limit + 1])
@@ -37,7 +34,7 @@ def page(
     found = found[: query.limit]
     # Without a time, so that a list in which nothing has changed keeps its ETag.
     cursor = signing.Signer(salt=salt).sign_object(place(found[-1])) if more else None
-    data = Page(items=list(show(found)), next_cursor=cursor)
+    data = Page(items=[show(row) for row in found], next_cursor=cursor)
     if cursor is None:
         return answer(data)
     following = request.GET.copy()
@@ -49,12 +46,7 @@ def newest_page(
     request: HttpRequest, query: Paging, rows: QuerySet[Any], show: Callable[[Any], Answer]
 ) -> HttpResponse:
     """One page of *rows*, the newest first."""
-    return page(request, query, partial(newest_first, rows), place_in_time, each(show))
-
-
-def each(show: Callable[[Any], Answer]) -> Callable[[list[Any]], Iterable[Answer]]:
-    """*show*, for rows that are shown one by one."""
-    return partial(map, show)
+    return page(request, query, partial(newest_first, rows), place_in_time, show)
 
 
 def page_by(
@@ -62,7 +54,7 @@ def page_by(
     request: HttpRequest,
     query: Paging,
     rows: QuerySet[Any],
-    show: Callable[[list[Any]], Iterable[Answer]],
+    show: Callable[[Any], Answer],
 ) -> HttpResponse:
     """One page of *rows* by a *column* that tells them apart; downwards with a dash before it."""
     name, compared = column.removeprefix("-"), "lt" if column.startswith("-") else "gt"

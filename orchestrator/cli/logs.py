@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -97,13 +98,15 @@ def print_both(
 
 def _print(pieces: Iterable[Said], *, is_marked: bool = True) -> None:
     harmless = {is_stderr: sanitise.Stream() for is_stderr in (False, True)}
-    told: set[tuple[bytes, bool]] = set()
+    told: Counter[tuple[bytes, bool]] = Counter()
     try:
         for data, is_note, is_stderr in pieces:
             if is_note:
-                if (data, not is_stderr) not in told:  # What is so of both is told once.
-                    tell(sanitise.block(data.decode(errors="replace").rstrip("\n")))
-                told.add((data, is_stderr))
+                if told[data, not is_stderr]:  # What is so of both is told once.
+                    told[data, not is_stderr] -= 1
+                    continue
+                told[data, is_stderr] += 1
+                tell(sanitise.block(data.decode(errors="replace").rstrip("\n")))
                 continue
             to = sys.stderr if is_stderr and not is_marked else sys.stdout
             is_coloured = is_stderr and is_colourful(to)

@@ -125,7 +125,9 @@ def say(text: str, end: str = "\n") -> None:
 
 def leave_quietly() -> NoReturn:
     """End well although nobody reads any more; Python would complain while closing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
     raise SystemExit(0)
 
 

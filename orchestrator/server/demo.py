@@ -6,6 +6,7 @@ A client of the HTTP API like any other.
 from collections.abc import Callable
 from threading import Event
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -83,9 +84,19 @@ class Demo:
             self.say(f"demo: {name} runs again")
 
     def _followed(self, name: str) -> dict[str, Any] | None:
-        """Wait until job *name* has ended; None if we are stopped before."""
+        """Wait until job *name* has ended; None if we are stopped before.
+
+        What passes is waited for: whoever keeps web and database running says so.
+        """
         while not self.stopped.wait(POLL):
-            job = self._ask("GET", f"jobs/{name}")
+            try:
+                job = self._ask("GET", f"jobs/{name}")
+            except httpx.TransportError:
+                continue
+            except httpx.HTTPStatusError as refused:
+                if not refused.response.is_server_error:
+                    raise
+                continue
             if job["state"] not in LIVE:
                 return job
         return None
@@ -94,10 +105,25 @@ class Demo:
         self.say(f"demo: {job['name']} {job['state']}: {job['sentence']}")
 
     def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        answer = self.client.request(method, path, **more)
-        answer.raise_for_status()
-        said: dict[str, Any] = answer.json()
-        return said
+        """What the cluster answers; while it is away it is asked again, and does it once."""
+        headers = {"Idempotency-Key": str(uuid4())}
+        while True:
+            try:
+                answer = self.client.request(method, path, headers=headers, **more)
+                answer.raise_for_status()
+            except httpx.HTTPError as why:
+                if not _passes(why) or self.stopped.wait(POLL):
+                    raise
+            else:
+                said: dict[str, Any] = answer.json()
+                return said
+
+
+def _passes(why: httpx.HTTPError) -> bool:
+    """Whether a part that ended was what failed: `make up` starts it again."""
+    if isinstance(why, httpx.HTTPStatusError):
+        return why.response.is_server_error
+    return isinstance(why, httpx.TransportError)
 
 
 def spec(name: str, slots: int, script: str, env: dict[str, str]) -> dict[str, Any]:

@@ -271,15 +271,23 @@ def _fresh_token(name: str, scope: str, *, expires_in: timedelta | None) -> str:
 
 
 def _write_join_token(file: Path, *, uses: int) -> None:
-    from nodes.membership import create_join_token
+    """Let *uses* nodes join with the token in *file*.
+
+    It stays the one that it was: an agent that was ended before it heard that it has joined asks
+    again, and by another token its name would be taken.
+    """
+    from nodes.membership import create_join_token, renew_join_token
 
     file.parent.mkdir(exist_ok=True)
     file.touch(mode=0o600)
+    lasting = timedelta(hours=1)
+    if renew_join_token(file.read_text(errors="replace"), uses=uses, expires_in=lasting):
+        return
     file.write_text(
         create_join_token(
             created_by=_administrator(),
             uses=uses,
-            expires_in=timedelta(hours=1),
+            expires_in=lasting,
             auto_approve=True,
             labels={"local": "yes"},
         )

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import os
 import struct
 import termios
+import threading
 import time
 from typing import Any
 
@@ -26,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 STALLED_AFTER = 300.0
 """Seconds after which a client is let go that takes nothing of what it asked for."""
+
+SHUTDOWN_TIMEOUT = 5.0
+"""Seconds that requests have to end when the process is told to."""
 
 MOST_OF_A_NODE = 64 * 1024 * 1024
 """Bytes that wait for one websocket, at most: a node is told all its orders at once."""
@@ -49,6 +54,16 @@ class WebServer(Server):  # type: ignore[misc] # Daphne has no types
         if protocol in self.connections and "disconnected" not in self.connections[protocol]:
             protocol.outgoing.about_to_send(message)
         await super().handle_reply(protocol, message)
+
+    def kill_all_applications(self) -> Any:
+        """Cancel what goes on.  Whatever does not end by that ends with the process, soon.
+
+        Daphne would wait for it, and Python for threads that wait for the ended event loop.
+        """
+        timer = threading.Timer(SHUTDOWN_TIMEOUT, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
+        return super().kill_all_applications()
 
     def timeout_checker(self) -> None:
         now = time.monotonic()

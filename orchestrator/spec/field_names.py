@@ -72,7 +72,7 @@ _ELSEWHERE: Mapping[str, str] = {
 }
 
 
-#: Whose file it is that has these fields at its top, the names plain, and none of ours.
+#: Whose file it is that has these fields at its top, the names plain, and no task.
 _FILES: tuple[tuple[str, frozenset[str]], ...] = (
     ("Compose", frozenset({"services"})),
     ("Nomad", frozenset({"job"})),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +18,7 @@ from orchestrator.cli.config import Settings
 from orchestrator.cli.failures import Failure, Unreachable
 from orchestrator.cli.following import repeated
 from orchestrator.cli.logs import of_execution, of_job, print_both, print_log
+from orchestrator.server.environment import HOME
 
 END = {"end": True}
 
@@ -32,6 +36,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers = iter(answers)
         self.asked: list[dict[str, str]] = []
+        self.one_by_one = threading.Lock()
         self.over = threading.Event()
 
 
@@ -43,10 +48,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
-        self.server.asked.append({name: values[0] for name, values in query.items()})
+        with self.server.one_by_one:
+            self.server.asked.append({name: values[0] for name, values in query.items()})
+            answer = next(self.server.answers)
         self.send_response(200)
         self.end_headers()
-        for told in next(self.server.answers):
+        for told in answer:
             if told == HANG:
                 self.server.over.wait()
             elif told == CUT:
@@ -144,6 +151,28 @@ def test_what_is_so_of_both_streams_is_told_once(serve, capfdbinary):
     _, client = serve([note, END], [note, record(b"0 | x\n", 6), END])
     print_both(client, "executions/e1/logs", {}, of_execution)
     assert capfdbinary.readouterr() == (b"", b"[muster: it never ran]\n0 | x\n")
+
+
+def test_what_is_so_of_one_stream_twice_is_told_twice(serve, capfdbinary):
+    note = record(b"[muster: 3 bytes not kept any longer]\n", 3) | {"note": True}
+    _, client = serve([note, END], [note, note, END])
+    print_both(client, "executions/e1/logs", {}, of_execution)
+    assert capfdbinary.readouterr().err.count(b"[muster: ") == 2
+
+
+def test_who_closes_standard_error_has_seen_enough(serve):
+    server, _ = serve([END], [record(b"x\n", 2), END])
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = ("--server", f"http://127.0.0.1:{server.server_port}", "execution", "logs", "e1")
+    with os.fdopen(writing) as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli", *words],
+            env={"MUSTER_TOKEN": "at_x", "PYTHONPATH": str(HOME)},
+            stderr=closed,
+            check=False,
+        )
+    assert done.returncode == 0
 
 
 def test_a_server_that_was_never_there_is_told_at_once(serve):

@@ -91,8 +91,9 @@ def test_a_transaction_that_was_stopped_for_too_long_may_be_tried_again(eventual
     def change() -> None:
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '1ms'")
-        socket = connection.connection.fileno()
-        eventually(lambda: select.select([socket], [], [], 0)[0])  # The server has hung up.
+        socket = select.poll()
+        socket.register(connection.connection.fileno(), select.POLLRDHUP)
+        eventually(lambda: socket.poll(0))  # The server has hung up.
         ClusterSetting.objects.first()
 
     with pytest.raises(InternalError) as ended:

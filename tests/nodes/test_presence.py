@@ -436,6 +436,20 @@ def test_after_a_deaf_time_the_nodes_get_their_time_again():
     assert not membership.detect_silence().disconnected
 
 
+@pytest.mark.parametrize("since", [3600, -3600])
+def test_when_the_clock_was_set_back_while_no_web_process_hears_it_is_waited_for_as_ever(since):
+    greet(node())
+    listen(EARS)
+    attentive(since)
+    was_there("detector", -3600)
+    was_there(EARS, -3600)
+    was_heard(-3600)
+    at_once = Patience(disconnected=timedelta(0))
+    assert not membership.detect_silence(at_once).disconnected
+    at_once = Patience(disconnected=timedelta(0), deaf=timedelta(0))
+    assert membership.detect_silence(at_once).disconnected
+
+
 def test_a_clock_that_was_set_back_keeps_no_silent_node_connected():
     greet(node())
     listen(EARS)

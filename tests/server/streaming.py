@@ -4,8 +4,10 @@ import asyncio
 import json
 import struct
 import sys
+from contextlib import suppress
 
 import psutil
+from asgiref.sync import async_to_sync, sync_to_async
 
 from orchestrator.management.commands.web import FLAGS
 from orchestrator.server.backpressure import as_fast_as_read
@@ -64,6 +66,9 @@ async def application(scope, receive, send):
         for number in range(3):
             await body(b"%d" % number)
         await body(b"", more_body=False)
+    elif name == "waits":
+        await body(b"begun")
+        await sync_to_async(async_to_sync(longer_than_the_loop))()
     elif name == "large":
         await body(b"x" * 8 * 1024 * 1024, more_body=False)
     else:
@@ -74,6 +79,12 @@ async def application(scope, receive, send):
             "connections": len(command.server.connections),
         }
         await body(json.dumps(known).encode(), more_body=False)
+
+
+async def longer_than_the_loop():
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
 
 
 async def words(receive, send):

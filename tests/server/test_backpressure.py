@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -33,9 +33,9 @@ class Unix(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("web")
+@contextmanager
+def serving(directory):
+    """The path of the socket of a process that serves streams; it ends when it is told to."""
     path = directory / "web.sock"
     with (directory / "web.log").open("wb") as log:
         process = subprocess.Popen(
@@ -44,7 +44,22 @@ def address(tmp_path_factory):
     until(path.exists, within=20)
     yield str(path)
     process.terminate()
-    process.wait(20)
+    try:
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("web")) as path:
+        yield path
+
+
+def test_it_ends_when_told_to_while_a_thread_waits_for_the_event_loop(tmp_path):
+    with serving(tmp_path) as path, closing(Unix(path)) as link:
+        link.request("GET", "/waits")
+        assert link.getresponse().read1() == b"begun"
 
 
 @pytest.fixture

@@ -68,6 +68,9 @@ def var():
     made.chmod(0o755)
     yield made
     end_tasks(made)
+    for log in sorted([*made.glob("up-*.txt"), *made.glob("log/*.log")]):  # Shown if it failed.
+        last = log.read_text(errors="replace").splitlines()[-40:]
+        sys.stdout.write("\n".join([f"--- {log.name}", *last, ""]))
     shutil.rmtree(made, ignore_errors=True)
 
 

@@ -53,6 +53,8 @@ def test_killed_in_the_middle_nothing_stays_and_the_job_goes_on(up, var, eventua
 
     second = up("--agents", "1")
     eventually(lambda: second.has_said("demo: word-count goes on where it stopped"), within=60)
+    (web,) = [it for it in second.family() if "web" in it.cmdline()]
+    web.kill()
     eventually(lambda: second.has_said("demo: word-count completed"), within=180)
 
 
