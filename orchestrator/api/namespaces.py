@@ -14,7 +14,7 @@ from orchestrator.models import Namespace
 from . import schemas
 from .authentication import NAMESPACES, READ, caller
 from .operations import operation
-from .pagination import each, page_by
+from .pagination import page_by
 from .responses import answer
 
 router = Router(tags=["namespaces"])
@@ -25,7 +25,7 @@ router = Router(tags=["namespaces"])
 def list_namespaces(request: HttpRequest, query: schemas.Paging) -> HttpResponse:
     """Those that the caller may see, by name, with the caller's role in each."""
     found = access.visible(caller(request).rights, Namespace.objects.all())
-    return page_by("name", request, query, found, each(partial(_shown, request)))
+    return page_by("name", request, query, found, partial(_shown, request))
 
 
 @router.post("/namespaces", auth=NAMESPACES)
