@@ -38,7 +38,7 @@ NAMES: dict[str, str] = {
 }
 """Every name that the server understands, with what it says."""
 
-OF_THE_COMMAND_LINE = ("MUSTER_SERVER", "MUSTER_TOKEN", "MUSTER_TOKEN_FILE")
+OF_THE_COMMAND_LINE = ("MUSTER_SERVER", "MUSTER_TOKEN", "MUSTER_TOKEN_FILE", "MUSTER_NAMESPACE")
 """Names that `muster`, a client, reads beside some of ours."""
 
 FOREIGN = re.compile(

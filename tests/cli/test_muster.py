@@ -420,15 +420,15 @@ def test_nodes_are_listed_judged_and_invited(muster):
 
 
 def test_what_came_of_a_change_is_an_object_for_programs(muster):
-    rows.node(name="machine")
+    rows.node(name="machine", approval="pending")
     muster("job", "run", muster.file(GOOD))
     for words, field, value in (
         (("job", "stop", "from-yaml"), "name", "from-yaml"),
         (("job", "rerun", "from-yaml"), "round", 2),
+        (("node", "approve", "machine"), "approval", "approved"),
         (("node", "drain", "machine"), "draining", True),
         (("node", "eligible", "machine", "--off"), "eligible", False),
         (("node", "reject", "machine"), "approval", "rejected"),
-        (("node", "approve", "machine"), "approval", "approved"),
         (("queue", "pause", "repairs"), "paused_reason", "repairs"),
         (("queue", "resume"), "paused", False),
     ):

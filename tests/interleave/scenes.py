@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 
 from nodes.models import Listening, Node, NodeHeartbeat
 from orchestrator import broker, endpoint
+from orchestrator.endpoint import node_journal
 from orchestrator.broker.leases import MOST_DELIVERIES
 from orchestrator.lifecycle import Observed, Trigger
 from orchestrator.models import BrokerRow, ClusterSetting, Execution, Job
@@ -239,7 +240,8 @@ class Stage:
 
 
 def clear() -> None:
-    """Empty every table of ours."""
+    """Empty every table of ours, and what this process has counted of their rows."""
+    node_journal._writers.clear()
     _execute(
         "SET session_replication_role = replica",
         *(f"DELETE FROM {table}" for table in _tables()),

@@ -229,6 +229,7 @@ TABLE = (
         {UPDATE, ROOM},  # By what was said first.
         before=lambda it: it.report(Happened.COMPLETE),
     ),
+    Row("record_node", "", lambda it: endpoint.record_node(it.node.pk, "degraded", "n is full")),
     Row(
         "receive",
         "of an order taken",
