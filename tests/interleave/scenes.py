@@ -13,8 +13,8 @@ from django.db.models.functions import Now
 
 from nodes.models import Listening, Node, NodeHeartbeat
 from orchestrator import broker, endpoint
-from orchestrator.endpoint import node_journal
 from orchestrator.broker.leases import MOST_DELIVERIES
+from orchestrator.endpoint import node_journal
 from orchestrator.lifecycle import Observed, Trigger
 from orchestrator.models import BrokerRow, ClusterSetting, Execution, Job
 from orchestrator.planners import state_updater
