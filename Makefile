@@ -42,7 +42,7 @@ bench: $(STAMP) ## the benchmark table, into benchmarks/results/ (ARGS="…")
 interleave: $(STAMP) ## every pair of verbs, one held before each of its statements (VERBS=stop,plan limits it)
 	INTERLEAVE=all $(BIN)/pytest -q -n 2 tests/interleave $(ARGS)
 
-faults: $(STAMP) ## the agent, hit at each call by which it writes (needs strace; ARGS="--jobs 4 --every 3")
+faults: $(STAMP) ## the agent, hit at each call by which it writes (needs strace; ARGS="--jobs 4 --minutes 50")
 	$(BIN)/python -m tests.agent.faults $(ARGS)
 
 chaos: $(STAMP) ## kill random processes for five minutes (ARGS="--minutes 30 --seed 7")

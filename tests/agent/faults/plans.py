@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,13 +21,13 @@ _MEET_ERRORS = {
     "supervisor": ("nobody else", "the agent, while all run"),
     "both": ("nobody else",),
 }
-#: Of calls that are made more often than this every other place gets an error, one of the three in
-#: turn; of others each place gets each.
+#: In a stretch of more calls than this, as while the ledger takes its room, so many are tried: the
+#: first and last of them, and between these some at even distances.
+_LONG = 20
+#: Of calls that are made at more places than this each place gets one error, the three in turn.
 _MANY = 10
-#: Of calls that are made very often, as while the ledger takes its room, so many places are tried.
-_PLACES = 100
 
-Places = dict[str, dict[str, list[int]]]
+Places = dict[str, dict[str, list[list[int]]]]
 
 
 async def count(directory: Path) -> Places:
@@ -47,17 +46,37 @@ def plans(places: Places) -> list[Plan]:
     return [
         Plan(role, call, fault, at, dies, next(synced))
         for role, calls in places.items()
-        for call, numbers in calls.items()
-        for index, at in enumerate(numbers[:: math.ceil(len(numbers) / _PLACES)])
-        for fault, dies in _faults(role, index, is_one_of_many=len(numbers) > _MANY)
+        for call, stretches in calls.items()
+        for tried in (_tried(stretches),)
+        for index, at in enumerate(sorted(tried))
+        for fault, dies in _faults(role, index, tried[at], is_one_of_many=len(tried) > _MANY)
     ]
 
 
-def _faults(role: str, index: int, *, is_one_of_many: bool) -> Iterator[tuple[str, str]]:
+def number_of(stretches: list[list[int]]) -> int:
+    """At how many places a call is made."""
+    return len({at for stretch in stretches for at in stretch})
+
+
+def _tried(stretches: list[list[int]]) -> dict[int, bool]:
+    """The places that are tried, and whether each stands for others of a long stretch."""
+    tried: dict[int, bool] = {}
+    for stretch in stretches:
+        few, is_long = _LONG // 4, len(stretch) > _LONG
+        middle = stretch[few:-few]
+        step = len(middle) // (2 * few) if is_long else 1
+        for at in (*stretch[:few], *middle[::step], *stretch[-few:]):
+            tried[at] = is_long and tried.get(at, True)
+    return tried
+
+
+def _faults(
+    role: str, index: int, is_of_long: bool, *, is_one_of_many: bool
+) -> Iterator[tuple[str, str]]:
     killed, errors = _DIE[role], ERRORS
-    if role == "agent":  # Its places are so many that each has one company to die in, in turn.
+    if is_of_long:  # Each of them has one company to die in, in turn.
         killed = (killed[index % len(killed)],)
     if is_one_of_many:
-        errors = () if index % 2 else (errors[index // 2 % len(errors)],)
+        errors = (errors[index % len(errors)],)
     yield from itertools.product(("KILL",), killed)
     yield from itertools.product(errors, _MEET_ERRORS[role])

@@ -82,7 +82,7 @@ class Verdict:
     hit: bool
     found: tuple[str, ...]
     unknown: int
-    places: dict[str, list[int]]
+    places: dict[str, list[list[int]]]
 
 
 class Story:

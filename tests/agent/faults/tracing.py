@@ -81,18 +81,25 @@ class Tracer:
                 kill(self._process.pid, number=signal.SIGINT)
             await self._process.wait()
 
-    def places(self) -> dict[str, list[int]]:
-        """For each call the numbers at which a tracee made it; of ``openat`` those that create."""
+    def places(self) -> dict[str, list[list[int]]]:
+        """For each call the numbers at which a tracee made it; of ``openat`` those that create.
+
+        What a tracee did without another call between is one stretch.
+        """
         made: Counter[tuple[str | None, str]] = Counter()
-        found: dict[str, set[int]] = {}
+        last: dict[str | None, str] = {}
+        found: dict[str, list[list[int]]] = {}
         for line in self._text().splitlines():
             if (match := _CALL.match(line)) is None:
                 continue
             pid, call, rest = match.groups()
             made[pid, call] += 1
             if call != "openat" or "O_CREAT" in rest:
-                found.setdefault(call, set()).add(made[pid, call])
-        return {call: sorted(numbers) for call, numbers in found.items()}
+                if last.get(pid) != call:
+                    found.setdefault(call, []).append([])
+                found[call][-1].append(made[pid, call])
+                last[pid] = call
+        return found
 
     def _text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
