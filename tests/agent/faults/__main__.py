@@ -13,8 +13,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.agent.faults.plans import Places, count, number_of, plans
-from tests.agent.faults.story import Plan, Story, Verdict
+from tests.agent.faults.plans import Places, count, number_of, plans, tell
+from tests.agent.faults.story import Plan, Verdict
 from tests.agent.faults.tracing import why_not
 
 
@@ -39,7 +39,7 @@ async def main() -> int:
             if time.monotonic() > began + chosen.minutes * 60:
                 return None
             place = directory / str(number)
-            verdict = await tell(plan, place)
+            verdict = await tell_to_the_end(plan, place)
             if verdict.found:
                 _say(f"{number:4} {plan}: {'; '.join(verdict.found)}")
             else:
@@ -68,10 +68,10 @@ def _each_place_first(plans: list[Plan]) -> list[Plan]:
     return [plan for _, plan in sorted(zip(turns, plans, strict=True), key=lambda it: it[0])]
 
 
-async def tell(plan: Plan, place: Path) -> Verdict:
+async def tell_to_the_end(plan: Plan, place: Path) -> Verdict:
     """The verdict on *plan*; a story that comes to no end is one, too."""
     try:
-        return await Story(plan, place).tell()
+        return await tell(plan, place)
     except (TimeoutError, OSError) as error:
         return Verdict(plan, True, (f"came to no end: {error!r}",), 0, {})
 

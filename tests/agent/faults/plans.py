@@ -6,16 +6,19 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.agent.faults.story import ROLES, Plan, Story
+from tests.agent.faults.joining import Joining
+from tests.agent.faults.story import ROLES, Plan, Story, Verdict
 
 ERRORS = ("ENOSPC", "ENOSPC, on and on", "EIO")
 _DIE = {
+    "joining": ("nobody else",),
     "agent": ("nobody else", "the spawner too", "everybody"),
     "spawner": ("nobody else", "the agent too", "everybody"),
     "supervisor": ("nobody else", "the agent too", "everybody"),
     "both": ("nobody else", "the agent too", "everybody"),
 }
 _MEET_ERRORS = {
+    "joining": ("nobody else",),
     "agent": ("nobody else",),
     "spawner": ("nobody else",),
     "supervisor": ("nobody else", "the agent, while all run"),
@@ -33,11 +36,16 @@ Places = dict[str, dict[str, list[list[int]]]]
 async def count(directory: Path) -> Places:
     """The places of each role, call by call, by a run in which nothing fails."""
     places = {}
-    for role in ROLES:
-        verdict = await Story(Plan(role), directory / f"counting-{role}").tell()
+    for role in ("joining", *ROLES):
+        verdict = await tell(Plan(role), directory / f"counting-{role}")
         assert not verdict.found, (role, verdict.found)
         places[role] = verdict.places
     return places
+
+
+async def tell(plan: Plan, place: Path) -> Verdict:
+    """What became of an agent that joins, or of one that has joined and is at work."""
+    return await (Joining if plan.role == "joining" else Story)(plan, place).tell()
 
 
 def plans(places: Places) -> list[Plan]:
