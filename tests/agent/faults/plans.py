@@ -50,14 +50,15 @@ async def tell(plan: Plan, place: Path) -> Verdict:
 
 def plans(places: Places) -> list[Plan]:
     """A plan for each place and fault; every other restart of the machine loses unsynced data."""
-    synced = itertools.cycle((True, False))
     return [
-        Plan(role, call, fault, at, dies, next(synced))
+        Plan(role, call, fault, at, dies, is_synced=(index + number) % 2 == 0)
         for role, calls in places.items()
         for call, stretches in calls.items()
         for tried in (_tried(stretches),)
         for index, at in enumerate(sorted(tried))
-        for fault, dies in _faults(role, index, tried[at], is_one_of_many=len(tried) > _MANY)
+        for number, (fault, dies) in enumerate(
+            _faults(role, index, tried[at], is_one_of_many=len(tried) > _MANY)
+        )
     ]
 
 
