@@ -28,6 +28,9 @@ class Desk(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def handle_error(self, *_: object) -> None:
+        """Who asked was killed before the answer."""
+
 
 class _Clerk(BaseHTTPRequestHandler):
     server: Desk
