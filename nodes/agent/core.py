@@ -178,7 +178,7 @@ class Core:
     def observe(self, fact: Fact) -> list[Effect]:
         """Take in what a driver tells.  A fact told twice has no second effect."""
         entry = self.entries.get(fact.execution)
-        if entry is None:
+        if entry is None or entry.stage is Stage.HELD:
             self._never_begin(fact)
         if entry is None or not entry.told_to_run:
             return []
