@@ -38,7 +38,7 @@ class _Worded(TyperGroup):
 
 def _worded(error: typer.BadParameter) -> str:
     """What is said instead of the words of a library, if *error* has some."""
-    errors = getattr(error.__cause__, "errors", list)()
+    errors: list[Any] = getattr(error.__cause__, "errors", list)()
     for one in errors:
         kind = _KINDS.get(one["type"], one["type"])
         if found := verdict(kind, "", shown(one["input"]), one.get("ctx", {})):
