@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperGroup
+
+from orchestrator.spec.mistakes import shown, verdict
 
 from . import events, executions, jobs, login, namespaces, nodes, queue, sanitise, status
 from .failures import Code, Failure
@@ -23,7 +26,33 @@ _OPTIONAL = {"--wait": "--wait=completed", "-w": f"--watch={WATCH_EVERY}"}
 _ANYWHERE = {"-n": True, "--namespace": True, "-A": False, "--all-namespaces": False}
 _OPTIONAL["--watch"] = _OPTIONAL["-w"]
 
+
+class _Worded(TyperGroup):
+    """A value that an option does not take is told as one of a job file is: what it may be."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = _worded(error)
+            raise
+
+
+def _worded(error: typer.BadParameter) -> str:
+    """What is said instead of the words of a library, if *error* has some."""
+    errors: list[Any] = getattr(error.__cause__, "errors", list)()
+    for one in errors:
+        kind = _KINDS.get(one["type"], one["type"])
+        if found := verdict(kind, "", shown(one["input"]), one.get("ctx", {})):
+            return f"{found['message']}.  {found['hint']}"
+    return str(error.message.removeprefix("Value error, "))
+
+
+#: What is the same mistake in text as in JSON.
+_KINDS = {"int_parsing": "int_type", "int_from_float": "int_type"}
+
 app = typer.Typer(
+    cls=_Worded,
     help="Submit jobs to a Muster cluster, and see what it makes of them.",
     no_args_is_help=True,
     add_completion=False,

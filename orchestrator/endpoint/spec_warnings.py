@@ -7,12 +7,15 @@ from difflib import get_close_matches
 
 from django.db import connection
 
-from nodes.labels import NAME, OWN
+from nodes.labels import OWN
 from orchestrator.spec import JobSpec, contradictions
 from orchestrator.spec.mistakes import Mistake, mistake
 from orchestrator.spec.selectors import Requirement, read
 
 from . import drivers
+
+#: What constraints see of a node, as in a snapshot of the cluster.
+_LABELS = "(n.attributes || jsonb_build_object('name', n.name) || n.labels)"
 
 
 def warnings(specs: Sequence[JobSpec]) -> list[list[Mistake]]:
@@ -73,25 +76,24 @@ def _missing(wanted: Collection[str]) -> tuple[set[str], set[str]]:
         return set(), set()
     with connection.cursor() as cursor:
         cursor.execute(
-            """
+            f"""
             SELECT wanted.key FROM unnest(%s::text[]) AS wanted(key)
             WHERE EXISTS (
                 SELECT FROM nodes_node n WHERE n.approval <> 'rejected' AND n.removed_at IS NULL)
             AND NOT EXISTS (
                 SELECT FROM nodes_node n
                 WHERE n.approval <> 'rejected' AND n.removed_at IS NULL
-                AND (n.attributes || n.labels) ? wanted.key)
-            AND wanted.key <> %s
-            """,
-            [list(wanted), NAME],
+                AND {_LABELS} ? wanted.key)
+            """,  # noqa: S608 - a constant
+            [list(wanted)],
         )
         missing = {key for (key,) in cursor.fetchall()}
         if not missing:
             return set(), set()
         cursor.execute(
-            """
-            SELECT DISTINCT jsonb_object_keys(n.attributes || n.labels)
+            f"""
+            SELECT DISTINCT jsonb_object_keys({_LABELS})
             FROM nodes_node n WHERE n.approval <> 'rejected' AND n.removed_at IS NULL
-            """
+            """  # noqa: S608 - a constant
         )
         return missing, {key for (key,) in cursor.fetchall()}
