@@ -6,7 +6,6 @@ secret: it is kept for its repeat too, but sealed, so that who reads the databas
 
 from __future__ import annotations
 
-import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from functools import wraps
@@ -123,7 +122,9 @@ def _digest(request: HttpRequest) -> str:
     for name in CONDITIONS:
         if (condition := request.headers.get(name)) is not None:
             said += f"{name}: {condition}\n"
-    return hashlib.sha256(said.encode() + request.body).hexdigest()
+    # Keyed: a body may hold a secret, which who reads the database must not find by guessing.
+    keyed = salted_hmac("muster.requests", said.encode() + request.body, algorithm="sha256")
+    return keyed.hexdigest()
 
 
 # --- secrets ---------------------------------------------------------------------------------

@@ -40,6 +40,12 @@ class Mistake(Answer):
     hint: str
 
 
+class Warned(Mistake):
+    """`secret` is a name for what should rather be a secret, where it can be moved."""
+
+    secret: str = ""
+
+
 class ProblemDetails(Answer):
     """An error (RFC 9457).  `errors` has each mistake when there are several; nothing was done.
 
