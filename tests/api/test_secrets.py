@@ -116,6 +116,7 @@ def test_the_same_file_is_the_same_specification_whatever_the_value(api):
 
 
 def test_what_looks_like_a_secret_is_taken_with_a_warning_that_names_a_secret(api):
+    rows.node()
     clear = using("hunter2-hunter2")
     for path in ("jobs/validate", "jobs"):
         [warning] = api.post(path, clear).json()["warnings"]

@@ -10,6 +10,7 @@ from django.core.management import call_command
 from nodes.protocol.messages import Want
 from orchestrator import endpoint
 from orchestrator.explain.errors import InvalidSecret, NoSecretsKey, NotFound
+from orchestrator.lifecycle import Observed
 from orchestrator.models import Event, Namespace, Secret, sealing
 from orchestrator.planners import compute_forwarder
 from orchestrator.planners.unsendable_orders import cannot_send
@@ -180,8 +181,8 @@ def test_nothing_goes_with_a_bid_or_once_the_node_has_taken_the_order():
     node = rows.node(attributes=KNOWS)
     asked = rows.execution(rows.job(task={"env": NAMES}), node)
     assert (told(asked).want, told(asked).secrets) == (Want.BID, None)
-    rows.move(asked, "ask_for_bid_accepted")
-    rows.move(asked, "bid_accepted")
+    rows.move(asked, Observed.ASK_FOR_BID_ACCEPTED)
+    rows.move(asked, Observed.BID_ACCEPTED)
     assert (told(asked).want, told(asked).secrets) == (Want.RUN, None)
 
 
