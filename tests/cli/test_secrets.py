@@ -58,7 +58,7 @@ def test_secrets_are_listed_by_namespace_and_deleted(muster):
     assert VALUE not in muster("secret", "list", "-o", "json").stdout
     gone = muster("secret", "delete", "token")
     assert gone.stdout == "token is deleted; it is still named by it.\n"
-    assert muster("secret", "delete", "token").returncode == 4
+    assert muster("secret", "delete", "token").returncode == 6
     assert list(Secret.objects.values_list("namespace", flat=True)) == ["there"]
 
 

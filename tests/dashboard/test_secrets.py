@@ -36,8 +36,9 @@ def test_a_secret_is_put_and_shown_without_its_value(operator):
 
 
 def test_what_is_refused_is_not_shown_and_comes_back_in_no_field(operator):
-    answer = operator.post("/secrets/put", {"namespace": "default", "name": "Bad", "value": VALUE},
-                           headers={"referer": "http://localhost/secrets/"}, follow=True)  # fmt: skip
+    said = {"namespace": "default", "name": "Bad", "value": VALUE}
+    back = {"referer": "http://localhost/secrets/"}
+    answer = operator.post("/secrets/put", said, headers=back, follow=True)
     page = answer.content.decode()
     assert "The secret Bad cannot be the name of a secret." in page
     assert VALUE not in page

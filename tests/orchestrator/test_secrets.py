@@ -138,6 +138,16 @@ def test_a_rotation_seals_everything_anew_and_forgets_the_old_keys(keys, capsys)
     assert "2 secrets are sealed with a new key" in capsys.readouterr().out
 
 
+def test_several_hosts_rotate_by_a_file_that_is_left_as_it_is(keys):
+    put()
+    first, second = keys.read_text().strip(), Fernet.generate_key().decode()
+    keys.write_text(f"{second}\n{first}\n")
+    call_command("rotate_secrets", "--keep-file")
+    assert keys.read_text() == f"{second}\n{first}\n"
+    keys.write_text(second)
+    assert sealing.opened("default", "token", Secret.objects.get().sealed) == VALUE
+
+
 def test_a_value_is_of_its_own_secret_whatever_row_it_is_moved_to():
     put()
     put(OTHER, namespace="there")
