@@ -125,7 +125,7 @@ def test_what_looks_like_a_secret_is_taken_with_a_warning_that_names_a_secret(ap
         assert "`muster secret put token`" in warning["hint"]
     in_words = spec("b") | {"task": {"command": ["x", "--key=AKIAIOSFODNN7EXAMPLE"]}}
     [warning] = api.post("jobs", in_words).json()["warnings"]
-    assert (warning["path"], warning["secret"]) == ("task.command.1", "")
+    assert (warning["path"], "secret" in warning) == ("task.command.1", False)
 
 
 @pytest.mark.parametrize(

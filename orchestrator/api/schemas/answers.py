@@ -41,9 +41,9 @@ class Mistake(Answer):
 
 
 class Warned(Mistake):
-    """`secret` is a name for what should rather be a secret, where it can be moved."""
+    """`secret`, where there is one, is a name for what should rather be a secret."""
 
-    secret: str = ""
+    secret: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProblemDetails(Answer):
