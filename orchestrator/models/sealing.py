@@ -67,9 +67,10 @@ def only_first_key() -> None:
 def _keys(*, may_make: bool = False) -> MultiFernet:
     """The keys in the file, as they are now; with *may_make* there is one afterwards."""
     file: Path = settings.SECRETS_KEY_FILE
-    if may_make and not file.exists() and not settings.SECRETS_KEY_FILE_IS_GIVEN:
-        _write(file, Fernet.generate_key().decode() + "\n", replacing=False)
     try:
+        if may_make and not file.exists() and not settings.SECRETS_KEY_FILE_IS_GIVEN:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write(file, Fernet.generate_key().decode() + "\n", replacing=False)
         status = file.stat()
         if status.st_mode & 0o077:
             raise NoSecretsKey(

@@ -21,13 +21,14 @@ log = structlog.get_logger(__name__)
 class Found:
     """What the variables of one execution hold, or why it cannot be started, and the cure.
 
-    *elsewhere*: on another node it can.
+    *elsewhere*: on another node it can.  *unreadable*: the keys were perhaps changed meanwhile.
     """
 
     values: dict[str, str] = field(default_factory=dict, repr=False)
     lacks: str = ""
     hint: str = ""
     elsewhere: bool = False
+    unreadable: bool = False
 
 
 def find(wanted: Mapping[UUID, Mapping[str, str]]) -> dict[UUID, Found]:
@@ -35,6 +36,12 @@ def find(wanted: Mapping[UUID, Mapping[str, str]]) -> dict[UUID, Found]:
 
     Of its job's namespace alone, and only for an approved node whose agent knows secrets.
     """
+    found = _look(wanted)
+    again = {execution: wanted[execution] for execution, it in found.items() if it.unreadable}
+    return found | _look(again)
+
+
+def _look(wanted: Mapping[UUID, Mapping[str, str]]) -> dict[UUID, Found]:
     if not wanted:
         return {}
     found = {execution: Found() for execution in wanted}
@@ -53,7 +60,7 @@ def find(wanted: Mapping[UUID, Mapping[str, str]]) -> dict[UUID, Found]:
                     opened[sealed] = sealing.opened(namespace, name, sealed)
                 it.values[variable] = opened[sealed]
             except SecretUnreadable as error:
-                it.lacks, it.hint = str(error).rstrip("."), error.hint
+                it.lacks, it.hint, it.unreadable = str(error).rstrip("."), error.hint, True
             except NoSecretsKey as error:  # Where the file lies is no matter of the job's.
                 log.error("secrets cannot be used", why=str(error), cure=error.hint)
                 it.lacks = "the server cannot use the keys of its secrets"

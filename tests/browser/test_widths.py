@@ -2,6 +2,7 @@
 
 import pytest
 
+from orchestrator import endpoint
 from orchestrator.models import Evaluation, Execution, Namespace
 from tests.browser.test_live_pages import pill
 from tests.dashboard import scenes
@@ -43,13 +44,20 @@ FAULTS = """
 def test_nothing_is_out_of_reach_at_any_width(page):
     scene = scenes.scene()
     Namespace.objects.create(pk="a-namespace-with-a-long-name-" + "x" * 30)
+    endpoint.put_secret("default", "database-password", "hunter2-hunter2", actor="user:ana")
     execution = Execution.objects.filter(job=scene["running"], observed="completed").first()
     evaluation = Evaluation.objects.get(record__isnull=False)
     faults = {}
     for address in (
         *("/", "/jobs/", f"/jobs/{scene['running'].pk}/", f"/jobs/{scene['blocked'].pk}/"),
         *(f"/jobs/{scene['running'].pk}/definition/", f"/executions/{execution.pk}/"),
-        *("/nodes/", "/nodes/c-01/", "/queue/?state=dead", f"/evaluations/{evaluation.pk}/"),
+        *(
+            "/secrets/",
+            "/nodes/",
+            "/nodes/c-01/",
+            "/queue/?state=dead",
+            f"/evaluations/{evaluation.pk}/",
+        ),
     ):
         page.goto(address)
         pill(page, "live")
