@@ -100,6 +100,8 @@ def _claim(actor: str, key: str, digest: str) -> int | None:
 
 def _repeat(actor: str, key: str, digest: str) -> HttpResponse:
     stored = IdempotencyKey.objects.get(actor=actor, key=key)
+    sealed = stored.answer.get(_SEALED)
+    opened = None if sealed is None else _open(sealed, actor, key)
     if stored.request_digest != digest:
         raise Problem(
             422,
@@ -109,10 +111,8 @@ def _repeat(actor: str, key: str, digest: str) -> HttpResponse:
             " conditions.",
         )
     headers = {"Idempotency_Replayed": "true"}
-    sealed = stored.answer.get(_SEALED)
-    if sealed is None:
+    if opened is None:
         return answer(stored.answer, stored.status, **headers)
-    opened = _open(sealed, actor, key)
     return answer(msgspec.Raw(opened), stored.status, Cache_Control="no-store", **headers)
 
 
