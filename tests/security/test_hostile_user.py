@@ -13,7 +13,6 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.consumers import LiveConsumer
-from orchestrator import endpoint
 from orchestrator.access import tokens
 from orchestrator.models import (
     BrokerRow,
@@ -50,7 +49,7 @@ def canary(db):
     BrokerRow.objects.create(job=job, type="batch", want=1, dead_letter=CANARY)
     fact = {"job": job.pk, "execution": execution.pk, "node": node.pk}
     journal.record([journal.fact("job", "submit", f"ana submits {CANARY}", **fact)])
-    endpoint.put_secret("there", CANARY, "the value of another", actor="user:ana")
+    Secret.objects.create(namespace_id="there", name=CANARY, sealed="-", created_by="user:ana")
     return {"job": job, "node": node, "execution": execution, "evaluation": look}
 
 
