@@ -218,7 +218,7 @@ class Core:
     def _started(self, entry: Entry, handle: str) -> list[Effect]:
         if entry.stage is Stage.STARTING:
             self._report(Report(entry.execution, Happened.START))
-        self._put(replace(entry, stage=Stage.RUNNING, handle=handle))
+        self._put(replace(entry, stage=Stage.RUNNING, handle=handle, secrets=None))
         # Asked before a crash, and perhaps never heard: ask again, it does no harm.
         return [Stop(entry.execution, entry.driver)] if entry.stopping else []
 

@@ -45,8 +45,9 @@ CREATE TABLE IF NOT EXISTS tombstone (
 );
 """
 
-_encode = msgspec.msgpack.Encoder().encode
-_entry = msgspec.msgpack.Decoder(Entry).decode
+#: What is only in memory, as secrets are, is written as nothing.
+_encode = msgspec.msgpack.Encoder(enc_hook=lambda _: None).encode
+_entry = msgspec.msgpack.Decoder(Entry, dec_hook=lambda _, it: it).decode
 _report = msgspec.msgpack.Decoder(Report).decode
 _final: msgspec.msgpack.Decoder[Report | None] = msgspec.msgpack.Decoder(Report | None)
 

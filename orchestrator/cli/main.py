@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from orchestrator.spec.mistakes import shown, verdict
 
-from . import events, executions, jobs, login, namespaces, nodes, queue, sanitise, status
+from . import events, executions, jobs, login, namespaces, nodes, queue, sanitise, secrets, status
 from .failures import Code, Failure
 from .following import Until
 from .options import ALL, Call
@@ -64,6 +64,7 @@ app.add_typer(executions.app, name="execution")
 app.add_typer(nodes.app, name="node")
 app.add_typer(queue.app, name="queue")
 app.add_typer(namespaces.app, name="namespace")
+app.add_typer(secrets.app, name="secret")
 app.command("status")(status.show)
 app.command("events")(events.show)
 app.command("login")(login.login)

@@ -8,8 +8,10 @@ from difflib import get_close_matches
 from django.db import connection
 
 from nodes.labels import OWN
+from nodes.protocol.secret_references import PREFIX
 from orchestrator.spec import JobSpec, contradictions
 from orchestrator.spec.mistakes import Mistake, mistake
+from orchestrator.spec.secrets import suspects
 from orchestrator.spec.selectors import Requirement, read
 
 from . import drivers
@@ -22,7 +24,7 @@ def warnings(specs: Sequence[JobSpec]) -> list[list[Mistake]]:
     """What is odd about each of *specs*, as path, message and hint.
 
     A driver or a label that no node has: a node that has it may still join.  Constraints that
-    exclude each other: no node can satisfy them.
+    exclude each other: no node can satisfy them.  What should rather be a secret.
     """
     labels = [list(_labels(it)) for it in specs]
     missing, there = _missing({key for them in labels for _, key in them})
@@ -31,6 +33,7 @@ def warnings(specs: Sequence[JobSpec]) -> list[list[Mistake]]:
             *absent,
             *map(_excluding, contradictions([read(text) for text in it.constraints])),
             *(_unseen(path, key, there) for path, key in them if key in missing),
+            *(_in_clear(path) for path in suspects(it.task.env, it.task.command)),
         ]
         for it, absent, them in zip(specs, drivers.warnings(specs), labels, strict=True)
     ]
@@ -53,6 +56,19 @@ def _excluding(found: tuple[int, tuple[Requirement, ...]]) -> Mistake:
     said = " and ".join(repr(str(one)) for one in wanted)
     message = f"{said} exclude each other: no node can ever satisfy this, and the job waits"
     return mistake(f"constraints.{number}", message, "Leave one of them out, or join them by in.")
+
+
+def _in_clear(path: str) -> Mistake:
+    message = "looks like a secret, and whoever sees the job can read it"
+    if not path.startswith("env."):
+        hint = "Name a secret in task.env, and have the command read that variable."
+        return mistake(f"task.{path}", message, hint)
+    name = path.removeprefix("env.").lower().replace("_", "-").strip("-") or "secret"
+    hint = (
+        f"`muster secret put {name}`, and write {PREFIX}{name} here; or `muster job run "
+        "--move-secrets` does both."
+    )
+    return {**mistake(f"task.{path}", message, hint), "secret": name[:63]}
 
 
 def _unseen(path: str, key: str, there: Collection[str]) -> Mistake:

@@ -840,7 +840,7 @@ if os.fork():
 while os.getppid() == spawner:
     time.sleep(0.001)
 signal.signal(signal.SIGCHLD, supervisor.on_signal)
-order = (b"start", b"a", b"", b"1", b"0", b"2", b"/bin/mkdir", b"../../ran")
+order = (b"start", b"a", b"", b"1", b"0", b"2", b"/bin/mkdir", b"../../ran", b"0")
 request = supervisor.Request(b"\\0".join(order))
 supervisor.serve(supervisor.Post(request, places, None))
 print("over")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from orchestrator import endpoint
 from orchestrator.models import Evaluation, Execution, Job, Namespace
 from tests import rows
 from tests.browser.test_live_pages import pill
@@ -48,6 +49,7 @@ FAULTS = """
 def test_nothing_is_out_of_reach_at_any_width(page):
     scene = scenes.scene()
     Namespace.objects.create(pk="a-namespace-with-a-long-name-" + "x" * 30)
+    endpoint.put_secret("default", "database-password", "hunter2-hunter2", actor="user:ana")
     execution = Execution.objects.filter(job=scene["running"], observed="completed").first()
     evaluation = Evaluation.objects.get(record__isnull=False)
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/somewhere/else/bin"
@@ -58,7 +60,13 @@ def test_nothing_is_out_of_reach_at_any_width(page):
     for address in (
         *("/", "/jobs/", f"/jobs/{scene['running'].pk}/", f"/jobs/{scene['blocked'].pk}/"),
         *(f"/jobs/{scene['running'].pk}/definition/", f"/executions/{execution.pk}/"),
-        *("/nodes/", "/nodes/c-01/", "/queue/?state=dead", f"/evaluations/{evaluation.pk}/"),
+        *(
+            "/secrets/",
+            "/nodes/",
+            "/nodes/c-01/",
+            "/queue/?state=dead",
+            f"/evaluations/{evaluation.pk}/",
+        ),
     ):
         page.goto(address)
         pill(page, "live")

@@ -100,7 +100,7 @@ class ProcessDriver:
         assert task is not None, "an order is refused when it has no task"
         if entry.execution in self._strays:
             return  # It was started before the ledger was lost, and how it ends will be told.
-        if (why := self._walls.refusal(task)) is not None:
+        if (why := entry.lacks or self._walls.refusal(task)) is not None:
             self._tell([NotStarted(entry.execution, *why)])
             return
         words = start_packet(entry, task, self._work / entry.execution, self._walls)
@@ -242,10 +242,7 @@ class ProcessDriver:
 
     def _understand(self, packet: bytes) -> list[Fact]:
         kind, *fields = packet.split(b"\0")
-        if not fields:
-            return []
-        execution = fields[0].decode()
-        if execution not in self._running:
+        if not fields or (execution := fields[0].decode()) not in self._running:
             return []
         match kind:
             case b"started":
