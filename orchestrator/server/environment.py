@@ -23,6 +23,8 @@ class Role(StrEnum):
 
 
 NAMES: dict[str, str] = {
+    "MUSTER_MIGRATE_URL": "DATABASE_URL as the role that owns the schema, for commands of "
+    "operators, `migrate` first of all (default: DATABASE_URL, whose role then does both)",
     "MUSTER_VAR": "directory of everything that is written (default: var, beside manage.py)",
     "MUSTER_ROLE": "what this process is for: " + ", ".join(Role),
     "MUSTER_SECRET_KEY": "signing key (default: made once, kept in var/secret_key)",
@@ -58,6 +60,7 @@ class Environment:
     var: Path
     role: Role
     database_url: str | None
+    migrate_url: str | None
     secret_key: str | None
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
@@ -119,6 +122,7 @@ def parse(environ: Mapping[str, str]) -> Environment:
         var=Path(environ.get("MUSTER_VAR") or HOME / "var").absolute(),
         role=Role(choice("MUSTER_ROLE", Role.COMMAND, tuple(Role))),
         database_url=environ.get("DATABASE_URL") or None,
+        migrate_url=environ.get("MUSTER_MIGRATE_URL") or None,
         secret_key=secret_key,
         hosts=_words(environ.get("MUSTER_HOSTS", "")),
         origins=origins,

@@ -10,7 +10,7 @@ import dj_database_url
 from csp.constants import NONE, SELF
 from django.core.management.utils import get_random_secret_key
 
-from orchestrator.server import environment, postgres
+from orchestrator.server import environment, postgres, private_files
 from orchestrator.server.environment import Role
 from orchestrator.server.logging import logging_config
 
@@ -26,12 +26,8 @@ ROLE = ENVIRONMENT.role
 DEBUG = ENVIRONMENT.debug
 
 
-def _own_directory(directory: Path) -> Path:
-    """Make *directory*, passable for the database's user whatever our umask says."""
-    if not directory.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(0o755)
-    return directory
+PASSABLE = 0o711 if os.geteuid() == 0 else 0o700
+"""Root's is passed through by the user that runs its database, and read by nobody else."""
 
 
 def _kept_secret(file: Path) -> str:
@@ -47,7 +43,8 @@ def _kept_secret(file: Path) -> str:
 
 
 try:
-    SECRET_KEY = ENVIRONMENT.secret_key or _kept_secret(_own_directory(VAR) / "secret_key")
+    private_files.make_directory(VAR, PASSABLE)
+    SECRET_KEY = ENVIRONMENT.secret_key or _kept_secret(VAR / "secret_key")
 except PermissionError as refused:
     sys.stderr.write(
         f"muster: {refused.filename} belongs to another user. Start Muster as that user, or point "
@@ -195,15 +192,39 @@ DATABASE_ROOM = postgres.SEGMENT
 """Bytes without which our own database ends."""
 
 
+def _address() -> str:
+    """Where the database elsewhere is, and as whom it is reached: commands come as the owner."""
+    migrate_url = ENVIRONMENT.migrate_url if ROLE is Role.COMMAND else None
+    return migrate_url or ENVIRONMENT.database_url or ""
+
+
+def _application_role() -> str | None:
+    """The database role of web and workers, where it is not the schema's owner."""
+    if PLACE is not None:
+        return postgres.APPLICATION
+    if ENVIRONMENT.migrate_url is None:
+        return None
+    ours, owner = (
+        dj_database_url.parse(url or "").get("USER")
+        for url in (ENVIRONMENT.database_url, ENVIRONMENT.migrate_url)
+    )
+    return None if ours == owner else ours
+
+
+APPLICATION_ROLE = _application_role()
+"""Whom migrations let read and write rows; None where one role does everything."""
+
+
 def _database() -> dict[str, Any]:
     if PLACE is None:
-        found: dict[str, Any] = dict(dj_database_url.parse(ENVIRONMENT.database_url or ""))
+        found: dict[str, Any] = dict(dj_database_url.parse(_address()))
     else:
         found = {
             "ENGINE": "django.db.backends.postgresql",
             "HOST": str(PLACE.sockets),
             "NAME": postgres.DATABASE,
-            "USER": postgres.USER,
+            "USER": postgres.OWNER if ROLE is Role.COMMAND else postgres.APPLICATION,
+            "OPTIONS": {"passfile": str(PLACE.passwords)},
         }
     found["OPTIONS"] = options = {
         "application_name": f"muster {ROLE}",
