@@ -5,6 +5,8 @@ from django.db.backends.utils import CursorWrapper
 
 EVERYTHING = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 APPENDED = frozenset({"SELECT", "INSERT"})
+COUNTED = frozenset({"USAGE"})
+"""Of a sequence: numbers may be taken, not set back."""
 
 RIGHTS = {
     "orchestrator_event": APPENDED,
@@ -47,20 +49,21 @@ def _missing(cursor: CursorWrapper, role: int) -> list[str]:
     """What must be said so that *role* has the rights that it should, and no others."""
     cursor.execute(
         """
-        SELECT c.relname, c.oid::regclass::text,
+        SELECT c.relkind, c.relname, c.oid::regclass::text,
                ARRAY(SELECT privilege_type FROM aclexplode(c.relacl) WHERE grantee = %s)
         FROM pg_class c
-        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'S')
         ORDER BY c.relname
         """,
         [role],
     )
     statements = []
-    for table, quoted, found in cursor.fetchall():
-        wanted = RIGHTS.get(table, EVERYTHING)
+    for kind, name, quoted, found in cursor.fetchall():
+        wanted = COUNTED if kind == "S" else RIGHTS.get(name, EVERYTHING)
         if set(found) != wanted:
-            statements.append(f"REVOKE ALL ON {quoted} FROM {{role}}")
-            statements.append(f"GRANT {', '.join(sorted(wanted))} ON {quoted} TO {{role}}")
+            what = f"SEQUENCE {quoted}" if kind == "S" else quoted
+            statements.append(f"REVOKE ALL ON {what} FROM {{role}}")
+            statements.append(f"GRANT {', '.join(sorted(wanted))} ON {what} TO {{role}}")
     cursor.execute(
         "SELECT quote_ident(current_database()),"
         " has_schema_privilege(%(role)s, 'public', 'USAGE'),"

@@ -52,14 +52,31 @@ except PermissionError as refused:
     )
     raise SystemExit(environment.EX_CONFIG) from None
 
+if ENVIRONMENT.secret_key is None and (weak := environment.weakness(SECRET_KEY)):
+    sys.stderr.write(f"muster: the key in {VAR / 'secret_key'} {weak}.\n")
+    raise SystemExit(environment.EX_CONFIG)
+
 # --- who may reach us --------------------------------------------------------------------------
 
-ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *ENVIRONMENT.hosts]
+HTTPS = ENVIRONMENT.https
+ALLOWED_HOSTS = [*environment.LOOPBACK, *ENVIRONMENT.hosts]
 CSRF_TRUSTED_ORIGINS = list(ENVIRONMENT.origins)
 INTERNAL_URL = ENVIRONMENT.internal_url
-SESSION_COOKIE_NAME = "muster_session"
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ENVIRONMENT.https
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENVIRONMENT.https else None
+# A browser takes a cookie of such a name from this host alone, and by https.
+COOKIE_PREFIX = "__Host-" if HTTPS else ""
+SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}muster_session"
+CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}csrftoken"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_SSL_REDIRECT = HTTPS
+# Probes, nodes, other web processes and the command line come as they were told to: a redirect
+# would only have them say their secrets first.
+SECURE_REDIRECT_EXEMPT = [r"^(api|nodes|internal)/", r"^(healthz|readyz)$"]
+SECURE_HSTS_SECONDS = 30 * 24 * 3600 if HTTPS else 0
+SILENCED_SYSTEM_CHECKS = [
+    "security.W005",  # Other hosts below our name are not ours to decide about,
+    "security.W021",  # nor is what browsers are shipped with.
+]
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
@@ -99,10 +116,10 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 MIDDLEWARE = [
+    "orchestrator.server.middleware.known_hosts",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
-    "orchestrator.server.middleware.known_hosts",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from orchestrator.server import database_rights, postgres
+from orchestrator.server.environment import HOME
 
 TRUST = "local all all trust\n"
 MADE_BEFORE = """
@@ -166,6 +169,7 @@ def application(db):
         "CREATE ROLE mine SUPERUSER",
         f"SET ROLE {postgres.OWNER}",
         "DELETE FROM django_migrations",
+        "SELECT setval('orchestrator_event_id_seq', 1)",
         "SELECT rolpassword FROM pg_authid",
         "COPY auth_user TO PROGRAM 'cat'",
         "SELECT pg_read_file('PG_VERSION')",
@@ -183,6 +187,16 @@ def test_it_reads_and_writes_every_other_table(application):
         " unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) it)"
     ).fetchall()
     assert {name for (name,) in found} == set(database_rights.RIGHTS)
+
+
+def test_it_takes_the_next_number_of_every_sequence(application):
+    found = application.execute(
+        "SELECT count(*), bool_and(has_sequence_privilege(oid, 'USAGE')) FROM pg_class"
+        " WHERE relnamespace = 'public'::regnamespace AND relkind = 'S'"
+    )
+    count, all_of_them = found.fetchone()
+    assert count > 0
+    assert all_of_them
 
 
 def test_rights_that_somebody_widened_are_what_they_should_be_after_the_next_migration(
@@ -210,3 +224,36 @@ def test_where_one_role_does_everything_migrating_says_so(settings, capsys):
     settings.APPLICATION_ROLE = None
     call_command("migrate", verbosity=1)
     assert database_rights.ONE_ROLE in capsys.readouterr().out
+
+
+WHO = """
+from django.conf import settings
+print(settings.DATABASES["default"]["USER"], settings.APPLICATION_ROLE)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("role", "urls", "who"),
+    [
+        ("command", {}, "muster_owner muster_app"),
+        ("worker", {}, "muster_app muster_app"),
+        ("command", {"DATABASE_URL": "one@db/d"}, "one None"),
+        ("command", {"DATABASE_URL": "app@db/d", "MUSTER_MIGRATE_URL": "own@db/d"}, "own app"),
+        ("web", {"DATABASE_URL": "app@db/d", "MUSTER_MIGRATE_URL": "own@db/d"}, "app app"),
+        ("web", {"DATABASE_URL": "one@db/d", "MUSTER_MIGRATE_URL": "one@db/d"}, "one None"),
+    ],
+)
+def test_commands_are_the_owner_and_who_serves_is_the_application(tmp_path, role, urls, who):
+    environ = {name: f"postgres://{url}" for name, url in urls.items()}
+    environ |= {"MUSTER_VAR": str(tmp_path), "MUSTER_ROLE": role, "PATH": os.environ["PATH"]}
+    environ |= {"DJANGO_SETTINGS_MODULE": "orchestrator.server.settings"}
+    done = subprocess.run(
+        [sys.executable, "-c", WHO],
+        cwd=HOME,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == who, done.stderr

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import psutil
 import psycopg
-from psycopg.pq import PGconn, Ping
 
 from orchestrator.server import child_processes, private_files
 
@@ -60,8 +59,14 @@ FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "o
 
 
 def is_running(directory: Path) -> bool:
-    """Whether a server of *directory* takes connections, be it full just now."""
-    return PGconn.ping(place(directory).conninfo("postgres").encode()) == Ping.OK
+    """Whether a server of *directory* answers, and knows our passwords."""
+    try:
+        psycopg.connect(place(directory).conninfo("postgres")).close()
+    except psycopg.OperationalError as why:
+        # It answered, only not with a session: starting, stopping or without its roles is not
+        # running for us; full is.
+        return "too many clients" in str(why) or "remaining connection slots" in str(why)
+    return True
 
 
 class Server:
