@@ -62,6 +62,7 @@ HTTPS = ENVIRONMENT.https
 ALLOWED_HOSTS = [*environment.LOOPBACK, *ENVIRONMENT.hosts]
 CSRF_TRUSTED_ORIGINS = list(ENVIRONMENT.origins)
 INTERNAL_URL = ENVIRONMENT.internal_url
+MINIMUM_ISOLATION = ENVIRONMENT.minimum_isolation
 # A browser takes a cookie of such a name from this host alone, and by https.
 COOKIE_PREFIX = "__Host-" if HTTPS else ""
 SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}muster_session"
