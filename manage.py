@@ -16,13 +16,16 @@ def main(arguments: list[str]) -> None:
     """Run the command that *arguments* name, with a database where it needs one."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orchestrator.server.settings")
     command = arguments[1] if len(arguments) > 1 else "help"
-    if command in {"web", "worker"}:
+    if command in ON_A_RUNNING_DATABASE:
         os.environ["MUSTER_ROLE"] = command
 
     from django.core.management import execute_from_command_line
 
+    from orchestrator.server import private_files
     from orchestrator.server.postgres import PostgresError
 
+    if command == "up" or command in ON_A_RUNNING_DATABASE:
+        os.umask(private_files.UMASK)
     try:
         with _database_for(command, arguments):
             execute_from_command_line(arguments)

@@ -11,6 +11,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 
 RUNS_HERE = "PYTEST_XDIST_WORKER" not in os.environ
@@ -33,7 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     from orchestrator.server import postgres
 
-    _until_the_end.enter_context(postgres.running(VAR / "postgres", durable=False))
+    server = _until_the_end.enter_context(postgres.running(VAR / "postgres", durable=False))
+    os.environ["PGPASSFILE"] = str(server.place.passwords)  # For what is started with an address.
+    with psycopg.connect(server.place.conninfo(user=postgres.SUPERUSER)) as connection:
+        # Tests make databases, and forge rows that triggers refuse.
+        connection.execute(f"ALTER ROLE {postgres.OWNER} SUPERUSER")
 
 
 def pytest_unconfigure() -> None:

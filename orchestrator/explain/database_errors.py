@@ -58,6 +58,11 @@ REFUSED = Trouble(
     "Check user, password and database name in DATABASE_URL.",
     total=True,
 )
+NO_RIGHTS = Trouble(
+    "database-rights",
+    "The database role of Muster lacks a right that it needs.",
+    "Run `manage.py migrate` as the owner of the schema, which gives it all of them.",
+)
 POOL_EXHAUSTED = Trouble(
     "busy",
     "All database connections of this process are in use.",
@@ -92,6 +97,7 @@ _BY_STATE: dict[str, Trouble] = {
     "28000": REFUSED,
     "28P01": REFUSED,
     "3D000": REFUSED,
+    "42501": NO_RIGHTS,
 }
 """By SQLSTATE, as PostgreSQL's manual lists them in appendix A."""
 

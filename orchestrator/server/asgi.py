@@ -10,13 +10,8 @@ http = get_asgi_application()  # Fills Django's registry: the imports below need
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from channels.security.websocket import (  # noqa: E402
-    AllowedHostsOriginValidator,
-    OriginValidator,
-    WebsocketDenier,
-)
-from django.conf import settings  # noqa: E402
-from django.urls import path  # noqa: E402
+from channels.security.websocket import WebsocketDenier  # noqa: E402
+from django.urls import path, re_path  # noqa: E402
 
 from dashboard.consumers import LiveConsumer  # noqa: E402
 from nodes.callbacks import Callbacks  # noqa: E402
@@ -25,6 +20,7 @@ from orchestrator import endpoint  # noqa: E402
 from orchestrator.endpoint import health  # noqa: E402
 from orchestrator.planners import compute_forwarder  # noqa: E402
 from orchestrator.planners.unsendable_orders import cannot_send  # noqa: E402
+from orchestrator.server import origins  # noqa: E402
 from orchestrator.server.backpressure import as_fast_as_read  # noqa: E402
 from orchestrator.server.database_outages import answering_without_database  # noqa: E402
 
@@ -56,9 +52,12 @@ def not_for_browsers(application: Application) -> Application:
 
 def for_our_pages(application: Application) -> Application:
     """Refuse a handshake that does not come from a page of ours; without an Origin, too."""
-    if settings.CSRF_TRUSTED_ORIGINS:
-        return OriginValidator(application, settings.CSRF_TRUSTED_ORIGINS)
-    return AllowedHostsOriginValidator(application)
+
+    async def answer(scope: Any, receive: Any, send: Any) -> Any:
+        inner = application if origins.is_ours(scope["headers"]) else WebsocketDenier()
+        return await inner(scope, receive, send)
+
+    return answer
 
 
 application = ProtocolTypeRouter(
@@ -71,6 +70,7 @@ application = ProtocolTypeRouter(
                     "ws/live/",
                     as_fast_as_read(for_our_pages(AuthMiddlewareStack(LiveConsumer.as_asgi()))),
                 ),
+                re_path("", WebsocketDenier.as_asgi()),  # Nothing else: no route is an error.
             ]
         ),
     }

@@ -39,6 +39,7 @@ def start(
     environ: Mapping[str, str] | None = None,
     owner: tuple[int, int] | None = None,
     output: IO[bytes] | int | None = None,
+    input: IO[bytes] | int = subprocess.DEVNULL,  # noqa: A002 - as subprocess calls it
     directory: Path | str | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start *command*, which *by* ends with us, in a session of its own: Ctrl-C reaches only us.
@@ -50,7 +51,7 @@ def start(
         as_whom = {"user": owner[0], "group": owner[1], "extra_groups": []}
     return subprocess.Popen(
         [str(word) for word in command],
-        stdin=subprocess.DEVNULL,
+        stdin=input,
         stdout=output,
         stderr=subprocess.STDOUT if output is not None else None,
         env=environ,
@@ -85,7 +86,7 @@ def set_aside_if_large(log: Path) -> bool:
     kept = log.with_suffix(".log.1")
     try:
         kept.unlink(missing_ok=True)
-        shutil.copyfile(log, kept)
+        shutil.copy(log, kept)  # With its mode: for nobody else, either.
     finally:
         os.truncate(log, 0)
     return True

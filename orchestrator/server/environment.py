@@ -3,15 +3,28 @@
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import filterfalse
 from pathlib import Path
 
 from nodes.protocol.messages import ISOLATION
 
 EX_CONFIG = 78
 """Exit code of a process whose configuration is wrong, as in sysexits.h."""
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+"""Names of this machine that nobody else can reach it by."""
+
+SHORTEST_KEY = 50
+FEWEST_CHARACTERS = 10
+PLACEHOLDER = re.compile(
+    r"(?i)change.?me|insecure|secret.?key|example|placeholder|your.?(secret|key)"
+)
+"""What keys say that were copied from some page."""
+REPEATED = re.compile(r"(.{2,12})\1{3}")
+MAKE_ONE = ", as from: openssl rand -base64 48"
 
 HOME = Path(__file__).resolve().parent.parent.parent
 
@@ -25,6 +38,8 @@ class Role(StrEnum):
 
 
 NAMES: dict[str, str] = {
+    "MUSTER_MIGRATE_URL": "DATABASE_URL as the role that owns the schema, for commands of "
+    "operators, `migrate` first of all (default: DATABASE_URL, whose role then does both)",
     "MUSTER_VAR": "directory of everything that is written (default: var, beside manage.py)",
     "MUSTER_ROLE": "what this process is for: " + ", ".join(Role),
     "MUSTER_SECRET_KEY": "signing key (default: made once, kept in var/secret_key)",
@@ -64,6 +79,7 @@ class Environment:
     var: Path
     role: Role
     database_url: str | None
+    migrate_url: str | None
     secret_key: str | None
     secrets_key_file: Path | None
     hosts: tuple[str, ...]
@@ -106,13 +122,9 @@ def parse(environ: Mapping[str, str]) -> Environment:
             return default
         return int(value)
 
-    origins = _words(environ.get("MUSTER_ORIGINS", ""))
-    mistakes += [
-        f"MUSTER_ORIGINS has {origin!r}; an origin is a scheme and a host, "
-        "as https://muster.example.org, without a path."
-        for origin in origins
-        if not re.fullmatch(r"https?://[^/\s]+", origin)
-    ]
+    hosts, origins = (_words(environ.get(name, "")) for name in ("MUSTER_HOSTS", "MUSTER_ORIGINS"))
+    https, debug = yes("MUSTER_HTTPS"), yes("MUSTER_DEBUG")
+    mistakes += _wide_doors(hosts, origins, https=https, debug=debug)
     internal_url = environ.get("MUSTER_INTERNAL_URL", "").rstrip("/")
     if internal_url and not re.fullmatch(r"http://[^/\s]+", internal_url):
         mistakes.append(
@@ -120,21 +132,29 @@ def parse(environ: Mapping[str, str]) -> Environment:
             "as http://10.0.0.5:8000, without a path."
         )
     secret_key = environ.get("MUSTER_SECRET_KEY") or None
-    if secret_key is not None and len(secret_key) < 32:
-        mistakes.append(f"MUSTER_SECRET_KEY has {len(secret_key)} characters; use 32 or more.")
+    if secret_key is not None and (why := weakness(secret_key)):
+        mistakes.append(f"MUSTER_SECRET_KEY {why}.")
+    for name in ("DATABASE_URL", "MUSTER_MIGRATE_URL"):
+        if not re.match(r"postgres(ql)?://|$", environ.get(name, "")):
+            mistakes.append(f"{name} is no address of a PostgreSQL, as postgres://user@host/name.")
+    if environ.get("MUSTER_MIGRATE_URL") and not environ.get("DATABASE_URL"):
+        mistakes.append(
+            "MUSTER_MIGRATE_URL is set without DATABASE_URL: the database of our own has its roles."
+        )
 
     read = Environment(
         var=Path(environ.get("MUSTER_VAR") or HOME / "var").absolute(),
         role=Role(choice("MUSTER_ROLE", Role.COMMAND, tuple(Role))),
         database_url=environ.get("DATABASE_URL") or None,
+        migrate_url=environ.get("MUSTER_MIGRATE_URL") or None,
         secret_key=secret_key,
         secrets_key_file=_path(environ.get("MUSTER_SECRETS_KEY_FILE", "")),
-        hosts=_words(environ.get("MUSTER_HOSTS", "")),
+        hosts=hosts,
         origins=origins,
         internal_url=internal_url,
         minimum_isolation=choice("MUSTER_MINIMUM_ISOLATION", ISOLATION[0], ISOLATION),
-        https=yes("MUSTER_HTTPS"),
-        debug=yes("MUSTER_DEBUG"),
+        https=https,
+        debug=debug,
         log_level=choice("MUSTER_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         log_format=choice("MUSTER_LOG_FORMAT", "text", ("text", "json")),
         workers=whole("MUSTER_WORKERS", min(8, max(2, os.cpu_count() or 2)), 1),
@@ -142,6 +162,49 @@ def parse(environ: Mapping[str, str]) -> Environment:
     if mistakes:
         raise Misconfigured(tuple(mistakes))
     return read
+
+
+def weakness(key: str) -> str | None:
+    """Why *key* signs nothing that could be relied on, as the end of a sentence, or None."""
+    if len(key) < SHORTEST_KEY:
+        return f"has {len(key)} characters; use {SHORTEST_KEY} or more{MAKE_ONE}"
+    if len(set(key)) < FEWEST_CHARACTERS or REPEATED.search(key):
+        return f"repeats a few characters; use a random one{MAKE_ONE}"
+    if word := PLACEHOLDER.search(key):
+        return f"says {word[0]!r}, as examples do; use a random one{MAKE_ONE}"
+    return None
+
+
+def _wide_doors(
+    hosts: tuple[str, ...], origins: tuple[str, ...], *, https: bool, debug: bool
+) -> Iterator[str]:
+    """What lets in more than whoever set it can have meant."""
+    for host in hosts:
+        if host == "*":
+            yield (
+                "MUSTER_HOSTS is '*', so that a page could come by any name of its own: name the "
+                "hosts, or a domain with all below it, as .example.org."
+            )
+        elif not re.fullmatch(r"\.?[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:.]+\]", host):
+            yield f"MUSTER_HOSTS has {host!r}; say a host name, without scheme, port and path."
+    for origin in origins:
+        if not re.fullmatch(r"https?://[^/\s*]+", origin):
+            yield (
+                f"MUSTER_ORIGINS has {origin!r}; an origin is a scheme and a host, "
+                "as https://muster.example.org, without a path."
+            )
+        elif https and origin.startswith("http://"):
+            yield f"MUSTER_ORIGINS has {origin!r}, but by MUSTER_HTTPS browsers come by https only."
+    elsewhere = {*hosts, *filterfalse(_is_here, origins)} - set(LOOPBACK)
+    if debug and elsewhere:
+        yield (
+            "MUSTER_DEBUG shows settings and code to whoever meets an error, and others come by "
+            f"{', '.join(sorted(elsewhere))}: debug where nobody else can reach it."
+        )
+
+
+def _is_here(origin: str) -> bool:
+    return re.sub(r":\d+$", "", origin.split("://", 1)[-1]) in LOOPBACK
 
 
 def _is_known(name: str) -> bool:

@@ -4,6 +4,7 @@ import os
 import platform
 import secrets
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,15 @@ from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connection
 
 from nodes.agent.main import REMOVED
-from orchestrator.server import cli_context, listen_address, postgres, running_cluster
+from orchestrator.server import (
+    cli_context,
+    database_rights,
+    isolation,
+    listen_address,
+    postgres,
+    private_files,
+    running_cluster,
+)
 from orchestrator.server.demo import Demo
 from orchestrator.server.supervision import Backoff, Hopeless, Program, Supervisor
 
@@ -76,6 +85,7 @@ class LocalCluster:
         with _interruptible(supervisor), ExitStack() as until_the_end:
             try:
                 until_the_end.enter_context(running_cluster.sole_cluster(settings.VAR))
+                _keep_others_out()
                 listen_address.raise_unless_free(self.host, self.port)
                 self.say(f"Muster  {self.here}/")
                 database = self._database(until_the_end)
@@ -85,12 +95,13 @@ class LocalCluster:
                 self._prepare()
                 token = _fresh_token("command line", "admin", expires_in=None)
                 cli_context.write_config(settings.VAR, self.here, token)
+                walls = isolation.LocalIsolation(self._nodes())
                 self._start(supervisor)
                 self._start_agents(supervisor)
                 if self.demo:
                     until_the_end.callback(self._demonstrate().set)
                 connection.close()
-                self._tend(supervisor, database)
+                self._tend(supervisor, database, walls)
             except KeyboardInterrupt:
                 pass
             except FORESEEN as why:
@@ -109,6 +120,8 @@ class LocalCluster:
         """Run the database of our own, or check that the one elsewhere answers."""
         if settings.EMBEDDED is None:
             connection.ensure_connection()
+            if settings.APPLICATION_ROLE is None:
+                self.say(database_rights.ONE_ROLE)
             return None
         return until_the_end.enter_context(postgres.running(settings.EMBEDDED))
 
@@ -127,13 +140,15 @@ class LocalCluster:
     def _start(self, supervisor: Supervisor) -> None:
         manage = (sys.executable, str(settings.BASE_DIR / "manage.py"))
         web = (*manage, "web", "--host", self.host, "--port", str(self.port))
+        # They run as the application's role, and have nothing to do with the owner's password.
+        environ = {name: it for name, it in os.environ.items() if name != "MUSTER_MIGRATE_URL"}
         for name, command in (("web", web), ("worker", (*manage, "worker"))):
-            supervisor.add(Program(name, command, _log(name), os.environ))
+            supervisor.add(Program(name, command, _log(name), environ))
 
     def _start_agents(self, supervisor: Supervisor) -> None:
         """Start the local nodes; each enrols over HTTP with a token, as any other node does."""
         directory = settings.VAR / "agents"
-        names = [f"local-{number}" for number in range(1, self.agents + 1)]
+        names = self._nodes()
         token_file = directory / "join-token"
         unknown = [name for name in names if not (directory / name / "identity.json").exists()]
         if unknown:
@@ -152,6 +167,9 @@ class LocalCluster:
                 *("--hide", str(settings.VAR)),
             )
             supervisor.add(Program(name, command, _log(name), environ, final=REMOVED))
+
+    def _nodes(self) -> list[str]:
+        return [f"local-{number}" for number in range(1, self.agents + 1)]
 
     def _demonstrate(self) -> Event:
         """Play the demonstration beside everything else, from when the cluster takes jobs."""
@@ -176,9 +194,14 @@ class LocalCluster:
         Thread(target=play, name="demo", daemon=True).start()
         return stopped
 
-    def _tend(self, supervisor: Supervisor, database: postgres.Server | None) -> None:
+    def _tend(
+        self,
+        supervisor: Supervisor,
+        database: postgres.Server | None,
+        walls: isolation.LocalIsolation,
+    ) -> None:
         """Keep everything running until somebody interrupts."""
-        told = False
+        told = told_of_walls = False
         keeper = None if database is None else _DatabaseKeeper(database, self.say)
         while True:
             time.sleep(TEND_EVERY)
@@ -189,6 +212,18 @@ class LocalCluster:
                 told = True
                 self.say(f"Ready: it takes jobs. What the parts say: {_log('*')}")
                 self.say("\n    ".join(("Try:", *cli_context.commands(settings.VAR, self.here))))
+            if told and not told_of_walls:
+                told_of_walls = self._tell_of_walls(walls)
+
+    def _tell_of_walls(self, walls: isolation.LocalIsolation) -> bool:
+        """Say how far the local nodes wall tasks off, once they have said so; whether they have."""
+        sentences = None
+        with suppress(DatabaseError):
+            sentences = walls.sentences(time.monotonic())
+            connection.close()
+        for sentence in sentences or ():
+            self.say(sentence)
+        return sentences is not None
 
 
 class _DatabaseKeeper:
@@ -248,6 +283,16 @@ def _interruptible(supervisor: Supervisor) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _keep_others_out() -> None:
+    """Nobody else reads or writes what we keep, be it of a start with another umask."""
+    var = Path(settings.VAR)
+    found = var.stat()
+    if found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
+        var.chmod(stat.S_IMODE(found.st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
+    for name in ("log", "agents", "cli"):
+        private_files.keep_others_out(var / name)
 
 
 def _administrator() -> User | None:

@@ -22,13 +22,16 @@ def known_hosts(get_response: Answer) -> Answer:
     """Refuse a request for a host that is not ours, naming the host and the setting that adds it.
 
     Django's own refusal is a bare page and a traceback, and names a setting that is not ours.
+    Stands first: whoever redirects asks for the host, too.
     """
 
     def refuse_unknown(request: HttpRequest) -> HttpResponseBase:
         try:
             request.get_host()
         except DisallowedHost:
-            return _unknown_host(request)
+            answer = _unknown_host(request)
+            answer["X-Content-Type-Options"] = "nosniff"
+            return answer
         return get_response(request)
 
     return refuse_unknown

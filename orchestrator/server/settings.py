@@ -10,7 +10,7 @@ import dj_database_url
 from csp.constants import NONE, SELF
 from django.core.management.utils import get_random_secret_key
 
-from orchestrator.server import environment, postgres
+from orchestrator.server import environment, postgres, private_files
 from orchestrator.server.environment import Role
 from orchestrator.server.logging import logging_config
 
@@ -26,12 +26,8 @@ ROLE = ENVIRONMENT.role
 DEBUG = ENVIRONMENT.debug
 
 
-def _own_directory(directory: Path) -> Path:
-    """Make *directory*, passable for the database's user whatever our umask says."""
-    if not directory.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(0o755)
-    return directory
+PASSABLE = 0o711 if os.geteuid() == 0 else 0o700
+"""Root's is passed through by the user that runs its database, and read by nobody else."""
 
 
 def _kept_secret(file: Path) -> str:
@@ -47,7 +43,8 @@ def _kept_secret(file: Path) -> str:
 
 
 try:
-    SECRET_KEY = ENVIRONMENT.secret_key or _kept_secret(_own_directory(VAR) / "secret_key")
+    private_files.make_directory(VAR, PASSABLE)
+    SECRET_KEY = ENVIRONMENT.secret_key or _kept_secret(VAR / "secret_key")
 except PermissionError as refused:
     sys.stderr.write(
         f"muster: {refused.filename} belongs to another user. Start Muster as that user, or point "
@@ -59,15 +56,32 @@ SECRETS_KEY_FILE = ENVIRONMENT.secrets_key_file or VAR / "secrets_key"
 SECRETS_KEY_FILE_IS_GIVEN = ENVIRONMENT.secrets_key_file is not None
 """Then it is there, or nothing is sealed: each host must have the same keys."""
 
+if ENVIRONMENT.secret_key is None and (weak := environment.weakness(SECRET_KEY)):
+    sys.stderr.write(f"muster: the key in {VAR / 'secret_key'} {weak}.\n")
+    raise SystemExit(environment.EX_CONFIG)
+
 # --- who may reach us --------------------------------------------------------------------------
 
-ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *ENVIRONMENT.hosts]
+HTTPS = ENVIRONMENT.https
+ALLOWED_HOSTS = [*environment.LOOPBACK, *ENVIRONMENT.hosts]
 CSRF_TRUSTED_ORIGINS = list(ENVIRONMENT.origins)
 INTERNAL_URL = ENVIRONMENT.internal_url
 MINIMUM_ISOLATION = ENVIRONMENT.minimum_isolation
-SESSION_COOKIE_NAME = "muster_session"
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ENVIRONMENT.https
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENVIRONMENT.https else None
+# A browser takes a cookie of such a name from this host alone, and by https.
+COOKIE_PREFIX = "__Host-" if HTTPS else ""
+SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}muster_session"
+CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}csrftoken"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_SSL_REDIRECT = HTTPS
+# Probes, nodes, other web processes and the command line come as they were told to: a redirect
+# would only have them say their secrets first.
+SECURE_REDIRECT_EXEMPT = [r"^(api|nodes|internal)/", r"^(healthz|readyz)$"]
+SECURE_HSTS_SECONDS = 30 * 24 * 3600 if HTTPS else 0
+SILENCED_SYSTEM_CHECKS = [
+    "security.W005",  # Other hosts below our name are not ours to decide about,
+    "security.W021",  # nor is what browsers are shipped with.
+]
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
@@ -107,10 +121,10 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 MIDDLEWARE = [
+    "orchestrator.server.middleware.known_hosts",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
-    "orchestrator.server.middleware.known_hosts",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -200,15 +214,39 @@ DATABASE_ROOM = postgres.SEGMENT
 """Bytes without which our own database ends."""
 
 
+def _address() -> str:
+    """Where the database elsewhere is, and as whom it is reached: commands come as the owner."""
+    migrate_url = ENVIRONMENT.migrate_url if ROLE is Role.COMMAND else None
+    return migrate_url or ENVIRONMENT.database_url or ""
+
+
+def _application_role() -> str | None:
+    """The database role of web and workers, where it is not the schema's owner."""
+    if PLACE is not None:
+        return postgres.APPLICATION
+    if ENVIRONMENT.migrate_url is None:
+        return None
+    ours, owner = (
+        dj_database_url.parse(url or "").get("USER")
+        for url in (ENVIRONMENT.database_url, ENVIRONMENT.migrate_url)
+    )
+    return None if ours == owner else ours
+
+
+APPLICATION_ROLE = _application_role()
+"""Whom migrations let read and write rows; None where one role does everything."""
+
+
 def _database() -> dict[str, Any]:
     if PLACE is None:
-        found: dict[str, Any] = dict(dj_database_url.parse(ENVIRONMENT.database_url or ""))
+        found: dict[str, Any] = dict(dj_database_url.parse(_address()))
     else:
         found = {
             "ENGINE": "django.db.backends.postgresql",
             "HOST": str(PLACE.sockets),
             "NAME": postgres.DATABASE,
-            "USER": postgres.USER,
+            "USER": postgres.OWNER if ROLE is Role.COMMAND else postgres.APPLICATION,
+            "OPTIONS": {"passfile": str(PLACE.passwords)},
         }
     found["OPTIONS"] = options = {
         "application_name": f"muster {ROLE}",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.server import child_processes
+from orchestrator.server import child_processes, private_files
 from orchestrator.server.environment import EX_CONFIG, HOME
 
 SHORTEST_PAUSE = 0.5
@@ -68,6 +68,7 @@ class Supervisor:
     def add(self, program: Program) -> None:
         """Start *program* and keep it running."""
         program.log.parent.mkdir(parents=True, exist_ok=True)
+        private_files.keep_others_out(program.log.parent)
         if program.log.exists():
             program.log.replace(program.log.with_suffix(".log.1"))
         self.programs.append(program)
@@ -104,7 +105,7 @@ class Supervisor:
     def _start(self, program: Program) -> None:
         program.started_at = time.monotonic()
         try:
-            with program.log.open("ab") as log:
+            with private_files.open_log(program.log) as log:
                 program.log_offset = log.tell()
                 program.process = child_processes.start(
                     program.command, environ=program.environ, output=log, directory=HOME

@@ -48,6 +48,7 @@ class WebServer(Server):  # type: ignore[misc] # Daphne has no types
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         protocol.outgoing = Outgoing(protocol, self._full)
         scope["extensions"] = {EXTENSION: protocol.outgoing}
+        scope["root_path"] = self.root_path  # Daphne believes a header of whoever asks.
         return super().create_application(protocol, scope)
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:

@@ -229,7 +229,8 @@ class Cluster:
     def database(self) -> psycopg.Connection[Any]:
         """A connection of our own, made again when it was lost."""
         if self._database is None or self._database.closed:
-            self._database = psycopg.connect(self.server.place.conninfo(), autocommit=True)
+            everything = self.server.place.conninfo(user=postgres.SUPERUSER)
+            self._database = psycopg.connect(everything, autocommit=True)
         return self._database
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:

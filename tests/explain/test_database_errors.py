@@ -22,6 +22,7 @@ from orchestrator.server.environment import HOME
         (psycopg.errors.AdminShutdown("terminating connection"), "database-starting"),
         (psycopg.errors.LockNotAvailable("lock timeout"), "busy"),
         (psycopg.errors.QueryCanceled("statement timeout"), "busy"),
+        (psycopg.errors.InsufficientPrivilege("permission denied for table"), "database-rights"),
         (psycopg.errors.DeadlockDetected("deadlock"), "busy"),
         (
             psycopg.OperationalError("FATAL:  sorry, too many clients already"),

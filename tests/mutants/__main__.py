@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from orchestrator.server import postgres
 from orchestrator.server.environment import HOME
@@ -114,8 +115,9 @@ def _database(until_the_end: ExitStack) -> str:
     directory = Path(until_the_end.enter_context(tempfile.TemporaryDirectory()))
     directory.chmod(0o755)  # The server may run as another user.
     server = until_the_end.enter_context(postgres.running(directory / "postgres", durable=False))
-    sockets = str(server.place.sockets).replace("/", "%2F")
-    return f"postgres://{postgres.USER}@{sockets}/{postgres.DATABASE}"
+    of_ours = (server.place.sockets, server.place.passwords)
+    sockets, passfile = (quote(str(it), safe="") for it in of_ours)
+    return f"postgres://{postgres.SUPERUSER}@{sockets}/{postgres.DATABASE}?passfile={passfile}"
 
 
 def _plant(copy: Path, environ: dict[str, str], children: int, minutes: float) -> None:

@@ -65,3 +65,60 @@ def test_a_misspelt_name_of_the_command_line_is_refused_with_the_right_one():
 
 def test_lists_are_separated_by_commas():
     assert parse({"MUSTER_HOSTS": "a.example, b.example"}).hosts == ("a.example", "b.example")
+
+
+RANDOM = "cXk2mQ8vT0aLr5yNw3sJf7hGd1bZp9uEoKiVxRtYqWnMjHgB4C"
+
+
+def mistake(**environ):
+    with pytest.raises(Misconfigured) as refused:
+        parse(environ)
+    (only,) = refused.value.mistakes
+    return only
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("short", "has 5 characters; use 50 or more"),
+        ("a" * 64, "repeats a few characters"),
+        ("abcdefghi" * 8, "repeats a few characters"),
+        ("0123456789ab" * 5, "repeats a few characters"),
+        ("django-insecure-" + RANDOM, "says 'insecure'"),
+        ("change-me-" + RANDOM, "says 'change-me'"),
+        (RANDOM + "your-secret-key", "as examples do"),
+    ],
+)
+def test_a_key_that_can_be_guessed_is_refused_with_a_way_to_make_one(key, why):
+    said = mistake(MUSTER_SECRET_KEY=key)
+    assert why in said
+    assert "openssl rand" in said
+
+
+def test_a_random_key_is_taken():
+    assert parse({"MUSTER_SECRET_KEY": RANDOM}).secret_key == RANDOM
+
+
+@pytest.mark.parametrize("host", ["*", "https://a.example", "a.example:8000", "a.example/x", "a b"])
+def test_a_host_is_a_name_and_not_any(host):
+    assert "MUSTER_HOSTS" in mistake(MUSTER_HOSTS=host)
+
+
+@pytest.mark.parametrize(
+    "by", [{"MUSTER_HOSTS": "a.example"}, {"MUSTER_ORIGINS": "https://a.example"}]
+)
+def test_debug_pages_are_not_for_others(by):
+    assert "a.example" in mistake(MUSTER_DEBUG="1", **by)
+    here = {"MUSTER_HOSTS": "localhost,[::1]", "MUSTER_ORIGINS": "http://localhost:8000"}
+    assert parse({"MUSTER_DEBUG": "1", **here}).debug
+
+
+def test_behind_https_no_page_comes_by_http():
+    assert "http://a.example" in mistake(MUSTER_HTTPS="1", MUSTER_ORIGINS="http://a.example")
+
+
+def test_the_owner_of_a_database_elsewhere_goes_with_its_address():
+    owner = "postgres://owner@db/muster"
+    assert "without DATABASE_URL" in mistake(MUSTER_MIGRATE_URL=owner)
+    assert "MUSTER_MIGRATE_URL is no" in mistake(MUSTER_MIGRATE_URL="x", DATABASE_URL=owner)
+    assert parse({"MUSTER_MIGRATE_URL": owner, "DATABASE_URL": owner}).migrate_url == owner

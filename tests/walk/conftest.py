@@ -31,6 +31,7 @@ class Up:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0,  # As careless as can be.
             )
 
     def said(self) -> str:

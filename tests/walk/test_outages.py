@@ -136,7 +136,8 @@ def readiness(up: Up) -> dict[str, str]:
 def need_room(var: Path) -> None:
     """Have the database write ahead until it needs a new file for that."""
     with suppress(psycopg.Error):
-        with psycopg.connect(postgres.place(var / "postgres").conninfo(), autocommit=True) as it:
+        as_superuser = postgres.place(var / "postgres").conninfo(user=postgres.SUPERUSER)
+        with psycopg.connect(as_superuser, autocommit=True) as it:
             for _ in range(4):
                 it.execute("SELECT pg_logical_emit_message(true, 'x', repeat('x', 1000000))")
                 it.execute("SELECT pg_switch_wal()")

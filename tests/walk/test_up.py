@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 
@@ -71,6 +72,8 @@ def test_what_up_prints_works_and_down_leaves_nothing_behind(up, var, eventually
     assert "takes jobs" in said[0].stdout
     assert "hello is a new job" in said[1].stdout
 
+    eventually(lambda: first.has_said("Tasks are "), within=60)
+    assert writable_by_others(var) == []
     muster = commands[0].removesuffix(" status")
     assert shell(f"{muster} job run --wait running -", alone, SLEEPER).returncode == 0
     twice = manage(var, "up", "--port", str(first.port))
@@ -87,6 +90,12 @@ def test_what_up_prints_works_and_down_leaves_nothing_behind(up, var, eventually
     assert "The cluster has ended; one task was stopped." in manage(var, "down").stdout
     assert second.process.wait(30) == 0
     assert manage(var, "down").stdout == "No cluster ran; no task was left.\n"
+
+
+def writable_by_others(var):
+    """What anybody may write below *var*, but what the test made itself."""
+    found = ((it, it.lstat().st_mode) for it in var.rglob("*") if not it.name.startswith("up-"))
+    return [it for it, mode in found if not stat.S_ISLNK(mode) and mode & 0o022]
 
 
 def shell(command, environ, stdin=""):

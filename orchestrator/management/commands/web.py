@@ -6,9 +6,14 @@ import time
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from orchestrator.server.environment import EX_CONFIG
+
 logger = logging.getLogger(__name__)
+
+DEBUGGING_AT = ("127.0.0.1", "::1", "localhost")
 
 LARGEST_MESSAGE = 256 * 1024
 
@@ -41,6 +46,12 @@ class Command(BaseCommand):
         from nodes import close_reasons
         from orchestrator.server.web_server import WebCommandLine
 
+        if settings.DEBUG and options["host"] not in DEBUGGING_AT:
+            self.stderr.write(
+                f"MUSTER_DEBUG shows settings and code to whoever meets an error, and others reach "
+                f"{options['host']}: debug at 127.0.0.1."
+            )
+            raise SystemExit(EX_CONFIG)
         close_reasons.tell()
         allow_many_connections()
         tell_of_refused_connections()

@@ -7,8 +7,16 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-USER = "muster"
+from psycopg.conninfo import make_conninfo
+
 DATABASE = "muster"
+
+SUPERUSER = "muster"
+"""Whom `initdb` makes: used by who runs the server, to make the other two."""
+OWNER = "muster_owner"
+"""Whose the schema is: commands of operators run as it, migrations first of all."""
+APPLICATION = "muster_app"
+"""Whom web and workers are: reads and writes rows, and cannot change what keeps them true."""
 
 SEGMENT = 16 << 20
 """PostgreSQL writes ahead in files of this size, and cannot go on without the next one."""
@@ -52,9 +60,20 @@ class Place:
         """What the server prints; what it printed long ago is in the file of the same name + .1."""
         return self.home / "postgres.log"
 
-    def conninfo(self, database: str = DATABASE) -> str:
+    @property
+    def passwords(self) -> Path:
+        """The password of each role, in libpq's form, for who runs Muster alone."""
+        return self.home / "passwords"
+
+    def conninfo(self, database: str = DATABASE, user: str = OWNER) -> str:
         """Say how to connect, in libpq's words."""
-        return f"host='{self.sockets}' user={USER} dbname={database} connect_timeout=5"
+        return make_conninfo(
+            host=str(self.sockets),
+            user=user,
+            dbname=database,
+            passfile=str(self.passwords),
+            connect_timeout=5,
+        )
 
 
 def place(directory: Path) -> Place:

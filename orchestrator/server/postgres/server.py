@@ -14,13 +14,12 @@ from pathlib import Path
 
 import psutil
 import psycopg
-from psycopg import sql
 
-from orchestrator.server import child_processes
+from orchestrator.server import child_processes, private_files
 
-from . import programs
+from . import programs, roles
 from .owner import CURE, Owner, name_of, own, owner_of
-from .place import DATABASE, SEGMENT, USER, Place, PostgresError, Taken, place
+from .place import DATABASE, SEGMENT, SUPERUSER, Place, PostgresError, Taken, place
 
 PATIENCE = 30.0
 
@@ -60,12 +59,13 @@ FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "o
 
 
 def is_running(directory: Path) -> bool:
-    """Whether a server of *directory* answers."""
+    """Whether a server of *directory* answers, and knows our passwords."""
     try:
         psycopg.connect(place(directory).conninfo("postgres")).close()
     except psycopg.OperationalError as why:
-        # It answered, only not with a session: starting, stopping or full is not running for us.
-        return "too many clients" in str(why)
+        # It answered, only not with a session: starting, stopping or without its roles is not
+        # running for us; full is.
+        return "too many clients" in str(why) or "remaining connection slots" in str(why)
     return True
 
 
@@ -83,15 +83,20 @@ class Server:
     def start(self) -> None:
         """Start it, over whatever a crash left, and return when it takes connections."""
         _end_leftover(self.place)
+        roles.make_passwords(self.place)
         if not self.place.data.exists():
             _initialise(self.place, self.programs, self.owner)
         _insist_on_version(self.place, self.programs)
+        roles.ask_for_passwords(self.place.data, self.owner)
         self.bound_log()
         self._log_offset = self.place.log.stat().st_size if self.place.log.exists() else 0
-        self.process = _start(self.place, self.programs, self.owner, durable=self.durable)
         try:
-            _await_ready(self.place, self.process)
-            _create_database(self.place)
+            self._run()
+            if not roles.are_set(self.place):  # Of a release before, or the file was lost.
+                self.stop()
+                _set_passwords(self.place, self.place.data, self.programs, self.owner)
+                self._run()
+            roles.hand_over(self.place)
         except (PostgresError, psycopg.Error) as why:
             raise PostgresError(f"{why} {self.last_said()}".strip()) from None
 
@@ -116,6 +121,10 @@ class Server:
         )
         lines = "".join(f"\n    {line}" for line in printed.splitlines()[-8:])
         return f"{cure}{f' {self.place.log} says:{lines}' if lines else ''}"
+
+    def _run(self) -> None:
+        self.process = _start(self.place, self.programs, self.owner, durable=self.durable)
+        _await_ready(self.place, self.process)
 
     def stop(self) -> None:
         """Stop it: open transactions are rolled back, what was committed is on disk."""
@@ -162,14 +171,12 @@ def available(directory: Path) -> Iterator[Place]:
 
 def _make_home(where: Place) -> None:
     """Make the directories above the data; passable, since below them another user may work."""
-    for directory in (where.home.parent, where.home):
-        if not directory.exists():
-            directory.mkdir(parents=True)
-            directory.chmod(0o755)
-    if not os.access(where.home, os.W_OK):
+    private_files.make_directory(where.home, 0o711)
+    if os.geteuid() not in {0, where.home.stat().st_uid}:
         raise PostgresError(
             f"{where.home} belongs to another user ({name_of(where.home.stat().st_uid)}). {CURE}"
         )
+    where.home.chmod(0o711)
 
 
 @contextmanager
@@ -205,8 +212,8 @@ def _initialise(where: Place, bin_directory: Path, owner: Owner) -> None:
         [
             bin_directory / "initdb",
             f"--pgdata={half}",
-            f"--username={USER}",
-            "--auth=trust",
+            f"--username={SUPERUSER}",
+            "--auth=reject",  # Until our own rules are there.
             "--encoding=UTF8",
             "--locale=C",
             "--locale-provider=builtin",
@@ -221,7 +228,12 @@ def _initialise(where: Place, bin_directory: Path, owner: Owner) -> None:
     printed, _ = made.communicate()
     if made.returncode:
         raise PostgresError(f"initdb could not make {half}:\n{printed.decode(errors='replace')}")
+    _set_passwords(where, half, bin_directory, owner)
     half.rename(where.data)
+
+
+def _set_passwords(where: Place, data: Path, bin_directory: Path, owner: Owner) -> None:
+    roles.set_passwords(where, data, bin_directory / "postgres", owner, environ=_environ())
 
 
 def _end_leftover(where: Place) -> None:
@@ -232,7 +244,8 @@ def _end_leftover(where: Place) -> None:
     """
     trace = where.data / "postmaster.pid"
     try:
-        server = psutil.Process(int(trace.read_text().split("\n", 1)[0]))
+        # A server that set passwords by itself has written its number with a minus.
+        server = psutil.Process(abs(int(trace.read_text().split("\n", 1)[0])))
         if Path(server.cwd()).resolve() != where.data.resolve():
             raise psutil.NoSuchProcess(server.pid)  # The number was given to somebody else since.
     except FileNotFoundError:
@@ -260,13 +273,14 @@ def _insist_on_version(where: Place, bin_directory: Path) -> None:
         return
     if theirs == programs.MAJOR:
         return
-    to_server = [f"--host={where.sockets}", f"--username={USER}"]
-    dump = [str(bin_directory / "pg_dump"), *to_server, "--file=muster.sql", DATABASE]
+    to_server = [f"--host={where.sockets}", f"--username={SUPERUSER}"]
+    as_it_is = ["--no-owner", "--no-privileges", "--file=muster.sql", DATABASE]
+    dump = [str(bin_directory / "pg_dump"), *to_server, *as_it_is]
     load = [sys.executable, "manage.py", "dbshell", "--", "--set=ON_ERROR_STOP=1"]
     raise PostgresError(
         f"{where.data} was written by PostgreSQL {theirs}; this Muster brings {programs.MAJOR}, "
         "which cannot read it. Nothing was changed. While the Muster that wrote it runs, dump it:\n"
-        f"    {shlex.join(dump)}\n"
+        f"    PGPASSFILE={shlex.quote(str(where.passwords))} {shlex.join(dump)}\n"
         f"Stop that one, move {where.data} away, and load the dump into a new database:\n"
         f"    PATH={shlex.quote(str(bin_directory))}:$PATH {shlex.join(load)} -1 -f muster.sql"
     )
@@ -279,7 +293,7 @@ def _start(
     settings = SETTINGS | {"unix_socket_directories": str(where.sockets)}
     if not durable:
         settings |= FORGETFUL
-    with where.log.open("ab") as log:
+    with private_files.open_log(where.log) as log:
         return child_processes.start(
             [
                 bin_directory / "postgres",
@@ -308,12 +322,3 @@ def _await_ready(where: Place, server: subprocess.Popen[bytes]) -> None:
         if time.monotonic() > deadline:
             raise PostgresError("PostgreSQL takes too long to start.")
         time.sleep(0.01)
-
-
-def _create_database(where: Place) -> None:
-    create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE))
-    with (
-        psycopg.connect(where.conninfo("postgres"), autocommit=True) as connection,
-        suppress(psycopg.errors.DuplicateDatabase),
-    ):
-        connection.execute(create)
