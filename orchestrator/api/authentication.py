@@ -85,7 +85,7 @@ def _with_token(request: HttpRequest) -> Caller | None:
     scheme, _, secret = request.headers["Authorization"].partition(" ")
     if scheme.lower() != "bearer":
         return None
-    token = tokens.authenticate(secret.strip())
+    token = tokens.authenticate(secret.strip(), request.META.get("REMOTE_ADDR", ""))
     return None if token is None else Caller(token.user, access.rights_of(token.user, token))
 
 

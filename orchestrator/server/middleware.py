@@ -9,6 +9,7 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import sync_only_middleware
 
+from orchestrator.access import sessions
 from orchestrator.api.application import refuse
 from orchestrator.api.problems import Problem
 
@@ -32,6 +33,19 @@ def known_hosts(get_response: Answer) -> Answer:
         return get_response(request)
 
     return refuse_unknown
+
+
+@sync_only_middleware
+def sliding_sessions(get_response: Answer) -> Answer:
+    """Begin the hours of a session anew with what a person does; a page that refreshes is none."""
+
+    def answer(request: HttpRequest) -> HttpResponseBase:
+        made = get_response(request)
+        if request.session.accessed and "regions" not in request.GET:
+            sessions.slide(request.session)
+        return made
+
+    return answer
 
 
 @sync_only_middleware
