@@ -1,6 +1,7 @@
 """What Muster reads from the environment: every name, its meaning, and all mistakes at once."""
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -30,6 +31,13 @@ NAMES: dict[str, str] = {
     "MUSTER_ORIGINS": "origins that browsers come from, as https://muster.example.org",
     "MUSTER_INTERNAL_URL": "where other web processes reach this one, as http://10.0.0.5:8000 "
     "(default: where its nodes reach it)",
+    "MUSTER_TRUSTED_PROXIES": "addresses or networks of proxies that are believed whom they speak "
+    "for, separated by commas (default: none)",
+    "MUSTER_REQUESTS_PER_SECOND": "requests of one user, in one web process (default: 100); 0 for "
+    "any number",
+    "MUSTER_STREAMS_PER_USER": "logs that one user follows at once, in one web process (default: "
+    "32)",
+    "MUSTER_SOCKETS_PER_USER": "open pages of one user, in one web process (default: 64)",
     "MUSTER_HTTPS": "1 where browsers reach Muster by https only: cookies become secure",
     "MUSTER_DEBUG": "1 for Django's debug pages; never where others can reach it",
     "MUSTER_LOG_LEVEL": "debug, info, warning or error (default: info)",
@@ -62,6 +70,10 @@ class Environment:
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
     internal_url: str
+    trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    requests_per_second: int
+    streams_per_user: int
+    sockets_per_user: int
     https: bool
     debug: bool
     log_level: str
@@ -123,6 +135,10 @@ def parse(environ: Mapping[str, str]) -> Environment:
         hosts=_words(environ.get("MUSTER_HOSTS", "")),
         origins=origins,
         internal_url=internal_url,
+        trusted_proxies=_networks(environ.get("MUSTER_TRUSTED_PROXIES", ""), mistakes),
+        requests_per_second=whole("MUSTER_REQUESTS_PER_SECOND", 100, 0),
+        streams_per_user=whole("MUSTER_STREAMS_PER_USER", 32, 1),
+        sockets_per_user=whole("MUSTER_SOCKETS_PER_USER", 64, 1),
         https=yes("MUSTER_HTTPS"),
         debug=yes("MUSTER_DEBUG"),
         log_level=choice("MUSTER_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
@@ -132,6 +148,21 @@ def parse(environ: Mapping[str, str]) -> Environment:
     if mistakes:
         raise Misconfigured(tuple(mistakes))
     return read
+
+
+def _networks(
+    text: str, mistakes: list[str]
+) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    found = []
+    for word in _words(text):
+        try:
+            found.append(ipaddress.ip_network(word))
+        except ValueError:
+            mistakes.append(
+                f"MUSTER_TRUSTED_PROXIES has {word!r}; an address is as 10.0.0.7, a network as "
+                "10.0.0.0/24."
+            )
+    return tuple(found)
 
 
 def _is_known(name: str) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import sync_only_middleware
 
-from orchestrator.access import sessions
+from orchestrator.access import limits, sessions
 from orchestrator.api.application import refuse
 from orchestrator.api.problems import Problem
+from orchestrator.explain.errors import TooManyRequests
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,24 @@ def known_hosts(get_response: Answer) -> Answer:
         return get_response(request)
 
     return refuse_unknown
+
+
+@sync_only_middleware
+def no_floods(get_response: Answer) -> Answer:
+    """Refuse who asks for pages more often than anybody may; the API counts its callers itself."""
+
+    def answer(request: HttpRequest) -> HttpResponseBase:
+        is_page = settings.SESSION_COOKIE_NAME in request.COOKIES
+        if is_page and not request.path.startswith("/api/") and request.user.is_authenticated:
+            try:
+                limits.requests.count(request.user.pk, request.user.get_username())
+            except TooManyRequests as error:
+                text, later = f"{error} {error.hint}\n", {"Retry-After": "1"}
+                kind = "text/plain; charset=utf-8"
+                return HttpResponse(text, status=429, content_type=kind, headers=later)
+        return get_response(request)
+
+    return answer
 
 
 @sync_only_middleware

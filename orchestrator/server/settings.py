@@ -60,6 +60,10 @@ except PermissionError as refused:
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *ENVIRONMENT.hosts]
 CSRF_TRUSTED_ORIGINS = list(ENVIRONMENT.origins)
 INTERNAL_URL = ENVIRONMENT.internal_url
+TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
+REQUESTS_PER_SECOND = ENVIRONMENT.requests_per_second
+STREAMS_PER_USER = ENVIRONMENT.streams_per_user
+SOCKETS_PER_USER = ENVIRONMENT.sockets_per_user
 SESSION_ENGINE = "orchestrator.access.sessions"
 SESSION_COOKIE_NAME = "muster_session"
 SESSION_COOKIE_AGE = 8 * 60 * 60  # After what a person did last; see `sliding_sessions`.
@@ -115,6 +119,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "orchestrator.server.middleware.no_floods",
     "orchestrator.server.middleware.sliding_sessions",
     "orchestrator.server.middleware.one_thread_hop",
 ]

@@ -1,6 +1,12 @@
 """Somebody without an account at the front door: guesses, floods, half-sent requests."""
 
+import asyncio
+import ipaddress
+import json
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -16,8 +22,10 @@ from django.utils import timezone
 
 from orchestrator.access import sign_in, tokens
 from orchestrator.models import Event, FailedSignIns, Session
+from orchestrator.server import environment, front_door
 from orchestrator.worker import housekeeping
 from tests import rows
+from tests.served import start
 
 GOOD = "correct horse battery"
 
@@ -241,9 +249,9 @@ def signed_in(user):
 
 
 def test_a_session_lasts_eight_hours_after_what_its_user_did_last(ana):
-    pages = signed_in(ana)
-    assert pages.get("/jobs/").cookies["muster_session"]["max-age"] == 8 * 3600
-    Session.objects.update(expire_date=Now() + timedelta(minutes=1))
+    pages = Client(headers={"host": "localhost"})
+    answer = sign_in_as("ana", GOOD, client=pages)
+    assert answer.cookies["muster_session"]["max-age"] == 8 * 3600
     session = pages.session
     session["used"] -= 600
     session.save()
@@ -278,3 +286,129 @@ def test_signing_out_everywhere_ends_all_sessions_of_that_user_alone(ana):
     assert here.get("/jobs/").status_code == there.get("/jobs/").status_code == 302
     assert other.get("/jobs/").status_code == 200
     assert told("sign-out") == ["ana is signed out everywhere: 2 sessions"]
+
+
+# --- before anybody is known: heads, bodies, rates, addresses --------------------------------
+
+
+def test_a_proxy_of_ours_is_believed_whom_it_speaks_for_and_nobody_else_is():
+    def seen(peer, *said, proxies=("10.0.0.0/24", "2001:db8::7")):
+        headers = [(b"x-forwarded-for", it.encode()) for it in said]
+        scope = {"client": [peer, 1], "headers": [(b"host", b"x"), *headers]}
+        networks = [ipaddress.ip_network(it) for it in proxies]
+        return front_door.seen_through(scope, networks)["client"][0]
+
+    assert seen("10.0.0.7", "203.0.113.9") == "203.0.113.9"
+    assert seen("10.0.0.7", "6.6.6.6, 203.0.113.9") == "203.0.113.9"
+    assert seen("10.0.0.7", "6.6.6.6", "203.0.113.9, 10.0.0.8") == "203.0.113.9"
+    assert seen("2001:db8::7", "[2001:db8:1::1]:443") == "2001:db8:1::1"
+    assert seen("10.0.0.7", "203.0.113.9:5050") == "203.0.113.9"
+    assert seen("10.0.0.7", "6.6.6.6, junk") == "10.0.0.7"
+    assert seen("10.0.0.7") == "10.0.0.7"
+    assert seen("203.0.113.9", "6.6.6.6") == "203.0.113.9"
+    assert seen("203.0.113.9", "6.6.6.6", proxies=()) == "203.0.113.9"
+
+
+def test_what_others_say_of_whom_they_speak_for_is_not_passed_on():
+    said = [(b"X-Forwarded-Proto", b"https"), (b"host", b"x"), (b"x-forwarded-for", b"6.6.6.6")]
+    scope = {"client": ["203.0.113.9", 1], "headers": said}
+    networks = [ipaddress.ip_network("10.0.0.0/24")]
+    assert front_door.seen_through(scope, networks)["headers"] == [(b"host", b"x")]
+
+
+@pytest.mark.parametrize("wrong", ["10.0.0.300", "10.0.0.7/24", "proxy.example.org"])
+def test_a_proxy_that_is_no_address_is_refused_at_the_start(wrong):
+    with pytest.raises(environment.Misconfigured, match="MUSTER_TRUSTED_PROXIES has"):
+        environment.parse({"MUSTER_TRUSTED_PROXIES": f"127.0.0.1, {wrong}"})
+
+
+def test_a_failed_sign_in_takes_a_second_and_a_good_one_does_not():
+    async def answered(status):
+        async def application(scope, receive, send):
+            await send({"type": "http.response.start", "status": status, "headers": []})
+
+        async def sent(_):
+            pass
+
+        scope = {"type": "http", "method": "POST", "path": "/accounts/login/", "headers": []}
+        began = time.monotonic()
+        await front_door.at_the_door(application, failed_after=0.2)(scope, None, sent)
+        return time.monotonic() - began
+
+    for failure in (200, 429):
+        assert asyncio.run(answered(failure)) >= 0.2
+    assert asyncio.run(answered(302)) < 0.2
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, django_db_setup, django_db_blocker):
+    """The socket of a web process that waits no more than a moment for anything."""
+    path = tmp_path_factory.mktemp("web") / "web.sock"
+    impatient = {"MUSTER_TEST_HEAD_WITHIN": "0.5", "MUSTER_TEST_BODY_WITHIN": "1.5"}
+    with django_db_blocker.unblock():
+        process = start("-u", str(path), environment=impatient)
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield str(path)
+    process.terminate()
+    process.wait(20)
+
+
+def speak(path, *pieces, pause=0.0):
+    """All that is answered to *pieces*, until the other side closes."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(20)
+        link.connect(path)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for piece in pieces:
+                link.sendall(piece)
+                time.sleep(pause)
+        answer = b""
+        with suppress(ConnectionResetError):
+            while got := link.recv(65536):
+                answer += got
+        return answer
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [],
+        [b"GET /healthz HTTP/1.1\r\n"],
+        [bytes([it]) for it in b"GET /healthz HTTP/1.1\r\nX: " + 200 * b"a"],
+        [b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /"],
+        [b"POST /nodes/enrol HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n12"],
+    ],
+    ids=["nothing", "a half", "byte by byte", "a second one", "half a body"],
+)
+def test_a_request_that_does_not_come_whole_is_cut_off(address, pieces):
+    began = time.monotonic()
+    answer = speak(address, *pieces, pause=0.02)
+    assert b"408 Request Timeout" in answer
+    assert time.monotonic() - began < 8
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("path", [b"/api/v1/nodes/enrol", b"/nodes/enrol", b"/accounts/login/"])
+@pytest.mark.parametrize("how", [b"Content-Length: 150000000", b"Transfer-Encoding: chunked"])
+def test_a_body_that_is_too_large_is_refused_before_it_is_kept(address, path, how):
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\n" + how + b"\r\n\r\n"
+    piece = 256 * 1024 * b"x"
+    if b"chunked" in how:
+        piece = b"40000\r\n" + piece + b"\r\n"
+    answer = speak(address, head, *5 * [piece])
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "too-large"
+
+
+@pytest.mark.processes
+def test_a_body_that_may_be_is_heard_whole(address):
+    body = b'{"token":"' + 300_000 * b"x" + b'"}'
+    head = b"POST /api/v1/nodes/enrol HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+    head += b"\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    answer = speak(address, head, body)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"may have" in answer

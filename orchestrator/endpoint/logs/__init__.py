@@ -5,6 +5,6 @@ Nothing is read ahead of who asks: the next piece is fetched when it is asked fo
 
 from .execution import of_execution
 from .job import MOST_NAMED, of_job
-from .reading import Piece, Reading, Stream
+from .reading import Piece, Reading, Stream, ask
 
-__all__ = ["MOST_NAMED", "Piece", "Reading", "Stream", "of_execution", "of_job"]
+__all__ = ["MOST_NAMED", "Piece", "Reading", "Stream", "ask", "of_execution", "of_job"]
