@@ -152,7 +152,7 @@ class LogStreams:
         if not await self._sees(ask.execution):
             raise Execution.DoesNotExist
         reading = logs.Reading(stream=ask.stream, tail=ask.tail, follow=ask.until is None)
-        pieces = logs.of_execution(ask.execution, reading, ask.offset)
+        pieces, lines = logs.of_execution(ask.execution, reading, ask.offset), logs.Lines()
         async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
             async for piece in pieces:
                 if piece.for_now and ask.until is None:
@@ -160,6 +160,10 @@ class LogStreams:
                 data, after = piece.data, piece.after
                 if ask.until is not None and after > ask.until and not piece.is_note:
                     data, after = data[: ask.until - after], ask.until
+                if piece.is_note:
+                    lines = logs.Lines()
+                else:
+                    data = lines.cut(data)
                 await credit.spend(len(data))
                 await self._send(HEADER.pack(ask.id, piece.is_note, after) + data)
                 if ask.until is not None and after >= ask.until:

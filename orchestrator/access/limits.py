@@ -23,9 +23,9 @@ USERS_OF_AN_ADDRESS = 10
 class Requests:
     """How often each of many asks; with a rate of 0 as often as they like."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, burst: float | None = None) -> None:
         self.rate = rate
-        self._buckets = Buckets(burst=rate * SECONDS_AT_ONCE, rate=rate)
+        self._buckets = Buckets(rate * SECONDS_AT_ONCE if burst is None else burst, rate)
 
     def count(self, key: Hashable, name: str) -> None:
         """Raise TooManyRequests for who asks more often than that."""

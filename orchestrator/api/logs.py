@@ -25,7 +25,16 @@ from ninja import Router
 from nodes.log_watch import HEARTBEAT, with_heartbeats
 from orchestrator import access
 from orchestrator.access import limits
-from orchestrator.endpoint.logs import MOST_NAMED, Piece, Reading, Stream, ask, of_execution, of_job
+from orchestrator.endpoint.logs import (
+    MOST_NAMED,
+    Piece,
+    Reading,
+    Stream,
+    ask,
+    cut_lines,
+    of_execution,
+    of_job,
+)
 from orchestrator.explain.errors import TooManyStreams
 from orchestrator.spec.mistakes import mistake, shown
 
@@ -87,7 +96,8 @@ def read_execution(request: HttpRequest, ref: str, query: AskedOfOne) -> Streami
         refuse_both(request, "tail", "offset")
     row = references.execution(request, ref)
     offset = query.offset if query.tail is None else None
-    return _answer(request, row.job.namespace_id, of_execution(row.pk, query.reading(), offset))
+    pieces = cut_lines(of_execution(row.pk, query.reading(), offset))
+    return _answer(request, row.job.namespace_id, pieces)
 
 
 @router.get("/jobs/{ref}/logs", auth=READ)

@@ -180,7 +180,7 @@ class Client:
                 asked = _pause_asked_for(response)
                 if pause is None or response.status_code not in _PASSING or asked > LONGEST_PAUSE:
                     raise self._failure(response)
-                pause = max(pause, asked)
+                time.sleep(asked)
             time.sleep(pause)
         raise AssertionError("the last attempt answers or raises")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 
 from django.conf import settings
@@ -35,6 +36,31 @@ def known_hosts(get_response: Answer) -> Answer:
         return get_response(request)
 
     return refuse_unknown
+
+
+@sync_only_middleware
+def nothing_hidden(get_response: Answer) -> Answer:
+    """Name control characters in pages, and those that turn text around: nobody would see them."""
+
+    def answer(request: HttpRequest) -> HttpResponseBase:
+        made = get_response(request)
+        if isinstance(made, HttpResponse) and made.get("Content-Type", "").startswith("text/html"):
+            shown = _HIDDEN.sub(_name, made.content)
+            if shown is not made.content:
+                made.content = shown
+        return made
+
+    return answer
+
+
+_HIDDEN = re.compile(  # In UTF-8, where no character's bytes are within another's.
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]|\xd8\x9c"
+    rb"|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]|\xef\xbb\xbf"
+)
+
+
+def _name(found: re.Match[bytes]) -> bytes:
+    return b"[U+%04X]" % ord(found[0].decode())
 
 
 @sync_only_middleware

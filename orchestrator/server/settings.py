@@ -119,6 +119,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "orchestrator.server.middleware.nothing_hidden",
     "orchestrator.server.middleware.no_floods",
     "orchestrator.server.middleware.sliding_sessions",
     "orchestrator.server.middleware.one_thread_hop",
