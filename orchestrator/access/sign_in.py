@@ -12,6 +12,7 @@ import time
 import unicodedata
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import lru_cache
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -40,6 +41,7 @@ _locked: dict[str, float] = {}
 _MOST_LOCKED = 1024
 
 
+@lru_cache(4096)
 def source(address: str) -> str:
     """Who counts as one: an address, of IPv6 the network that one customer has."""
     try:

@@ -45,22 +45,17 @@ def nothing_hidden(get_response: Answer) -> Answer:
     def answer(request: HttpRequest) -> HttpResponseBase:
         made = get_response(request)
         if isinstance(made, HttpResponse) and made.get("Content-Type", "").startswith("text/html"):
-            shown = _HIDDEN.sub(_name, made.content)
-            if shown is not made.content:
-                made.content = shown
+            text = made.content.decode(made.charset, "replace")
+            if _HIDDEN.search(text):
+                made.content = _HIDDEN.sub(lambda it: f"[U+{ord(it[0]):04X}]", text)
         return made
 
     return answer
 
 
-_HIDDEN = re.compile(  # In UTF-8, where no character's bytes are within another's.
-    rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]|\xd8\x9c"
-    rb"|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]|\xef\xbb\xbf"
+_HIDDEN = re.compile(
+    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]"
 )
-
-
-def _name(found: re.Match[bytes]) -> bytes:
-    return b"[U+%04X]" % ord(found[0].decode())
 
 
 @sync_only_middleware

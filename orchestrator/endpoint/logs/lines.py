@@ -14,7 +14,7 @@ LONGEST_LINE = 16 * 1024
 
 MARK = b" [muster: this line is longer, and cut here]\n"
 
-_ENDS, _ENDED = re.compile(rb"[\r\n]"), re.compile(rb"([\r\n])")
+_ENDED = re.compile(rb"([\r\n])")
 
 
 class Lines:
@@ -29,7 +29,7 @@ class Lines:
 
         A carriage return begins anew, too: a bar that is drawn over and over is no long line.
         """
-        first, *more = data.split(b"\n") if b"\r" not in data else _ENDS.split(data)
+        first, *more = data.replace(b"\r", b"\n").split(b"\n")
         longest = max((self._length + len(first), *map(len, more)))
         if not self._is_cut and longest <= LONGEST_LINE:
             self._length = len(more[-1]) if more else longest
