@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from io import BytesIO
 from typing import Any
 
 from daphne.http_protocol import HTTPFactory, WebRequest
 from django.conf import settings
-from twisted.internet import reactor
 from twisted.web import http
 
 HEAD_WITHIN = 10.0
@@ -30,7 +30,6 @@ _TOO_LARGE = (
 
 
 twisted: Any = http  # It says other types than it has.
-call_later: Any = reactor.callLater
 
 
 class Channel(twisted.HTTPChannel):  # type: ignore[misc]
@@ -69,7 +68,7 @@ class Channel(twisted.HTTPChannel):  # type: ignore[misc]
             self._deadline.cancel()
         self._deadline = None
         if seconds is not None:
-            self._deadline = call_later(seconds, self._too_late, or_else)
+            self._deadline = self.callLater(seconds, partial(self._too_late, or_else))
 
     def _too_late(self, status: bytes) -> None:
         if not (self.requests and getattr(self.requests[-1], "is_refused", False)):

@@ -45,16 +45,18 @@ def nothing_hidden(get_response: Answer) -> Answer:
     def answer(request: HttpRequest) -> HttpResponseBase:
         made = get_response(request)
         if isinstance(made, HttpResponse) and made.get("Content-Type", "").startswith("text/html"):
-            text = made.content.decode(made.charset, "replace")
-            if _HIDDEN.search(text):
+            unusual = made.content.translate(None, _ORDINARY)  # Most of a page is not.
+            if _HIDDEN.search(unusual.decode(made.charset, "replace")):
+                text = made.content.decode(made.charset, "replace")
                 made.content = _HIDDEN.sub(lambda it: f"[U+{ord(it[0]):04X}]", text)
         return made
 
     return answer
 
 
+_ORDINARY = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
 _HIDDEN = re.compile(
-    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]"
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
 )
 
 
