@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from nodes.protocol.messages import ISOLATION
+
 EX_CONFIG = 78
 """Exit code of a process whose configuration is wrong, as in sysexits.h."""
 
@@ -38,6 +40,8 @@ NAMES: dict[str, str] = {
     "MUSTER_STREAMS_PER_USER": "logs that one user follows at once, in one web process (default: "
     "32)",
     "MUSTER_SOCKETS_PER_USER": "open pages of one user, in one web process (default: 64)",
+    "MUSTER_MINIMUM_ISOLATION": "how far nodes must wall off their tasks to be let in: "
+    + ", ".join(ISOLATION),
     "MUSTER_HTTPS": "1 where browsers reach Muster by https only: cookies become secure",
     "MUSTER_DEBUG": "1 for Django's debug pages; never where others can reach it",
     "MUSTER_LOG_LEVEL": "debug, info, warning or error (default: info)",
@@ -74,6 +78,7 @@ class Environment:
     requests_per_second: int
     streams_per_user: int
     sockets_per_user: int
+    minimum_isolation: str
     https: bool
     debug: bool
     log_level: str
@@ -139,6 +144,7 @@ def parse(environ: Mapping[str, str]) -> Environment:
         requests_per_second=whole("MUSTER_REQUESTS_PER_SECOND", 100, 0),
         streams_per_user=whole("MUSTER_STREAMS_PER_USER", 32, 1),
         sockets_per_user=whole("MUSTER_SOCKETS_PER_USER", 64, 1),
+        minimum_isolation=choice("MUSTER_MINIMUM_ISOLATION", ISOLATION[0], ISOLATION),
         https=yes("MUSTER_HTTPS"),
         debug=yes("MUSTER_DEBUG"),
         log_level=choice("MUSTER_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),

@@ -65,6 +65,7 @@ REQUESTS_PER_SECOND = ENVIRONMENT.requests_per_second
 STREAMS_PER_USER = ENVIRONMENT.streams_per_user
 SOCKETS_PER_USER = ENVIRONMENT.sockets_per_user
 SESSION_ENGINE = "orchestrator.access.sessions"
+MINIMUM_ISOLATION = ENVIRONMENT.minimum_isolation
 SESSION_COOKIE_NAME = "muster_session"
 SESSION_COOKIE_AGE = 8 * 60 * 60  # After what a person did last; see `sliding_sessions`.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ENVIRONMENT.https
