@@ -95,7 +95,10 @@ def test_nginx_takes_its_configuration(tmp_path):
         [*make, "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=60
     )
     mine = NGINX.replace("/etc/ssl/muster", str(tmp_path))
-    whole = f"pid {tmp_path}/pid; error_log stderr; events {{}} http {{ access_log off; {mine} }}"
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"{it}_temp_path {tmp_path}/{it};\n" for it in kinds)
+    inner = f"access_log off;\n{places}{mine}"
+    whole = f"pid {tmp_path}/pid; error_log stderr; events {{}} http {{ {inner} }}"
     (tmp_path / "nginx.conf").write_text(whole)
     command = [nginx, "-t", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
