@@ -79,6 +79,8 @@ def in_body(error: msgspec.ValidationError, body: bytes, kind: type) -> list[Mis
         return [mistake(under(path, found[1]), "is missing", "Add it.")]
     if found := _UNKNOWN.fullmatch(text):
         return [unknown(path, found[1], kind.__struct_encode_fields__)]  # type: ignore[attr-defined]
+    if path in getattr(kind, "never_shown", ()):
+        return [in_value(error, path, {})]
     if "[...]" not in where:
         return [in_value(error, path, _at(body, path) if path else {})]
     found_in = in_value(error, path, {})
