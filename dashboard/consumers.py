@@ -9,26 +9,23 @@ from uuid import UUID
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
-from django.contrib.auth import get_user
-from django.http import HttpRequest
-from django.utils.module_loading import import_string
 
 from orchestrator import access
+from orchestrator.access import limits, sessions
 from orchestrator.models import Execution
 
 from . import live, log_streaming
 
-SessionStore = import_string(f"{settings.SESSION_ENGINE}.SessionStore")
-
 HEARTBEAT = 15.0
 """Seconds between two signs of life; a page that hears none for 35 s calls the socket dead."""
 
-RECHECK = 60.0
+RECHECK = 30.0
 """Seconds after which a socket's user is asked for again."""
 
 SIGNED_OUT = 4401
 MALFORMED = 4400
 FORBIDDEN = 4403
+TOO_MANY = 4429
 CHANGED = 1012
 
 
@@ -36,7 +33,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
     """Sends ``hello``, ``changed``, ``ping``, each with the cursor; and logs: `log_streaming`.
 
     Only for people who are signed in; closed with 4401 when their account is deactivated or
-    their session ends, with 4403 when they have no role, with 1012 when their roles have changed,
+    their session ends, with 4403 when they have no role, with 4429 when they
+    have too many open, with 1012 when their roles have changed,
     with 4400 when a page says what none of ours says.
     """
 
@@ -46,6 +44,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
     _chores: asyncio.Task[None] | None = None
     _news: asyncio.Event
     _log_streams: log_streaming.LogStreams | None = None
+    _slot: limits.Slot | None = None
 
     async def connect(self) -> None:
         await self.accept()  # A refused handshake would not tell the page why.
@@ -58,8 +57,12 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
         if not self._rights.is_anybody:
             await self.close(FORBIDDEN)
             return
+        self._slot = limits.sockets.take(user.pk, settings.SOCKETS_PER_USER)
+        if self._slot is None:
+            await self.close(TOO_MANY)
+            return
         self._log_streams = log_streaming.LogStreams(
-            self._send_piece, self._send_text, database_sync_to_async(self._sees)
+            self._send_piece, self._send_text, database_sync_to_async(self._sees), user.pk
         )
         self.feed.join(self._hear)
         await self._say("hello")
@@ -67,6 +70,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
 
     async def disconnect(self, code: int) -> None:
         self.feed.leave(self._hear)
+        if self._slot is not None:
+            self._slot.release()
         if self._chores is not None:
             self._chores.cancel()
         if self._log_streams is not None:
@@ -101,7 +106,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
             except TimeoutError:
                 if loop.time() >= ask_at:
                     key = self.scope["session"].session_key
-                    rights = await database_sync_to_async(_rights)(key)
+                    rights = await database_sync_to_async(sessions.rights_of)(key)
                     if rights is None:
                         await self._leave(SIGNED_OUT)
                         return
@@ -128,11 +133,3 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels has
 
     async def _send_piece(self, frame: bytes) -> None:
         await self.send(bytes_data=frame)
-
-
-def _rights(session_key: str) -> access.Rights | None:
-    """What the session's user may do; None when it is over, or its user no longer active."""
-    request = HttpRequest()
-    request.session = SessionStore(session_key)
-    user = get_user(request)
-    return access.rights_of(user) if user.is_authenticated else None

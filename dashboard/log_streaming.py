@@ -19,7 +19,9 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
+from django.conf import settings
 
+from orchestrator.access import limits
 from orchestrator.endpoint import logs
 from orchestrator.models import Execution
 
@@ -80,8 +82,9 @@ class LogStreams:
         send: Callable[[bytes], Awaitable[None]],
         say: Callable[[dict[str, object]], Awaitable[None]],
         sees: Callable[[UUID], Awaitable[bool]],
+        user: int | None = None,
     ) -> None:
-        self._send, self._say, self._sees = send, say, sees
+        self._send, self._say, self._sees, self._user = send, say, sees, user
         self._open: dict[int, tuple[_Credit, asyncio.Task[None]]] = {}
 
     def __len__(self) -> int:
@@ -115,8 +118,15 @@ class LogStreams:
         if len(self._open) >= MOST:
             await self._end(ask, f"no more than {MOST} logs a page", again=True)
             return
+        slot = limits.streams.take(self._user, settings.STREAMS_PER_USER)
+        if slot is None:
+            most = settings.STREAMS_PER_USER
+            await self._end(ask, f"no more than {most} logs are followed at once", again=True)
+            return
         credit = _Credit()
-        self._open[ask.id] = credit, asyncio.create_task(self._follow(ask, credit))
+        task = asyncio.create_task(self._follow(ask, credit))
+        task.add_done_callback(lambda _: slot.release())
+        self._open[ask.id] = credit, task
 
     async def _give_up(self, name: int) -> None:
         if (it := self._open.pop(name, None)) is not None:
@@ -142,7 +152,7 @@ class LogStreams:
         if not await self._sees(ask.execution):
             raise Execution.DoesNotExist
         reading = logs.Reading(stream=ask.stream, tail=ask.tail, follow=ask.until is None)
-        pieces = logs.of_execution(ask.execution, reading, ask.offset)
+        pieces, lines = logs.of_execution(ask.execution, reading, ask.offset), logs.Lines()
         async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
             async for piece in pieces:
                 if piece.for_now and ask.until is None:
@@ -150,6 +160,10 @@ class LogStreams:
                 data, after = piece.data, piece.after
                 if ask.until is not None and after > ask.until and not piece.is_note:
                     data, after = data[: ask.until - after], ask.until
+                if piece.is_note:
+                    lines = logs.Lines()
+                else:
+                    data = lines.cut(data)
                 await credit.spend(len(data))
                 await self._send(HEADER.pack(ask.id, piece.is_note, after) + data)
                 if ask.until is not None and after >= ask.until:

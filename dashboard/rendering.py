@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -41,8 +42,8 @@ from .queries import overview
 
 T = TypeVar("T")
 
-ANYBODY = "csrf-token-of-whoever-asks"
-"""Stands in what many share where each one's own token must be."""
+ANYBODY = f"csrf-{secrets.token_hex(16)}"
+"""Stands in what many share where each one's own token must be; nobody can write it elsewhere."""
 
 _NUMBER = re.compile("[0-9]{1,9}")
 

@@ -7,11 +7,13 @@ import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
 from .protocol.messages import FromServer, LogChunk, LogEnd, Unwatch, Watch
+from .shared_watch import SharedWatch
 
 #: Bytes on their way to one reader, at most.
 CREDIT = 256 * 1024
@@ -73,6 +75,7 @@ class Watches:
         self._epoch, self._say = epoch, say
         self._numbers = itertools.count(1)
         self._open: dict[str, _Reader] = {}
+        self._shared: dict[tuple[str, str], SharedWatch] = {}
         self._is_over = False
 
     def __len__(self) -> int:
@@ -82,6 +85,39 @@ class Watches:
         self, execution: str, stream: str, *, offset: int, follow: bool, credit: int = CREDIT
     ) -> AsyncIterator[LogChunk | LogEnd]:
         """The stream's bytes from *offset* on; the last item is a LogEnd, with the reason if any.
+
+        Who follows what others follow already shares their watch: the node sends it once.
+        """
+        if not follow:
+            pieces = self._watch(execution, stream, offset, False, credit)
+        else:
+            pieces = self._join(execution, stream, offset, credit)
+        async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
+            async for piece in pieces:
+                yield piece
+
+    async def _join(
+        self, execution: str, stream: str, offset: int, credit: int
+    ) -> AsyncIterator[LogChunk | LogEnd]:
+        key = execution, stream
+        shared = self._shared.get(key)
+        if shared is None or shared.is_over:
+            pieces = self._watch(execution, stream, offset, True, credit)
+            shared = self._shared[key] = SharedWatch(pieces, offset)
+        before = partial(self._watch, execution, stream, follow=False, credit=credit)
+        try:
+            read = shared.read(offset, before)
+            async with aclosing(read):  # type: ignore[type-var]  # An async generator.
+                async for piece in read:
+                    yield piece
+        finally:
+            if not shared.readers and self._shared.get(key) is shared:
+                del self._shared[key]
+
+    async def _watch(
+        self, execution: str, stream: str, offset: int, follow: bool, credit: int
+    ) -> AsyncIterator[LogChunk | LogEnd]:
+        """What the node sends, asked for by itself.
 
         The node sends at most *credit* bytes ahead of the reader.  Raises SessionEnded when the
         session ends first, TooManyWatches when there are MOST already.

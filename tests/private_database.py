@@ -19,6 +19,7 @@ RUNS_HERE = "PYTEST_XDIST_WORKER" not in os.environ
 if RUNS_HERE:
     for name in [name for name in os.environ if name.startswith("MUSTER_")]:
         del os.environ[name]  # A developer's own settings are not what is tested.
+    os.environ["MUSTER_REQUESTS_PER_SECOND"] = "0"  # Tests are in a hurry.
     os.environ["MUSTER_VAR"] = tempfile.mkdtemp(prefix="muster-test-")
     Path(os.environ["MUSTER_VAR"]).chmod(0o755)  # The server may run as another user.
 VAR = Path(os.environ["MUSTER_VAR"])

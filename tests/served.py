@@ -14,7 +14,10 @@ from orchestrator.server.environment import HOME
 
 
 def start(
-    *binding: str, application: str = "orchestrator.server.asgi:application", **more: Any
+    *binding: str,
+    application: str = "orchestrator.server.asgi:application",
+    environment: dict[str, str] | None = None,
+    **more: Any,
 ) -> subprocess.Popen[bytes]:
     """Begin to serve *application* where *binding* says, in Daphne's words."""
     environ = {
@@ -22,6 +25,7 @@ def start(
         "DJANGO_SETTINGS_MODULE": "orchestrator.server.settings",
         "MUSTER_TEST_DATABASE": connection.settings_dict["NAME"],
         "MUSTER_ROLE": "web",
+        **(environment or {}),
     }
     command = [sys.executable, "-m", "tests.served", *binding, application]
     return subprocess.Popen(command, cwd=HOME, env=environ, **more)
@@ -39,7 +43,11 @@ if __name__ == "__main__":
 
     from nodes import close_reasons
     from orchestrator.management.commands.web import FLAGS
-    from orchestrator.server.web_server import WebCommandLine
+    from orchestrator.server.web_server import WebCommandLine, WebServer
+
+    for patience in ("head_within", "body_within"):
+        if within := os.environ.get(f"MUSTER_TEST_{patience.upper()}"):
+            setattr(WebServer, patience, float(within))
 
     close_reasons.tell()
     WebCommandLine().run([*FLAGS, *sys.argv[1:]])

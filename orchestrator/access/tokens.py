@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from orchestrator.models import ApiToken
 
+from . import sign_in
 from .users import BELIEVED
 
 #: What each scope allows, beside everything that stands before it.
@@ -86,15 +87,23 @@ def issue(
     return row, secret
 
 
-def authenticate(secret: str) -> ApiToken | None:
-    """The token with this secret, with its user; None unless it is good now."""
+def authenticate(secret: str, address: str = "") -> ApiToken | None:
+    """The token with this secret, with its user; None unless it is good now.
+
+    Raises TooManyAttempts when many that were none have come from *address*; one that was good
+    here before is looked at all the same.
+    """
     if not secret.startswith(PREFIX) or len(secret) > 200:
         return None
     digest, now = _digest(secret), time.monotonic()
     asked_at, token = _believed.get(digest, (float("-inf"), None))
     if now - asked_at > BELIEVED:
+        if token is None:
+            sign_in.refuse_locked(address)
         token = _fetch(digest)
         _remember(digest, now, token)
+        if token is None:
+            sign_in.bad_token(address)
     if token is None or _is_over(token, timezone.now()):
         return None
     return token

@@ -6,15 +6,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from orchestrator import access
-from orchestrator.access import tokens
+from orchestrator.access import sign_in, tokens
 from orchestrator.explain.formatting import person
-from orchestrator.models import ApiToken, Namespace, RoleBinding, journal
+from orchestrator.models import ApiToken, FailedSignIns, Namespace, RoleBinding, journal
 
 from .pages import Pages, ReadOnlyAdmin, action
 
@@ -186,3 +186,22 @@ class ApiTokenAdmin(ReadOnlyAdmin):
         return row.revoked_at is not None
 
     revoke = action("tokens", "Revoke", lambda token, _: tokens.revoke(token.pk), "Revoked")
+
+
+@admin.register(FailedSignIns)
+class FailedSignInsAdmin(ReadOnlyAdmin):
+    """Who tried a wrong password, or token, how often lately; and who is locked until when."""
+
+    in_namespaces = False
+    seen_with = "roles"
+    list_display = ("door", "name", "address", "count", "since", "locked_until")
+    list_filter = ("door", ("locked_until", admin.EmptyFieldListFilter))
+    search_fields = ("^name", "^address")
+    ordering = ("-since", "id")
+    actions = ("unlock",)
+
+    @admin.action(description="Unlock: forget the failures")
+    def unlock(self, request: HttpRequest, rows: QuerySet[FailedSignIns]) -> None:
+        access.require(access.rights_of(request.user), "roles")
+        done = sign_in.unlock(list(rows), actor=f"user:{request.user.get_username()}")
+        messages.success(request, f"Unlocked: {done}")

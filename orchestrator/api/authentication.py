@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import cast
 
 from django.contrib.auth.models import User
@@ -11,7 +12,7 @@ from ninja.security import HttpBearer
 from ninja.utils import check_csrf
 
 from orchestrator import access
-from orchestrator.access import tokens
+from orchestrator.access import limits, sessions, tokens
 from orchestrator.access.roles import SCOPES
 from orchestrator.models.access import DEFAULT
 
@@ -24,6 +25,8 @@ class Caller:
 
     user: User
     rights: access.Rights
+    again: Callable[[], access.Rights | None] = field(repr=False)
+    """What they may do by now; None when they are nobody any longer."""
 
     @property
     def actor(self) -> str:
@@ -50,6 +53,7 @@ class Bearer(HttpBearer):
         found = _with_token(request) if "Authorization" in request.headers else _signed_in(request)
         if found is None:
             raise unauthenticated()
+        limits.requests.count(found.user.pk, found.user.get_username())
         if found.rights.scope < self.rule.least:
             raise Problem(
                 403,
@@ -86,8 +90,14 @@ def _with_token(request: HttpRequest) -> Caller | None:
     scheme, _, secret = request.headers["Authorization"].partition(" ")
     if scheme.lower() != "bearer":
         return None
-    token = tokens.authenticate(secret.strip())
-    return None if token is None else Caller(token.user, access.rights_of(token.user, token))
+    secret, address = secret.strip(), request.META.get("REMOTE_ADDR", "")
+
+    def again() -> access.Rights | None:
+        token = tokens.authenticate(secret, address)
+        return None if token is None else access.rights_of(token.user, token)
+
+    token = tokens.authenticate(secret, address)
+    return None if token is None else Caller(token.user, access.rights_of(token.user, token), again)
 
 
 def _signed_in(request: HttpRequest) -> Caller | None:
@@ -100,4 +110,5 @@ def _signed_in(request: HttpRequest) -> Caller | None:
             "A change made with a session must carry its CSRF token.",
             hint="Send X-CSRFToken from a page of this site, or use an API token.",
         )
-    return Caller(request.user, access.rights_of(request.user))
+    key = request.session.session_key
+    return Caller(request.user, access.rights_of(request.user), lambda: sessions.rights_of(key))

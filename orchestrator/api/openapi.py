@@ -77,7 +77,12 @@ _HEADERS = {
     "Connection": "`close`: the rest of the request is not read",
 }
 #: What an answer of this status says beside its body.
-_HEADERS_OF = {401: ("WWW-Authenticate",), 413: ("Connection",), 503: ("Retry-After",)}
+_HEADERS_OF = {
+    401: ("WWW-Authenticate",),
+    413: ("Connection",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}
 
 
 def document(routes: Iterable[tuple[str, str, Route]], **info: str) -> Schema:
@@ -208,7 +213,7 @@ class _Entry:
         """The statuses of every error that it may answer with."""
         changes = self.method != "GET"
         return {
-            *(400, 500, 503),
+            *(400, 429, 500, 503),
             *self.said.problems,
             *((401,) if self.scope else ()),
             *((403,) if self.scope else ()),

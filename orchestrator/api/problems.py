@@ -111,7 +111,9 @@ def _problem(request: HttpRequest, error: Exception) -> Problem:
                 error.status, error.code, str(error), hint=error.hint, errors=error.errors
             )
         case MusterError() if error.status < 500:
-            return Problem(error.status, error.code, str(error), hint=error.hint)
+            later = error.facts.get("retry_after")
+            headers = {} if later is None else {"Retry-After": str(later)}
+            return Problem(error.status, error.code, str(error), hint=error.hint, headers=headers)
     if (trouble := trouble_behind(error)) is not None:
         return unavailable(request, trouble)
     for kind, make in _KNOWN:

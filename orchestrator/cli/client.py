@@ -52,7 +52,9 @@ _CODES: Mapping[int, Code] = {
 #: What lists things of one namespace, and, with all below it, what names them there.
 _LISTS = {"executions", "evaluations", "events"}
 _NAMED = {"jobs", "secrets"}
-_PASSING = {502, 503, 504}
+_PASSING = {429, 502, 503, 504}
+LONGEST_PAUSE = 5.0
+"""Seconds that a server may ask to be left alone for, and be asked again all the same."""
 
 
 class Client:
@@ -191,8 +193,10 @@ class Client:
             else:
                 if response.is_success:
                     return response
-                if pause is None or response.status_code not in _PASSING:
+                asked = _pause_asked_for(response)
+                if pause is None or response.status_code not in _PASSING or asked > LONGEST_PAUSE:
                     raise self._failure(response)
+                time.sleep(asked)
             time.sleep(pause)
         raise AssertionError("the last attempt answers or raises")
 
@@ -243,6 +247,12 @@ def _records(pieces: Iterator[bytes]) -> Iterator[dict[str, Any]]:
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
         yield from map(json.loads, lines)
+
+
+def _pause_asked_for(response: httpx.Response) -> float:
+    said = response.headers.get("Retry-After", "")
+    too_many = response.status_code == httpx.codes.TOO_MANY_REQUESTS
+    return float(said) if too_many and said.isascii() and said.isdigit() else 0.0
 
 
 def segment(ref: str) -> str:

@@ -101,11 +101,15 @@ class Output:
 
     def _objects(self, value: Any) -> bool:
         if self.format is Format.JSON:
-            say(json.dumps(value, indent=2, ensure_ascii=not _is_utf8()))
+            text = json.dumps(value, indent=2, ensure_ascii=not _is_utf8())
+            say(sanitise.escaped(text) if sys.stdout.isatty() else text)
         elif self.format is Format.YAML:
             import yaml
 
-            say(yaml.safe_dump(value, sort_keys=False, allow_unicode=_is_utf8()).rstrip("\n"))
+            text = yaml.safe_dump(value, sort_keys=False, allow_unicode=_is_utf8())
+            if sys.stdout.isatty() and sanitise.is_hidden_in(text):
+                text = yaml.safe_dump(value, sort_keys=False)
+            say(text.rstrip("\n"))
         else:
             return False
         return True

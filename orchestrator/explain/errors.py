@@ -114,3 +114,24 @@ class LeaseLost(OrchestratorError):
     """The evaluation of job {job} was leased to somebody else while this worker worked on it."""
 
     code, status = "lease-lost", 409
+
+
+class TooManyAttempts(OrchestratorError):
+    """Too many attempts failed: nothing is looked at for {minutes} min."""
+
+    code, status = "too-many-attempts", 429
+    hint = "Wait, or ask an admin to unlock it: `manage.py unlock`."
+
+
+class TooManyRequests(OrchestratorError):
+    """{who} asks more often than {rate} times a second."""
+
+    code, status = "too-many-requests", 429
+    hint = "Wait a moment, and ask less often; MUSTER_REQUESTS_PER_SECOND sets the limit."
+
+
+class TooManyStreams(OrchestratorError):
+    """{name} follows {most} logs at once, which is as many as anybody may."""
+
+    code, status = "too-many-streams", 429
+    hint = "End one of them, or read without follow; MUSTER_STREAMS_PER_USER sets the limit."

@@ -4,7 +4,7 @@ Moves between states are checked by the triggers of ``triggers.py``, generated f
 ``orchestrator.lifecycle``.
 """
 
-from .access import Namespace, RoleBinding
+from .access import FailedSignIns, Namespace, RoleBinding, Session
 from .cluster import ApiToken, ClusterSetting, Event
 from .evaluations import BrokerRow, BrokerTrigger, Evaluation, WorkerProcess
 from .executions import Execution, ExecutionHistory, ExecutionOutput
@@ -21,11 +21,13 @@ __all__ = [
     "Execution",
     "ExecutionHistory",
     "ExecutionOutput",
+    "FailedSignIns",
     "IdempotencyKey",
     "Job",
     "JobVersion",
     "Namespace",
     "RoleBinding",
     "Secret",
+    "Session",
     "WorkerProcess",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib.auth.models import Group, User
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
@@ -71,3 +72,31 @@ class RoleBinding(models.Model):
     def __str__(self) -> str:
         who = self.user.get_username() if self.user else f"group {self.group}"
         return f"{who}: {self.role} in {self.namespace_id or 'all namespaces'}"
+
+
+class Session(AbstractBaseSession):
+    """Somebody who is signed in with a browser; all of a user's can be ended at once."""
+
+    user = models.ForeignKey(User, null=True, on_delete=models.CASCADE, related_name="sessions")
+
+
+class FailedSignIns(models.Model):
+    """Attempts from one address that failed lately: for one name, or, without it, for any."""
+
+    door = models.CharField(max_length=8, choices=[("password", "password"), ("token", "token")])
+    name = models.CharField(max_length=150, blank=True, default="")
+    address = models.CharField(max_length=64)
+    count = models.PositiveIntegerField(default=0)
+    since = models.DateTimeField(db_default=Now())
+    locked_until = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "failed sign-ins"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["door", "name", "address"], name="one_count_of_failed_sign_ins"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name or self.door} from {self.address}"

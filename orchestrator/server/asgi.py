@@ -23,6 +23,7 @@ from orchestrator.planners.unsendable_orders import cannot_send  # noqa: E402
 from orchestrator.server import origins  # noqa: E402
 from orchestrator.server.backpressure import as_fast_as_read  # noqa: E402
 from orchestrator.server.database_outages import answering_without_database  # noqa: E402
+from orchestrator.server.front_door import at_the_door  # noqa: E402
 
 # Channels and Django's path() each have a type of their own for what is one thing.
 Application = Any
@@ -60,18 +61,20 @@ def for_our_pages(application: Application) -> Application:
     return answer
 
 
-application = ProtocolTypeRouter(
-    {
-        "http": as_fast_as_read(answering_without_database(http, health.watch)),
-        "websocket": URLRouter(
-            [
-                path("ws/nodes/", not_for_browsers(NodeConsumer.as_asgi(callbacks=CALLBACKS))),
-                path(
-                    "ws/live/",
-                    as_fast_as_read(for_our_pages(AuthMiddlewareStack(LiveConsumer.as_asgi()))),
-                ),
-                re_path("", WebsocketDenier.as_asgi()),  # Nothing else: no route is an error.
-            ]
-        ),
-    }
+application = at_the_door(
+    ProtocolTypeRouter(
+        {
+            "http": as_fast_as_read(answering_without_database(http, health.watch)),
+            "websocket": URLRouter(
+                [
+                    path("ws/nodes/", not_for_browsers(NodeConsumer.as_asgi(callbacks=CALLBACKS))),
+                    path(
+                        "ws/live/",
+                        as_fast_as_read(for_our_pages(AuthMiddlewareStack(LiveConsumer.as_asgi()))),
+                    ),
+                    re_path("", WebsocketDenier.as_asgi()),  # Nothing else: no route is an error.
+                ]
+            ),
+        }
+    )
 )

@@ -1,6 +1,7 @@
 """What Muster reads from the environment: every name, its meaning, and all mistakes at once."""
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,13 @@ NAMES: dict[str, str] = {
     "MUSTER_ORIGINS": "origins that browsers come from, as https://muster.example.org",
     "MUSTER_INTERNAL_URL": "where other web processes reach this one, as http://10.0.0.5:8000 "
     "(default: where its nodes reach it)",
+    "MUSTER_TRUSTED_PROXIES": "addresses or networks of proxies that are believed whom they speak "
+    "for, separated by commas (default: none)",
+    "MUSTER_REQUESTS_PER_SECOND": "requests of one user, in one web process (default: 100); 0 for "
+    "any number",
+    "MUSTER_STREAMS_PER_USER": "logs that one user follows at once, in one web process (default: "
+    "32)",
+    "MUSTER_SOCKETS_PER_USER": "open pages of one user, in one web process (default: 64)",
     "MUSTER_MINIMUM_ISOLATION": "how far nodes must wall off their tasks to be let in: "
     + ", ".join(ISOLATION),
     "MUSTER_HTTPS": "1 where browsers reach Muster by https only: cookies become secure",
@@ -85,6 +93,10 @@ class Environment:
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
     internal_url: str
+    trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    requests_per_second: int
+    streams_per_user: int
+    sockets_per_user: int
     minimum_isolation: str
     https: bool
     debug: bool
@@ -152,6 +164,10 @@ def parse(environ: Mapping[str, str]) -> Environment:
         hosts=hosts,
         origins=origins,
         internal_url=internal_url,
+        trusted_proxies=_networks(environ.get("MUSTER_TRUSTED_PROXIES", ""), mistakes),
+        requests_per_second=whole("MUSTER_REQUESTS_PER_SECOND", 100, 0),
+        streams_per_user=whole("MUSTER_STREAMS_PER_USER", 32, 1),
+        sockets_per_user=whole("MUSTER_SOCKETS_PER_USER", 64, 1),
         minimum_isolation=choice("MUSTER_MINIMUM_ISOLATION", ISOLATION[0], ISOLATION),
         https=https,
         debug=debug,
@@ -205,6 +221,21 @@ def _wide_doors(
 
 def _is_here(origin: str) -> bool:
     return re.sub(r":\d+$", "", origin.split("://", 1)[-1]) in LOOPBACK
+
+
+def _networks(
+    text: str, mistakes: list[str]
+) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    found = []
+    for word in _words(text):
+        try:
+            found.append(ipaddress.ip_network(word))
+        except ValueError:
+            mistakes.append(
+                f"MUSTER_TRUSTED_PROXIES has {word!r}; an address is as 10.0.0.7, a network as "
+                "10.0.0.0/24."
+            )
+    return tuple(found)
 
 
 def _is_known(name: str) -> bool:

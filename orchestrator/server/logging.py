@@ -35,6 +35,26 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Show what a terminal would obey, and what would begin a line of its own, as escapes."""
+    return {
+        name: _escaped(value, _IN_LINES if name in _OF_LINES else _CONTROLS)
+        for name, value in event.items()
+    }
+
+
+_HIDDEN = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_CONTROLS = re.compile(rf"[\x00-\x1f{_HIDDEN}]")
+_OF_LINES = {"exception", "stack"}
+_IN_LINES = re.compile(rf"[\x00-\x08\x0b-\x1f{_HIDDEN}]")
+
+
+def _escaped(value: object, pattern: re.Pattern[str]) -> object:
+    if not isinstance(value, str):
+        return value
+    return pattern.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+
+
 class OneLineASecond(logging.Filter):
     """Lets an outage of the database have one line a second, without tracebacks.
 
@@ -129,6 +149,7 @@ def logging_config(*, level: str, style: str) -> dict[str, Any]:
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     structlog.processors.format_exc_info,
                     redact,
+                    escape_controls,
                     renderer,
                 ],
             }

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import sync_only_middleware
 
+from orchestrator.access import limits, sessions
 from orchestrator.api.application import refuse
 from orchestrator.api.problems import Problem
+from orchestrator.explain.errors import TooManyRequests
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,59 @@ def known_hosts(get_response: Answer) -> Answer:
         return get_response(request)
 
     return refuse_unknown
+
+
+@sync_only_middleware
+def nothing_hidden(get_response: Answer) -> Answer:
+    """Name control characters in pages, and those that turn text around: nobody would see them."""
+
+    def answer(request: HttpRequest) -> HttpResponseBase:
+        made = get_response(request)
+        if isinstance(made, HttpResponse) and made.get("Content-Type", "").startswith("text/html"):
+            unusual = made.content.translate(None, _ORDINARY)  # Most of a page is not.
+            if _HIDDEN.search(unusual.decode(made.charset, "replace")):
+                text = made.content.decode(made.charset, "replace")
+                made.content = _HIDDEN.sub(lambda it: f"[U+{ord(it[0]):04X}]", text)
+        return made
+
+    return answer
+
+
+_ORDINARY = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
+_HIDDEN = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)
+
+
+@sync_only_middleware
+def no_floods(get_response: Answer) -> Answer:
+    """Refuse who asks for pages more often than anybody may; the API counts its callers itself."""
+
+    def answer(request: HttpRequest) -> HttpResponseBase:
+        is_page = settings.SESSION_COOKIE_NAME in request.COOKIES
+        if is_page and not request.path.startswith("/api/") and request.user.is_authenticated:
+            try:
+                limits.requests.count(request.user.pk, request.user.get_username())
+            except TooManyRequests as error:
+                text, later = f"{error} {error.hint}\n", {"Retry-After": "1"}
+                kind = "text/plain; charset=utf-8"
+                return HttpResponse(text, status=429, content_type=kind, headers=later)
+        return get_response(request)
+
+    return answer
+
+
+@sync_only_middleware
+def sliding_sessions(get_response: Answer) -> Answer:
+    """Begin the hours of a session anew with what a person does; a page that refreshes is none."""
+
+    def answer(request: HttpRequest) -> HttpResponseBase:
+        made = get_response(request)
+        if request.session.accessed and "regions" not in request.GET:
+            sessions.slide(request.session)
+        return made
+
+    return answer
 
 
 @sync_only_middleware

@@ -66,11 +66,17 @@ HTTPS = ENVIRONMENT.https
 ALLOWED_HOSTS = [*environment.LOOPBACK, *ENVIRONMENT.hosts]
 CSRF_TRUSTED_ORIGINS = list(ENVIRONMENT.origins)
 INTERNAL_URL = ENVIRONMENT.internal_url
+TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
+REQUESTS_PER_SECOND = ENVIRONMENT.requests_per_second
+STREAMS_PER_USER = ENVIRONMENT.streams_per_user
+SOCKETS_PER_USER = ENVIRONMENT.sockets_per_user
+SESSION_ENGINE = "orchestrator.access.sessions"
 MINIMUM_ISOLATION = ENVIRONMENT.minimum_isolation
 # A browser takes a cookie of such a name from this host alone, and by https.
 COOKIE_PREFIX = "__Host-" if HTTPS else ""
 SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}muster_session"
 CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}csrftoken"
+SESSION_COOKIE_AGE = 8 * 60 * 60  # After what a person did last; see `sliding_sessions`.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_SSL_REDIRECT = HTTPS
@@ -132,6 +138,9 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "orchestrator.server.middleware.nothing_hidden",
+    "orchestrator.server.middleware.no_floods",
+    "orchestrator.server.middleware.sliding_sessions",
     "orchestrator.server.middleware.one_thread_hop",
 ]
 ROOT_URLCONF = "orchestrator.server.urls"
@@ -158,13 +167,16 @@ WHITENOISE_AUTOREFRESH = DEBUG
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"
-AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in (
-        "UserAttributeSimilarityValidator",
-        "MinimumLengthValidator",
-        "CommonPasswordValidator",
-    )
+PASSWORD_HASHERS = [
+    f"django.contrib.auth.hashers.{name}PasswordHasher" for name in ("Argon2", "PBKDF2")
+]  # What the second made becomes the first's at the next sign-in.
+AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
 ]
 
 LANGUAGE_CODE = "en"

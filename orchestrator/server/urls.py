@@ -1,18 +1,21 @@
 """Every address that speaks HTTP."""
 
 from django.contrib import admin
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 
 from nodes import log_forwarding
 from orchestrator.api import api
+from orchestrator.server import accounts
 from orchestrator.server.health import healthz, readyz
 
 urlpatterns = [
     path("healthz", healthz, name="healthz"),
     path("readyz", readyz, name="readyz"),
-    path("accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("accounts/login/", accounts.login, name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
+    path("accounts/logout/everywhere", accounts.sign_out_everywhere, name="logout-everywhere"),
+    path("admin/login/", accounts.admin_login),
     path("admin/", admin.site.urls),
     path("api/v1/", api.urls),
     path(log_forwarding.PATH, log_forwarding.serve, name="internal-logs"),

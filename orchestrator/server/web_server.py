@@ -22,6 +22,7 @@ from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from orchestrator.server import http_limits
 from orchestrator.server.backpressure import EXTENSION, Application
 
 logger = logging.getLogger(__name__)
@@ -40,10 +41,20 @@ class WebServer(Server):  # type: ignore[misc] # Daphne has no types
     """Daphne's server, which knows what is on its way to each client."""
 
     stalled_after = STALLED_AFTER
+    head_within, body_within = http_limits.HEAD_WITHIN, http_limits.BODY_WITHIN
 
     def __init__(self, application: Application, *arguments: Any, **options: Any) -> None:
         super().__init__(self._ending_streams(application), *arguments, **options)
         self._full: set[Outgoing] = set()
+
+    @property
+    def http_factory(self) -> http_limits.Factory:
+        """What makes connections; Daphne would have one without limits."""
+        return self._http_factory
+
+    @http_factory.setter
+    def http_factory(self, _of_daphne: Any) -> None:
+        self._http_factory = http_limits.Factory(self)
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         protocol.outgoing = Outgoing(protocol, self._full)

@@ -13,6 +13,7 @@ from nodes import membership
 from nodes.hints import Hint, after_commit
 from nodes.models import Node
 from orchestrator import endpoint
+from orchestrator.access import sessions, sign_in
 from orchestrator.models import IdempotencyKey, journal
 
 #: How long the answer to a request is kept for its repeats.
@@ -20,9 +21,11 @@ ANSWERS_KEPT = timedelta(hours=24)
 
 
 def tick() -> None:
-    """Once a second, in one process at a time: notice silent nodes, forget old answers."""
+    """Once a second, in one process at a time: notice silent nodes, forget what is over."""
     notice_silence()
     forget_answers()
+    sessions.forget_expired()
+    sign_in.forget_old()
 
 
 def notice_silence() -> None:

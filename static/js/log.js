@@ -237,7 +237,7 @@ function view(box, refresh) {
   wire.addEventListener("closed", ({ detail }) => {
     if (hasEnded()) return;
     isCutOff = true;
-    note.textContent = detail === 4401 ? "signed out: reload to sign in" : "the stream broke off, trying again";
+    note.textContent = detail === 4401 ? "signed out: reload to sign in" : detail === 4429 ? "you have too many pages open, trying again" : "the stream broke off, trying again";
     tellOfCut();
   }, { signal });
   document.addEventListener("muster:shown", () => { if (!box.isConnected) leave(); }, { signal });

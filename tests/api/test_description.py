@@ -71,7 +71,7 @@ def test_an_operation_names_its_headers_its_refusals_and_who_may():
         for it in submit["parameters"]
     ]
     assert sorted(named) == ["Idempotency-Key", "If-Match", "If-None-Match", "namespace"]
-    refusals = {400, 401, 403, 404, 409, 412, 413, 415, 422, 500, 503}
+    refusals = {400, 401, 403, 404, 409, 412, 413, 415, 422, 429, 500, 503}
     assert submit["responses"].keys() == {str(it) for it in {200, 201, *refusals}}
     assert submit["security"] == [{"token": ["submit"]}, {"session": [], "csrf": []}]
 

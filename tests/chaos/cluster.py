@@ -113,6 +113,7 @@ class Cluster:
             **self._base,
             "MUSTER_VAR": str(directory),
             "MUSTER_WORKERS": str(workers),
+            "MUSTER_REQUESTS_PER_SECOND": "0",  # One user asks for all.
             **(environ or {}),
         }
         self._database: psycopg.Connection[Any] | None = None

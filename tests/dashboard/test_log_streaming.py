@@ -142,7 +142,7 @@ async def test_the_beginning_ends_where_what_is_shown_begins(viewer, link, execu
 
 
 async def test_no_more_is_on_its_way_than_a_page_takes(viewer, link, execution):
-    piece = b"x" * 65_536
+    piece = (b"x" * 1023 + b"\n") * 64
     async with opened(viewer) as page:
         await page.follow(execution.pk, offset=0)
         watch = await link.hear(Watch)

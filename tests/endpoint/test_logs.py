@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from nodes.agent.logs import readable
 from orchestrator.endpoint.logs import Piece
 from orchestrator.endpoint.logs.execution import _Text
-from orchestrator.endpoint.logs.job import LONGEST_LINE, _prefixed
+from orchestrator.endpoint.logs.job import LONGEST_PIECE, _prefixed
+from orchestrator.endpoint.logs.lines import LONGEST_LINE, MARK
 from orchestrator.endpoint.logs.polling import SharedPolling
 from orchestrator.models import Execution
 
@@ -49,7 +50,7 @@ def printed(*data):
 def test_a_line_without_an_end_is_passed_on_before_it_is_long():
     bar = b"\r 42 % of it" * 1000
     found = merged(*printed(*[bar] * 100))
-    assert max(len(it.data) for it in found) <= LONGEST_LINE + len(bar) + 10
+    assert max(len(it.data) for it in found) <= LONGEST_PIECE + len(bar) + 10
     assert b"".join(it.data for it in found).replace(b"0 | ", b"").replace(b"\n", b"") == bar * 100
     assert all(a.after < b.after for a, b in pairwise(found[1:]))
 
@@ -69,7 +70,7 @@ def test_a_line_without_an_end_costs_no_more_than_a_piece_of_it():
 
     tracemalloc.start()
     try:
-        assert asyncio.run(run()) > 2000 * 8192
+        assert asyncio.run(run()) == len(b"0 | ") + LONGEST_LINE + len(MARK)
         assert tracemalloc.get_traced_memory()[1] < 2 * 2**20
     finally:
         tracemalloc.stop()
@@ -77,8 +78,18 @@ def test_a_line_without_an_end_costs_no_more_than_a_piece_of_it():
 
 @pytest.mark.parametrize("begin", ["", "a", "ab", "abc"])
 @pytest.mark.parametrize("character", ["é", "\u20ac", "\U0001f980"])
-def test_a_long_line_is_broken_between_characters(begin, character):
+def test_a_long_line_is_cut_between_characters(begin, character):
     line = begin + character * LONGEST_LINE
+    (cut,) = [it.data.decode() for it in merged(*printed(line.encode())) if it.data]
+    shown = cut.removeprefix("0 | ").removesuffix(MARK.decode())
+    assert line.startswith(shown)
+    assert LONGEST_LINE - 4 < len(shown.encode()) <= LONGEST_LINE
+
+
+@pytest.mark.parametrize("begin", ["", "a", "ab", "abc"])
+@pytest.mark.parametrize("character", ["é", "\u20ac", "\U0001f980"])
+def test_a_bar_that_is_drawn_over_and_over_is_broken_between_characters(begin, character):
+    line = begin + f"{99 * character}\r" * (LONGEST_PIECE // 99)
     lines = [it.data.decode() for it in merged(*printed(line.encode()))]
     assert "".join(lines).replace("0 | ", "").replace("\n", "") == line
 

@@ -9,6 +9,7 @@ import pytest
 from nodes import log_forwarding
 from nodes.log_watch import CREDIT, MOST, MOST_APART, NotConnected, TooManyWatches
 from nodes.protocol.messages import Ack, Close, LogChunk, Unwatch, Watch
+from nodes.shared_watch import KEPT
 from tests.nodes.links import execution, play
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -172,3 +173,97 @@ async def test_a_node_serves_so_many_readers_and_no_more(node, world, link):
     await link.report()
     assert await link.hear(Ack)
     assert world.sessions.statistics()["watches"] == 0
+
+
+# --- one watch for all who follow ----------------------------------------------------------------
+
+
+async def taken(pieces, size):
+    """The next *size* bytes."""
+    got = b""
+    while len(got) < size:
+        got += (await anext(pieces)).data
+    return got
+
+
+async def test_who_follows_what_others_follow_gets_the_same_bytes_of_one_watch(node, world, link):
+    it = execution()
+    first, second, third = (world.sessions.watch(it, node.pk, "stdout") for _ in range(3))
+    waits = [asyncio.create_task(taken(pieces, 4)) for pieces in (first, second)]
+    watch = await link.hear(Watch)
+    await link.send_log(watch, 0, b"one\n")
+    assert await asyncio.gather(*waits) == [b"one\n"] * 2
+    assert await taken(third, 4) == b"one\n"
+    assert world.sessions.statistics()["watches"] == 1
+    waits = [asyncio.create_task(taken(pieces, 4)) for pieces in (third, second)]
+    await link.send_log(watch, 4, b"two\n")
+    assert await asyncio.gather(*waits) == [b"two\n"] * 2
+    await first.aclose()
+    await link.end_log(watch, "it has ended")
+    for pieces in (second, third):
+        assert (await anext(pieces)).reason == "it has ended"
+        await pieces.aclose()
+    assert world.sessions.statistics()["watches"] == 0
+
+
+async def test_the_node_is_told_when_the_last_of_them_has_left(node, world, link):
+    it = execution()
+    readers = [world.sessions.watch(it, node.pk, "stdout") for _ in range(2)]
+    waits = [asyncio.create_task(taken(pieces, 1)) for pieces in readers]
+    watch = await link.hear(Watch)
+    await link.send_log(watch, 0, b"x")
+    await asyncio.gather(*waits)
+    await readers[0].aclose()
+    assert world.sessions.statistics()["watches"] == 1
+    await readers[1].aclose()
+    assert (await link.hear(Unwatch)).watch == watch.watch
+
+
+@pytest.mark.parametrize("offset", [0, -100])
+async def test_who_comes_later_reads_what_came_before_by_a_watch_of_their_own(
+    node, world, link, offset
+):
+    it = execution()
+    early = world.sessions.watch(it, node.pk, "stdout", 1000)
+    waits = asyncio.create_task(taken(early, 4))
+    shared = await link.hear(Watch)
+    await link.send_log(shared, 1000, b"new\n")
+    await waits
+    late = world.sessions.watch(it, node.pk, "stdout", offset)
+    waits = asyncio.create_task(taken(late, 1004 if offset == 0 else 100))
+    own = await link.hear(Watch)
+    assert (own.offset, own.follow) == (offset, False)
+    begin = 0 if offset == 0 else 904
+    await link.send_log(own, begin, (1000 - begin) * b"o" + b"new\n")
+    await link.end_log(own)
+    assert await waits == (1000 - begin) * b"o" + b"new\n"
+    waits = [asyncio.create_task(taken(pieces, 5)) for pieces in (early, late)]
+    await link.send_log(shared, 1004, b"more\n")
+    assert await asyncio.gather(*waits) == [b"more\n"] * 2
+    for pieces in (early, late):
+        await pieces.aclose()
+
+
+async def test_a_slow_reader_holds_nobody_up_and_misses_nothing(node, world, link):
+    it, piece = execution(), KEPT // 4
+    quick, slow = (world.sessions.watch(it, node.pk, "stdout") for _ in range(2))
+    waits = [asyncio.create_task(taken(pieces, piece)) for pieces in (quick, slow)]
+    shared = await link.hear(Watch)
+    for number in range(8):
+        await link.send_log(shared, number * piece, bytes([number]) * piece)
+        if number:
+            assert await taken(quick, piece) == bytes([number]) * piece
+        else:
+            await asyncio.gather(*waits)
+    waits = asyncio.create_task(taken(slow, 7 * piece))
+    while True:
+        own = await link.hear(Watch)
+        if own.watch != shared.watch:  # Beside the credit of the other.
+            break
+    assert (own.offset, own.follow) == (piece, False)
+    for number in (1, 2, 3):
+        await link.send_log(own, number * piece, bytes([number]) * piece)
+    await link.end_log(own)
+    assert await waits == b"".join(bytes([number]) * piece for number in range(1, 8))
+    for pieces in (quick, slow):
+        await pieces.aclose()

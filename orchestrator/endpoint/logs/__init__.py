@@ -5,6 +5,17 @@ Nothing is read ahead of who asks: the next piece is fetched when it is asked fo
 
 from .execution import of_execution
 from .job import MOST_NAMED, of_job
-from .reading import Piece, Reading, Stream
+from .lines import Lines, cut_lines
+from .reading import Piece, Reading, Stream, ask
 
-__all__ = ["MOST_NAMED", "Piece", "Reading", "Stream", "of_execution", "of_job"]
+__all__ = [
+    "MOST_NAMED",
+    "Lines",
+    "Piece",
+    "Reading",
+    "Stream",
+    "ask",
+    "cut_lines",
+    "of_execution",
+    "of_job",
+]

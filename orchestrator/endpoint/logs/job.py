@@ -19,6 +19,7 @@ from orchestrator.lifecycle import ENDED
 from orchestrator.models import Execution, Job
 
 from .execution import of_execution
+from .lines import cut_lines
 from .reading import BEFORE, LOOK_AGAIN, NEVER_RAN, Piece, Reading, ask
 
 #: Executions of one job that are read at once; others wait until one of them has ended.
@@ -31,8 +32,8 @@ MOST_NAMED = 150
 MOST_WAITING = 16
 #: Bytes on their way from each of the executions, at most.
 AHEAD = 16 * 1024
-#: A line is passed on in one piece up to so many bytes; a longer one is broken there.
-LONGEST_LINE = 64 * 1024
+#: What ends no line, as a bar that is drawn over and over, is broken after so many bytes.
+LONGEST_PIECE = 64 * 1024
 #: What ends may be seen so much later: a transaction takes no longer.
 SEEN_LATER = timedelta(minutes=2)
 
@@ -119,8 +120,8 @@ async def _prefixed(
     the first.
     """
     rest, last = bytearray(), None
-    async with aclosing(pieces):  # type: ignore[type-var]  # An async generator.
-        async for piece in pieces:
+    async with aclosing(cut_lines(pieces)) as cut:  # type: ignore[type-var]
+        async for piece in cut:
             if piece.is_note and rest and last is not None:
                 await waiting.put(replace(last, data=_with(prefix, rest) + b"\n"))
                 rest.clear()
@@ -146,9 +147,9 @@ def _whole_lines(rest: bytearray, data: bytes) -> bytes:
         rest[:] = data[end:]
     else:
         rest += data
-    while len(rest) > LONGEST_LINE:
-        cut = LONGEST_LINE
-        while cut > LONGEST_LINE - 3 and rest[cut] & 0xC0 == 0x80:
+    while len(rest) > LONGEST_PIECE:
+        cut = LONGEST_PIECE
+        while cut > LONGEST_PIECE - 3 and rest[cut] & 0xC0 == 0x80:
             cut -= 1
         lines += bytes(rest[:cut]) + b"\n"
         del rest[:cut]
