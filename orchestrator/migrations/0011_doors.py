@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('orchestrator', '0009_drivers_of_blocked_jobs'),
+        ('orchestrator', '0010_secrets'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

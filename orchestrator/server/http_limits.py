@@ -98,11 +98,10 @@ class Request(WebRequest):  # type: ignore[misc] # Daphne has no types
             self.channel.loseConnection()
 
     def process(self) -> Any:
-        """Hand it on; its sender does not say where in an address we begin."""
+        """Hand it on."""
         if self.is_refused:
             self.channel.loseConnection()
             return None
-        self.requestHeaders.removeHeader(b"daphne-root-path")
         return super().process()
 
     def _refuse(self) -> None:

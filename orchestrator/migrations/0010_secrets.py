@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("orchestrator", "0011_doors"),
+        ("orchestrator", "0009_drivers_of_blocked_jobs"),
     ]
 
     operations = [
