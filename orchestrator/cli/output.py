@@ -105,7 +105,8 @@ class Output:
         elif self.format is Format.YAML:
             import yaml
 
-            say(yaml.safe_dump(value, sort_keys=False, allow_unicode=_is_utf8()).rstrip("\n"))
+            plain = json.loads(json.dumps(value))  # An answer's objects are more than dictionaries.
+            say(yaml.safe_dump(plain, sort_keys=False, allow_unicode=_is_utf8()).rstrip("\n"))
         else:
             return False
         return True

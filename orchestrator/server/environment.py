@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +12,10 @@ EX_CONFIG = 78
 """Exit code of a process whose configuration is wrong, as in sysexits.h."""
 
 HOME = Path(__file__).resolve().parent.parent.parent
+
+
+MOST_WORKERS = 256
+"""Worker processes of one `manage.py worker`; each has a connection to the database."""
 
 
 class Role(StrEnum):
@@ -80,6 +84,7 @@ class Misconfigured(Exception):
 def parse(environ: Mapping[str, str]) -> Environment:
     """Read *environ*, or raise `Misconfigured` with every mistake in it."""
     mistakes = [_unknown(name) for name in sorted(environ) if not _is_known(name)]
+    mistakes += _misspelt_database(environ)
 
     def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
         value = environ.get(name) or default
@@ -91,10 +96,12 @@ def parse(environ: Mapping[str, str]) -> Environment:
     def yes(name: str) -> bool:
         return choice(name, "0", ("0", "1")) == "1"
 
-    def whole(name: str, default: int, lowest: int) -> int:
+    def whole(name: str, default: int, lowest: int, highest: int) -> int:
         value = environ.get(name) or str(default)
-        if not value.isascii() or not value.isdigit() or int(value) < lowest:
-            mistakes.append(f"{name} is {value!r}; say a whole number from {lowest} up.")
+        if not re.fullmatch("[0-9]{1,9}", value) or not lowest <= int(value) <= highest:
+            mistakes.append(
+                f"{name} is {value[:40]!r}; say a whole number from {lowest} to {highest}."
+            )
             return default
         return int(value)
 
@@ -127,7 +134,7 @@ def parse(environ: Mapping[str, str]) -> Environment:
         debug=yes("MUSTER_DEBUG"),
         log_level=choice("MUSTER_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         log_format=choice("MUSTER_LOG_FORMAT", "text", ("text", "json")),
-        workers=whole("MUSTER_WORKERS", min(8, max(2, os.cpu_count() or 2)), 1),
+        workers=whole("MUSTER_WORKERS", min(8, max(2, os.cpu_count() or 2)), 1, MOST_WORKERS),
     )
     if mistakes:
         raise Misconfigured(tuple(mistakes))
@@ -139,8 +146,18 @@ def _is_known(name: str) -> bool:
     return not name.startswith("MUSTER_") or bool(known)
 
 
+def _misspelt_database(environ: Mapping[str, str]) -> Iterator[str]:
+    """What nearly says `DATABASE_URL`, where that is not set: without it we would run our own."""
+    if not environ.get("DATABASE_URL"):
+        names = sorted(it for it in environ if it.startswith("DATABASE"))
+        for name in difflib.get_close_matches("DATABASE_URL", names, cutoff=0.85):
+            if name != "DATABASE_URL":
+                yield f"{name} means nothing to Muster. Did you mean DATABASE_URL?"
+
+
 def _unknown(name: str) -> str:
-    nearest = difflib.get_close_matches(name, (*NAMES, *OF_THE_COMMAND_LINE), n=1)
+    # Long names of one beginning are alike by that alone.
+    nearest = difflib.get_close_matches(name, (*NAMES, *OF_THE_COMMAND_LINE), n=1, cutoff=0.75)
     cure = f" Did you mean {nearest[0]}?" if nearest else f" Known: {', '.join(NAMES)}."
     return f"{name} means nothing to Muster.{cure}"
 

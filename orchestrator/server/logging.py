@@ -77,6 +77,17 @@ class OneLineASecond(logging.Filter):
         return True
 
 
+class RequestsThatMakeNoSense(logging.Filter):
+    """Tells of a request that Django calls suspicious in one line: it is no mistake of ours."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let *record* pass, as a warning and without a traceback if it is about one."""
+        if record.name.startswith("django.security."):
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+            record.exc_info = record.exc_text = None
+        return True
+
+
 def _error_of(exc_info: object) -> BaseException | None:
     """Give the error that a line comes with, in each of the forms that logging takes."""
     if exc_info is True:
@@ -133,12 +144,15 @@ def logging_config(*, level: str, style: str) -> dict[str, Any]:
                 ],
             }
         },
-        "filters": {"outages": {"()": OneLineASecond}},
+        "filters": {
+            "outages": {"()": OneLineASecond},
+            "nonsense": {"()": RequestsThatMakeNoSense},
+        },
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
                 "formatter": "structured",
-                "filters": ["outages"],
+                "filters": ["outages", "nonsense"],
             }
         },
         "root": {"handlers": ["stderr"], "level": level.upper()},

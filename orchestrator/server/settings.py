@@ -54,11 +54,18 @@ except PermissionError as refused:
         "MUSTER_VAR at a directory of your own.\n"
     )
     raise SystemExit(environment.EX_CONFIG) from None
+except OSError as refused:
+    sys.stderr.write(
+        f"muster: {refused.filename or VAR} cannot be used: {refused.strerror}. Point MUSTER_VAR "
+        "at a directory that Muster may write to.\n"
+    )
+    raise SystemExit(environment.EX_CONFIG) from None
 
 # --- who may reach us --------------------------------------------------------------------------
 
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *ENVIRONMENT.hosts]
 CSRF_TRUSTED_ORIGINS = list(ENVIRONMENT.origins)
+CSRF_FAILURE_VIEW = "orchestrator.server.error_pages.no_csrf_token"
 INTERNAL_URL = ENVIRONMENT.internal_url
 SESSION_COOKIE_NAME = "muster_session"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ENVIRONMENT.https
@@ -113,6 +120,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "orchestrator.server.middleware.no_nul_in_the_administration",
     "orchestrator.server.middleware.one_thread_hop",
 ]
 ROOT_URLCONF = "orchestrator.server.urls"

@@ -19,4 +19,5 @@ urlpatterns = [
     path("", include("dashboard.urls")),
 ]
 
+handler400 = "orchestrator.server.error_pages.bad_request"
 handler500 = "orchestrator.server.error_pages.server_error"

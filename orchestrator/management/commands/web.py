@@ -6,7 +6,9 @@ import time
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+
+from orchestrator.server.listen_address import CannotListen, raise_unless_address
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,10 @@ class Command(BaseCommand):
         from nodes import close_reasons
         from orchestrator.server.web_server import WebCommandLine
 
+        try:
+            raise_unless_address(options["host"], options["port"])
+        except CannotListen as why:
+            raise CommandError(str(why)) from None
         close_reasons.tell()
         allow_many_connections()
         tell_of_refused_connections()
