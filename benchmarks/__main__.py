@@ -12,7 +12,7 @@ from pathlib import Path
 from .table import RESULTS, Row, publish, show
 
 HOME = Path(__file__).resolve().parent.parent
-ON_A_CLUSTER = ("latency", "throughput", "wide", "idle", "blocked", "slow_reader")
+ON_A_CLUSTER = ("latency", "throughput", "wide", "idle", "blocked", "slow_reader", "authorise")
 OTHERS = {"placement": ("benchmarks/placement.py", "--json")}
 
 

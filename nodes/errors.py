@@ -114,6 +114,13 @@ class Rejected(NodesError):
     )
 
 
+class TooLittleIsolation(NodesError):
+    """The isolation of its tasks is {level}: this cluster takes nodes from {minimum} up."""
+
+    code, status = "too-little-isolation", 403
+    hint = "Start the agent where it can do more, or lower MUSTER_MINIMUM_ISOLATION on the server."
+
+
 class TooManyCredentials(NodesError):
     """The node asks for credentials faster than it uses them."""
 

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.db import connection, transaction
 
 from nodes import labels
 from nodes.callbacks import Inbound, Record, Verdict
-from nodes.errors import Fenced, Quarantined, Removed, Revoked, Superseded
+from nodes.errors import Fenced, Quarantined, Removed, Revoked, Superseded, TooLittleIsolation
 from nodes.locks import Lock, lock_rows
 from nodes.models import Node, NodeSession
 from nodes.protocol.lifecycle import CONNECTION, Approval, Connection
-from nodes.protocol.messages import Hello
+from nodes.protocol.messages import ISOLATION, Hello
 from nodes.protocol.resources import Resources
 
 from . import capacity
@@ -75,10 +76,12 @@ def greet(
     are alive with one identity are both shut out: raises Quarantined, and the node stays so until
     an operator releases it, which *record* is told.  Raises Superseded for an older copy of the
     ledger that has not heard of the newer one yet, Revoked for a rejected node, Removed for one
-    that is no more, and InvalidLabels or InvalidOffer for what cannot be stored.
+    that is no more, TooLittleIsolation for one whose tasks are not walled off as far as this
+    cluster asks for, and InvalidLabels or InvalidOffer for what cannot be stored.
     """
     offer = capacity.checked(hello.resources)
     attributes = labels.own(hello.attributes)
+    refused = _too_little_isolation(hello.attributes)
     with transaction.atomic():
         session, _ = NodeSession.objects.select_for_update().get_or_create(node_id=node_id)
         node = Node.every.select_for_update(no_key=True).get(pk=node_id)
@@ -92,15 +95,17 @@ def greet(
             _quarantine(session, node, conflict, record)
         elif _is_older(session, node, hello):
             raise Superseded
+        elif refused:
+            # Not quarantined: the next agent that is good enough is the node again.
+            _say_degraded(node, str(refused), record)
         else:
             session.holder, session.address = holder[:128], address[:255]
             greeting = _begin(session, node, hello, offer, attributes)
-            if node.degraded != (why := _short(hello.degraded)):
-                node.degraded = why
-                node.save(update_fields=["degraded"])
-                record(node.pk, "degraded", degraded_sentence(node))
+            _say_degraded(node, hello.degraded, record)
     if conflict or node.quarantined:
         raise Quarantined(name=node.name, why=node.quarantined)
+    if refused:
+        raise refused
     return greeting
 
 
@@ -286,6 +291,23 @@ def _begin(
         cursor.execute(_FIRST_BEAT, [node.pk])
     log.info("node greeted", node=str(node.pk), name=node.name, epoch=session.epoch)
     return Greeting(session.epoch, node.approval == Approval.APPROVED, node.order_rev)
+
+
+def _too_little_isolation(attributes: Mapping[str, str]) -> TooLittleIsolation | None:
+    """The refusal of a node that says this of itself; None if it is walled off far enough."""
+    level, minimum = attributes.get("isolation", ""), settings.MINIMUM_ISOLATION
+    if level not in ISOLATION:
+        level = ISOLATION[0]  # One that says nothing promises nothing.
+    if ISOLATION.index(level) >= ISOLATION.index(minimum):
+        return None
+    return TooLittleIsolation(level=level, minimum=minimum)
+
+
+def _say_degraded(node: Node, why: str, record: Record) -> None:
+    if node.degraded != (why := _short(why)):
+        node.degraded = why
+        node.save(update_fields=["degraded"])
+        record(node.pk, "degraded", degraded_sentence(node))
 
 
 def _short(why: str) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from nodes.protocol.messages import ISOLATION
+
 EX_CONFIG = 78
 """Exit code of a process whose configuration is wrong, as in sysexits.h."""
 
@@ -34,6 +36,8 @@ NAMES: dict[str, str] = {
     "MUSTER_ORIGINS": "origins that browsers come from, as https://muster.example.org",
     "MUSTER_INTERNAL_URL": "where other web processes reach this one, as http://10.0.0.5:8000 "
     "(default: where its nodes reach it)",
+    "MUSTER_MINIMUM_ISOLATION": "how far nodes must wall off their tasks to be let in: "
+    + ", ".join(ISOLATION),
     "MUSTER_HTTPS": "1 where browsers reach Muster by https only: cookies become secure",
     "MUSTER_DEBUG": "1 for Django's debug pages; never where others can reach it",
     "MUSTER_LOG_LEVEL": "debug, info, warning or error (default: info)",
@@ -66,6 +70,7 @@ class Environment:
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
     internal_url: str
+    minimum_isolation: str
     https: bool
     debug: bool
     log_level: str
@@ -130,6 +135,7 @@ def parse(environ: Mapping[str, str]) -> Environment:
         hosts=_words(environ.get("MUSTER_HOSTS", "")),
         origins=origins,
         internal_url=internal_url,
+        minimum_isolation=choice("MUSTER_MINIMUM_ISOLATION", ISOLATION[0], ISOLATION),
         https=yes("MUSTER_HTTPS"),
         debug=yes("MUSTER_DEBUG"),
         log_level=choice("MUSTER_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),

@@ -67,6 +67,7 @@ ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *ENVIRONMENT.hosts]
 CSRF_TRUSTED_ORIGINS = list(ENVIRONMENT.origins)
 CSRF_FAILURE_VIEW = "orchestrator.server.error_pages.no_csrf_token"
 INTERNAL_URL = ENVIRONMENT.internal_url
+MINIMUM_ISOLATION = ENVIRONMENT.minimum_isolation
 SESSION_COOKIE_NAME = "muster_session"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ENVIRONMENT.https
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENVIRONMENT.https else None

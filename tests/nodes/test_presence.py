@@ -17,6 +17,7 @@ from nodes.errors import (
     Removed,
     Revoked,
     Superseded,
+    TooLittleIsolation,
 )
 from nodes.membership import Beat, Patience, Silence
 from nodes.membership.joining import Clock
@@ -210,6 +211,29 @@ def test_an_offer_that_makes_no_sense_is_refused(said, error):
     with pytest.raises(error):
         greet(n, said)
     assert Node.objects.get().connection == "disconnected"
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"isolation": "none"}, {"isolation": "user"}, {"isolation": "?"}]
+)
+def test_a_node_that_walls_its_tasks_off_too_little_is_turned_away_until_it_does(said, settings):
+    settings.MINIMUM_ISOLATION = "cgroup"
+    n, told = node(), []
+
+    def record(*event):
+        told.append(event)
+
+    for _ in range(2):
+        with pytest.raises(TooLittleIsolation, match="this cluster takes nodes from cgroup up"):
+            membership.greet(n.pk, hello(attributes=said), "web", record=record)
+    assert len(told) == 1, "an agent asks again and again"
+    n.refresh_from_db()
+    assert "from cgroup up" in n.degraded
+    assert n.connection == "disconnected"
+    membership.greet(n.pk, hello(attributes={"isolation": "sandbox"}), "web", record=record)
+    n.refresh_from_db()
+    assert (n.degraded, n.connection) == ("", "connected")
+    assert told[-1][2] == f"{n.name} takes new work again"
 
 
 def test_an_offer_beyond_all_machines_is_cut_down():
