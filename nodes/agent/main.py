@@ -274,10 +274,13 @@ def _join_token(options: argparse.Namespace) -> str:
             with Path(options.join_token_file).open(
                 "rb"
             ) as opened:  # Of a device there may be no end.
-                return opened.read(_LONGEST_TOKEN).decode().strip()
+                token = opened.read(_LONGEST_TOKEN).decode().strip()
         except (OSError, ValueError) as error:
             file = options.join_token_file
             raise enrolment.Refused(f"the join token in {file} cannot be read: {error}") from None
+        if not token.isprintable():
+            raise enrolment.Refused(f"{options.join_token_file} holds no join token")
+        return token
     if token := os.environ.get("MUSTER_AGENT_JOIN_TOKEN", "").strip():
         return token
     raise enrolment.Refused(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 
 from orchestrator.api import problems
@@ -30,6 +30,11 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if isinstance(exception, RequestDataTooBig | TooManyFieldsSent):
         return _refused(request, 413, "This is larger than any form may be: shorten it.")
     return _refused(request, 400, "This request makes no sense here: go back and try again.")
+
+
+def no_page(_request: HttpRequest) -> HttpResponse:
+    """Say that there is nothing."""
+    raise Http404("There is nothing at this address.")
 
 
 def no_csrf_token(request: HttpRequest, reason: str = "") -> HttpResponse:  # noqa: ARG001

@@ -78,12 +78,14 @@ class OneLineASecond(logging.Filter):
 
 
 class RequestsThatMakeNoSense(logging.Filter):
-    """Tells of a request that Django calls suspicious in one line: it is no mistake of ours."""
+    """Tells in one line of a request that is suspicious or refused: it is no mistake of ours."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let *record* pass, as a warning and without a traceback if it is about one."""
-        if record.name.startswith("django.security."):
+        """Let *record* pass, as a warning and without its traceback if it is about one."""
+        suspicious = record.name.startswith("django.security.")
+        if suspicious:
             record.levelno, record.levelname = logging.WARNING, "WARNING"
+        if suspicious or (record.name == "django.request" and record.levelno < logging.ERROR):
             record.exc_info = record.exc_text = None
         return True
 

@@ -2,10 +2,11 @@
 
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
-from django.urls import include, path
+from django.urls import include, path, re_path
 
 from nodes import log_forwarding
 from orchestrator.api import api
+from orchestrator.server.error_pages import no_page
 from orchestrator.server.health import healthz, readyz
 
 urlpatterns = [
@@ -13,6 +14,7 @@ urlpatterns = [
     path("readyz", readyz, name="readyz"),
     path("accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
+    re_path("^admin/r/", no_page),  # Leads from a row to its own page; ours have none.
     path("admin/", admin.site.urls),
     path("api/v1/", api.urls),
     path(log_forwarding.PATH, log_forwarding.serve, name="internal-logs"),

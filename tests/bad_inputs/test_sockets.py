@@ -178,7 +178,7 @@ def test_a_report_on_what_another_node_runs_has_no_effect_and_is_noted(scene):
     found = reported(scene, {"execution": str(scene.theirs.pk), "happened": "fail"})
     assert found.observed == "running"
     assert Execution.objects.get(pk=scene.theirs.pk).observed == "running"
-    assert Event.objects.filter(kind="foreign-report").count() == 1
+    assert Event.objects.filter(what="foreign-report").count() == 1
 
 
 @tries(89)
