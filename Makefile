@@ -42,8 +42,9 @@ bench: $(STAMP) ## the benchmark table, into benchmarks/results/ (ARGS="…")
 interleave: $(STAMP) ## every pair of verbs, one held before each of its statements (VERBS=stop,plan limits it)
 	INTERLEAVE=all $(BIN)/pytest -q -n 2 tests/interleave $(ARGS)
 
-faults: $(STAMP) ## the agent, hit at each call by which it writes (needs strace; ARGS="--jobs 4 --every 3")
-	$(BIN)/python -m tests.agent.faults $(ARGS)
+faults: $(STAMP) ## the agent, hit at each call by which it writes (needs strace; ARGS="--jobs 4 --minutes 50")
+	@mkdir -p var
+	set -o pipefail; $(BIN)/python -m tests.agent.faults $(ARGS) 2>&1 | tee var/faults.log
 
 chaos: $(STAMP) ## kill random processes for five minutes (ARGS="--minutes 30 --seed 7")
 	$(BIN)/python -m tests.chaos.long --minutes 5 $(ARGS)

@@ -90,7 +90,9 @@ class NoopDriver:
 
     degraded = ""
 
-    def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
+    def open(
+        self, interrupted: Iterable[Entry], *, rebooted: bool, is_older: bool = False
+    ) -> list[Fact]:
         return [Vanished(entry.execution) for entry in interrupted]
 
     def start(self, entry: Entry) -> None:
@@ -130,6 +132,8 @@ class NoopDriver:
 
 class MemoryLedger:
     """A ledger that dies with its process."""
+
+    is_older = False
 
     def __init__(self, name: str) -> None:
         self.id, self.run = name, 1

@@ -8,6 +8,7 @@ from .views.jobs import Definition, JobPage, Jobs
 from .views.nodes import NodePage, Nodes
 from .views.overview import Overview
 from .views.queue import EvaluationPage, Queue
+from .views.secrets import Secrets
 
 app_name = "dashboard"
 
@@ -33,6 +34,8 @@ urlpatterns = [
         name="node-verb",
     ),
     path("nodes/<str:reference>/", NodePage.as_view(), name="node"),
+    path("secrets/", Secrets.as_view(), name="secrets"),
+    re_path(r"^secrets/(?P<verb>put|delete)$", actions.secret, name="secret"),
     path("queue/", Queue.as_view(), name="queue"),
     path("queue/pause", actions.pause, name="pause"),
     path("queue/resume", actions.resume, name="resume"),

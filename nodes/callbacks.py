@@ -46,16 +46,32 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
+class Unsendable:
+    """An order that takes more bytes than a message to a node may have, or lacks something.
+
+    What it *lacks* is a sentence, *hint* the cure; *elsewhere*: another node could be sent it.
+    """
+
+    execution: str
+    size: int = 0
+    limit: int = 0
+    lacks: str = ""
+    hint: str = ""
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True)
 class NodeOrders:
     """What one connected node must be told next, by rising revision.
 
     The list is complete up to ``order_rev``: no order with a revision at or below it is missing.
-    There may be more above it.
+    There may be more above it.  Those that are *unsendable* are not among them.
     """
 
     node: UUID
     order_rev: int
     orders: tuple[Order, ...]
+    unsendable: tuple[Unsendable, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,15 +80,7 @@ class DesiredSet:
 
     order_rev: int
     orders: tuple[Order, ...]
-
-
-@dataclass(frozen=True)
-class Unsendable:
-    """An order that takes more bytes than a message to a node may have."""
-
-    execution: str
-    size: int
-    limit: int
+    unsendable: tuple[Unsendable, ...] = ()
 
 
 class Receive(Protocol):

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import structlog
 
-from .callbacks import Callbacks, NodeOrders, Unsendable
+from .callbacks import Callbacks, DesiredSet, NodeOrders, Unsendable
 from .intake import PASSING
 from .orders import EncodedOrder, encoded
-from .protocol.messages import Hello, Order
+from .protocol.messages import Hello
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ class OrderLookup:
     def desired(self, node: UUID, hello: Hello, epoch: int) -> tuple[int, list[EncodedOrder]]:
         """The full set of *node*, and the revision that it has."""
         desired = self._callbacks.desired(node, hello, epoch)
-        return desired.order_rev, self._sendable(node, desired.orders)
+        return desired.order_rev, self._sendable(node, desired)
 
     def pending(self, sent: Mapping[UUID, int]) -> list[tuple[UUID, int, list[EncodedOrder]]]:
         """What each node was not *sent* yet, by the revisions that they were sent."""
@@ -46,7 +46,7 @@ class OrderLookup:
         except Exception:
             log.exception("orders are asked for node by node")
             found = [it for node, rev in sent.items() for it in self._pending_of(node, rev)]
-        return [(it.node, it.order_rev, self._sendable(it.node, it.orders)) for it in found]
+        return [(it.node, it.order_rev, self._sendable(it.node, it)) for it in found]
 
     def _pending_of(self, node: UUID, revision: int) -> Sequence[NodeOrders]:
         try:
@@ -57,10 +57,10 @@ class OrderLookup:
             log.exception("a node cannot be told its orders", node=str(node))
             return ()
 
-    def _sendable(self, node: UUID, orders: Sequence[Order]) -> list[EncodedOrder]:
-        sendable, unsendable = encoded(orders)
-        if unsendable:
-            self._give_up(node, unsendable)
+    def _sendable(self, node: UUID, found: NodeOrders | DesiredSet) -> list[EncodedOrder]:
+        sendable, unsendable = encoded(found.orders)
+        if unsendable or found.unsendable:
+            self._give_up(node, [*found.unsendable, *unsendable])
         return sendable
 
     def _give_up(self, node: UUID, unsendable: Sequence[Unsendable]) -> None:

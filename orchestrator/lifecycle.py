@@ -166,6 +166,9 @@ def _approved() -> frozenset[Observed]:
 #: The live states that nothing is in without an approval.
 APPROVED = _approved()
 
+#: The states in which no node can have been told to run it and have said so.
+NOT_BEGUN = frozenset({Observed.NEW, Observed.ASK_FOR_BID, Observed.ASK_FOR_BID_ACCEPTED})
+
 MEANING: Mapping[Observed, str] = {
     Observed.NEW: "decided; nobody has been told yet",
     Observed.ASK_FOR_BID: "the node has been asked for a bid",

@@ -154,6 +154,22 @@ def evaluate(request: HttpRequest, pk: UUID, verb: str) -> str:
     return f"{job.name} will be evaluated now."
 
 
+@action()
+def secret(request: HttpRequest, verb: str) -> str:
+    """Put or delete a secret; nothing that is said has its value."""
+    rights, name = access.rights_of(request.user), request.POST.get("name", "").strip()
+    namespace = access.existing_namespace(rights, request.POST.get("namespace", ""))
+    access.require(rights, "secrets", namespace)
+    if verb == "delete":
+        endpoint.delete_secret(namespace, name, actor=_actor(request))
+        return f"The secret {name} is deleted."
+    value = request.POST.get("value", "").replace("\r\n", "\n").removesuffix("\n")
+    kept = endpoint.put_secret(namespace, name, value, actor=_actor(request))
+    if not kept.changed:
+        return f"The secret {name} has that value already."
+    return f"The secret {name} is kept, version {kept.secret.version}."
+
+
 def _job(request: HttpRequest, pk: UUID, verb: str) -> Job:
     """The job, to which the viewer may do *verb*; one that may not be seen is not there."""
     rights = access.rights_of(request.user)

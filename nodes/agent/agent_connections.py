@@ -12,7 +12,7 @@ import os
 import select
 import socket
 
-VERSION = b"6"
+VERSION = b"7"
 _PACKET = 1 << 20
 #: Packets kept for an agent that does not read; then it is cut off, and finds all in the journal.
 _BACKLOG = 10_000

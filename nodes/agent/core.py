@@ -178,7 +178,7 @@ class Core:
     def observe(self, fact: Fact) -> list[Effect]:
         """Take in what a driver tells.  A fact told twice has no second effect."""
         entry = self.entries.get(fact.execution)
-        if entry is None:
+        if entry is None or entry.stage is Stage.HELD:
             self._never_begin(fact)
         if entry is None or not entry.told_to_run:
             return []
@@ -218,7 +218,7 @@ class Core:
     def _started(self, entry: Entry, handle: str) -> list[Effect]:
         if entry.stage is Stage.STARTING:
             self._report(Report(entry.execution, Happened.START))
-        self._put(replace(entry, stage=Stage.RUNNING, handle=handle))
+        self._put(replace(entry, stage=Stage.RUNNING, handle=handle, secrets=None))
         # Asked before a crash, and perhaps never heard: ask again, it does no harm.
         return [Stop(entry.execution, entry.driver)] if entry.stopping else []
 

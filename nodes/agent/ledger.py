@@ -45,8 +45,9 @@ CREATE TABLE IF NOT EXISTS tombstone (
 );
 """
 
-_encode = msgspec.msgpack.Encoder().encode
-_entry = msgspec.msgpack.Decoder(Entry).decode
+#: What is only in memory, as secrets are, is written as nothing.
+_encode = msgspec.msgpack.Encoder(enc_hook=lambda _: None).encode
+_entry = msgspec.msgpack.Decoder(Entry, dec_hook=lambda _, it: it).decode
 _report = msgspec.msgpack.Decoder(Report).decode
 _final: msgspec.msgpack.Decoder[Report | None] = msgspec.msgpack.Decoder(Report | None)
 
@@ -92,23 +93,30 @@ def _has_our_shape(db: sqlite3.Connection, path: Path) -> bool:
 class Ledger:
     """One state directory's ledger.  Opening it counts a run of the agent.
 
-    ``now`` is always of the same clock, one that is never set.
+    ``now`` is always of the same clock, one that is never set.  It *is older* when less is in it
+    than was once committed here: it was lost, or a copy was put in its place.
     """
 
     def __init__(self, path: Path, now: float) -> None:
-        self._path = path
+        self._path, self._note = path, -1
+        noted, noted_run = _noted(path)
         with _in_words(path):
             self._db = sqlite3.connect(path, isolation_level=None)
         try:
-            self._open()
+            self._open(noted_run)
         except BaseException:
             self._db.close()
             raise
         self.id = str(self._get("id", ""))
         self.run = int(self._get("run", 0))
         self._lived_before, self._opened_at = float(self._get("lived", 0.0)), now
+        commits = int(self._get("commits", 0))
+        self.is_older = commits < noted
+        # It stays older until what was made of that is committed.
+        self._commits = max(commits, noted)
+        self._take_note()
 
-    def _open(self) -> None:
+    def _open(self, noted_run: int) -> None:
         with _in_words(self._path):
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
@@ -120,7 +128,7 @@ class Ledger:
             with self._transaction():
                 self._remember("shape", SHAPE)
                 self._remember("id", str(uuid.uuid4()))
-                self._set("run", int(self._get("run", 0)) + 1)
+                self._set("run", max(int(self._get("run", 0)), noted_run) + 1)
                 if self._get("lived", "") == "":  # Ages were once told by the wall clock.
                     self._db.execute("UPDATE tombstone SET at = 0")
 
@@ -170,6 +178,9 @@ class Ledger:
                 self._set("order_rev", changes.order_rev)
             if changes.boot is not None:
                 self._set("boot", changes.boot)
+            self._set("commits", self._commits + 1)
+        self._commits += 1
+        self._take_note()
 
     def prune(self, now: float) -> None:
         """Forget executions that have been over for so long that nobody will ask again."""
@@ -215,10 +226,23 @@ class Ledger:
 
     def close(self) -> None:
         self._db.close()
+        if self._note >= 0:
+            os.close(self._note)
+            self._note = -1
 
     def _lived(self, now: float) -> float:
         """How many seconds agents have run on this ledger, all runs together."""
         return self._lived_before + now - self._opened_at
+
+    def _take_note(self) -> None:
+        """Note beside the ledger what is committed: one write, which our death does not undo.
+
+        It is never synced: one that was lost says less than is true, and does no harm.
+        """
+        with contextlib.suppress(OSError):
+            if self._note < 0:
+                self._note = os.open(_note_of(self._path), os.O_WRONLY | os.O_CREAT, 0o600)
+            os.pwrite(self._note, b"%020d %020d\n" % (self._commits, self.run), 0)
 
     def _get(self, name: str, default: int | str | float) -> int | str | float:
         row = self._db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
@@ -240,6 +264,18 @@ class Ledger:
         finally:
             if self._db.in_transaction:  # A full disk has ended it already.
                 self._db.execute("ROLLBACK")
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_suffix(".commits")
+
+
+def _noted(path: Path) -> tuple[int, int]:
+    """How many commits and runs there were in all, whatever lies at *path* now."""
+    with contextlib.suppress(OSError, ValueError):
+        commits, run = map(int, _note_of(path).read_bytes().split())
+        return commits, run
+    return 0, 0
 
 
 @contextlib.contextmanager

@@ -116,6 +116,16 @@ class LogFile:
         return sorted(int(end) for end in ends if end.isdigit())
 
 
+def tails(directory: Path, execution: str) -> list[bytes]:
+    """The last bytes of both its streams."""
+    found = []
+    for stream in STREAMS:
+        file = LogFile(directory, execution, stream)
+        found.append(file.tail().replace(b"\0", b""))
+        file.close()
+    return found
+
+
 def total(directory: Path) -> int:
     """How much of the disk all logs take."""
     return sum(taken for taken, _, _ in _sizes(directory).values())
@@ -170,13 +180,11 @@ class Keeper:
         while self._retired and (len(self._retired) > KEPT or self._retired[0][0] < now - KEPT_FOR):
             due.add(self._retired.popleft()[1])
         spared = kept | {execution for _, execution in self._retired}
-        long_ago = time.time() - KEPT_FOR
-        with os.scandir(self._directory) as files:
-            for file in files:
-                execution = file.name.rsplit(".", 2)[0]
-                if execution in spared:
-                    continue
-                with contextlib.suppress(FileNotFoundError):
-                    # Of a former agent's executions only the age of their files is known.
-                    if execution in due or file.stat().st_mtime < long_ago:
-                        Path(file.path).unlink()
+        found = {name: it for name, it in _sizes(self._directory).items() if name not in spared}
+        # Of a former agent's executions only the age of their files is known.
+        newest = sorted(found.keys() - due, key=lambda name: found[name][1], reverse=True)
+        due.update(newest[KEPT - len(self._retired) :])
+        for execution, (_, written, files) in found.items():
+            if execution in due or written < time.time() - KEPT_FOR:
+                for file in files:
+                    Path(file).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from ..protocol import secret_references
 from ..protocol.resources import Resources
 from . import __version__
 
@@ -59,6 +60,7 @@ def attributes(resources: Resources) -> dict[str, str]:
         "memory": str(resources.memory),
         "python": platform.python_version(),
         "agent.version": __version__,
+        secret_references.ATTRIBUTE: "true",
         "driver.process": "true",
         "driver.process.version": __version__,
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from msgspec import Struct
 
+from ..protocol import secret_references
 from ..protocol.messages import Happened, Order, Report, Task
 from ..protocol.resources import Resources
 
@@ -26,8 +27,23 @@ class Stage(StrEnum):
     ENDED = "ended"  # over; its final report is not acknowledged yet
 
 
+class InMemory:
+    """The values of the secrets of one task, by variable.
+
+    Nothing writes or prints them: what encodes an entry, as the ledger does, leaves nothing of it.
+    """
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self.values = dict(values)
+
+
 class Entry(Struct, frozen=True, omit_defaults=True):
-    """One execution as this node knows it.  ``final`` is set when it has ended."""
+    """One execution as this node knows it.  ``final`` is set when it has ended.
+
+    ``secrets`` are there from the order to run it until it runs, and in no entry that was saved.
+    """
 
     execution: str
     stage: Stage
@@ -39,6 +55,7 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     handle: str = ""
     driver: str = ""
     final: Report | None = None
+    secrets: InMemory | None = None
 
     @property
     def live(self) -> bool:
@@ -47,6 +64,23 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     @property
     def told_to_run(self) -> bool:
         return self.stage in (Stage.STARTING, Stage.RUNNING)
+
+    @property
+    def secret_values(self) -> Mapping[str, str]:
+        return {} if self.secrets is None else self.secrets.values
+
+    @property
+    def lacks(self) -> tuple[str, str] | None:
+        """Why its task cannot begin, and the cure: it names a secret whose value is not here."""
+        named = secret_references.names(self.task.env) if self.task else {}
+        if named.keys() <= self.secret_values.keys():
+            return None
+        missing = min(named.keys() - self.secret_values.keys())
+        return (
+            f"the secret for {missing} is not here: its value was sent once, and the agent was "
+            "started anew before the task began",
+            "run it again; nothing of the task has run",
+        )
 
 
 def entry_of(order: Order, stage: Stage) -> Entry:
@@ -59,6 +93,7 @@ def entry_of(order: Order, stage: Stage) -> Entry:
         timeout=order.timeout,
         grace=order.grace,
         driver=order.task.driver if order.task else "",
+        secrets=InMemory(order.secrets.values) if order.secrets else None,
     )
 
 

@@ -38,6 +38,7 @@ class Keeping(Protocol):
 
     id: str
     run: int
+    is_older: bool
 
     def saved(self) -> Saved: ...
     def recall(self, execution: str) -> tuple[bool, Report | None]: ...
@@ -67,7 +68,10 @@ class Runner:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._ledger = ledger
-        self.core = Core(machine, ledger.saved(), ledger.recall)
+        saved = ledger.saved()
+        self.core = Core(machine, saved, ledger.recall)
+        #: Whether tasks may have run here of which the ledger knows nothing.
+        self._is_older = ledger.is_older or not saved.boot
         self._drivers = drivers(self.tell)
         self._watches = Watches(logs, self.core.is_live, self._send, self._send_chunk)
         self._room = room
@@ -95,7 +99,14 @@ class Runner:
             )
         for name, driver in self._drivers.items():
             of_driver = [entry for entry in interrupted if entry.driver == name]
-            self._facts += driver.open(of_driver, rebooted=self.core.rebooted)
+            self._facts += driver.open(
+                of_driver, rebooted=self.core.rebooted, is_older=self._is_older
+            )
+        if self._ledger.is_older:
+            log.warning(
+                "the ledger is older than what was last saved here: it was lost, or a copy was put "
+                "in its place; nothing that has run here since then is begun again"
+            )
         if interrupted:
             log.info("picked up %d tasks of a former run", len(interrupted))
         self._turn()

@@ -11,8 +11,8 @@ links.
 
 One message is one packet, fields separated by NUL:
 
-    start  id  timeout  grace  count  words…  count  arguments…  NAME=value…    (see
-                        ``supervisor.Request``)
+    start  id  timeout  grace  count  words…  count  arguments…  count  NAME=value…
+                        (see ``supervisor.Request``)
     stop   id
     sync   word         answered by ``live`` packets and ``synced word``; ends other connections
     ping                answered by ``pong``

@@ -44,11 +44,13 @@ if TYPE_CHECKING:
 if TYPE_CHECKING or __package__:
     from .confinement import Confinement, Host
     from .disk_use import DiskUse
+    from .mask import patterns
     from .process_tree import kill_children, signal_group, start_ticks
     from .task_output import Stream, drain, read
 else:
     from confinement import Confinement, Host
     from disk_use import DiskUse
+    from mask import patterns
     from process_tree import kill_children, signal_group, start_ticks
     from task_output import Stream, drain, read
 
@@ -110,7 +112,8 @@ class Request:
     """One order to start a task, as the agent words it.
 
     start  id  timeout-or-empty  grace  number-of-words  words…  number-of-arguments  arguments…
-    NAME=value…                               (of the words ``confinement`` tells)
+    number-of-secrets  NAME=value…
+    (of the words ``confinement`` tells; the variables that are secrets come first)
     """
 
     def __init__(self, packet: bytes) -> None:
@@ -122,8 +125,9 @@ class Request:
         begin = 5 + len(self.walls)
         end = begin + 1 + int(fields[begin])
         self.command = fields[begin + 1 : end]
-        pairs = (pair.partition(b"=") for pair in fields[end:])
+        pairs = [pair.partition(b"=") for pair in fields[end + 1 :]]
         self.env = {name: value for name, _, value in pairs}
+        self.secrets = patterns(value for _, _, value in pairs[: int(fields[end])])
 
 
 class Post:
@@ -207,8 +211,8 @@ def _supervise(request: Request, post: Post, *, may_serve: bool) -> bool:
     first = (me, post.ticks) if os.getpid() != me else (pid, start_ticks(pid))
     _say(places, b"started", request.id, *(b"%d" % number for number in (*first, me)))
     streams = {
-        out: Stream(places.logs, name + ".stdout."),
-        err: Stream(places.logs, name + ".stderr."),
+        out: Stream(places.logs, name + ".stdout.", request.secrets),
+        err: Stream(places.logs, name + ".stderr.", request.secrets),
     }
     stdout, stderr = streams[out], streams[err]
     disk = DiskUse(walls.disk, began)
@@ -229,7 +233,7 @@ def _supervise(request: Request, post: Post, *, may_serve: bool) -> bool:
     clean = alone and not streams and not why and not _stopped and not post.host.is_spent
     free = clean and may_serve and post.link is not None
     for stream in (stdout, stderr):
-        stream.close()
+        stream.finish()
     exited = (
         b"exited",
         request.id,

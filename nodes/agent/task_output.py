@@ -12,6 +12,13 @@ import os
 import select
 import time
 
+TYPE_CHECKING = False
+# The spawner knows no packages: to it these are modules beside it.
+if TYPE_CHECKING or __package__:
+    from .mask import Mask
+else:
+    from mask import Mask
+
 SEGMENT = 8 << 20
 SEGMENTS = 4
 TAIL = 8 * 1024
@@ -22,15 +29,31 @@ _F_SETPIPE_SZ = 1031
 
 
 class Stream:
-    """One output stream: its last bytes here, as much as is kept of it in segments on disk."""
+    """One output stream: its last bytes here, as much as is kept of it in segments on disk.
 
-    def __init__(self, logs: int, prefix: str) -> None:
+    What is one of the *secrets* is masked before it is anywhere.
+    """
+
+    def __init__(self, logs: int, prefix: str, secrets: list[bytes] | None = None) -> None:
         self.size, self.tail = 0, b""
+        self._mask = Mask(secrets) if secrets else None
         self._logs, self._prefix = logs, prefix
         self._file, self._segment, self._written = -1, "", 0
         self._segments: list[str] = []
 
     def take(self, data: bytes) -> None:
+        """Keep what the task has printed."""
+        self._keep(data if self._mask is None else self._mask.take(data))
+
+    def finish(self) -> None:
+        """The task prints no more: keep what might have been the beginning of a secret."""
+        if self._mask is not None:
+            self._keep(self._mask.finish())
+        self.close()
+
+    def _keep(self, data: bytes) -> None:
+        if not data:
+            return
         self.tail = data[-TAIL:] if len(data) >= TAIL else (self.tail + data)[-TAIL:]
         try:
             self._write(data)

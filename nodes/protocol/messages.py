@@ -74,10 +74,23 @@ class Task(Struct, frozen=True, omit_defaults=True):
     network: Annotated[str, Meta(max_length=16)] = ""
 
 
+class SecretValues(Struct, frozen=True):
+    """What the variables hold that name a secret, as ``secret://NAME`` in the task's ``env``.
+
+    Who prints it, or a message that has it, sees the variables and none of the values.
+    """
+
+    values: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"SecretValues(of {', '.join(self.values)})"
+
+
 class Order(Struct, frozen=True, omit_defaults=True):
     """What the node must do about one execution.  *task* comes with BID and RUN.
 
     ``timeout`` is the longest the task may run, ``grace`` the time from TERM to KILL, in seconds.
+    ``secrets`` come with RUN alone, and only until the node has taken it.
     """
 
     execution: Name
@@ -88,6 +101,7 @@ class Order(Struct, frozen=True, omit_defaults=True):
     timeout: float | None = None
     grace: float = 10.0
     reason: Text = ""
+    secrets: SecretValues | None = None
 
 
 class Happened(StrEnum):

@@ -49,6 +49,7 @@ VERBS: Mapping[str, Rule] = {
     "stop": Rule("stop this job", Role.SUBMITTER, Role.OPERATOR),
     "rerun": Rule("run this job again", Role.SUBMITTER, Role.OPERATOR),
     "evaluate": _any("have this job evaluated", Role.OPERATOR),
+    "secrets": _any("put and delete secrets", Role.OPERATOR),
     "nodes": _any("change nodes", Role.OPERATOR, in_namespace=False),
     "queue": _any("pause the queue", Role.OPERATOR, in_namespace=False),
     "placement": _any("set how jobs are placed", Role.OPERATOR, in_namespace=False),

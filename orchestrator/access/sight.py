@@ -16,6 +16,7 @@ from orchestrator.models import (
     Job,
     JobVersion,
     Namespace,
+    Secret,
 )
 from orchestrator.models.access import DEFAULT
 
@@ -34,6 +35,7 @@ _NAMESPACE: dict[type[Model], str] = {
     BrokerRow: "job__namespace",
     Event: "namespace",
     Namespace: "pk",
+    Secret: "namespace",
 }
 
 

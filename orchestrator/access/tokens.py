@@ -25,7 +25,7 @@ from .users import BELIEVED
 SCOPES = {
     "read": "look",
     "submit": "submit jobs, and replace, stop and rerun one's own",
-    "operate": "do that to all jobs; approve and drain nodes, pause the queue",
+    "operate": "do that to all jobs; put secrets, approve and drain nodes, pause the queue",
     "admin": "make join tokens and namespaces",
 }
 RANK = {scope: rank for rank, scope in enumerate(SCOPES)}

@@ -28,6 +28,7 @@ from . import (
     openapi,
     problems,
     queue,
+    secrets,
     status,
 )
 from .problems import Problem
@@ -130,5 +131,6 @@ api.add_decorator(idempotency.once)  # Before the routers: it is around every vi
 for router in (
     *(jobs.router, executions.router, logs.router, nodes.router, evaluations.router),
     *(queue.router, events.router, status.router, namespaces.router),
+    secrets.router,
 ):
     api.add_router("", router)

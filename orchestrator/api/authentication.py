@@ -74,6 +74,7 @@ OPERATE_NODES = Bearer("nodes")
 OPERATE_QUEUE = Bearer("queue")
 JOIN_TOKENS = Bearer("join-tokens")
 NAMESPACES = Bearer("namespaces")
+SECRETS = Bearer("secrets")
 
 
 def caller(request: HttpRequest) -> Caller:

@@ -6,7 +6,6 @@ secret: it is kept for its repeat too, but sealed, so that who reads the databas
 
 from __future__ import annotations
 
-import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from functools import wraps
@@ -101,6 +100,8 @@ def _claim(actor: str, key: str, digest: str) -> int | None:
 
 def _repeat(actor: str, key: str, digest: str) -> HttpResponse:
     stored = IdempotencyKey.objects.get(actor=actor, key=key)
+    sealed = stored.answer.get(_SEALED)
+    opened = None if sealed is None else _open(sealed, actor, key)
     if stored.request_digest != digest:
         raise Problem(
             422,
@@ -110,10 +111,8 @@ def _repeat(actor: str, key: str, digest: str) -> HttpResponse:
             " conditions.",
         )
     headers = {"Idempotency_Replayed": "true"}
-    sealed = stored.answer.get(_SEALED)
-    if sealed is None:
+    if opened is None:
         return answer(stored.answer, stored.status, **headers)
-    opened = _open(sealed, actor, key)
     return answer(msgspec.Raw(opened), stored.status, Cache_Control="no-store", **headers)
 
 
@@ -123,7 +122,9 @@ def _digest(request: HttpRequest) -> str:
     for name in CONDITIONS:
         if (condition := request.headers.get(name)) is not None:
             said += f"{name}: {condition}\n"
-    return hashlib.sha256(said.encode() + request.body).hexdigest()
+    # Keyed: a body may hold a secret, which who reads the database must not find by guessing.
+    keyed = salted_hmac("muster.requests", said.encode() + request.body, algorithm="sha256")
+    return keyed.hexdigest()
 
 
 # --- secrets ---------------------------------------------------------------------------------

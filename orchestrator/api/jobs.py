@@ -86,6 +86,7 @@ def validate(request: HttpRequest, body: spec.JobSpec, query: schemas.InNamespac
     """
     [namespace] = _namespaces([body], query, "")
     access.existing_namespace(caller(request).rights, namespace)
+    _in_place([body], [namespace])
     [warnings] = spec_warnings.warnings([body])
     understood = spec.canonical(body)
     return answer(schemas.Valid(valid=True, spec=understood, warnings=_said(warnings)))
@@ -192,8 +193,23 @@ def _placed(
     rights, namespaces = caller(request).rights, _namespaces(specs, query, path)
     for namespace in sorted(set(namespaces)):
         access.require(rights, "submit", access.existing_namespace(rights, namespace))
+    return _in_place(specs, namespaces, path)
+
+
+def _in_place(
+    specs: list[spec.JobSpec], namespaces: list[str], path: str = ""
+) -> list[spec.JobSpec]:
+    """*specs* with their namespaces; raises InvalidSpec for secrets that those have not."""
     named = zip(specs, namespaces, strict=True)
-    return [it.model_copy(update={"namespace": namespace}) for it, namespace in named]
+    placed = [it.model_copy(update={"namespace": namespace}) for it, namespace in named]
+    missing = [
+        {**one, "path": f"{path.format(number)}{one['path']}"}
+        for number, them in enumerate(endpoint.missing(placed))
+        for one in them
+    ]
+    if missing:
+        raise InvalidSpec(missing)
+    return placed
 
 
 def _namespaces(specs: list[spec.JobSpec], query: schemas.InNamespace, path: str) -> list[str]:
@@ -281,5 +297,5 @@ def _submitted(done: endpoint.Submitted) -> schemas.Submitted:
     )
 
 
-def _said(warnings: Sequence[Mistake]) -> list[schemas.Mistake]:
-    return [schemas.Mistake(**it) for it in warnings]
+def _said(warnings: Sequence[Mistake]) -> list[schemas.Warned]:
+    return [schemas.Warned(**it) for it in warnings]

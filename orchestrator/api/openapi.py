@@ -192,7 +192,7 @@ class _Entry:
             "responses": answers | refusals,
             "security": self._security(),
         }
-        if self.method == "POST":
+        if self.method in {"POST", "PUT"}:
             shown["requestBody"] = {
                 "content": schemas.content(self.said.body),
                 "required": self.said.needs_body,

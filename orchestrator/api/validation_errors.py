@@ -66,27 +66,28 @@ def in_value(
     )
 
 
-def in_body(data: Any, kind: Any, path: str = "") -> Iterator[Mistake]:
-    """Everything in which *data*, which is sound, is no *kind*."""
+def in_body(data: Any, kind: Any, path: str = "", *, secret: bool = False) -> Iterator[Mistake]:
+    """Everything in which *data*, which is sound, is no *kind*; of what is *secret*, no value."""
     if isinstance(data, dict) and hasattr(kind, "__struct_fields__"):
         fields = {it.encode_name: it for it in msgspec.structs.fields(kind)}
         yield from (unknown(path, name, fields) for name in data if name not in fields)
         for name, field in fields.items():
             if name in data:
-                yield from in_body(data[name], field.type, under(path, name))
+                hide = secret or name in getattr(kind, "never_shown", ())
+                yield from in_body(data[name], field.type, under(path, name), secret=hide)
             elif field.required:
                 yield mistake(under(path, name), "is missing", "Add it.")
     elif isinstance(data, dict) and get_origin(kind) is dict:
         _, of_values = get_args(kind)
         for name, value in data.items():
-            yield from in_body(value, of_values, under(path, name))
+            yield from in_body(value, of_values, under(path, name), secret=secret)
     else:
         # What a list holds is read by others, as the text that it is.
         read = [msgspec.Raw()] * len(data) if isinstance(data, list) else data
         try:
             msgspec.convert(read, kind)
         except msgspec.ValidationError as error:
-            yield in_value(error, path, data if path else {})
+            yield in_value(error, path, data if path and not secret else {})
 
 
 def number(digits: str) -> int:

@@ -50,8 +50,9 @@ _CODES: Mapping[int, Code] = {
     415: Code.USAGE,
     422: Code.CONFLICT,
 }
-#: Beside what begins with jobs: what lists things of one namespace.
+#: What lists things of one namespace, and, with all below it, what names them there.
 _LISTS = {"executions", "evaluations", "events"}
+_NAMED = {"jobs", "secrets"}
 _PASSING = {502, 503, 504}
 
 
@@ -104,7 +105,22 @@ class Client:
     def delete(self, path: str) -> Any:
         """Remove something; saying it again is no error."""
         headers = {"Idempotency-Key": str(uuid.uuid4())}
-        return self._decoded(self._ask("DELETE", path, headers=headers))
+        return self._decoded(self._ask("DELETE", path, params=self._within(path), headers=headers))
+
+    def put(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        namespace: str | None = None,
+        create_only: bool = False,
+    ) -> Any:
+        """Have there what *body* says; in *namespace*, if that is not the one of this call."""
+        headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
+        headers |= {"If-None-Match": "*"} if create_only else {}
+        asked = self._within(path) | ({"namespace": namespace} if namespace else {})
+        content = json.dumps(body).encode()
+        return self._decoded(self._ask("PUT", path, params=asked, content=content, headers=headers))
 
     def submit(self, job: bytes) -> dict[str, Any]:
         """Submit the JSON text of a job."""
@@ -149,7 +165,7 @@ class Client:
 
     def _within(self, path: str) -> dict[str, str]:
         """The parameter that says in which namespace names are looked up, where that matters."""
-        named = path.partition("/")[0] == "jobs" or path in _LISTS
+        named = path.partition("/")[0] in _NAMED or path in _LISTS
         return {"namespace": self._settings.namespace} if named and self._settings.namespace else {}
 
     def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:

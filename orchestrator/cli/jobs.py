@@ -15,7 +15,7 @@ import typer
 
 from orchestrator.explain.formatting import amounts, counted, person
 
-from . import jobfile, sanitise
+from . import jobfile, moving_secrets, sanitise
 from .client import Client, segment, tell_of_more
 from .failures import Code, Failure
 from .following import ENDED, Until, follow, repeated, show_list
@@ -89,6 +89,10 @@ def run(
     rerun: Annotated[
         bool, typer.Option("--rerun", help="if it has ended, run every slot again")
     ] = False,
+    move_secrets: Annotated[
+        bool,
+        typer.Option("--move-secrets", help="keep what looks like one as secrets, and name those"),
+    ] = False,
     form: AsFormat = Format.TABLE,
     quiet: Quiet = False,
 ) -> None:
@@ -99,6 +103,11 @@ def run(
     longest = seconds(timeout)
     with client(context) as api:
         file = _read(api, name)
+        if move_secrets:
+            answers, wrong = _validated(api, file)
+            if wrong:
+                raise Mistaken(file.name, wrong)
+            file = moving_secrets.move(api, file, name, answers)
         with _told_in_lines(file), _told_if_interrupted():
             if len(file.jobs) > 1 or rerun:
                 done = api.post("jobs/batch", file.batch(rerun=rerun))["items"]

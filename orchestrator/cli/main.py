@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperGroup
 
-from . import events, executions, jobs, login, namespaces, nodes, queue, sanitise, status
+from orchestrator.spec.mistakes import shown, verdict
+
+from . import events, executions, jobs, login, namespaces, nodes, queue, sanitise, secrets, status
 from .failures import Code, Failure
 from .following import Until
 from .options import ALL, Call
@@ -23,7 +26,33 @@ _OPTIONAL = {"--wait": "--wait=completed", "-w": f"--watch={WATCH_EVERY}"}
 _ANYWHERE = {"-n": True, "--namespace": True, "-A": False, "--all-namespaces": False}
 _OPTIONAL["--watch"] = _OPTIONAL["-w"]
 
+
+class _Worded(TyperGroup):
+    """A value that an option does not take is told as one of a job file is: what it may be."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = _worded(error)
+            raise
+
+
+def _worded(error: typer.BadParameter) -> str:
+    """What is said instead of the words of a library, if *error* has some."""
+    errors: list[Any] = getattr(error.__cause__, "errors", list)()
+    for one in errors:
+        kind = _KINDS.get(one["type"], one["type"])
+        if found := verdict(kind, "", shown(one["input"]), one.get("ctx", {})):
+            return f"{found['message']}.  {found['hint']}"
+    return str(error.message.removeprefix("Value error, "))
+
+
+#: What is the same mistake in text as in JSON.
+_KINDS = {"int_parsing": "int_type", "int_from_float": "int_type"}
+
 app = typer.Typer(
+    cls=_Worded,
     help="Submit jobs to a Muster cluster, and see what it makes of them.",
     no_args_is_help=True,
     add_completion=False,
@@ -35,6 +64,7 @@ app.add_typer(executions.app, name="execution")
 app.add_typer(nodes.app, name="node")
 app.add_typer(queue.app, name="queue")
 app.add_typer(namespaces.app, name="namespace")
+app.add_typer(secrets.app, name="secret")
 app.command("status")(status.show)
 app.command("events")(events.show)
 app.command("login")(login.login)

@@ -19,6 +19,7 @@ from .nodes import (
     set_eligible,
 )
 from .reports import receive
+from .secrets import delete_secret, missing, put_secret, with_users
 
 __all__ = [
     "Submitted",
@@ -27,11 +28,14 @@ __all__ = [
     "create_namespace",
     "degraded",
     "delete_namespace",
+    "delete_secret",
     "find_execution",
     "find_job",
     "find_node",
     "label_node",
     "lose_silent",
+    "missing",
+    "put_secret",
     "receive",
     "reconnect",
     "record_node",
@@ -47,4 +51,5 @@ __all__ = [
     "stop",
     "submit",
     "submit_many",
+    "with_users",
 ]

@@ -7,19 +7,24 @@ from difflib import get_close_matches
 
 from django.db import connection
 
-from nodes.labels import NAME, OWN
+from nodes.labels import OWN
+from nodes.protocol.secret_references import PREFIX
 from orchestrator.spec import JobSpec, contradictions
 from orchestrator.spec.mistakes import Mistake, mistake
+from orchestrator.spec.secrets import suspects
 from orchestrator.spec.selectors import Requirement, read
 
 from . import drivers
+
+#: What constraints see of a node, as in a snapshot of the cluster.
+_LABELS = "(n.attributes || jsonb_build_object('name', n.name) || n.labels)"
 
 
 def warnings(specs: Sequence[JobSpec]) -> list[list[Mistake]]:
     """What is odd about each of *specs*, as path, message and hint.
 
     A driver or a label that no node has: a node that has it may still join.  Constraints that
-    exclude each other: no node can satisfy them.
+    exclude each other: no node can satisfy them.  What should rather be a secret.
     """
     labels = [list(_labels(it)) for it in specs]
     missing, there = _missing({key for them in labels for _, key in them})
@@ -28,6 +33,7 @@ def warnings(specs: Sequence[JobSpec]) -> list[list[Mistake]]:
             *absent,
             *map(_excluding, contradictions([read(text) for text in it.constraints])),
             *(_unseen(path, key, there) for path, key in them if key in missing),
+            *(_in_clear(path) for path in suspects(it.task.env, it.task.command)),
         ]
         for it, absent, them in zip(specs, drivers.warnings(specs), labels, strict=True)
     ]
@@ -52,6 +58,19 @@ def _excluding(found: tuple[int, tuple[Requirement, ...]]) -> Mistake:
     return mistake(f"constraints.{number}", message, "Leave one of them out, or join them by in.")
 
 
+def _in_clear(path: str) -> Mistake:
+    message = "looks like a secret, and whoever sees the job can read it"
+    if not path.startswith("env."):
+        hint = "Name a secret in task.env, and have the command read that variable."
+        return mistake(f"task.{path}", message, hint)
+    name = path.removeprefix("env.").lower().replace("_", "-").strip("-") or "secret"
+    hint = (
+        f"`muster secret put {name}`, and write {PREFIX}{name} here; or `muster job run "
+        "--move-secrets` does both."
+    )
+    return {**mistake(f"task.{path}", message, hint), "secret": name[:63]}
+
+
 def _unseen(path: str, key: str, there: Collection[str]) -> Mistake:
     if OWN + key in there:
         message = f"no node was given the label {key!r}: nodes only say it of themselves"
@@ -73,25 +92,24 @@ def _missing(wanted: Collection[str]) -> tuple[set[str], set[str]]:
         return set(), set()
     with connection.cursor() as cursor:
         cursor.execute(
-            """
+            f"""
             SELECT wanted.key FROM unnest(%s::text[]) AS wanted(key)
             WHERE EXISTS (
                 SELECT FROM nodes_node n WHERE n.approval <> 'rejected' AND n.removed_at IS NULL)
             AND NOT EXISTS (
                 SELECT FROM nodes_node n
                 WHERE n.approval <> 'rejected' AND n.removed_at IS NULL
-                AND (n.attributes || n.labels) ? wanted.key)
-            AND wanted.key <> %s
-            """,
-            [list(wanted), NAME],
+                AND {_LABELS} ? wanted.key)
+            """,  # noqa: S608 - a constant
+            [list(wanted)],
         )
         missing = {key for (key,) in cursor.fetchall()}
         if not missing:
             return set(), set()
         cursor.execute(
-            """
-            SELECT DISTINCT jsonb_object_keys(n.attributes || n.labels)
+            f"""
+            SELECT DISTINCT jsonb_object_keys({_LABELS})
             FROM nodes_node n WHERE n.approval <> 'rejected' AND n.removed_at IS NULL
-            """
+            """  # noqa: S608 - a constant
         )
         return missing, {key for (key,) in cursor.fetchall()}

@@ -34,6 +34,12 @@ class AlreadyThere(OrchestratorError):
     hint = "Choose another name, or update the job that is there."
 
 
+class SecretThere(AlreadyThere):
+    """There is a secret {name} already."""
+
+    hint = "Choose another name, or put it without the condition."
+
+
 class NotNamedInFull(OrchestratorError):
     """{name!r} is only the beginning of the id of the {kind} {found}, which is not enough here."""
 
@@ -81,6 +87,27 @@ class ForbiddenToToken(Forbidden):
     """{name} may not {what}: {lacks}."""
 
     hint = "Use a token of theirs with a higher scope, or one that is good there."
+
+
+class InvalidSecret(OrchestratorError):
+    """The secret {name} {what}."""
+
+    code, status = "invalid-secret", 400
+    hint = "{do}."
+
+
+class NoSecretsKey(OrchestratorError):
+    """Secrets can be neither kept nor used: {file}, which has the keys, cannot be used: {why}."""
+
+    code, status = "no-secrets-key", 409
+    hint = "On the server: {do}."
+
+
+class SecretUnreadable(OrchestratorError):
+    """The secret {name} cannot be read: it was sealed with a key that the server has no longer."""
+
+    code, status = "secret-unreadable", 409
+    hint = "Put it again, or bring back the key that it was sealed with."
 
 
 class LeaseLost(OrchestratorError):

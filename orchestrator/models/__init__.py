@@ -9,6 +9,7 @@ from .cluster import ApiToken, ClusterSetting, Event
 from .evaluations import BrokerRow, BrokerTrigger, Evaluation, WorkerProcess
 from .executions import Execution, ExecutionHistory, ExecutionOutput
 from .jobs import IdempotencyKey, Job, JobVersion
+from .secrets import Secret
 
 __all__ = [
     "ApiToken",
@@ -25,5 +26,6 @@ __all__ = [
     "JobVersion",
     "Namespace",
     "RoleBinding",
+    "Secret",
     "WorkerProcess",
 ]

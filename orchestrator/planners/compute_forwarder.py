@@ -7,20 +7,31 @@ and written as told when the node has taken them.  There is no outbox to drain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
+from msgspec.structs import replace
 
 from nodes import membership
-from nodes.callbacks import DesiredSet, NodeOrders
+from nodes.callbacks import DesiredSet, NodeOrders, Unsendable
 from nodes.locks import Lock, lock_rows
 from nodes.protocol.lifecycle import Approval
-from nodes.protocol.messages import BATCH, Happened, Held, Hello, Holding, Order, Want
+from nodes.protocol.messages import (
+    BATCH,
+    Happened,
+    Held,
+    Hello,
+    Holding,
+    Order,
+    SecretValues,
+    Want,
+)
 from nodes.protocol.resources import Resources
 from orchestrator import broker
 from orchestrator.lifecycle import (
+    NOT_BEGUN,
     OBSERVED,
     TOLD,
     Desired,
@@ -39,7 +50,7 @@ from orchestrator.planners.transitions import (
 )
 from orchestrator.spec import JobSpec
 
-from . import unapproved_starts
+from . import secret_values, unapproved_starts
 
 
 class _Row(NamedTuple):
@@ -118,11 +129,14 @@ def orders(nodes: Mapping[UUID, int], /, *, at_most: int = MOST_ORDERS) -> Seque
         lost = Observed.LOST.value
         cursor.execute(_UNTOLD, [list(nodes), list(nodes.values()), lost, at_most])
         rows = [_Row(*row) for row in cursor.fetchall()]
-    found: dict[UUID, list[Order]] = {}
+    found: dict[UUID, list[tuple[int, Order | Unsendable]]] = {}
     for row, order in zip(rows, _orders(rows), strict=True):
         if order is not None:
-            found.setdefault(row.node, []).append(order)
-    return [NodeOrders(node, listed[-1].rev, tuple(listed)) for node, listed in found.items()]
+            found.setdefault(row.node, []).append((row.rev, order))
+    return [
+        NodeOrders(node, listed[-1][0], *_apart(order for _, order in listed))
+        for node, listed in found.items()
+    ]
 
 
 def desired(node: UUID, hello: Hello, epoch: int, /) -> DesiredSet:
@@ -145,8 +159,8 @@ def desired(node: UUID, hello: Hello, epoch: int, /) -> DesiredSet:
         with connection.cursor() as cursor:
             cursor.execute(_DESIRED, [node, sorted(OBSERVED.terminal)])
             rows = [_Row(*found) for found in cursor.fetchall()]
-        made = [order for order in _orders(rows) if order is not None]
-        return DesiredSet(order_rev, (*made, *stops))
+        made, unsendable = _apart(order for order in _orders(rows) if order is not None)
+        return DesiredSet(order_rev, (*made, *stops), unsendable)
 
 
 def told(observed: Observed, wanted: Want) -> tuple[str, ...]:
@@ -247,9 +261,39 @@ def _record_strangers(node: UUID, unknown: Sequence[UUID]) -> None:
 # --- rows to orders --------------------------------------------------------------------------
 
 
-def _orders(rows: Sequence[_Row]) -> list[Order | None]:
+def _orders(rows: Sequence[_Row]) -> list[Order | Unsendable | None]:
     specs = spec_cache.specs((row.job, row.version) for row in rows)
-    return [_order(row, specs[row.job, row.version]) for row in rows]
+    orders = [(row, _order(row, specs[row.job, row.version])) for row in rows]
+    named = {
+        row.execution: names
+        for row, order in orders
+        if order is not None and order.want is Want.RUN and row.observed in NOT_BEGUN
+        if (names := specs[row.job, row.version].task.secrets)
+    }
+    found = secret_values.find(named)
+    return [_with_secrets(order, found.get(row.execution)) for row, order in orders]
+
+
+def _with_secrets(
+    order: Order | None, found: secret_values.Found | None
+) -> Order | Unsendable | None:
+    if order is None or found is None:
+        return order
+    if found.lacks:
+        return Unsendable(
+            order.execution, lacks=found.lacks, hint=found.hint, elsewhere=found.elsewhere
+        )
+    return replace(order, secrets=SecretValues(found.values))
+
+
+def _apart(
+    orders: Iterable[Order | Unsendable],
+) -> tuple[tuple[Order, ...], tuple[Unsendable, ...]]:
+    listed = list(orders)
+    return (
+        tuple(it for it in listed if isinstance(it, Order)),
+        tuple(it for it in listed if isinstance(it, Unsendable)),
+    )
 
 
 def _order(row: _Row, spec: JobSpec) -> Order | None:

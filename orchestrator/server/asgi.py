@@ -24,7 +24,7 @@ from nodes.consumers import NodeConsumer  # noqa: E402
 from orchestrator import endpoint  # noqa: E402
 from orchestrator.endpoint import health  # noqa: E402
 from orchestrator.planners import compute_forwarder  # noqa: E402
-from orchestrator.planners.oversized_orders import cannot_send  # noqa: E402
+from orchestrator.planners.unsendable_orders import cannot_send  # noqa: E402
 from orchestrator.server.backpressure import as_fast_as_read  # noqa: E402
 from orchestrator.server.database_outages import answering_without_database  # noqa: E402
 

@@ -32,6 +32,8 @@ NAMES: dict[str, str] = {
     "MUSTER_VAR": "directory of everything that is written (default: var, beside manage.py)",
     "MUSTER_ROLE": "what this process is for: " + ", ".join(Role),
     "MUSTER_SECRET_KEY": "signing key (default: made once, kept in var/secret_key)",
+    "MUSTER_SECRETS_KEY_FILE": "file with the keys that seal secrets "
+    "(default: made once, var/secrets_key)",
     "MUSTER_HOSTS": "host names to answer to, beside localhost, separated by commas",
     "MUSTER_ORIGINS": "origins that browsers come from, as https://muster.example.org",
     "MUSTER_INTERNAL_URL": "where other web processes reach this one, as http://10.0.0.5:8000 "
@@ -67,6 +69,7 @@ class Environment:
     role: Role
     database_url: str | None
     secret_key: str | None
+    secrets_key_file: Path | None
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
     internal_url: str
@@ -132,6 +135,7 @@ def parse(environ: Mapping[str, str]) -> Environment:
         role=Role(choice("MUSTER_ROLE", Role.COMMAND, tuple(Role))),
         database_url=environ.get("DATABASE_URL") or None,
         secret_key=secret_key,
+        secrets_key_file=_path(environ.get("MUSTER_SECRETS_KEY_FILE", "")),
         hosts=_words(environ.get("MUSTER_HOSTS", "")),
         origins=origins,
         internal_url=internal_url,
@@ -166,6 +170,10 @@ def _unknown(name: str) -> str:
     nearest = difflib.get_close_matches(name, (*NAMES, *OF_THE_COMMAND_LINE), n=1, cutoff=0.75)
     cure = f" Did you mean {nearest[0]}?" if nearest else f" Known: {', '.join(NAMES)}."
     return f"{name} means nothing to Muster.{cure}"
+
+
+def _path(text: str) -> Path | None:
+    return Path(text).absolute() if text else None
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -61,6 +61,10 @@ except OSError as refused:
     )
     raise SystemExit(environment.EX_CONFIG) from None
 
+SECRETS_KEY_FILE = ENVIRONMENT.secrets_key_file or VAR / "secrets_key"
+SECRETS_KEY_FILE_IS_GIVEN = ENVIRONMENT.secrets_key_file is not None
+"""Then it is there, or nothing is sealed: each host must have the same keys."""
+
 # --- who may reach us --------------------------------------------------------------------------
 
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *ENVIRONMENT.hosts]

@@ -20,6 +20,7 @@ from nodes.labels import OWN
 from nodes.protocol import codec
 from nodes.protocol.messages import MAX_FRAME, Task
 from nodes.protocol.resources import Resources
+from nodes.protocol.secret_references import ATTRIBUTE, names
 from orchestrator.lifecycle import JobType
 
 from . import drivers, selectors
@@ -47,6 +48,7 @@ from .fields import (
     some_program,
     some_weight,
 )
+from .secrets import checked_references
 
 MOST_COUNT = 100_000
 #: Command, environment and configuration together, in bytes.
@@ -116,6 +118,7 @@ class TaskSpec(_Part):
             Annotated[str, Field(max_length=LONGEST_ARGUMENT)],
         ],
         Field(max_length=256),
+        AfterValidator(checked_references),
     ] = {}
     config: Annotated[
         dict[LabelKey, Annotated[str, Field(max_length=4096)]],
@@ -146,6 +149,11 @@ class TaskSpec(_Part):
                 "files that the task reads.",
             )
         return self
+
+    @cached_property
+    def secrets(self) -> dict[str, str]:
+        """The secrets that it names, by variable."""
+        return names(self.env)
 
     def as_message(self, extra_env: Mapping[str, str] | None = None) -> Task:
         """The task as it is sent to a node; *extra_env* goes over the user's variables."""
@@ -290,4 +298,6 @@ class JobSpec(_Part):
             asked.append(selectors.Requirement(f"{OWN}run_as.{self.task.run_as}", "=", ("true",)))
         if self.task.network is Network.NONE:
             asked.append(selectors.Requirement(f"{OWN}isolation.sandbox", "=", ("true",)))
+        if self.task.secrets:
+            asked.append(selectors.Requirement(f"{OWN}{ATTRIBUTE}", "=", ("true",)))
         return tuple(dict.fromkeys(asked))

@@ -367,6 +367,14 @@ def test_what_ran_without_being_known_here_is_not_begun_after_its_end(fact, code
     assert [type(it) for it in node.order(Want.RUN, "unknown")] == [Start]
 
 
+def test_what_ran_while_an_older_ledger_holds_its_bid_is_not_begun_after_its_end():
+    node = Node(Saved(entries=(Entry("e", Stage.HELD, task=TRUE, resources=Resources(cpu=1)),)))
+    node.core.observe(Exited("e", 7))
+    assert node.core.used == Resources()
+    assert node.order(Want.RUN) == []
+    assert [it.exit_code for it in node.listen()] == [7]
+
+
 def test_a_restart_of_the_machine_is_remembered_until_its_consequences_are_saved():
     began = Entry("e", Stage.STARTING, task=TRUE, driver="process")
     machine = Machine("i", 1, "l", "now", Resources(cpu=1000), {}, {"process"})

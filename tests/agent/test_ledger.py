@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 
 import pytest
@@ -143,6 +144,47 @@ def test_tombstones_of_a_release_that_told_ages_by_the_wall_clock_go_too(path):
     ledger.prune(now=TOMBSTONE_AGE + 1)
     assert ledger.recall("e") == (False, None)
     ledger.close()
+
+
+@pytest.mark.parametrize("is_of_this_run", [False, True])
+def test_an_older_copy_is_told_from_the_ledger_until_what_came_of_it_is_saved(path, is_of_this_run):
+    copy, ledger = path.with_name("copy"), Ledger(path, now=0.0)
+    ledger.commit(Changes(order_rev=1, boot="b"), now=0.0)
+    if not is_of_this_run:
+        ledger = reopened(reopened(ledger, path), path)
+    with contextlib.closing(sqlite3.connect(copy)) as db:
+        ledger._db.backup(db)
+    ledger.commit(Changes(order_rev=2), now=0.0)
+    assert not ledger.is_older
+    last, ledger = ledger.run, reopened(ledger, path)
+    assert not ledger.is_older
+    ledger.close()
+    shutil.copy(copy, path)
+    for run in (last + 2, last + 3):
+        ledger = Ledger(path, now=0.0)
+        assert (ledger.is_older, ledger.run) == (True, run)
+        assert ledger.saved().order_rev == 1
+        ledger.close()
+    ledger = Ledger(path, now=0.0)
+    ledger.commit(Changes(order_rev=3), now=0.0)
+    ledger = reopened(ledger, path)
+    assert not ledger.is_older
+    ledger.close()
+
+
+def test_a_ledger_that_was_lost_is_told_from_a_new_one(path):
+    ledger = Ledger(path, now=0.0)
+    assert not ledger.is_older
+    ledger.commit(Changes(order_rev=1), now=0.0)
+    ledger.close()
+    path.unlink()
+    ledger = Ledger(path, now=0.0)
+    assert ledger.is_older
+    ledger.close()
+    for damaged in (b"", b"x", b"1 2 3"):
+        path.with_suffix(".commits").write_bytes(damaged)
+        path.unlink()
+        Ledger(path, now=0.0).close()
 
 
 def test_the_number_of_a_report_never_comes_again(path):

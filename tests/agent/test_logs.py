@@ -89,6 +89,19 @@ def test_logs_are_kept_for_a_while_and_never_of_what_lives(tmp_path):
     assert KEPT_FOR > 0
 
 
+def test_the_logs_of_the_last_executions_are_kept_whichever_agent_ran_them(tmp_path):
+    now = time.time()
+    for number in range(KEPT + 1):
+        segment(tmp_path, 0, b"x", name=f"former{number}.stdout")
+        os.utime(tmp_path / f"former{number}.stdout.{0:015d}", (now, now - number))
+    segment(tmp_path, 0, b"x", name="mine.stdout")
+    keeper = Keeper(tmp_path)
+    keeper.retire("mine")
+    keeper.tidy({f"former{KEPT}"})
+    left = {path.name.split(".")[0] for path in tmp_path.iterdir()}
+    assert left == {"mine", f"former{KEPT}", *(f"former{number}" for number in range(KEPT - 1))}
+
+
 def test_a_full_disk_keeps_the_log_that_there_is(tmp_path):
     logs = os.open(tmp_path, os.O_RDONLY)
     stream = Stream(logs, "e.stdout.")

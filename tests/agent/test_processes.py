@@ -45,12 +45,14 @@ def shell(execution: str, script: str, **rest: object) -> Entry:
 class Bench:
     """A driver on its own, and what it has told."""
 
-    def __init__(self, state: Path, *interrupted: Entry, rebooted: bool = False) -> None:
+    def __init__(
+        self, state: Path, *interrupted: Entry, rebooted: bool = False, is_older: bool = False
+    ) -> None:
         self.state = state
         self.facts: list[Fact] = []
         self._told = asyncio.Event()
         self.driver = ProcessDriver(state, self.tell)
-        self.tell(self.driver.open(interrupted, rebooted=rebooted))
+        self.tell(self.driver.open(interrupted, rebooted=rebooted, is_older=is_older))
 
     def tell(self, facts: list[Fact]) -> None:
         self.facts += facts
@@ -838,7 +840,7 @@ if os.fork():
 while os.getppid() == spawner:
     time.sleep(0.001)
 signal.signal(signal.SIGCHLD, supervisor.on_signal)
-order = (b"start", b"a", b"", b"1", b"0", b"2", b"/bin/mkdir", b"../../ran")
+order = (b"start", b"a", b"", b"1", b"0", b"2", b"/bin/mkdir", b"../../ran", b"0")
 request = supervisor.Request(b"\\0".join(order))
 supervisor.serve(supervisor.Post(request, places, None))
 print("over")
@@ -933,6 +935,29 @@ async def test_an_emptied_ledger_does_not_make_ended_tasks_run_or_strays(
         async with bench(tmp_path):
             pass
     assert "ledger does not know" not in caplog.text
+
+
+async def test_a_ledger_that_is_older_than_the_tasks_is_told_how_each_of_them_ended(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path) as one:
+        await one.ran(shell("told", "exit 7"))
+        await one.ran(shell("homeless", 'rmdir "$HOME"; exit 8'))
+        one.driver.start(entry("gone", "/missing"))
+        await one.over("gone")
+    orphan, pid, supervisor = await orphaned(tmp_path, entry("lost", "sleep", "60"))
+    orphan.driver.close()
+    os.kill(supervisor, signal.SIGKILL)
+    await until(lambda: not alive(supervisor))
+    (tmp_path / "work" / "unclear").mkdir()
+    again = Bench(tmp_path, entry("copied"), is_older=True)
+    for name, code in (("told", 7), ("homeless", 8)):
+        assert [fact.status for fact in again.of(name, Exited)] == [code]
+    for name in ("copied", "unclear", "lost"):
+        assert isinstance(await again.over(name), Vanished)
+    assert again.of("gone", Exited, Vanished) == [], "it never ran"
+    assert not alive(pid)
+    await again.end()
 
 
 async def test_after_a_restart_of_the_machine_nothing_is_started_again(tmp_path: Path) -> None:
@@ -1047,6 +1072,16 @@ def test_a_journal_that_is_closed_is_read_once(tmp_path: Path) -> None:
     exits.tidy(set())
     assert not journal.exists()
     assert exits.find("a") is None
+
+
+def test_a_record_that_was_cut_within_its_last_number_tells_nothing(tmp_path: Path) -> None:
+    ended = b"\nexited\0a\x007\0\x000.100000\x000\x0012345\n"
+    failed = b"\nfailed\0b\x0028\0no room\n"
+    cut = ended[:-3] + b"\nbegun\0b\x0012345\n"[:-3]
+    (tmp_path / "000000001").write_bytes(b"\nbegun\0a\x001\n" + cut + failed)
+    exits = Journals(tmp_path)
+    assert exits.find("a") == Begun(0)
+    assert exits.find("b") == failed.strip(b"\n").split(b"\0")
 
 
 def test_only_the_task_that_a_living_supervisor_began_last_runs(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ def left(path: Path, entry: Entry) -> Ledger:
 class Apart(NoopDriver):
     """Tasks that go on by themselves, as those of the process driver do."""
 
-    def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
+    def open(
+        self, interrupted: Iterable[Entry], *, rebooted: bool, is_older: bool = False
+    ) -> list[Fact]:
         return []
 
 

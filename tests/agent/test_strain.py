@@ -16,7 +16,9 @@ import pytest
 
 from nodes.agent.drivers.spawner_link import NoSpawner, connect
 from nodes.agent.ledger import Ledger
-from nodes.protocol.messages import Happened, Heartbeat, Hello
+from nodes.agent.machine import boot_id
+from nodes.agent.records import Changes, Entry, Stage
+from nodes.protocol.messages import Happened, Heartbeat, Hello, Task
 from tests.agent.agents import REPOSITORY, Agent, cluster, scenario, spawner_at
 from tests.agent.disks import fill, small_disk
 from tests.agent.faults.tracing import until
@@ -361,6 +363,56 @@ async def test_a_node_that_waits_for_what_does_not_end_says_so(
     await o.order(run("next", "true"))
     [after] = await o.ended("next")
     assert after.happened is Happened.COMPLETE
+
+
+@scenario()
+async def test_how_a_task_ended_without_an_agent_is_told_also_when_the_ledger_is_lost(
+    o: Orchestrator, agent: Agent
+) -> None:
+    gate, starts = agent.state / "gate", agent.state / "starts"
+    waits = f"echo started >> {starts}; until [ -e {gate} ]; do sleep 0.05; done; exit 7"
+    await o.order(run("a", "sh", "-c", waits))
+    await o.until(lambda: o.of("a"))
+    await agent.end(signal.SIGKILL)
+    gate.touch()
+    await until(lambda: not (agent.state / "spawner.sock").exists(), 20, "the spawner ends")
+    os.utime(agent.state / "work" / "a", (0, 0))  # So long ago that nothing else would keep it.
+    for file in agent.state.glob("ledger.db*"):
+        file.unlink()
+    await agent.start()
+    [end] = await o.ended("a")
+    assert (end.code, end.exit_code) == ("exit-code", 7)
+    assert starts.read_text() == "started\n"
+
+
+@scenario()
+async def test_an_older_copy_of_the_ledger_begins_nothing_that_has_run_since(
+    o: Orchestrator, agent: Agent
+) -> None:
+    starts, state = agent.state / "starts", agent.state
+    command = ("sh", "-c", f"echo started >> {starts}")
+    await o.order(run("a", *command))
+    await o.ended("a")
+    await until(lambda: not (state / "work" / "a").exists())
+    await agent.end()
+    await until(lambda: not (state / "spawner.sock").exists(), 20, "the spawner ends")
+    for journal in (state / "exits").iterdir():  # As agents do when all it tells is acknowledged.
+        journal.unlink()
+    about_to_begin = Entry("a", Stage.STARTING, Task("process", command), driver="process")
+    copy = Ledger(state / "copy.db", 0.0)
+    copy.commit(Changes(entries={"a": about_to_begin}, boot=boot_id()), 0.0)
+    copy.close()
+    (state / "copy.db").replace(state / "ledger.db")
+    reported = len(o.of("a"))
+    await agent.start()
+    await o.until(lambda: len(o.of("a")) > reported)
+    assert [it.code for it in o.of("a")[reported:]] == ["unknown-outcome"]
+    await o.order(run("b", "true"))
+    await o.ended("b")
+    assert starts.read_text() == "started\n"
+    _, said = await agent.end()
+    assert "the ledger is older than what was last saved here" in said
+    await agent.start()
 
 
 @scenario(heartbeat=0.05)

@@ -35,12 +35,13 @@ VERBS = {
     "nodes/enrol": {"token": "{token}", "name": "newcomer"},
     "namespaces": {"name": "new"},
     "namespaces/{name}": None,
+    "secrets/{name}": {"value": "hunter2-hunter2"},
     "queue/pause": {"reason": "repairs"},
     "queue/resume": None,
 }
 
 #: Of those that are not posted to.
-METHODS = {"nodes/{ref}": "DELETE", "namespaces/{name}": "DELETE"}
+METHODS = {"nodes/{ref}": "DELETE", "namespaces/{name}": "DELETE", "secrets/{name}": "PUT"}
 
 
 @pytest.fixture

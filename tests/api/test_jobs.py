@@ -149,6 +149,14 @@ def test_a_constraint_on_what_nodes_only_say_of_themselves_is_warned_of_with_the
     ]
 
 
+def test_the_name_of_a_node_is_a_label_that_it_has(api):
+    rows.node()
+    told = api.post("jobs", spec(constraints=["name = c-01"], spread=[{"over": "name"}])).json()
+    assert told["warnings"] == []
+    told = api.post("jobs", spec("near", constraints=["nmae = c-01"])).json()["warnings"]
+    assert [it["hint"] for it in told] == ["Did you mean 'name'?"]
+
+
 def test_a_batch_is_submitted_as_one(api, django_assert_max_num_queries):
     with django_assert_max_num_queries(15):
         answer = api.post("jobs/batch", {"jobs": [spec(f"job-{n}") for n in range(200)]})

@@ -14,7 +14,7 @@ def test_the_manual_lists_every_address_and_no_other():
     there = {
         (method.upper(), path) for path, methods in document["paths"].items() for method in methods
     }
-    told = set(re.findall(r"^\| (GET|POST|DELETE) \| `([^`]+)`", MANUAL, re.MULTILINE))
+    told = set(re.findall(r"^\| (GET|POST|PUT|DELETE) \| `([^`]+)`", MANUAL, re.MULTILINE))
     assert told == {(method, f"/{path.lstrip('/')}") for method, path in there}
 
 

@@ -2,13 +2,15 @@
 
 import pytest
 
-from orchestrator.models import Evaluation, Execution, Namespace
+from orchestrator import endpoint
+from orchestrator.models import Evaluation, Execution, Job, Namespace
+from tests import rows
 from tests.browser.test_live_pages import pill
 from tests.dashboard import scenes
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
 
-WIDTHS = (390, 768, 1024, 1440)
+WIDTHS = (390, 768, 1024, 1280, 1440)
 
 FAULTS = """
 () => {
@@ -32,6 +34,10 @@ FAULTS = """
     ...lines.filter((it) => it.scrollWidth > it.clientWidth)
       .map((it) => `lines scroll: ${name(it)}`),
     ...heads.filter(isHidden).map((it) => `hidden: ${it.textContent}, ${name(it)}`),
+    ...all.filter((it) => it.matches(innerWidth < 1280 ? "td.c-say"
+      : "td.c-say, td.c-reason, td.c-because, .waits td")
+      && (edge(it) > edge(it.closest(".card")) + 1 || it.scrollWidth > it.clientWidth + 1))
+      .map((it) => `not in sight: ${name(it)}, ${it.textContent.trim().slice(0, 30)}`),
     ...parts.filter((it) => !isReached(it))
       .map((it) => `cut off: ${name(it)}, ${it.textContent.trim().slice(0, 30)}`),
   ];
@@ -43,13 +49,24 @@ FAULTS = """
 def test_nothing_is_out_of_reach_at_any_width(page):
     scene = scenes.scene()
     Namespace.objects.create(pk="a-namespace-with-a-long-name-" + "x" * 30)
+    endpoint.put_secret("default", "database-password", "hunter2-hunter2", actor="user:ana")
     execution = Execution.objects.filter(job=scene["running"], observed="completed").first()
     evaluation = Evaluation.objects.get(record__isnull=False)
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/somewhere/else/bin"
+    long = rows.job(name="render-" + "long-" * 11 + "n")
+    Job.objects.filter(pk=long.pk).update(state="failed", reason=f"x is not in {path}")
+    Execution.objects.filter(job=scene["running"]).update(message=f"x is not in {path}")
     faults = {}
     for address in (
         *("/", "/jobs/", f"/jobs/{scene['running'].pk}/", f"/jobs/{scene['blocked'].pk}/"),
         *(f"/jobs/{scene['running'].pk}/definition/", f"/executions/{execution.pk}/"),
-        *("/nodes/", "/nodes/c-01/", "/queue/?state=dead", f"/evaluations/{evaluation.pk}/"),
+        *(
+            "/secrets/",
+            "/nodes/",
+            "/nodes/c-01/",
+            "/queue/?state=dead",
+            f"/evaluations/{evaluation.pk}/",
+        ),
     ):
         page.goto(address)
         pill(page, "live")

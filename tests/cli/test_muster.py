@@ -543,6 +543,21 @@ def test_wrong_usage_is_2(muster, words):
     assert done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("events", "--limit", "501"), '"501" must be at most 500.  Use 500 or less.'),
+        (("events", "--limit", "many"), '"many" must be a whole number.'),
+        (("job", "logs", "a", "--tail", "-1"), '"-1" must be at least 0.'),
+        (("job", "list", "--watch", "0"), '"0" must be at least 0.1.'),
+        (("status", "-o", "xml"), "'-o' / '--output': 'xml' is not one of 'table', 'wide'"),
+    ],
+)
+def test_a_value_that_an_option_does_not_take_is_told_with_what_it_may_be(muster, words, said):
+    done = muster(*words)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
 def test_a_name_may_begin_with_a_dash_after_two(muster):
     assert muster("job", "show", "--", "-name").returncode == 6
 

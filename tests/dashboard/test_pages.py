@@ -44,6 +44,7 @@ def addresses(scene):
         "/nodes/?text=edge",
         f"/nodes/{scene['nodes'][0].pk}/",
         "/nodes/edge-3/",
+        "/secrets/",
         "/queue/",
         *(f"/queue/?state={name}" for name in ("ready", "leased", "waiting", "blocked", "dead")),
         f"/evaluations/{Evaluation.objects.filter(record__isnull=False).first().pk}/",
@@ -202,7 +203,7 @@ def test_whoever_may_only_look_sees_why_the_buttons_are_dead(scene, viewer, keep
 
 def test_a_button_has_one_title_and_no_sheet_opens_for_who_may_only_look(scene, viewer, operator):
     job, node = scene["running"], scene["nodes"][0]
-    for address in (f"/jobs/{job.pk}/", f"/nodes/{node.pk}/", "/queue/", "/nodes/"):
+    for address in (f"/jobs/{job.pk}/", f"/nodes/{node.pk}/", "/queue/", "/nodes/", "/secrets/"):
         sight = viewer.get(address).content.decode()
         assert not re.search(r'<button[^>]*title="[^"]*"[^>]* title=', sight), address
         assert 'class="ask"' not in sight, address

@@ -34,7 +34,7 @@ from nodes.protocol.resources import Resources
 from orchestrator import endpoint
 from orchestrator.models import Execution
 from orchestrator.planners import compute_forwarder
-from orchestrator.planners.oversized_orders import cannot_send
+from orchestrator.planners.unsendable_orders import cannot_send
 from tests import rows
 
 HELLO = Hello(

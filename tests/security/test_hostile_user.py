@@ -21,6 +21,7 @@ from orchestrator.models import (
     Job,
     Namespace,
     RoleBinding,
+    Secret,
     journal,
 )
 from tests import rows
@@ -48,6 +49,7 @@ def canary(db):
     BrokerRow.objects.create(job=job, type="batch", want=1, dead_letter=CANARY)
     fact = {"job": job.pk, "execution": execution.pk, "node": node.pk}
     journal.record([journal.fact("job", "submit", f"ana submits {CANARY}", **fact)])
+    Secret.objects.create(namespace_id="there", name=CANARY, sealed="-", created_by="user:ana")
     return {"job": job, "node": node, "execution": execution, "evaluation": look}
 
 
@@ -78,6 +80,7 @@ def spec(name="mine", **differing):
 READS = (
     *("jobs?namespace=*", "executions?namespace=*", "evaluations?namespace=*"),
     *("events", "events?last=500", "events?namespace=*", "namespaces", "nodes", "nodes/machine"),
+    *("secrets?namespace=*", "secrets?namespace=here"),
     *("status", "queue", "jobs?namespace=here", "jobs?namespace=*&name=canary", "jobs?name=canary"),
 )
 PAGES = (
@@ -88,6 +91,8 @@ PAGES = (
         f"/jobs/?text={CANARY[:3]}",
         "/queue/",
         "/nodes/",
+        "/secrets/",
+        "/secrets/?namespace=here",
     ),
     *("/queue/?state=dead", "/queue/?state=ready", "/nodes/machine/", "/jobs/?namespace=there"),
 )
@@ -157,8 +162,17 @@ def test_other_things_of_another_namespace_are_not_there_either(eve, canary):
         "executions?namespace=there",
         "evaluations?namespace=there",
         "events?namespace=there",
+        "secrets?namespace=there",
     ):
         assert call("GET", path).status_code == 404, path
+    for name in (CANARY, "none"):
+        for method, body in (("PUT", {"value": "another one"}), ("DELETE", None)):
+            answer = call(method, f"secrets/{name}?namespace=there", body)
+            assert answer.json()["detail"] == "There is no namespace 'there'."
+    assert Secret.objects.get().version == 1
+    task = {"command": ["env"], "env": {"STOLEN": f"secret://{CANARY}"}}
+    [wrong] = call("POST", "jobs?namespace=here", spec(task=task)).json()["errors"]
+    assert wrong["message"].endswith("which the namespace here has not")
     refused = call("POST", "jobs?namespace=there", spec())
     nowhere = call("POST", "jobs?namespace=xxxxx", spec())
     assert refused.status_code == nowhere.status_code == 404

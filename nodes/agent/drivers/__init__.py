@@ -25,10 +25,14 @@ class Driver(Protocol):
         """Why nothing more can be started now, or "".  When it changes an empty list is told."""
         ...
 
-    def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
+    def open(
+        self, interrupted: Iterable[Entry], *, rebooted: bool, is_older: bool = False
+    ) -> list[Fact]:
         """Get ready; say of each interrupted task what is known of it, or tell it later.
 
-        When the machine was *rebooted*, or may have been, what is missing on disk proves nothing.
+        When the machine was *rebooted*, or may have been, what is missing on disk proves nothing,
+        and neither when the ledger *is older* than what has run here: then it says of each task
+        that is over how it ended, too.
         """
         ...
 

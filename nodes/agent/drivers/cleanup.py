@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
+from ..logs import KEPT_FOR
 from ..process_tree import kill_user
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,14 @@ class Removal:
         self._directories.append(directory)
         if self._due is None:
             self._due = asyncio.get_running_loop().call_later(_REMOVE_AFTER, self._remove)
+
+    def of_old(self, work: Path, kept: Set[str]) -> None:
+        """Remove what an agent left in *work* that died amid discarding, but what is *kept*."""
+        long_ago = time.time() - KEPT_FOR
+        for directory in work.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if directory.name not in kept and directory.stat().st_mtime < long_ago:
+                    self.soon(directory)
 
     def close(self) -> None:
         """Begin to remove what waits for it."""

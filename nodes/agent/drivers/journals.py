@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import logging
 import os
 import re
@@ -67,6 +68,14 @@ class Journals:
         self._catch_up()
         return {name: pid for name in self._begun if (pid := self._supervisor(name))}
 
+    def over(self) -> dict[str, list[bytes] | None]:
+        """Every execution that does not run any more: the record of its end, if there is one."""
+        running = self.running().keys()
+        return {
+            name: self._ends.get(name) if name not in self._begun else None
+            for name in (self._ends.keys() | self._begun.keys()) - running
+        }
+
     def tidy(self, kept: Set[str]) -> None:
         """Forget all but what is *kept*; remove journals that nobody writes and that tell no more.
 
@@ -122,8 +131,11 @@ class Journals:
         if not closed:  # What has no end yet may get it.
             data = data[: data.rfind(b"\n") + 1]
         self._read[path] = self._read.get(path, 0) + len(data)
-        for line in filter(None, data.split(b"\n")):
-            if _RECORD.fullmatch(line):
+        # A record ends with a newline and the next begins with one: without both it was cut.
+        for line, after in itertools.pairwise([*data.split(b"\n"), b"?"]):
+            if not line:
+                continue
+            if not after and _RECORD.fullmatch(line):
                 self._take(path, line.split(b"\0"))
             else:
                 log.warning("passed over a record of a task that was cut short: %r", line[:200])

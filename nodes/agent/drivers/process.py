@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import socket
-import time
 from collections import deque
 from collections.abc import Iterable, Set
 from functools import partial
@@ -22,7 +21,7 @@ from pathlib import Path
 from ...protocol.messages import Task
 from ..cgroups import remove_abandoned
 from ..facts import Fact, NeverStarted, NotStarted, Started, Vanished
-from ..logs import KEPT_FOR, Keeper, LogFile
+from ..logs import Keeper, tails
 from ..records import Entry
 from ..walls import NO_WALLS, Walls
 from . import Tell, start_failures
@@ -34,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _PACKET = 1 << 20
 _UNKNOWN = "its supervisor is gone, and nothing tells how the task ended"
+_REBOOTED = "the machine was restarted while the task ran"
+_OLDER = "it may have run before, and the ledger that knew it is lost"
 _LOOK_AGAIN = 0.5
 _STRAY_LOOKS = 4  # What is not over at so many looks at the spawner may never be.
 
@@ -54,7 +55,8 @@ class ProcessDriver:
         self._running: dict[str, str] = {}
         self._tasks: dict[str, Task] = {}
         self._spawner: socket.socket | None = None
-        self._rebooted = False
+        #: Why nothing recorded proves nothing: what was written may have been lost, or removed.
+        self._doubt = ""
         self._unsent: deque[bytes] = deque()
         #: What runs and our spawner does not serve, or does not answer for: its supervisor.
         self._elsewhere: dict[str, int] = {}
@@ -69,14 +71,18 @@ class ProcessDriver:
         self._probe = SpawnerProbe(self._ask, self._changed)
         self._removal = Removal()
 
-    def open(self, interrupted: Iterable[Entry], *, rebooted: bool) -> list[Fact]:
+    def open(
+        self, interrupted: Iterable[Entry], *, rebooted: bool, is_older: bool = False
+    ) -> list[Fact]:
         entries = tuple(interrupted)
         self._running = {entry.execution: entry.handle for entry in entries}
         self._tasks = {entry.execution: entry.task for entry in entries if entry.task}
-        self._rebooted = rebooted
+        self._doubt = _OLDER if is_older else _REBOOTED if rebooted else ""
         remove_abandoned(self._walls.cgroups, str(self._state))
         facts = self._attach(is_first=True)
-        self._rebooted = False
+        if is_older:
+            facts += self._past()
+        self._doubt = ""
         self._probe.look()
         return facts
 
@@ -94,7 +100,7 @@ class ProcessDriver:
         assert task is not None, "an order is refused when it has no task"
         if entry.execution in self._strays:
             return  # It was started before the ledger was lost, and how it ends will be told.
-        if (why := self._walls.refusal(task)) is not None:
+        if (why := entry.lacks or self._walls.refusal(task)) is not None:
             self._tell([NotStarted(entry.execution, *why)])
             return
         words = start_packet(entry, task, self._work / entry.execution, self._walls)
@@ -124,11 +130,7 @@ class ProcessDriver:
         kept = kept | self._strays
         self._journals.tidy(kept)
         self._keeper.tidy(kept)
-        long_ago = time.time() - KEPT_FOR
-        for directory in self._work.iterdir():  # What an agent left that died amid discarding.
-            with contextlib.suppress(FileNotFoundError):
-                if directory.name not in kept and directory.stat().st_mtime < long_ago:
-                    self._removal.soon(directory)
+        self._removal.of_old(self._work, kept)
 
     def close(self) -> None:
         self._probe.close()
@@ -240,10 +242,7 @@ class ProcessDriver:
 
     def _understand(self, packet: bytes) -> list[Fact]:
         kind, *fields = packet.split(b"\0")
-        if not fields:
-            return []
-        execution = fields[0].decode()
-        if execution not in self._running:
+        if not fields or (execution := fields[0].decode()) not in self._running:
             return []
         match kind:
             case b"started":
@@ -280,6 +279,18 @@ class ProcessDriver:
 
     # --- what became of a task that the spawner does not know ------------------------------------
 
+    def _past(self) -> list[Fact]:
+        """How all ended that is over here; who has lost the ledger must not begin it again."""
+        facts: list[Fact] = []
+        homes: dict[str, None] = dict.fromkeys(it.name for it in self._work.iterdir())
+        for execution, end in (homes | self._journals.over()).items():
+            if end is not None and end[0] == b"exited":
+                facts.append(exited(execution, [*end[1:], b"", b""]))
+            elif execution not in self._running:
+                self._running[execution] = ""
+                facts += self._account_for(execution)
+        return facts
+
     def _account_for(self, execution: str, *, is_killed: bool = False) -> list[Fact]:
         """What the journals say: it ended, it runs, nobody knows, or it never began.
 
@@ -291,18 +302,14 @@ class ProcessDriver:
             if kind == b"failed":
                 return self._failed(execution, int(fields[1]), fields[2].decode())
             self._forget(execution)
-            return [exited(execution, [*fields, *self._tails(execution)])]
+            return [exited(execution, [*fields, *tails(self._logs, execution)])]
         handle = self._running[execution]
         if found is not None and found.supervisor:
             self._watch(execution, found.supervisor)
             return [Started(execution, handle)]
-        # Then nothing recorded proves nothing: what was written may never have been synced.
-        if self._rebooted:
+        if found is None or self._doubt == _REBOOTED:
             self._forget(execution)
-            return [Vanished(execution, "the machine was restarted while the task ran")]
-        if found is None:
-            self._forget(execution)
-            return [NeverStarted(execution)]
+            return [Vanished(execution, self._doubt) if self._doubt else NeverStarted(execution)]
         if is_killed:
             self._forget(execution)
             return [Vanished(execution, _UNKNOWN)]
@@ -348,14 +355,6 @@ class ProcessDriver:
         self._forget(execution)
         message = "its directory was there before it, and nothing tells what became of the task"
         return [Vanished(execution, message)]
-
-    def _tails(self, execution: str) -> list[bytes]:
-        tails = []
-        for stream in ("stdout", "stderr"):
-            file = LogFile(self._logs, execution, stream)
-            tails.append(file.tail().replace(b"\0", b""))
-            file.close()
-        return tails
 
     def _watch(self, execution: str, supervisor: int) -> None:
         """Look from time to time at what our spawner does not tell of."""

@@ -17,7 +17,7 @@ from ..facts import Fact
 from ..records import Entry
 from ..walls import Walls
 
-VERSION = b"6"
+VERSION = b"7"
 #: The PATH of tasks that say no other.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PATIENCE = 15.0
@@ -43,6 +43,8 @@ def start_packet(entry: Entry, task: Task, directory: Path, walls: Walls) -> str
     """The order to start *task* behind *walls*; see ``spawner`` for its form."""
     home, told = walls.home(directory), walls.words(task, entry.resources)
     env = {"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", **task.env}
+    secret = {name: value for name, value in entry.secret_values.items() if name in task.env}
+    env = secret | {name: value for name, value in env.items() if name not in secret}
     words = (
         "start",
         entry.execution,
@@ -52,6 +54,7 @@ def start_packet(entry: Entry, task: Task, directory: Path, walls: Walls) -> str
         *told,
         str(len(task.command)),
         *task.command,
+        str(len(secret)),
         *(f"{name}={value}" for name, value in env.items()),
     )
     return "\0".join(words)

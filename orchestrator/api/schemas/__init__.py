@@ -4,7 +4,17 @@ Answers are a promise: fields are added, never changed.  A field is called as th
 row that it shows.
 """
 
-from .answers import JOB_SPEC, Answer, Mistake, Named, NamedJob, Page, ProblemDetails, Resources
+from .answers import (
+    JOB_SPEC,
+    Answer,
+    Mistake,
+    Named,
+    NamedJob,
+    Page,
+    ProblemDetails,
+    Resources,
+    Warned,
+)
 from .evaluations import Evaluation, EvaluationInFull, Evaluations
 from .events import Event, Events, Feed
 from .executions import Execution, ExecutionInFull, Executions, JobExecutions, Output, Transition
@@ -33,6 +43,7 @@ from .requests import (
     PagingInNamespace,
     Parameters,
 )
+from .secrets import KeptSecret, Secret, SecretValue
 from .status import NodeCounts, Pause, Queue, Status
 
 __all__ = [
@@ -61,6 +72,7 @@ __all__ = [
     "JobInFull",
     "Jobs",
     "JoinToken",
+    "KeptSecret",
     "Labels",
     "Mistake",
     "Myself",
@@ -83,6 +95,8 @@ __all__ = [
     "ProblemDetails",
     "Queue",
     "Resources",
+    "Secret",
+    "SecretValue",
     "Status",
     "Stop",
     "Submitted",
@@ -90,4 +104,5 @@ __all__ = [
     "Transition",
     "Valid",
     "Version",
+    "Warned",
 ]

@@ -40,6 +40,12 @@ class Mistake(Answer):
     hint: str
 
 
+class Warned(Mistake):
+    """`secret`, where there is one, is a name for what should rather be a secret."""
+
+    secret: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class ProblemDetails(Answer):
     """An error (RFC 9457).  `errors` has each mistake when there are several; nothing was done.
 

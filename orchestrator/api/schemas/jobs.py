@@ -11,7 +11,7 @@ from msgspec import Meta, field
 
 from orchestrator.lifecycle import JobState, JobType
 
-from .answers import JOB_SPEC, Answer, Mistake
+from .answers import JOB_SPEC, Answer, Warned
 from .requests import MOST, Body, PagingInNamespace, Reason
 
 _Spec = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": JOB_SPEC})]
@@ -32,7 +32,7 @@ class Submitted(Answer):
     changed: bool
     rerun: bool
     sentence: str
-    warnings: list[Mistake]
+    warnings: list[Warned]
 
 
 class SubmittedMany(Answer):
@@ -44,7 +44,7 @@ class Valid(Answer):
 
     valid: bool
     spec: _Spec
-    warnings: list[Mistake]
+    warnings: list[Warned]
 
 
 class Job(Answer):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import signal
 import socket
@@ -29,6 +28,7 @@ from tests.agent.faults.tracing import (
     start_agent,
     start_spawner,
     status,
+    trace,
     until,
 )
 from tests.agent.orchestrator import FINAL, Orchestrator, run, stop
@@ -45,7 +45,7 @@ RIGHT = {
 }
 _SCRIPTS = {
     "quick": "echo hello",
-    "seven": "echo seven; exit 7",
+    "seven": "echo seven; mkdir -p a/b; touch a/b/c; exit 7",
     "late": "until [ -e {root}/gate ]; do sleep 0.05; done; echo late; exit 3",
     "halted": "exec sleep 600",
     "long": "exec sleep 600",
@@ -82,7 +82,7 @@ class Verdict:
     hit: bool
     found: tuple[str, ...]
     unknown: int
-    places: dict[str, list[int]]
+    places: dict[str, list[list[int]]]
 
 
 class Story:
@@ -151,11 +151,8 @@ class Story:
         await self.tracer.detach()
 
     async def _trace(self, process: Process) -> None:
-        await until(lambda: status(process.pid) == "T", _STEP, "it waits for its tracer")
-        plan = self.plan
-        followed = plan.role != "spawner"
-        await self.tracer.attach([process.pid], plan.call, plan.fault, plan.at, followed=followed)
-        os.kill(process.pid, signal.SIGCONT)
+        plan, followed = self.plan, self.plan.role != "spawner"
+        await trace(self.tracer, process, plan.call, plan.fault, plan.at, followed=followed)
 
     async def _order_and_see(self, o: Orchestrator) -> None:
         await o.until(lambda: o.socket, _STEP)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.faults.story import Plan, Story
+from tests.agent.faults.plans import tell
+from tests.agent.faults.story import Plan
 from tests.agent.faults.tracing import why_not
 
 pytestmark = [
@@ -20,6 +21,7 @@ SAMPLE = (
     Plan("supervisor", "write", "ENOSPC, on and on", 1, "the agent, while all run"),
     Plan("supervisor", "write", "KILL", 1, is_synced=False),
     Plan("both", "write", "KILL", 2, "the agent too"),
+    Plan("joining", "rename", "KILL", 2),
 )
 
 
@@ -27,6 +29,6 @@ SAMPLE = (
 async def test_whatever_fails_tasks_start_once_end_honestly_and_can_be_stopped(
     plan: Plan, tmp_path: Path
 ) -> None:
-    verdict = await Story(plan, tmp_path).tell()
+    verdict = await tell(plan, tmp_path)
     assert verdict.hit
     assert verdict.found == ()

@@ -79,26 +79,52 @@ class Tracer:
         if self._process is not None:
             if self._process.returncode is None:
                 kill(self._process.pid, number=signal.SIGINT)
-            await self._process.wait()
+            try:  # It waits for ever for who waits in vfork for a child that it has stopped.
+                async with asyncio.timeout(5):
+                    await self._process.wait()
+            except TimeoutError:
+                kill(self._process.pid)
+                await self._process.wait()
 
-    def places(self) -> dict[str, list[int]]:
-        """For each call the numbers at which a tracee made it; of ``openat`` those that create."""
+    def places(self, *, before: str = "") -> dict[str, list[list[int]]]:
+        """For each call the numbers at which a tracee made it; of ``openat`` those that create.
+
+        What a tracee did without another call between is one stretch.  The last line that counts
+        is the first with *before*.
+        """
         made: Counter[tuple[str | None, str]] = Counter()
-        found: dict[str, set[int]] = {}
+        last: dict[str | None, str] = {}
+        found: dict[str, list[list[int]]] = {}
         for line in self._text().splitlines():
             if (match := _CALL.match(line)) is None:
                 continue
             pid, call, rest = match.groups()
             made[pid, call] += 1
             if call != "openat" or "O_CREAT" in rest:
-                found.setdefault(call, set()).add(made[pid, call])
-        return {call: sorted(numbers) for call, numbers in found.items()}
+                if last.get(pid) != call:
+                    found.setdefault(call, []).append([])
+                found[call][-1].append(made[pid, call])
+                last[pid] = call
+            if before and before in line:
+                break
+        return found
 
     def _text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
-async def start_agent(state: Path, url: str, log: Path, *, stopped: bool = False) -> Process:
+async def trace(
+    tracer: Tracer, process: Process, call: str, fault: str, at: int, *, followed: bool = True
+) -> None:
+    """Have *process*, which has stopped itself, traced from its beginning."""
+    await until(lambda: status(process.pid) == "T", 30, "it waits for its tracer")
+    await tracer.attach([process.pid], call, fault, at, followed=followed)
+    os.kill(process.pid, signal.SIGCONT)
+
+
+async def start_agent(
+    state: Path, url: str, log: Path, *more: str, stopped: bool = False
+) -> Process:
     begin = ["-c", _WAIT + "run_module('nodes.agent', run_name='__main__', alter_sys=True)"]
     options = ["--server", url, "--state-dir", str(state), "--name", "n", "--cpu", "100000"]
     options += ["--isolation", "none"]  # Its tasks leave their proofs beside the state directory.
@@ -107,6 +133,7 @@ async def start_agent(state: Path, url: str, log: Path, *, stopped: bool = False
             sys.executable,
             *(begin if stopped else ["-m", "nodes.agent"]),
             *options,
+            *more,
             cwd=REPOSITORY,
             stderr=stderr,
         )

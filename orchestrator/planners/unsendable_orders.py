@@ -1,4 +1,4 @@
-"""Orders that are too large to be sent to their node: their executions are given up."""
+"""Orders that their node cannot be sent, being too large or lacking a secret: given up."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from uuid import UUID
 from django.db import transaction
 
 from nodes.callbacks import Unsendable
-from orchestrator.lifecycle import Desired, Observed
+from orchestrator.lifecycle import NOT_BEGUN, Desired
 from orchestrator.planners.transitions import Changes, Outcome, execution_id, lock_executions
-
-_NOT_BEGUN = frozenset({Observed.NEW, Observed.ASK_FOR_BID, Observed.ASK_FOR_BID_ACCEPTED})
 
 
 def cannot_send(node: UUID, orders: Sequence[Unsendable], /) -> None:
@@ -26,18 +24,25 @@ def cannot_send(node: UUID, orders: Sequence[Unsendable], /) -> None:
             for execution in lock_executions(found).values()
             if execution.node == node
             and execution.desired is not Desired.STOPPED
-            and execution.observed in _NOT_BEGUN
+            and execution.observed in NOT_BEGUN
         ]
         if not waiting:
             return
         changes = Changes()
         for execution in waiting:
-            why = _too_large(found[execution.id])
+            why = _outcome(found[execution.id])
             changes.follow(execution, ["cancel"], reason=why.message, outcome=why)
         changes.write()
 
 
-def _too_large(order: Unsendable) -> Outcome:
+def _outcome(order: Unsendable) -> Outcome:
+    if order.lacks:
+        return Outcome(
+            code="secret-missing",
+            message=order.lacks,
+            hint=order.hint,
+            retryable=order.elsewhere,
+        )
     return Outcome(
         code="order-too-large",
         message=f"its order takes {order.size} bytes, and a node can be sent {order.limit}",

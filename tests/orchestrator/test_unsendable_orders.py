@@ -5,7 +5,7 @@ import pytest
 from nodes.callbacks import Unsendable
 from orchestrator.lifecycle import Desired, Observed
 from orchestrator.models import BrokerTrigger, ExecutionHistory
-from orchestrator.planners.oversized_orders import cannot_send
+from orchestrator.planners.unsendable_orders import cannot_send
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
