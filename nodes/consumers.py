@@ -25,7 +25,16 @@ from .intake import PASSING
 from .log_forwarding import address_of
 from .models import Node
 from .protocol import codec
-from .protocol.messages import SUBPROTOCOL, VERSION, Close, FromNode, Hello, Reports
+from .protocol.messages import (
+    SUBPROTOCOL,
+    VERSION,
+    Close,
+    FromNode,
+    Happened,
+    Hello,
+    Report,
+    Reports,
+)
 from .session_protocol import LiveSession, Refusal
 from .sessions import Sessions, install
 
@@ -245,7 +254,22 @@ def _decode(text: str) -> FromNode:
         for it in named:
             if not _EXECUTION.fullmatch(it.execution):
                 raise codec.Malformed(f"{it.execution[:64]!r} is not the id of an execution")
+    if isinstance(message, Reports):
+        return msgspec.structs.replace(message, items=tuple(map(_credible, message.items)))
     return message
+
+
+def _credible(report: Report) -> Report:
+    """*report*, or that nobody knows how it ended: nothing completes but with exit code 0."""
+    if report.happened is not Happened.COMPLETE or report.exit_code == 0:
+        return report
+    code = "none" if report.exit_code is None else report.exit_code
+    return msgspec.structs.replace(
+        report,
+        happened=Happened.FAIL,
+        code="unknown-outcome",
+        message=f"the node says that it completed, and its exit code is {code}",
+    )
 
 
 def _without_nul(message: FromNode) -> FromNode:

@@ -38,6 +38,7 @@ log = logging.getLogger("muster.agent")
 #: Exit codes: 2 for what the operator must change, 3 when another agent has the directory, 4 for
 #: what may be over when it is started again.
 _WRONG, _IN_USE, _BROKEN = 2, 3, 4
+_LONGEST_TOKEN = 1000
 #: Seconds between attempts to open the ledger on a full disk.
 _FULL = 2.0
 #: The node was removed: starting again would not help.
@@ -119,17 +120,20 @@ async def _run(options: argparse.Namespace) -> None:
             options.server,
         )
     with enrolment.claim(options.state_dir):
+        # What cannot be used is told before a join token is spent.
+        enrolment.recall(options.state_dir)
+        room = Room(options.state_dir, options.logs)
+        if (ledger := await _open_ledger(options.state_dir, room, ending)) is None:
+            return
+        built = walls.build(_wanted(options), options.state_dir, os.cpu_count() or 1)
         enrolling = asyncio.ensure_future(_identify(options))
         await asyncio.wait((enrolling, ending), return_when=asyncio.FIRST_COMPLETED)
         if not enrolling.done():
             enrolling.cancel()
             await asyncio.wait((enrolling,))
+            ledger.close()
             return
         identity = enrolling.result()
-        room = Room(options.state_dir, options.logs)
-        if (ledger := await _open_ledger(options.state_dir, room, ending)) is None:
-            return
-        built = walls.build(_wanted(options), options.state_dir, os.cpu_count() or 1)
         runner = Runner(
             _machine(options, ledger, built),
             ledger,
@@ -267,10 +271,16 @@ def _remember(options: argparse.Namespace, identity: Identity) -> Identity:
 def _join_token(options: argparse.Namespace) -> str:
     if options.join_token_file is not None:
         try:
-            return Path(options.join_token_file).read_text().strip()
+            with Path(options.join_token_file).open(
+                "rb"
+            ) as opened:  # Of a device there may be no end.
+                token = opened.read(_LONGEST_TOKEN).decode().strip()
         except (OSError, ValueError) as error:
             file = options.join_token_file
             raise enrolment.Refused(f"the join token in {file} cannot be read: {error}") from None
+        if not token.isprintable():
+            raise enrolment.Refused(f"{options.join_token_file} holds no join token")
+        return token
     if token := os.environ.get("MUSTER_AGENT_JOIN_TOKEN", "").strip():
         return token
     raise enrolment.Refused(

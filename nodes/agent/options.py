@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,8 +62,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("hide", options.hide),
     ):
         setattr(options, name, several or [it for it in env.get(name, "").split(",") if it])
-    for name in env.keys() - vars(options).keys() - {"join_token"}:
-        parser.error(f"MUSTER_AGENT_{name.upper()} in the environment is no option of the agent")
+    known = {*vars(options), "join_token"}
+    for name in sorted(env.keys() - known):
+        said = f"MUSTER_AGENT_{name.upper()} in the environment is no option of the agent"
+        near = get_close_matches(name, known, n=1)
+        parser.error(f"{said}; did you mean MUSTER_AGENT_{near[0].upper()}?" if near else said)
     for name, words in (("log_level", LEVELS), ("isolation", (*walls.LEVELS, walls.AUTO))):
         if (said := getattr(options, name)) not in words:  # A default is not checked.
             say = " or ".join(words)

@@ -26,7 +26,7 @@ from orchestrator.models import (
     JobVersion,
 )
 
-from .pages import Looking, ReadOnlyAdmin, action
+from .pages import Looking, Pages, ReadOnlyAdmin, action
 from .rights import ApiTokenAdmin, NamespaceAdmin, RoleBindingAdmin
 
 __all__ = ["ApiTokenAdmin", "NamespaceAdmin", "RoleBindingAdmin"]
@@ -162,7 +162,7 @@ admin.site.unregister([Node, JoinToken])
 
 
 @admin.register(Node)
-class ActiveNodeAdmin(Looking, NodeAdmin):
+class ActiveNodeAdmin(Looking, NodeAdmin, Pages):
     """The pages of nodes, with what operators do to them."""
 
     in_namespaces = False
@@ -199,7 +199,7 @@ class ActiveNodeAdmin(Looking, NodeAdmin):
 
 
 @admin.register(JoinToken)
-class RevocableJoinTokenAdmin(Looking, JoinTokenAdmin):
+class RevocableJoinTokenAdmin(Looking, JoinTokenAdmin, Pages):
     in_namespaces = False
     seen_with = "join-tokens"
     actions = ("revoke",)

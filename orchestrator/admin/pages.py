@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
+from django.db import DataError
 from django.db.models import QuerySet
 from django.db.models.options import Options
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.functional import cached_property
 
 from nodes.admin import ReadOnly
@@ -17,10 +19,10 @@ from nodes.errors import MusterError
 from orchestrator import access
 
 if TYPE_CHECKING:
-    Pages = admin.ModelAdmin[Any]
+    Base = admin.ModelAdmin[Any]
     Pager = Paginator[Any]
 else:  # Django's classes take no parameters at run time.
-    Pages, Pager = admin.ModelAdmin, Paginator
+    Base, Pager = admin.ModelAdmin, Paginator
 
 MOST_COUNTED = 10_000
 """Rows that are counted and paged through; who wants more filters first."""
@@ -33,6 +35,17 @@ class BoundedPaginator(Pager):
     def count(self) -> int:
         found: Any = self.object_list
         return int(found.order_by()[:MOST_COUNTED].count())
+
+
+class Pages(Base):
+    """Acts on rows; what is chosen and can be none is told, and no mistake of ours."""
+
+    def response_action(self, request: HttpRequest, *more: Any, **how: Any) -> HttpResponse | None:
+        try:
+            return super().response_action(request, *more, **how)
+        except (ValueError, OverflowError, ValidationError, DataError):
+            messages.error(request, "What was chosen is no row of this list.")
+            return HttpResponseRedirect(request.get_full_path())
 
 
 class Looking:

@@ -66,7 +66,7 @@ def submit_batch(
     """
     specs, who = _parse_all(body.jobs), caller(request)
     done = endpoint.submit_many(
-        _placed(request, specs, query, "jobs.{}."),
+        _each_once(_placed(request, specs, query, "jobs.{}.")),
         actor=who.actor,
         user=who.user,
         create_only=creates_only(request),
@@ -256,6 +256,19 @@ def _parse_all(texts: list[msgspec.Raw]) -> list[spec.JobSpec]:
                 {**it, "path": f"{where}.{it['path']}" if it["path"] else where}
                 for it in error.errors
             ]
+    if errors:
+        raise InvalidSpec(errors)
+    return specs
+
+
+def _each_once(specs: list[spec.JobSpec]) -> list[spec.JobSpec]:
+    """*specs*; raises InvalidSpec when one of them has the name of another."""
+    first: dict[tuple[str | None, str], int] = {}
+    errors = [
+        mistake(f"jobs.{number}.name", f"{it.name!r} is that of jobs.{before}, too", "Rename one.")
+        for number, it in enumerate(specs)
+        if (before := first.setdefault((it.namespace, it.name), number)) != number
+    ]
     if errors:
         raise InvalidSpec(errors)
     return specs

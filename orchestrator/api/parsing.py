@@ -6,14 +6,16 @@ import re
 from collections.abc import Iterator, Mapping
 from enum import EnumType
 from functools import cache
+from itertools import islice
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from django.http import HttpRequest
 
 from orchestrator import spec
+from orchestrator.spec import json_text
 from orchestrator.spec.mistakes import Mistake, mistake
-from orchestrator.spec.parsing import LARGEST
+from orchestrator.spec.parsing import LARGEST, MOST_ERRORS
 
 from . import validation_errors
 from .problems import Problem, bad_request, invalid_parameters
@@ -59,16 +61,20 @@ def body(request: HttpRequest, kind: type[T], *, at_most: int = LARGEST) -> T:
         return cast("T", spec.parse_json(sent))
     sent = sent or b"{}"
     try:
-        made = msgspec.json.decode(sent, type=kind)
-        twice = validation_errors.names_repeated(sent)
-    except msgspec.ValidationError as error:
-        raise invalid_parameters(validation_errors.in_body(error, sent, kind)) from None
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        said = validation_errors.undecodable(error, sent)
-        raise Problem(400, "invalid-json", said, hint="Correct the text there.") from None
-    if twice:
-        raise invalid_parameters(twice)
-    return made
+        data, twice = json_text.load(sent, deepest=json_text.DEEPEST + 2)  # A batch holds jobs.
+    except json_text.NotJson as error:
+        raise Problem(400, "invalid-json", f"The body {error}.", hint=error.hint) from None
+    # What a list holds is judged by whoever reads it: the jobs of a batch.
+    found = json_text.unsound(data, twice, in_lists=False)
+    if not (wrong := list(islice(found, MOST_ERRORS))):
+        try:
+            return msgspec.json.decode(sent, type=kind)
+        except msgspec.ValidationError:
+            found = validation_errors.in_body(data, kind)
+        except msgspec.DecodeError:  # Half of a character is text for Python's decoder alone.
+            found = json_text.unsound(data, twice)
+        wrong = list(islice(found, MOST_ERRORS))
+    raise invalid_parameters(wrong)
 
 
 def json_bytes(request: HttpRequest, *, at_most: int = LARGEST) -> bytes:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args, get_origin
 
 import msgspec
 
+from orchestrator.spec import NAME
 from orchestrator.spec.mistakes import (
+    NOT_A_NAME,
     Mistake,
     mistake,
-    repeated,
     shown,
     under,
     unknown,
     unsupported,
     verdict,
 )
-from orchestrator.spec.parsing import MOST_ERRORS, noting_repeats
 
-_MISSING = re.compile(r"Object missing required field `(.*)`")
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _KIND = re.compile(r"Expected `([a-z]+)[^`]*`, got `.*`")
 _LIMIT = re.compile(r"Expected `(\w+)(?: \| \w+)*`(?: of length)? (>=|<=) ([0-9]+)")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 #: Verdicts of `sentences`, by what msgspec expected instead.
 _KINDS = {
@@ -63,75 +58,38 @@ def in_value(
         kind = "int_parsing_size"
     elif "matching regex" in text and "\0" in str(value):
         return unsupported(path, "\0")
+    elif NAME.pattern in text:
+        message, hint = NOT_A_NAME
+        return mistake(path, f"{shown(value)} {message}", hint)
     return verdict(kind, path, shown(value), limits) or mistake(
         path, f"{shown(value)} cannot be used".strip(), "/api/v1/docs says what it may be."
     )
 
 
-def in_body(error: msgspec.ValidationError, body: bytes, kind: type) -> list[Mistake]:
-    """What *error* says of *body*, which was to be a *kind*; or first that a name occurs twice."""
-    with suppress(ValueError, RecursionError):  # It has another mistake, further on.
-        if twice := names_repeated(body):
-            return twice  # Nobody knows which of the two *error* is about.
-    text, _, where = str(error).partition(" - at `$")
-    path = where.rstrip("`").replace("[...]", "").replace("[", ".").replace("]", "").lstrip(".")
-    if found := _MISSING.fullmatch(text):
-        return [mistake(under(path, found[1]), "is missing", "Add it.")]
-    if found := _UNKNOWN.fullmatch(text):
-        return [unknown(path, found[1], kind.__struct_encode_fields__)]  # type: ignore[attr-defined]
-    if path in getattr(kind, "never_shown", ()):
-        return [in_value(error, path, {})]
-    if "[...]" not in where:
-        return [in_value(error, path, _at(body, path) if path else {})]
-    found_in = in_value(error, path, {})
-    return [{**found_in, "message": f"has an entry that {found_in['message']}"}]
-
-
-def names_repeated(body: bytes) -> list[Mistake]:
-    """The first names that occur twice in one object of *body*, but not within its lists."""
-    twice: dict[int, list[str]] = {}
-    return list(islice(_twice(_decoded(body, twice), twice, ""), MOST_ERRORS))
-
-
-def undecodable(error: Exception, body: bytes) -> str:
-    """Where *body* ceases to be JSON, as a sentence."""
-    try:
-        _decoded(body.decode(), {})
-    except UnicodeDecodeError as found:
-        return f"The body is not UTF-8 at byte {found.start}."
-    except json.JSONDecodeError as found:
-        return f"The body is not JSON at line {found.lineno}, column {found.colno}."
-    except RecursionError:
-        return "The body is nested deeper than any request needs."
-    if _SURROGATE.search(body):
-        return "The body is not JSON: it has half of a character."
-    return f"The body is not JSON: {error}."
-
-
-def _decoded(body: bytes | str, twice: dict[int, list[str]]) -> object:
-    """*body* as values; what is repeated in an object comes into *twice*, by its identity."""
-    # Numbers of any length: whoever reads them judges them.
-    return json.loads(body, object_pairs_hook=noting_repeats(twice), parse_int=number)
+def in_body(data: Any, kind: Any, path: str = "", *, secret: bool = False) -> Iterator[Mistake]:
+    """Everything in which *data*, which is sound, is no *kind*; of what is *secret*, no value."""
+    if isinstance(data, dict) and hasattr(kind, "__struct_fields__"):
+        fields = {it.encode_name: it for it in msgspec.structs.fields(kind)}
+        yield from (unknown(path, name, fields) for name in data if name not in fields)
+        for name, field in fields.items():
+            if name in data:
+                hide = secret or name in getattr(kind, "never_shown", ())
+                yield from in_body(data[name], field.type, under(path, name), secret=hide)
+            elif field.required:
+                yield mistake(under(path, name), "is missing", "Add it.")
+    elif isinstance(data, dict) and get_origin(kind) is dict:
+        _, of_values = get_args(kind)
+        for name, value in data.items():
+            yield from in_body(value, of_values, under(path, name), secret=secret)
+    else:
+        # What a list holds is read by others, as the text that it is.
+        read = [msgspec.Raw()] * len(data) if isinstance(data, list) else data
+        try:
+            msgspec.convert(read, kind)
+        except msgspec.ValidationError as error:
+            yield in_value(error, path, data if path and not secret else {})
 
 
 def number(digits: str) -> int:
     """*digits* as a number, or as one that is just as much too large."""
     return int(digits[:40])
-
-
-def _at(body: bytes, path: str) -> object:
-    """What *body* has at *path*; an empty list, which shows nothing, when it cannot be read."""
-    try:
-        value = _decoded(body, {})
-    except (ValueError, RecursionError):
-        return []  # Its first mistake has been found, and it has another one further on.
-    for part in path.split("."):
-        value = value[int(part) if isinstance(value, list) else part]  # type: ignore[index]
-    return value
-
-
-def _twice(value: object, twice: Mapping[int, list[str]], path: str) -> Iterator[Mistake]:
-    if isinstance(value, dict):
-        yield from (repeated(path, key) for key in twice.get(id(value), ()))
-        for key, inner in value.items():
-            yield from _twice(inner, twice, under(path, key))

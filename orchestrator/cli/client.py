@@ -9,13 +9,14 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 
 from .config import Settings
-from .connection_problems import no_answer, not_let_in, not_muster
+from .connection_problems import no_answer, no_proxy, not_let_in, not_muster
 from .failures import Code, Failure, Unreachable
 from .output import tell
 
@@ -73,13 +74,16 @@ class Client:
             headers["Authorization"] = f"Bearer {settings.token}"
         self.server, self._settings = settings.server, settings
         self._silent_after, self._say_after = silent_after, say_after
-        self._http = httpx.Client(
-            base_url=f"{self.server}/api/v1/",
-            headers=headers,
-            timeout=httpx.Timeout(timeout, connect=CONNECT_WITHIN),
-            # Loading the authorities takes long, and plain HTTP asks none of them.
-            verify=ssl.create_default_context() if self.server.startswith("https:") else False,
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=f"{self.server}/api/v1/",
+                headers=headers,
+                timeout=httpx.Timeout(timeout, connect=CONNECT_WITHIN),
+                # Loading the authorities takes long, and plain HTTP asks none of them.
+                verify=ssl.create_default_context() if self.server.startswith("https:") else False,
+            )
+        except (ValueError, httpx.InvalidURL):
+            raise no_proxy() from None
 
     def __enter__(self) -> Self:
         return self
@@ -131,6 +135,8 @@ class Client:
         while len(found) < most:
             limit = min(PAGE, most - len(found))
             page = self.get(path, limit=limit, cursor=cursor, **parameters)
+            if not isinstance(page["items"], list):
+                raise not_muster(self._settings, None, "no list")
             found += page["items"]
             cursor = page["next_cursor"]
             if cursor is None:
@@ -155,7 +161,7 @@ class Client:
                 yield from _records(response.iter_bytes())
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
-        except ValueError:
+        except (ValueError, httpx.DecodingError):
             what = "something that is no stream of records"
             raise not_muster(self._settings, None, what) from None
 
@@ -190,6 +196,8 @@ class Client:
                     raise self._unreachable(error) from None
             except httpx.TransportError as error:
                 raise self._unreachable(error) from None
+            except httpx.DecodingError:
+                raise not_muster(self._settings, None, "what cannot be unpacked") from None
             else:
                 if response.is_success:
                     return response
@@ -207,7 +215,7 @@ class Client:
 
     def _failure(self, response: httpx.Response) -> Failure:
         problem = _problem(response)
-        if problem is None:
+        if problem is None or not (problem.get("detail") or problem.get("title")):
             return not_muster(self._settings, response, "something else")
         if response.status_code == httpx.codes.UNAUTHORIZED:
             return not_let_in(self._settings)
@@ -224,9 +232,23 @@ class Client:
 
     def _decoded(self, response: httpx.Response) -> Any:
         try:
-            return response.json()
-        except ValueError:
+            found = response.json(object_hook=partial(_Answer, self._settings, response))
+        except (ValueError, RecursionError):
             raise not_muster(self._settings, response, "something that is no JSON") from None
+        if not isinstance(found, dict):
+            raise not_muster(self._settings, response, "other JSON")
+        return found
+
+
+class _Answer(dict[str, Any]):
+    """An object of an answer; what Muster's have, and this one has not, is a Failure."""
+
+    def __init__(self, settings: Settings, response: httpx.Response, found: dict[str, Any]) -> None:
+        super().__init__(found)
+        self._of = settings, response
+
+    def __missing__(self, name: str) -> Any:
+        raise not_muster(*self._of, f"JSON without {name!r}")
 
 
 class Items(list[dict[str, Any]]):

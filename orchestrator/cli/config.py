@@ -8,12 +8,16 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from .failures import Code, Failure
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
+LONGEST_TOKEN = 1000
+NAMES = ("MUSTER_SERVER", "MUSTER_TOKEN", "MUSTER_TOKEN_FILE", "MUSTER_NAMESPACE")
+"""What the environment may say."""
 TREE = Path(__file__).resolve().parent.parent.parent
 
 
@@ -48,6 +52,7 @@ def resolve(
     namespace: str | None = None,
 ) -> Settings:
     """The settings of this call; each from the first place that says something."""
+    _check_names(environ)
     kept = [_kept(file) for file in (config_file(environ), local_file(environ))]
     places = (
         (server, "--server"),
@@ -56,12 +61,7 @@ def resolve(
     )
     said = ((text, place) for text, place in places if text)
     address, server_from = next(said, (DEFAULT_SERVER, ""))
-    if not _is_address(address):
-        raise Failure(
-            f"{address!r} is not the address of a server.",
-            code=Code.USAGE,
-            hint="It begins with http:// or https://, as http://127.0.0.1:8000.",
-        )
+    _check_address(address)
     address = address.rstrip("/")
     token, token_from = _token(token_file, environ)
     mine = [one for one in kept if one.token_file and (one.server or address) == address]
@@ -74,13 +74,30 @@ def resolve(
     return Settings(address, token, server_from, token_from, next(iter(others), ""), chosen)
 
 
-def _is_address(text: str) -> bool:
+def _check_names(environ: Mapping[str, str]) -> None:
+    """Raise Failure for a misspelt name: what it says would be left out in silence."""
+    for name in sorted(it for it in environ if it.startswith("MUSTER_") and it not in NAMES):
+        if nearest := get_close_matches(name, NAMES, n=1, cutoff=0.87):
+            raise Failure(f"{name} means nothing. Did you mean {nearest[0]}?", code=Code.USAGE)
+
+
+def _check_address(text: str) -> None:
+    """Raise Failure for what is not the address of a server."""
+    shown, hint = repr(text), "It begins with http:// or https://, as http://127.0.0.1:8000."
     try:
         address = urlsplit(text)
-        port = address.port  # Reading it judges it.
+        is_one = address.scheme in {"http", "https"} and address.hostname and address.port != 0
     except ValueError:
-        return False
-    return address.scheme in {"http", "https"} and bool(address.hostname) and port != 0
+        is_one = None
+    if not text.isprintable() or " " in text:
+        is_one = None
+    if "@" in text:
+        is_one, shown = None, "What names a user, and perhaps a password,"
+        hint = "Leave out what stands before @: a token says who asks."
+    elif is_one and (address.query or address.fragment or "/api/" in f"{address.path}/"):
+        is_one, hint = None, f"Write {address.scheme}://{address.netloc}: the rest is found there."
+    if not is_one:
+        raise Failure(f"{shown} is not the address of a server.", code=Code.USAGE, hint=hint)
 
 
 def keep(server: str, token: str, file: Path, namespace: str = "") -> None:
@@ -139,7 +156,8 @@ def _token(flag: Path | None, environ: Mapping[str, str]) -> tuple[str | None, s
 def _read(file: Path) -> str:
     try:
         mode = file.stat().st_mode
-        text = file.read_text()[:1000]
+        with file.open("rb") as opened:  # Of a device there may be no end.
+            text = opened.read(LONGEST_TOKEN + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
         raise Failure(f"The token file {file} cannot be read: {why}.", code=Code.USAGE) from None
@@ -150,7 +168,8 @@ def _read(file: Path) -> str:
 
 def _checked(text: str, where: str) -> str:
     token = text.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    plain = token.isascii() and token.isprintable() and " " not in token
+    if not token or not plain or len(token) > LONGEST_TOKEN:
         raise Failure(f"{where} holds no token.", code=Code.USAGE)
     return token
 

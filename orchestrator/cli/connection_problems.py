@@ -44,6 +44,16 @@ def not_muster(settings: Settings, response: httpx.Response | None, what: str) -
     )
 
 
+def no_proxy() -> Failure:
+    """What to say when the environment names a proxy that is none."""
+    return Failure(
+        "The environment names a proxy that is none.",
+        code=Code.USAGE,
+        hint="HTTP_PROXY, HTTPS_PROXY and ALL_PROXY are as http://proxy.example:3128; NO_PROXY goes"
+        " around them.",
+    )
+
+
 def not_let_in(settings: Settings) -> Failure:
     """What to say when the server takes no token, or not the one that it was sent."""
     login = f"`muster login {settings.server}` keeps a token for later calls; an operator makes one"

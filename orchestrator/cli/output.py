@@ -106,9 +106,10 @@ class Output:
         elif self.format is Format.YAML:
             import yaml
 
-            text = yaml.safe_dump(value, sort_keys=False, allow_unicode=_is_utf8())
+            plain = json.loads(json.dumps(value))  # An answer's objects are more than dictionaries.
+            text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=_is_utf8())
             if sys.stdout.isatty() and sanitise.is_hidden_in(text):
-                text = yaml.safe_dump(value, sort_keys=False)
+                text = yaml.safe_dump(plain, sort_keys=False)
             say(text.rstrip("\n"))
         else:
             return False

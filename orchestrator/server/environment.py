@@ -30,6 +30,10 @@ MAKE_ONE = ", as from: openssl rand -base64 48"
 HOME = Path(__file__).resolve().parent.parent.parent
 
 
+MOST_WORKERS = 256
+"""Worker processes of one `manage.py worker`; each has a connection to the database."""
+
+
 class Role(StrEnum):
     """What a process is there for; its time limits and connections follow from it."""
 
@@ -116,6 +120,7 @@ class Misconfigured(Exception):
 def parse(environ: Mapping[str, str]) -> Environment:
     """Read *environ*, or raise `Misconfigured` with every mistake in it."""
     mistakes = [_unknown(name) for name in sorted(environ) if not _is_known(name)]
+    mistakes += _misspelt_database(environ)
 
     def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:
         value = environ.get(name) or default
@@ -127,10 +132,12 @@ def parse(environ: Mapping[str, str]) -> Environment:
     def yes(name: str) -> bool:
         return choice(name, "0", ("0", "1")) == "1"
 
-    def whole(name: str, default: int, lowest: int) -> int:
+    def whole(name: str, default: int, lowest: int, highest: int) -> int:
         value = environ.get(name) or str(default)
-        if not value.isascii() or not value.isdigit() or int(value) < lowest:
-            mistakes.append(f"{name} is {value!r}; say a whole number from {lowest} up.")
+        if not re.fullmatch("[0-9]{1,9}", value) or not lowest <= int(value) <= highest:
+            mistakes.append(
+                f"{name} is {value[:40]!r}; say a whole number from {lowest} to {highest}."
+            )
             return default
         return int(value)
 
@@ -165,15 +172,15 @@ def parse(environ: Mapping[str, str]) -> Environment:
         origins=origins,
         internal_url=internal_url,
         trusted_proxies=_networks(environ.get("MUSTER_TRUSTED_PROXIES", ""), mistakes),
-        requests_per_second=whole("MUSTER_REQUESTS_PER_SECOND", 100, 0),
-        streams_per_user=whole("MUSTER_STREAMS_PER_USER", 32, 1),
-        sockets_per_user=whole("MUSTER_SOCKETS_PER_USER", 64, 1),
+        requests_per_second=whole("MUSTER_REQUESTS_PER_SECOND", 100, 0, 1_000_000),
+        streams_per_user=whole("MUSTER_STREAMS_PER_USER", 32, 1, 10_000),
+        sockets_per_user=whole("MUSTER_SOCKETS_PER_USER", 64, 1, 10_000),
         minimum_isolation=choice("MUSTER_MINIMUM_ISOLATION", ISOLATION[0], ISOLATION),
         https=https,
         debug=debug,
         log_level=choice("MUSTER_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         log_format=choice("MUSTER_LOG_FORMAT", "text", ("text", "json")),
-        workers=whole("MUSTER_WORKERS", min(8, max(2, os.cpu_count() or 2)), 1),
+        workers=whole("MUSTER_WORKERS", min(8, max(2, os.cpu_count() or 2)), 1, MOST_WORKERS),
     )
     if mistakes:
         raise Misconfigured(tuple(mistakes))
@@ -243,8 +250,18 @@ def _is_known(name: str) -> bool:
     return not name.startswith("MUSTER_") or bool(known)
 
 
+def _misspelt_database(environ: Mapping[str, str]) -> Iterator[str]:
+    """What nearly says `DATABASE_URL`, where that is not set: without it we would run our own."""
+    if not environ.get("DATABASE_URL"):
+        names = sorted(it for it in environ if it.startswith("DATABASE"))
+        for name in difflib.get_close_matches("DATABASE_URL", names, cutoff=0.85):
+            if name != "DATABASE_URL":
+                yield f"{name} means nothing to Muster. Did you mean DATABASE_URL?"
+
+
 def _unknown(name: str) -> str:
-    nearest = difflib.get_close_matches(name, (*NAMES, *OF_THE_COMMAND_LINE), n=1)
+    # Long names of one beginning are alike by that alone.
+    nearest = difflib.get_close_matches(name, (*NAMES, *OF_THE_COMMAND_LINE), n=1, cutoff=0.75)
     cure = f" Did you mean {nearest[0]}?" if nearest else f" Known: {', '.join(NAMES)}."
     return f"{name} means nothing to Muster.{cure}"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 
 from orchestrator.api import problems
@@ -22,6 +23,30 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if trouble is not None:
         return unavailable(request, trouble)
     return HttpResponse(render_to_string("500.html"), status=500)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Say that the request makes no sense, or is too large."""
+    if isinstance(exception, RequestDataTooBig | TooManyFieldsSent):
+        return _refused(request, 413, "This is larger than any form may be: shorten it.")
+    return _refused(request, 400, "This request makes no sense here: go back and try again.")
+
+
+def no_page(_request: HttpRequest) -> HttpResponse:
+    """Say that there is nothing."""
+    raise Http404("There is nothing at this address.")
+
+
+def no_csrf_token(request: HttpRequest, reason: str = "") -> HttpResponse:  # noqa: ARG001
+    """Say that a form does not come from a page of ours that belongs to this session."""
+    said = "This was not sent from a page of this session: load the page again and repeat it."
+    return _refused(request, 403, said)
+
+
+def _refused(request: HttpRequest, status: int, said: str) -> HttpResponse:
+    if request.headers.get("X-Requested-With") == "muster":
+        return JsonResponse({"message": said}, status=status)
+    return HttpResponse(render_to_string("400.html", {"said": said}), status=status)
 
 
 def unavailable(request: HttpRequest, trouble: Trouble) -> HttpResponse:

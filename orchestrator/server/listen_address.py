@@ -12,16 +12,23 @@ class CannotListen(Exception):
     """Nothing can listen there; the message says why, and what to do."""
 
 
-def raise_unless_free(host: str, port: int) -> None:
-    """Raise `CannotListen` unless somebody can listen on *port* of *host* now."""
+def raise_unless_address(host: str, port: int) -> None:
+    """Raise `CannotListen` unless *host* and *port* are an address, be it free or not."""
     if not 1 <= port <= HIGHEST_PORT:
         raise CannotListen(f"--port is {port}; say a number from 1 to {HIGHEST_PORT}.")
     try:
-        _bind(host, port)
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as why:
         raise CannotListen(
             f"--host is {host!r}, which is no address ({why.strerror}); say one of this machine."
         ) from None
+
+
+def raise_unless_free(host: str, port: int) -> None:
+    """Raise `CannotListen` unless somebody can listen on *port* of *host* now."""
+    raise_unless_address(host, port)
+    try:
+        _bind(host, port)
     except OSError as why:
         raise CannotListen(_sentence(host, port, why)) from None
 

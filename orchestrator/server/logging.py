@@ -97,6 +97,19 @@ class OneLineASecond(logging.Filter):
         return True
 
 
+class RequestsThatMakeNoSense(logging.Filter):
+    """Tells in one line of a request that is suspicious or refused: it is no mistake of ours."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let *record* pass, as a warning and without its traceback if it is about one."""
+        suspicious = record.name.startswith("django.security.")
+        if suspicious:
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        if suspicious or (record.name == "django.request" and record.levelno < logging.ERROR):
+            record.exc_info = record.exc_text = None
+        return True
+
+
 def _error_of(exc_info: object) -> BaseException | None:
     """Give the error that a line comes with, in each of the forms that logging takes."""
     if exc_info is True:
@@ -154,12 +167,15 @@ def logging_config(*, level: str, style: str) -> dict[str, Any]:
                 ],
             }
         },
-        "filters": {"outages": {"()": OneLineASecond}},
+        "filters": {
+            "outages": {"()": OneLineASecond},
+            "nonsense": {"()": RequestsThatMakeNoSense},
+        },
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
                 "formatter": "structured",
-                "filters": ["outages"],
+                "filters": ["outages", "nonsense"],
             }
         },
         "root": {"handlers": ["stderr"], "level": level.upper()},

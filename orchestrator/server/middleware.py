@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from django.conf import settings
-from django.core.exceptions import DisallowedHost
+from django.core.exceptions import DisallowedHost, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import sync_only_middleware
 
@@ -95,6 +95,21 @@ def sliding_sessions(get_response: Answer) -> Answer:
 
 
 @sync_only_middleware
+def no_nul_in_the_administration(get_response: Answer) -> Answer:
+    """Refuse what names a row or a filter of the administration with NUL, which no column holds.
+
+    Django's forms refuse it, and its lists and keys ask the database.
+    """
+
+    def refuse_nul(request: HttpRequest) -> HttpResponseBase:
+        if request.path.startswith("/admin/") and any("\0" in it for it in _names(request)):
+            raise SuspiciousOperation("NUL in the name of a row or a filter")
+        return get_response(request)
+
+    return refuse_nul
+
+
+@sync_only_middleware
 def one_thread_hop(get_response: Answer) -> Answer:
     """Answer requests in one thread, middleware and view alike; stands last.
 
@@ -102,6 +117,13 @@ def one_thread_hop(get_response: Answer) -> Answer:
     hops a request.  With a sync one at the end the whole chain runs in one thread, after one hop.
     """
     return get_response
+
+
+def _names(request: HttpRequest) -> Iterator[str]:
+    yield request.path
+    for name, texts in request.GET.lists():
+        yield from (name, *texts)
+    yield from request.POST.getlist("_selected_action")
 
 
 def _unknown_host(request: HttpRequest) -> HttpResponse:

@@ -51,6 +51,12 @@ except PermissionError as refused:
         "MUSTER_VAR at a directory of your own.\n"
     )
     raise SystemExit(environment.EX_CONFIG) from None
+except OSError as refused:
+    sys.stderr.write(
+        f"muster: {refused.filename or VAR} cannot be used: {refused.strerror}. Point MUSTER_VAR "
+        "at a directory that Muster may write to.\n"
+    )
+    raise SystemExit(environment.EX_CONFIG) from None
 
 SECRETS_KEY_FILE = ENVIRONMENT.secrets_key_file or VAR / "secrets_key"
 SECRETS_KEY_FILE_IS_GIVEN = ENVIRONMENT.secrets_key_file is not None
@@ -65,6 +71,7 @@ if ENVIRONMENT.secret_key is None and (weak := environment.weakness(SECRET_KEY))
 HTTPS = ENVIRONMENT.https
 ALLOWED_HOSTS = [*environment.LOOPBACK, *ENVIRONMENT.hosts]
 CSRF_TRUSTED_ORIGINS = list(ENVIRONMENT.origins)
+CSRF_FAILURE_VIEW = "orchestrator.server.error_pages.no_csrf_token"
 INTERNAL_URL = ENVIRONMENT.internal_url
 TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
 REQUESTS_PER_SECOND = ENVIRONMENT.requests_per_second
@@ -141,6 +148,7 @@ MIDDLEWARE = [
     "orchestrator.server.middleware.nothing_hidden",
     "orchestrator.server.middleware.no_floods",
     "orchestrator.server.middleware.sliding_sessions",
+    "orchestrator.server.middleware.no_nul_in_the_administration",
     "orchestrator.server.middleware.one_thread_hop",
 ]
 ROOT_URLCONF = "orchestrator.server.urls"

@@ -12,6 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from orchestrator.lifecycle import JobType
 
 from . import quantities, selectors
+from .mistakes import NOT_A_NAME
 
 LONGEST_ARGUMENT = 16 * 1024
 YEAR = 366 * 86400.0
@@ -122,11 +123,7 @@ def _label_key(text: str) -> str:
 
 def _name(text: str) -> str:
     if NAME.fullmatch(text) is None:
-        raise mistake(
-            "is not a name",
-            "Use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or "
-            "digit.",
-        )
+        raise mistake(*NOT_A_NAME)
     return text
 
 

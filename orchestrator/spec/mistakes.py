@@ -11,6 +11,12 @@ UNSUPPORTED = re.compile("[\x00\ud800-\udfff]")
 
 Mistake = dict[str, str]
 
+#: Sentence and cure for what is no name of a job or namespace.
+NOT_A_NAME = (
+    "is not a name",
+    "Use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit.",
+)
+
 #: Sentence and cure by verdict, under pydantic's names; {limits} are the verdict's context.
 _SENTENCES: Mapping[str, tuple[str, str]] = {
     "missing": ("is missing", "Add it."),

@@ -201,7 +201,7 @@ def test_a_batch_has_one_to_five_hundred_jobs_and_nothing_else(api, body):
 
 def test_a_name_occurs_once_in_a_batch(api):
     answer = api.post("jobs/batch", {"jobs": [spec("twice"), spec("twice")]})
-    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid-spec")
     assert not Job.objects.exists()
 
 

@@ -23,5 +23,6 @@ class Namespace(Answer):
 
 
 class NewNamespace(Body):
-    name: Annotated[str, Meta(max_length=63, pattern=f"^{NAME.pattern}$")]
+    # Python's $ matches before a last newline, too.
+    name: Annotated[str, Meta(max_length=63, pattern=f"^{NAME.pattern}$(?!\n)")]
     description: Annotated[str, Meta(max_length=500, pattern="^[^\0]*$")] = ""

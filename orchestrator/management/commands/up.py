@@ -22,6 +22,8 @@ class Command(BaseCommand):
     def handle(self, *_arguments: Any, **options: Any) -> None:
         # Its own lines are for people; what the parts log goes to their files.
         logging.getLogger().setLevel(logging.WARNING)
+        if options["agents"] < 0:
+            raise CommandError(f"--agents is {options['agents']}; say a whole number from 0 up.")
         cluster = LocalCluster(
             host=options["host"],
             port=options["port"],

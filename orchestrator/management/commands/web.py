@@ -7,9 +7,10 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from orchestrator.server.environment import EX_CONFIG
+from orchestrator.server.listen_address import CannotListen, raise_unless_address
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,10 @@ class Command(BaseCommand):
         from nodes import close_reasons
         from orchestrator.server.web_server import WebCommandLine
 
+        try:
+            raise_unless_address(options["host"], options["port"])
+        except CannotListen as why:
+            raise CommandError(str(why)) from None
         if settings.DEBUG and options["host"] not in DEBUGGING_AT:
             self.stderr.write(
                 f"MUSTER_DEBUG shows settings and code to whoever meets an error, and others reach "

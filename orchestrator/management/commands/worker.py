@@ -5,7 +5,9 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+
+from orchestrator.server.environment import MOST_WORKERS
 
 
 class Command(BaseCommand):
@@ -18,6 +20,12 @@ class Command(BaseCommand):
         )
 
     def handle(self, *_arguments: Any, **options: Any) -> None:
+        asked = options["workers"]
+        workers = settings.ENVIRONMENT.workers if asked is None else asked
+        if not 1 <= workers <= MOST_WORKERS:
+            said = f"--workers is {workers}; say a whole number from 1 to {MOST_WORKERS}."
+            raise CommandError(said)
+
         from orchestrator import broker, worker
         from orchestrator.server.cluster import ipc
         from orchestrator.server.cluster.django_q import run
@@ -25,7 +33,7 @@ class Command(BaseCommand):
         from orchestrator.worker import housekeeping
 
         run(
-            options["workers"] or settings.ENVIRONMENT.workers,
+            workers,
             begin=partial(worker.begin, ipc.stopping),
             end=worker.end,
             chores=(
