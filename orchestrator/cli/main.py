@@ -12,8 +12,6 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.spec.mistakes import shown, verdict
-
 from . import events, executions, jobs, login, namespaces, nodes, queue, sanitise, secrets, status
 from .failures import Code, Failure
 from .following import Until
@@ -41,6 +39,8 @@ class _Worded(TyperGroup):
 def _worded(error: typer.BadParameter) -> str:
     """What is said instead of the words of a library, if *error* has some."""
     errors: list[Any] = getattr(error.__cause__, "errors", list)()
+    if errors:  # It takes long to import what has the words, and most commands need none.
+        from orchestrator.spec.mistakes import shown, verdict
     for one in errors:
         kind = _KINDS.get(one["type"], one["type"])
         if found := verdict(kind, "", shown(one["input"]), one.get("ctx", {})):

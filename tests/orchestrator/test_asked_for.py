@@ -229,6 +229,13 @@ TABLE = (
         {UPDATE, ROOM},  # By what was said first.
         before=lambda it: it.report(Happened.COMPLETE),
     ),
+    Row("put_secret", "", lambda _: endpoint.put_secret("default", "s", "hunter2-2", actor=WHO)),
+    Row(
+        "delete_secret",
+        "",
+        lambda _: endpoint.delete_secret("default", "s", actor=WHO),
+        before=lambda _: endpoint.put_secret("default", "s", "hunter2-2", actor=WHO),
+    ),
     Row("record_node", "", lambda it: endpoint.record_node(it.node.pk, "degraded", "n is full")),
     Row(
         "receive",
@@ -243,6 +250,7 @@ def test_every_verb_has_a_row_and_so_has_everything_that_a_node_can_say():
     public = {name: getattr(endpoint, name) for name in endpoint.__all__}
     verbs = {name for name, it in public.items() if inspect.isroutine(it)}
     questions = {name for name in verbs if public[name].__module__ == finding.__name__}
+    questions |= {"missing", "with_users"}  # Of secrets.
     assert {row.verb for row in TABLE} == verbs - questions
     assert REPORTED.keys() == set(Happened)
 
