@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..protocol.messages import ISOLATION
 from . import __version__, machine, walls
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         setattr(options, name, several or [it for it in env.get(name, "").split(",") if it])
     for name in env.keys() - vars(options).keys() - {"join_token"}:
         parser.error(f"MUSTER_AGENT_{name.upper()} in the environment is no option of the agent")
-    for name, words in (("log_level", LEVELS), ("isolation", (*walls.LEVELS, walls.AUTO))):
+    for name, words in (("log_level", LEVELS), ("isolation", (*ISOLATION, walls.AUTO))):
         if (said := getattr(options, name)) not in words:  # A default is not checked.
             say = " or ".join(words)
             parser.error(f"MUSTER_AGENT_{name.upper()} is {said!r}; say {say}")
@@ -83,7 +84,7 @@ def _add_walls(add: Callable[..., Any], env: Mapping[str, str]) -> None:
     add(
         "--isolation",
         default=env.get("isolation", walls.AUTO),
-        choices=(*walls.LEVELS, walls.AUTO),
+        choices=(*ISOLATION, walls.AUTO),
         help="how far tasks are walled off: %(choices)s (the best that works here)",
     )
     add(
