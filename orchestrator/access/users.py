@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.db.models import Q
 from django.db.models.signals import m2m_changed, post_delete, post_save
@@ -28,6 +29,11 @@ def rights_of(user: User | AnonymousUser, token: ApiToken | None = None) -> Righ
         return rights
     scope = max((SCOPES[it] for it in token.scopes if it in SCOPES), default=Role.NONE)
     return replace(rights, scope=scope, only=frozenset(token.namespaces))
+
+
+def actor_of(user: AbstractBaseUser | AnonymousUser) -> str:
+    """How the journal names *user*; see ``formatting.person``."""
+    return f"user:{user.get_username()}"
 
 
 def forget(*_: Any, **__: Any) -> None:
