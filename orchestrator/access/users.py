@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, Group, User
+from django.db import transaction
 from django.db.models import Q
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
@@ -31,8 +32,9 @@ def rights_of(user: User | AnonymousUser, token: ApiToken | None = None) -> Righ
 
 
 def forget(*_: Any, **__: Any) -> None:
-    """Read all roles anew."""
+    """Read all roles anew; those, too, that somebody reads before this transaction has ended."""
     _believed.clear()
+    transaction.on_commit(_believed.clear)
 
 
 def _rights(user: User | AnonymousUser) -> Rights:
