@@ -10,10 +10,10 @@ same for all tasks of a supervisor:
     sandbox   yes                see ``sandbox``
     hide      path               what is empty in the sandbox
     share     path, or path:rw   what is not, or can be written
+    as        uid:gid:gid,…      each runs as this user, who may have other processes
 
 And these say more of one:
 
-    as        uid:gid:gid,…      it runs as this user, who may have other processes
     network   none
     memory, cpu, processes, files, disk   amounts; see ``cgroups`` and ``disk_use``
 """
@@ -48,7 +48,7 @@ TMP = ".tmp"
 SANDBOX = b"sandbox=yes"
 #: Of a task without walls, and of us.
 _MASK = 0o022
-_OF_ALL = (b"users=", b"mount=", b"cgroup=", b"sandbox=", b"hide=", b"share=")
+_OF_ALL = (b"users=", b"mount=", b"cgroup=", b"sandbox=", b"hide=", b"share=", b"as=")
 _AMOUNTS = (b"memory", b"cpu", b"processes", b"files", b"disk")
 
 

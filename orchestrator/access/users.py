@@ -8,6 +8,7 @@ from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser, Group, User
+from django.db import transaction
 from django.db.models import Q
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
@@ -37,8 +38,9 @@ def actor_of(user: AbstractBaseUser | AnonymousUser) -> str:
 
 
 def forget(*_: Any, **__: Any) -> None:
-    """Read all roles anew."""
+    """Read all roles anew; those, too, that somebody reads before this transaction has ended."""
     _believed.clear()
+    transaction.on_commit(_believed.clear)
 
 
 def _rights(user: User | AnonymousUser) -> Rights:

@@ -23,5 +23,6 @@ class Namespace(Answer):
 
 
 class NewNamespace(Body):
-    name: Annotated[str, Meta(max_length=63, pattern=f"^{NAME.pattern}$")]
+    #: To Python's expressions `$` is before a newline at the end, too.
+    name: Annotated[str, Meta(max_length=63, pattern=rf"^{NAME.pattern}(?!\n)$")]
     description: Annotated[str, Meta(max_length=500, pattern="^[^\0]*$")] = ""
