@@ -81,7 +81,7 @@ def action(cluster: str = "") -> Callable[[Verb], Callable[..., HttpResponse]]:
 @action()
 def stop(request: HttpRequest, pk: UUID) -> str:
     job = _job(request, pk, "stop")
-    done = endpoint.stop(job.pk, actor=_actor(request), reason=_reason(request))
+    done = endpoint.stop(job.pk, actor=access.actor_of(request.user), reason=_reason(request))
     if done.state in ENDED:
         return f"{job.name} has ended already ({done.state}); nothing changes."
     return f"Stop of {job.name} requested."
@@ -90,7 +90,7 @@ def stop(request: HttpRequest, pk: UUID) -> str:
 @action()
 def rerun(request: HttpRequest, pk: UUID) -> str:
     job = _job(request, pk, "rerun")
-    endpoint.rerun(job.pk, actor=_actor(request))
+    endpoint.rerun(job.pk, actor=access.actor_of(request.user))
     return f"{job.name} will run again."
 
 
@@ -98,7 +98,7 @@ def rerun(request: HttpRequest, pk: UUID) -> str:
 def node(request: HttpRequest, pk: UUID, verb: str) -> str:
     """Approve, reject, release, remove, label, and the four switches of a node."""
     found = get_object_or_404(Node.every if verb == "remove" else Node, pk=pk)
-    actor = _actor(request)
+    actor = access.actor_of(request.user)
     if verb == "remove":
         endpoint.remove_node(found.pk, actor=actor)
         return f"{found.name} is removed; its name is free."
@@ -130,13 +130,13 @@ def node(request: HttpRequest, pk: UUID, verb: str) -> str:
 def pause(request: HttpRequest) -> str:
     if not (reason := _reason(request)):
         raise NeedsReason
-    broker.pause(reason, _actor(request))
+    broker.pause(reason, access.actor_of(request.user))
     return "Scheduling is paused. What runs goes on; nothing new is decided."
 
 
 @action("queue")
 def resume(request: HttpRequest) -> str:
-    broker.resume(_actor(request))
+    broker.resume(access.actor_of(request.user))
     return "Scheduling goes on."
 
 
@@ -145,12 +145,12 @@ def evaluate(request: HttpRequest, pk: UUID, verb: str) -> str:
     """Evaluate a job now; retry or drop its dead letter."""
     job = _job(request, pk, "evaluate")
     if verb == "retry":
-        broker.retry_dead(job.pk, _actor(request))
+        broker.retry_dead(job.pk, access.actor_of(request.user))
         return f"{job.name} will be evaluated again."
     if verb == "drop":
-        broker.drop_dead(job.pk, _actor(request))
+        broker.drop_dead(job.pk, access.actor_of(request.user))
         return f"The dead letter of {job.name} is dropped."
-    broker.evaluate_now(job.pk, _actor(request))
+    broker.evaluate_now(job.pk, access.actor_of(request.user))
     return f"{job.name} will be evaluated now."
 
 
@@ -161,10 +161,10 @@ def secret(request: HttpRequest, verb: str) -> str:
     namespace = access.existing_namespace(rights, request.POST.get("namespace", ""))
     access.require(rights, "secrets", namespace)
     if verb == "delete":
-        endpoint.delete_secret(namespace, name, actor=_actor(request))
+        endpoint.delete_secret(namespace, name, actor=access.actor_of(request.user))
         return f"The secret {name} is deleted."
     value = request.POST.get("value", "").replace("\r\n", "\n").removesuffix("\n")
-    kept = endpoint.put_secret(namespace, name, value, actor=_actor(request))
+    kept = endpoint.put_secret(namespace, name, value, actor=access.actor_of(request.user))
     if not kept.changed:
         return f"The secret {name} has that value already."
     return f"The secret {name} is kept, version {kept.secret.version}."
@@ -176,10 +176,6 @@ def _job(request: HttpRequest, pk: UUID, verb: str) -> Job:
     job = get_object_or_404(access.visible(rights, Job.objects.all()), pk=pk)
     access.require(rights, verb, job)
     return job
-
-
-def _actor(request: HttpRequest) -> str:
-    return f"user:{request.user.get_username()}"
 
 
 def _labels(request: HttpRequest) -> dict[str, str | None]:

@@ -10,10 +10,10 @@ same for all tasks of a supervisor:
     sandbox   yes                see ``sandbox``
     hide      path               what is empty in the sandbox
     share     path, or path:rw   what is not, or can be written
+    as        uid:gid:gid,…      each runs as this user, who may have other processes
 
 And these say more of one:
 
-    as        uid:gid:gid,…      it runs as this user, who may have other processes
     network   none
     memory, cpu, processes, files, disk   amounts; see ``cgroups`` and ``disk_use``
 """
@@ -48,7 +48,7 @@ TMP = ".tmp"
 SANDBOX = b"sandbox=yes"
 #: Of a task without walls, and of us.
 _MASK = 0o022
-_OF_ALL = (b"users=", b"mount=", b"cgroup=", b"sandbox=", b"hide=", b"share=")
+_OF_ALL = (b"users=", b"mount=", b"cgroup=", b"sandbox=", b"hide=", b"share=", b"as=")
 _AMOUNTS = (b"memory", b"cpu", b"processes", b"files", b"disk")
 
 
@@ -120,6 +120,14 @@ def said(words: Sequence[bytes]) -> dict[bytes, list[bytes]]:
     return found
 
 
+def users_of(asked: Mapping[bytes, list[bytes]]) -> tuple[bytes, int, int] | None:
+    """The file that says which users of tasks are taken, the first of them, and how many."""
+    if b"users" not in asked:
+        return None
+    path, first, count = asked[b"users"][0].rsplit(b":", 2)
+    return path, int(first), int(count)
+
+
 class Confinement:
     """The walls around one task.
 
@@ -128,7 +136,7 @@ class Confinement:
 
     def __init__(self, words: Sequence[bytes], host: Host) -> None:
         self._host, self._asked = host, (asked := said(words))
-        self._users = asked.get(b"users", [b""])[0]
+        self._users = users_of(asked)
         self._as = asked.get(b"as", [b""])[0]
         self._mount = asked.get(b"mount", [b""])[0]
         self._has_sandbox = b"sandbox" in asked
@@ -159,8 +167,8 @@ class Confinement:
             uid, gid, groups = self._as.split(b":")
             self._user = User(int(uid), int(gid), tuple(int(it) for it in groups.split(b",") if it))
         elif self._users:
-            path, first, count = self._users.rsplit(b":", 2)
-            self._user = self._host.users(path).take(int(first), int(count))
+            path, first, count = self._users
+            self._user = self._host.users(path).take(first, count)
         if self._has_sandbox:
             os.mkdir(TMP, 0o700)
         if self._user is not None:
@@ -225,7 +233,7 @@ class Confinement:
                 os.chown(name, 0, 0, dir_fd=work, follow_symlinks=False)
             with contextlib.suppress(OSError):
                 if self._users and not self._as and is_empty:
-                    self._host.users(self._users.rsplit(b":", 2)[0]).free(self._user)
+                    self._host.users(self._users[0]).free(self._user)
             self._user = None
         if self._group is None or not self._group.was_short_of_memory():
             return False, 0
@@ -259,8 +267,8 @@ def kill_abandoned(words: Sequence[bytes], supervisor: int, uid: int) -> Group |
         with contextlib.suppress(OSError):
             group = Group(parents(asked[b"cgroup"]), supervisor)
             group.kill()
-    if b"users" in asked:
-        _, first, count = asked[b"users"][0].rsplit(b":", 2)
-        if 0 <= uid - int(first) < int(count):
+    if (users := users_of(asked)) is not None:
+        _, first, count = users
+        if first <= uid < first + count:
             kill_user(uid)
     return group

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 #: Files that one look takes in; the next goes on where it ended.
 _AT_ONCE = 2_000
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Characters of a path, which may have 4096 bytes.
+_FAR = 800
 #: Seconds from one look to the next: while it takes much of what it may, and at most.
 SOON, LATE = 1.0, 8.0
 
@@ -46,17 +49,37 @@ class DiskUse:
 
 
 def _sizes(top: str) -> Iterator[int]:
-    """The bytes on the disk of each file below *top*, a file of several names once."""
-    left, linked = [top], set()
-    while left:
-        with contextlib.suppress(OSError), os.scandir(left.pop()) as found:
-            for entry in found:
-                with contextlib.suppress(OSError):
-                    status = entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        left.append(entry.path)
-                    elif status.st_nlink > 1:
-                        if status.st_ino in linked:
-                            continue
-                        linked.add(status.st_ino)
-                    yield status.st_blocks * 512
+    """The bytes on the disk of each file below *top*, a file of several names once.
+
+    However deep it lies: so far down that a path would be too long, another one begins.
+    """
+    #: Directories to look at, each from an open one; where no path is, that one is to be closed.
+    left: list[tuple[int | None, str]] = [(None, top)]
+    linked = set()
+    try:
+        while left:
+            base, path = left.pop()
+            if base is not None and not path:
+                os.close(base)
+                continue
+            with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+                here = os.open(path, _DIRECTORY, dir_fd=base)
+                if len(path) > _FAR:
+                    base, path = here, "."
+                    left.append((here, ""))
+                else:
+                    opened.callback(os.close, here)
+                for entry in opened.enter_context(os.scandir(here)):
+                    with contextlib.suppress(OSError):
+                        status = entry.stat(follow_symlinks=False)
+                        if entry.is_dir(follow_symlinks=False):
+                            left.append((base, f"{path}/{entry.name}"))
+                        elif status.st_nlink > 1:
+                            if status.st_ino in linked:
+                                continue
+                            linked.add(status.st_ino)
+                        yield status.st_blocks * 512
+    finally:
+        for base, path in left:
+            if base is not None and not path:
+                os.close(base)

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..protocol.messages import ISOLATION
 from . import __version__, machine, walls
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         said = f"MUSTER_AGENT_{name.upper()} in the environment is no option of the agent"
         near = get_close_matches(name, known, n=1)
         parser.error(f"{said}; did you mean MUSTER_AGENT_{near[0].upper()}?" if near else said)
-    for name, words in (("log_level", LEVELS), ("isolation", (*walls.LEVELS, walls.AUTO))):
+    for name, words in (("log_level", LEVELS), ("isolation", (*ISOLATION, walls.AUTO))):
         if (said := getattr(options, name)) not in words:  # A default is not checked.
             say = " or ".join(words)
             parser.error(f"MUSTER_AGENT_{name.upper()} is {said!r}; say {say}")
@@ -87,7 +88,7 @@ def _add_walls(add: Callable[..., Any], env: Mapping[str, str]) -> None:
     add(
         "--isolation",
         default=env.get("isolation", walls.AUTO),
-        choices=(*walls.LEVELS, walls.AUTO),
+        choices=(*ISOLATION, walls.AUTO),
         help="how far tasks are walled off: %(choices)s (the best that works here)",
     )
     add(

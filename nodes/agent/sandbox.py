@@ -109,8 +109,7 @@ def furnish(homes: str, hidden: Sequence[str], shared: Sequence[str], *, is_root
     sources = {path: os.open(path, os.O_PATH) for path in _existing(shared)}
     devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in _DEVICES}
     for path in ("/run", *hidden):
-        if os.path.isdir(path):
-            _mount("tmpfs", path, "tmpfs", _NOSUID | _NODEV, "mode=755,size=1m")
+        _empty(path)
     _furnish_dev(devices)
     for path, source in sources.items():
         _make(path, is_directory=os.path.isdir(f"/proc/self/fd/{source}"))
@@ -131,6 +130,17 @@ def furnish(homes: str, hidden: Sequence[str], shared: Sequence[str], *, is_root
     for name in (*_DEVICES, "pts"):
         _set_attributes(f"/dev/{name}", remove=_ATTR_NODEV)
     return work
+
+
+def _empty(path: str) -> None:
+    """Have nothing in the directory, or the file, *path*, if there is one."""
+    if os.path.isdir(path):
+        _mount("tmpfs", path, "tmpfs", _NOSUID | _NODEV, "mode=755,size=1m")
+    elif os.path.exists(path):  # noqa: PTH110
+        nothing = "/run/nothing"  # Which is ours by now.
+        _make(nothing, is_directory=False)
+        bind(nothing, path)
+        os.unlink(nothing)  # noqa: PTH108
 
 
 def _furnish_dev(devices: dict[str, int]) -> None:

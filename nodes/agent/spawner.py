@@ -284,12 +284,11 @@ class Spawner:
     def hand_over(self, execution: bytes, packet: bytes) -> int | None:
         """Give the order to a supervisor that is idle, and return its pid; None without one."""
         walls = of_all(supervisor.walls_of(packet))
-        while self.idle:
-            one = self.idle.pop()
-            assert one.link is not None, "who has no link was dismissed"
-            if walls != one.walls:  # What it has built cannot be built anew.
-                self.dismiss(one)
+        for one in reversed([*self.idle]):
+            if one.walls != walls:  # What it has built cannot be built anew.
                 continue
+            self.idle.remove(one)
+            assert one.link is not None, "who has no link was dismissed"
             try:
                 one.link.send(packet)
             except OSError:  # It was killed just now.

@@ -192,7 +192,7 @@ def _supervise(request: Request, post: Post, *, may_serve: bool) -> bool:
     walls = Confinement(request.walls, post.host)
     try:
         os.chdir(f"work/{name}")
-        walls.prepare(name, places.home)
+        _build(walls, name, places)
         out, out_end = os.pipe2(os.O_CLOEXEC)
         err, err_end = os.pipe2(os.O_CLOEXEC)
         _begin(request, places, me)
@@ -250,6 +250,16 @@ def _supervise(request: Request, post: Post, *, may_serve: bool) -> bool:
     tails = (stream.tail.replace(b"\0", b"") for stream in (stdout, stderr))
     _say(places, *prefix, *exited, *tails)
     return free
+
+
+def _build(walls: Confinement, name: str, places: Places) -> None:
+    """Prepare the walls; the OSError that this raises is told apart from those of the command."""
+    try:
+        walls.prepare(name, places.home)
+    except OSError as error:
+        at = f": {os.fsdecode(error.filename)}" if error.filename else ""
+        reason = f"the walls around it cannot be built: {error.strerror}{at}"
+        raise OSError(error.errno, reason) from error
 
 
 def _begin(request: Request, places: Places, me: int) -> None:

@@ -16,12 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..protocol.messages import ISOLATION, Task
+from ..protocol.messages import Task
 from ..protocol.resources import Resources
 from . import cgroups
 
-#: Each level has the walls of those before it, as far as the machine has them.
-LEVELS = ISOLATION
+#: The best level that works here.
 AUTO = "auto"
 #: Users that no machine gives to people or programs.
 USERS = range(700_000, 765_536)

@@ -17,7 +17,8 @@ from .resources import Resources
 
 SUBPROTOCOL = "muster.node.v1"
 VERSION = 1
-#: How far tasks are walled off, as a node says in its attribute ``isolation``: the least first.
+#: How far tasks are walled off, as a node says in its attribute ``isolation``: each level has the
+#: walls of those before it, as far as the machine has them.
 ISOLATION = ("none", "user", "cgroup", "sandbox")
 MAX_FRAME = 256 * 1024
 #: Messages that may be sent and not yet acknowledged, in each direction.

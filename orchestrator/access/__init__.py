@@ -2,13 +2,14 @@
 
 from .roles import VERBS, Rights, Role, may, require, require_any
 from .sight import Sight, existing_namespace, sight, visible
-from .users import forget, rights_of
+from .users import actor_of, forget, rights_of
 
 __all__ = [
     "VERBS",
     "Rights",
     "Role",
     "Sight",
+    "actor_of",
     "existing_namespace",
     "forget",
     "may",

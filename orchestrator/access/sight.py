@@ -75,8 +75,10 @@ def sight(rights: Rights, namespace: str) -> Sight:
 def existing_namespace(rights: Rights, name: str) -> str:
     """*name*, which is that of a namespace that may be seen; raises NotFound."""
     seen = rights.namespaces
-    is_there = name in seen if seen is not None else name == DEFAULT or _exists(name)
-    if not is_there:
+    is_seen = seen is None or name in seen
+    # Roles go with their namespace; a token may name one that is no more.
+    is_sure = name == DEFAULT or (seen is not None and not rights.only)
+    if not (is_seen and (is_sure or _exists(name))):
         raise NotFound(kind="namespace", name=name[:100])
     return name
 

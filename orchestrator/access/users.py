@@ -6,7 +6,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser, Group, User
+from django.db import transaction
 from django.db.models import Q
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
@@ -30,9 +32,15 @@ def rights_of(user: User | AnonymousUser, token: ApiToken | None = None) -> Righ
     return replace(rights, scope=scope, only=frozenset(token.namespaces))
 
 
+def actor_of(user: AbstractBaseUser | AnonymousUser) -> str:
+    """How the journal names *user*; see ``formatting.person``."""
+    return f"user:{user.get_username()}"
+
+
 def forget(*_: Any, **__: Any) -> None:
-    """Read all roles anew."""
+    """Read all roles anew; those, too, that somebody reads before this transaction has ended."""
     _believed.clear()
+    transaction.on_commit(_believed.clear)
 
 
 def _rights(user: User | AnonymousUser) -> Rights:

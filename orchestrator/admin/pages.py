@@ -86,7 +86,7 @@ def action(
 
     @admin.action(description=description)
     def each(_pages: Pages, request: HttpRequest, rows: QuerySet[Any]) -> None:
-        actor, acted = f"user:{request.user.get_username()}", 0
+        actor, acted = access.actor_of(request.user), 0
         rights, in_namespace = access.rights_of(request.user), access.VERBS[verb].in_namespace
         for row in rows:
             try:

@@ -99,7 +99,7 @@ class RoleBindingAdmin(Pages):
             self.delete_model(request, obj)
 
     def _record(self, request: HttpRequest, obj: RoleBinding, verb: str) -> None:
-        actor = f"user:{request.user.get_username()}"
+        actor = access.actor_of(request.user)
         sentence = f"{person(actor)} {verb} the role of {obj}"
         namespace = None if obj.namespace_id is None else str(obj.namespace_id)
         fact = journal.fact("cluster", "role", sentence, actor=actor, namespace=namespace)

@@ -30,7 +30,7 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        return f"user:{self.user.get_username()}"
+        return access.actor_of(self.user)
 
     def sight(self, namespace: str) -> access.Sight:
         """What is looked at with the parameter *namespace*; raises NotFound."""

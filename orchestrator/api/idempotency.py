@@ -66,12 +66,15 @@ def once(view: View) -> View:
 def _actor(request: HttpRequest) -> str:
     """Whose key it is, in the request's namespace; a node that joins is nobody yet.
 
-    Its token is part of the request.
+    Its token is part of the request; one that has joined is who its credential says.
     """
     caller: Caller | None = getattr(request, "auth", None)
     if caller is None:
-        return ""
-    namespace = request.GET.get("namespace") or DEFAULT
+        credential = request.headers.get("Authorization", "")
+        keyed = salted_hmac("muster.callers", credential, algorithm="sha256")
+        return f"credential:{keyed.hexdigest()}" if credential else ""
+    # What no namespace is called is refused when the request is read.
+    namespace = request.GET.get("namespace", "").replace("\0", "") or DEFAULT
     # No user's name has a slash in it.  What a token may not see, it is not told again either.
     parts = ("" if namespace == DEFAULT else namespace[:63], *sorted(caller.rights.only))
     return "/".join((caller.actor, *parts)) if any(parts) else caller.actor

@@ -11,7 +11,6 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
 from orchestrator import access, endpoint, spec
-from orchestrator.access.sight import ALL
 from orchestrator.endpoint import spec_warnings
 from orchestrator.explain.formatting import clock
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
@@ -214,10 +213,7 @@ def _in_place(
 
 def _namespaces(specs: list[spec.JobSpec], query: schemas.InNamespace, path: str) -> list[str]:
     """The namespace of each of *specs*: its own word, or the request's; raises Problem for two."""
-    asked = query.namespace
-    if asked == ALL:
-        hint = "Name one namespace: a job lives in one."
-        raise invalid_parameters([mistake("namespace", "cannot be * here", hint)])
+    asked = references.one_namespace(query.namespace, "a job lives in one")
     wrong = [
         mistake(
             f"{path.format(number)}namespace",

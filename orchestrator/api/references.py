@@ -15,8 +15,10 @@ from orchestrator.access.sight import ALL
 from orchestrator.explain.errors import NotFound
 from orchestrator.models import Execution, Job
 from orchestrator.models.access import DEFAULT
+from orchestrator.spec.mistakes import mistake
 
 from .authentication import caller
+from .problems import invalid_parameters
 
 # Whatever else is asked for is not there; the database need not be asked, and could not be.
 _REFERENCE = re.compile(r"[A-Za-z0-9._-]{1,63}", re.ASCII)
@@ -29,6 +31,14 @@ def job(request: HttpRequest, ref: str, verb: str = "see") -> Job:
     found = endpoint.find_job(_checked("job", ref), rows, None if asked == ALL else asked)
     access.require(rights, verb, found)
     return found
+
+
+def one_namespace(asked: str, why: str) -> str:
+    """*asked*, which may name no namespace, but not all of them; raises Problem, and says *why*."""
+    if asked == ALL:
+        hint = f"Name one namespace: {why}."
+        raise invalid_parameters([mistake("namespace", "cannot be * here", hint)])
+    return asked
 
 
 def execution(request: HttpRequest, ref: str) -> Execution:

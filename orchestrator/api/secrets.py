@@ -6,17 +6,14 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
 from orchestrator import access, endpoint
-from orchestrator.access.sight import ALL
 from orchestrator.models import Secret
 from orchestrator.models.access import DEFAULT
-from orchestrator.spec.mistakes import mistake
 
-from . import schemas
+from . import references, schemas
 from .authentication import READ, SECRETS, caller
 from .operations import operation
 from .pagination import page_by
 from .preconditions import creates_only
-from .problems import invalid_parameters
 from .responses import answer
 
 router = Router(tags=["secrets"])
@@ -65,10 +62,8 @@ def delete_secret(request: HttpRequest, name: str, query: schemas.InNamespace) -
 
 def _permitted(request: HttpRequest, query: schemas.InNamespace) -> str:
     """The namespace that is meant, in which the caller may change secrets."""
-    if query.namespace == ALL:
-        hint = "Name one namespace: a secret is of one."
-        raise invalid_parameters([mistake("namespace", "cannot be * here", hint)])
     rights = caller(request).rights
-    namespace = access.existing_namespace(rights, query.namespace or DEFAULT)
+    asked = references.one_namespace(query.namespace, "a secret is of one")
+    namespace = access.existing_namespace(rights, asked or DEFAULT)
     access.require(rights, "secrets", namespace)
     return namespace

@@ -98,16 +98,11 @@ class Client:
     def post(self, path: str, body: Mapping[str, Any] | bytes | None = None) -> Any:
         """Change something, once, however often it has to be said."""
         content = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
-        headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
-        asked = self._within(path)
-        return self._decoded(
-            self._ask("POST", path, params=asked, content=content, headers=headers)
-        )
+        return self._change("POST", path, content)
 
     def delete(self, path: str) -> Any:
         """Remove something; saying it again is no error."""
-        headers = {"Idempotency-Key": str(uuid.uuid4())}
-        return self._decoded(self._ask("DELETE", path, params=self._within(path), headers=headers))
+        return self._change("DELETE", path)
 
     def put(
         self,
@@ -118,11 +113,8 @@ class Client:
         create_only: bool = False,
     ) -> Any:
         """Have there what *body* says; in *namespace*, if that is not the one of this call."""
-        headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
-        headers |= {"If-None-Match": "*"} if create_only else {}
-        asked = self._within(path) | ({"namespace": namespace} if namespace else {})
         content = json.dumps(body).encode()
-        return self._decoded(self._ask("PUT", path, params=asked, content=content, headers=headers))
+        return self._change("PUT", path, content, namespace=namespace, create_only=create_only)
 
     def submit(self, job: bytes) -> dict[str, Any]:
         """Submit the JSON text of a job."""
@@ -169,6 +161,25 @@ class Client:
         """The parameter that says in which namespace names are looked up, where that matters."""
         named = path.partition("/")[0] in _NAMED or path in _LISTS
         return {"namespace": self._settings.namespace} if named and self._settings.namespace else {}
+
+    def _change(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        *,
+        namespace: str | None = None,
+        create_only: bool = False,
+    ) -> Any:
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        if create_only:
+            headers["If-None-Match"] = "*"
+        asked = self._within(path) | _given({"namespace": namespace})
+        return self._decoded(
+            self._ask(method, path, params=asked, content=content, headers=headers)
+        )
 
     def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         """One answer.  What passes is asked again a few times; a refused connection is not."""

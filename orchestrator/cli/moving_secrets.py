@@ -37,8 +37,9 @@ def move(api: Client, file: JobFile, name: str, answers: Sequence[Mapping[str, A
     """
     jobs = [json.loads(text) for text in file.jobs]
     moves = list(_moves(file, jobs, answers))
+    for (namespace, _), first in _kinds(moves, jobs).items():
+        _keep(api, first, namespace)
     for it in moves:
-        _keep(api, it, jobs[it.number].get("namespace"))
         jobs[it.number]["task"]["env"][it.variable] = it.reference
     moved = replace(file, jobs=tuple(json.dumps(job).encode() for job in jobs))
     left = [it for it in moves if not _rewritten(name, it)]
@@ -61,6 +62,23 @@ def _moves(
                 value = jobs[number]["task"]["env"][variable]
                 line = int(one["line"]) if one.get("line") else None
                 found.append(_Move(number, variable, one["secret"], value, line))
+    return found
+
+
+def _kinds(
+    moves: Sequence[_Move], jobs: Sequence[dict[str, Any]]
+) -> dict[tuple[str | None, str], _Move]:
+    """The first of *moves* for each secret of a namespace; raises Failure for one of two values."""
+    found: dict[tuple[str | None, str], _Move] = {}
+    for it in moves:
+        first = found.setdefault((jobs[it.number].get("namespace"), it.secret), it)
+        if first.value != it.value:
+            raise Failure(
+                f"{first.variable} and {it.variable} would both be the secret {it.secret}, and "
+                "have different values.",
+                code=Code.CONFLICT,
+                hint="Keep one of them under another name with `muster secret put`, and name that.",
+            )
     return found
 
 

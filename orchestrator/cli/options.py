@@ -65,7 +65,8 @@ def with_namespace(
 ) -> Sequence[Column]:
     """*columns*, and where all namespaces are listed, first the one of each row."""
     call: Call = context.obj
-    return (Column("NAMESPACE", key), *columns) if call.namespace == ALL else columns
+    is_wide = call.settings().namespace == ALL
+    return (Column("NAMESPACE", key), *columns) if is_wide else columns
 
 
 def output(

@@ -19,7 +19,7 @@ from .output import Column, Format, Instant
 
 app = typer.Typer(help="Put, list and delete secrets.", no_args_is_help=True)
 
-LARGEST = 64 * 1024
+LARGEST = 64 * 1024 + 8
 """Bytes that are read of a value: more than any may have."""
 
 _COLUMNS = (

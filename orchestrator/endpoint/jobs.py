@@ -21,10 +21,11 @@ from orchestrator import broker, spec
 from orchestrator.explain.errors import AlreadyThere, Conflict, NotFound
 from orchestrator.explain.formatting import person
 from orchestrator.lifecycle import ENDED, JOB, JobState, Trigger
-from orchestrator.models import Job, JobVersion, Namespace, journal, spec_cache
+from orchestrator.models import Job, JobVersion, journal, spec_cache
 from orchestrator.models.access import DEFAULT
 
 from . import spec_warnings
+from .namespaces import hold_namespaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,7 @@ def _existing(specs: Sequence[spec.JobSpec]) -> dict[tuple[str, str], Job]:
 def _create(specs: Sequence[spec.JobSpec], actor: str, user: User | None) -> list[Submitted]:
     if not specs:
         return []
-    _require_namespaces({namespace for namespace, _ in map(_key, specs)} - {DEFAULT})
+    hold_namespaces(namespace for namespace, _ in map(_key, specs))
     new = [(it, Job(namespace_id=_key(it)[0], **_columns(it), created_by=user)) for it in specs]
     _insert(new, actor, user)
     journal.record(
@@ -198,14 +199,6 @@ def _create(specs: Sequence[spec.JobSpec], actor: str, user: User | None) -> lis
     )
     broker.enqueue([job.pk for _, job in new], Trigger.JOB_SUBMIT)
     return [Submitted(job, 1, created=True, changed=True) for _, job in new]
-
-
-def _require_namespaces(names: set[str]) -> None:
-    """Raise NotFound unless all of *names* are there; the one of all that name none always is."""
-    if names:
-        there = Namespace.objects.filter(pk__in=names).values_list("pk", flat=True)
-        for missing in sorted(names - set(there)):
-            raise NotFound(kind="namespace", name=missing)
 
 
 def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | None) -> None:

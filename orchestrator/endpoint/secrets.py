@@ -20,6 +20,8 @@ from orchestrator.spec import NAME, JobSpec
 from orchestrator.spec.mistakes import UNSUPPORTED, Mistake, mistake
 from orchestrator.spec.secrets import LONGEST, SHORTEST
 
+from .namespaces import hold_namespaces
+
 USERS = 10
 """Jobs that are named as users of a secret, at most."""
 
@@ -38,11 +40,12 @@ def put_secret(
 ) -> Kept:
     """Keep *value* as the secret *name*; what begins from now on gets it.
 
-    Raises InvalidSecret, which does not show the value, and NoSecretsKey; with *create_only*
-    SecretThere.
+    Raises InvalidSecret, which does not show the value, NoSecretsKey, and NotFound for a namespace
+    that is not there; with *create_only* SecretThere.
     """
     _check(name, value)
     with transaction.atomic():
+        hold_namespaces([namespace])
         sealing.hold_keys()
         sealed = sealing.seal(namespace, name, value)
         try:

@@ -50,6 +50,17 @@ def sealed_anew(namespace: str, name: str, sealed: str) -> str:
     return seal(namespace, name, opened(namespace, name, sealed))
 
 
+def is_newest(sealed: str) -> bool:
+    """Whether the first key opens it, so that the others are not needed for it."""
+    file: Path = settings.SECRETS_KEY_FILE
+    _keys()
+    try:
+        Fernet(file.read_text().split()[0]).decrypt(sealed)
+    except InvalidToken:
+        return False
+    return True
+
+
 def new_first_key() -> None:
     """Seal with a new key from now on; the others still open."""
     file: Path = settings.SECRETS_KEY_FILE

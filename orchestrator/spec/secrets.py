@@ -17,6 +17,7 @@ _SECRET_NAME = re.compile(
     r"|credentials?)$|(^|_)pwd$|password(?!.*_(file|path|dir|length|policy|url)$)",
     re.IGNORECASE,
 )
+#: Each repetition that could begin anew at every character is bounded: time grows with the length.
 _SECRET_VALUE = re.compile(
     r"\b(AKIA|ASIA)[A-Z0-9]{16}\b"  # AWS
     r"|\bgh[pousr]_[A-Za-z0-9]{36}|\bgithub_pat_[A-Za-z0-9_]{22,}"
@@ -24,10 +25,10 @@ _SECRET_VALUE = re.compile(
     r"|\bxox[abeprs]-[A-Za-z0-9-]{10,}"  # Slack
     r"|\b[rs]k_live_[A-Za-z0-9]{16,}|\bsk-(ant-|proj-)?[A-Za-z0-9_-]{32,}"
     r"|\bAIza[A-Za-z0-9_-]{35}"  # Google
-    r"|\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"  # JWT
+    r"|\beyJ[A-Za-z0-9_-]{8,1024}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"  # JWT
     r"|\b[ajn]t_[0-9a-f]{8}_[A-Za-z0-9_-]{20,}"  # Ours
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    r"|\b[a-z][a-z0-9+.-]*://[^\s/:@]*:[^\s/@]{3,}@"  # A password in an address.
+    r"|\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@]*:[^\s/@]{3,}@"  # A password in an address.
 )
 _NONE = re.compile(r"(true|false|yes|no|none|null|changeme|[0-9.]+|/.*|\$.*|\*+)?", re.IGNORECASE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,40 @@ def test_many_files_are_looked_at_in_pieces(
     assert not disk.is_too_much(0.0)
     assert disk.due == SOON, "the rest comes soon"
     assert disk.is_too_much(SOON)
+
+
+def test_what_lies_deeper_than_a_path_is_long_is_counted_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(100):
+        os.mkdir("d" * 150)  # noqa: PTH102 - a path of pathlib's would be too long
+        if number % 10 == 0:
+            Path("some").write_bytes(b"x" * 4096)
+        os.chdir("d" * 150)
+    Path("much").write_bytes(b"x" * (3 << 20))
+    monkeypatch.chdir(tmp_path)
+    before, disk = len(os.listdir("/proc/self/fd")), DiskUse(2 << 20, 0.0)  # noqa: PTH208
+    assert disk.is_too_much(0.0)
+    assert disk.used >= (3 << 20) + 10 * 4096
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_look_that_is_given_up_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(10):
+        os.mkdir("d" * 250)  # noqa: PTH102
+        os.chdir("d" * 250)
+    for number in range(2_100):
+        Path(str(number)).touch()
+    monkeypatch.chdir(tmp_path)
+    before, disk = len(os.listdir("/proc/self/fd")), DiskUse(1 << 30, 0.0)  # noqa: PTH208
+    assert not disk.is_too_much(0.0)
+    assert len(os.listdir("/proc/self/fd")) > before  # noqa: PTH208
+    del disk
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
 def test_what_a_node_cannot_do_for_a_task_is_said_with_the_cure() -> None:

@@ -300,3 +300,10 @@ def test_a_pause_has_a_reason_and_is_told(api):
     assert api.get("status").json()["queue"]["paused"]
     assert not api.post("queue/resume").json()["paused"]
     assert Event.objects.filter(topic="cluster").count() == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["team-a\n", "\nteam-a", "team\na", "Team", "*", "-a", "", "a" * 64]
+)
+def test_a_namespace_is_called_as_a_job_is(api, name):
+    assert api.post("namespaces", {"name": name}).status_code == 400

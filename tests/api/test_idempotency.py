@@ -134,6 +134,32 @@ def test_nobody_gets_the_answer_of_somebody_else(django_user_model, names):
     assert not any("Idempotency-Replayed" in answer for answer in answers)
 
 
+def test_no_node_gets_the_credential_of_another_node(api):
+    """They are nobody's requests, as those of who signs in are not; their keys are their own."""
+    token = api.post("nodes/join-tokens", {"uses": 2}).json()["token"]
+    one, other = (membership.enrol(token, name)[1] for name in ("one", "other"))
+    anybody, made = Api(), []
+    for credential in (one, other):
+        sign = {"Authorization": f"Node {credential}"}
+        made.append(anybody.post("nodes/credentials", Idempotency_Key="k1", **sign))
+    first, second = made
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert first.json() != second.json()
+    unsigned = anybody.post("nodes/credentials", Idempotency_Key="k1")
+    assert (unsigned.status_code, "Idempotency-Replayed" in unsigned) == (401, False)
+    assert not re.search(r"\bnt_", str(list(IdempotencyKey.objects.values())))
+
+
+@pytest.mark.parametrize("namespace", ["%00", "n" * 64, "*", "nowhere"])
+def test_a_key_in_a_namespace_that_there_cannot_be_is_refused_as_without_one(api, namespace):
+    path = f"jobs?namespace={namespace}"
+    without, refused = (api.post(path, spec(), **key) for key in ({}, {"Idempotency_Key": "k1"}))
+    assert without.status_code in {400, 404}
+    assert refused.status_code == without.status_code, refused.content
+    assert refused.json()["detail"] == without.json()["detail"]
+    assert not IdempotencyKey.objects.exists()
+
+
 def test_of_what_only_reads_nothing_is_kept(api):
     assert api.get("jobs", Idempotency_Key="k1").status_code == 200
     private = {"command": ["true"], "env": {"PASSWORD": "hunter2"}}

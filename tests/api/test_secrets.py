@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from orchestrator.access import tokens
 from orchestrator.models import IdempotencyKey, Namespace
 from tests import rows
 from tests.api.conftest import Api, spec, token
@@ -83,6 +84,14 @@ def test_who_reads_the_database_cannot_guess_the_value_of_a_repeated_request(api
     guess = hashlib.sha256(b"PUT /api/v1/secrets/token\n" + body).hexdigest()
     assert stored.request_digest != guess
     assert VALUE not in json.dumps(stored.answer)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_token_for_a_namespace_that_was_removed_is_good_nowhere(root):
+    gone = {"name": "t", "scopes": ["admin"], "expires_in": None, "namespaces": ["gone"]}
+    mine = Api(tokens.create(user=root, **gone))
+    for refused in (put(mine, "token?namespace=gone"), mine.get("jobs?namespace=gone")):
+        assert (refused.status_code, refused.json()["code"]) == (404, "not-found")
 
 
 def test_a_job_that_names_no_secret_of_its_namespace_is_refused_with_the_nearest(api):

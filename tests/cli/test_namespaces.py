@@ -35,6 +35,14 @@ def test_a_namespace_is_made_filled_listed_and_removed_when_it_is_empty(muster):
     assert muster("namespace", "delete", "team-a").stdout == "team-a is removed.\n"
 
 
+@pytest.mark.parametrize("environ", [{}, {"MUSTER_NAMESPACE": "*"}])
+def test_a_list_of_all_namespaces_says_which(muster, environ):
+    rows.job(name="it", namespace="team-a")
+    flags = () if environ else ("-A",)
+    listed = muster("job", "list", *flags, "-o", "table", **environ).stdout.split()
+    assert (listed[0], "team-a" in listed) == ("NAMESPACE", True)
+
+
 def test_a_file_and_a_flag_that_contradict_each_other_are_named_with_the_line(muster):
     refused = muster("job", "run", muster.file("namespace: here\n" + FILE), "-n", "there")
     assert "is here, but the request is for the namespace there" in refused.stderr

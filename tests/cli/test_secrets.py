@@ -44,6 +44,12 @@ def test_what_cannot_be_a_value_is_said_with_the_cure(muster):
     assert "none cannot be read: No such file or directory." in refused.stderr
 
 
+def test_of_what_is_too_long_nothing_is_left_out_unsaid(muster):
+    refused = muster("secret", "put", "token", stdin=("\N{GRINNING FACE}" * 16_385).encode())
+    assert "has 16385 characters, and may have 6 to 16384" in refused.stderr
+    assert not Secret.objects.exists()
+
+
 def test_secrets_are_listed_by_namespace_and_deleted(muster):
     muster("namespace", "create", "there")
     muster("secret", "put", "token", stdin=VALUE)
@@ -110,4 +116,24 @@ def test_a_secret_that_is_there_is_not_overwritten_by_a_move(muster):
     assert "DB_PASSWORD cannot be moved: There is a secret db-password already." in refused.stderr
     assert "write DB_PASSWORD: secret://db-password" in refused.stderr
     assert Secret.objects.get().version == 1
+    assert not Job.objects.exists()
+
+
+def test_a_value_that_several_jobs_have_is_moved_once(muster, tmp_path):
+    two = CLEAR + "---\n" + CLEAR.replace("name: it", "name: other")
+    file = muster.file(two)
+    done = muster("job", "run", "--move-secrets", file)
+    assert done.stderr == "DB_PASSWORD is kept as the secret db-password.\n"
+    assert (tmp_path / file).read_text() == two.replace(VALUE, "secret://db-password")
+    assert sorted(Job.objects.values_list("name", flat=True)) == ["it", "other"]
+
+
+def test_nothing_is_moved_when_two_values_would_be_one_secret(muster, tmp_path):
+    two = CLEAR + "---\n" + CLEAR.replace("name: it", "name: other").replace(VALUE, "hunter3-x")
+    file = muster.file(two)
+    refused = muster("job", "run", "--move-secrets", file)
+    assert "would both be the secret db-password, and have different values." in refused.stderr
+    assert "hunter" not in refused.stderr
+    assert (tmp_path / file).read_text() == two
+    assert not Secret.objects.exists()
     assert not Job.objects.exists()

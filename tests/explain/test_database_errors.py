@@ -91,7 +91,7 @@ def test_a_transaction_that_was_stopped_for_too_long_may_be_tried_again(eventual
     @transaction.atomic
     def change() -> None:
         with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '1ms'")
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '1s'")
         socket = select.poll()
         socket.register(connection.connection.fileno(), select.POLLRDHUP)
         eventually(lambda: socket.poll(0))  # The server has hung up.

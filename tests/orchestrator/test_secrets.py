@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography.fernet import Fernet
 from django.core.management import call_command
+from django.db import connection, transaction
+from django.db.models.signals import post_save
 
 from nodes.protocol.messages import Want
 from orchestrator import endpoint
@@ -113,6 +116,31 @@ def test_the_users_of_secrets_are_found_by_an_index_of_the_jobs_that_name_any():
     assert "version_names_secrets" in plan
 
 
+def test_what_is_put_while_its_namespace_is_removed_goes_with_it(eventually):
+    Namespace.objects.create(pk="there")
+
+    def remove():
+        try:
+            return endpoint.delete_namespace("there", actor="user:ana")
+        finally:
+            connection.close()
+
+    def waits():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return cursor.fetchone()[0]
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            put(namespace="there")
+            removing = pool.submit(remove)
+            eventually(waits)
+        assert removing.result(timeout=30).pk == "there"
+    assert not Secret.objects.exists()
+    with pytest.raises(NotFound, match="There is no namespace 'there'"):
+        endpoint.put_secret("there", "token", VALUE, actor="user:ana")
+
+
 # --- keys ------------------------------------------------------------------------------------
 
 
@@ -136,6 +164,24 @@ def test_a_rotation_seals_everything_anew_and_forgets_the_old_keys(keys, capsys)
     opened = [sealing.opened(it.namespace_id, it.name, it.sealed) for it in Secret.objects.all()]
     assert sorted(opened) == sorted([VALUE, OTHER])
     assert "2 secrets are sealed with a new key" in capsys.readouterr().out
+
+
+def test_a_rotation_that_another_one_overtakes_and_does_not_finish_loses_no_value(keys):
+    put()
+
+    def overtaken(**_):
+        """Another one begins as soon as the first has sealed all, and is killed."""
+        transaction.on_commit(sealing.new_first_key)
+
+    post_save.connect(overtaken, sender=Secret)
+    try:
+        call_command("rotate_secrets")
+    finally:
+        post_save.disconnect(overtaken, sender=Secret)
+    assert sealing.opened("default", "token", Secret.objects.get().sealed) == VALUE
+    call_command("rotate_secrets")
+    assert len(keys.read_text().split()) == 1
+    assert sealing.opened("default", "token", Secret.objects.get().sealed) == VALUE
 
 
 def test_several_hosts_rotate_by_a_file_that_is_left_as_it_is(keys):

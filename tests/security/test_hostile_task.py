@@ -264,6 +264,35 @@ async def test_a_task_runs_as_whom_the_node_allows_and_nobody_else(
     assert hello(o).attributes["run_as.nobody"] == "true"
 
 
+@story("user", "sandbox", options=("--run-as", "nobody", "--processes", "77"))
+async def test_who_a_task_runs_as_changes_nothing_for_the_next_one(
+    o: Orchestrator, agent: Agent
+) -> None:
+    script = "id -u; sed -nE 's/^Max proc.* ([0-9]+|unlimited) .*/\\1/p' /proc/self/limits"
+    first = await tells(o, "a", script, run_as="nobody")
+    own = (await tells(o, "b", script)).stdout.split()
+    assert (int(own[0]) in walls.USERS, own[1]) == (True, "77")
+    again = await tells(o, "c", script, run_as="nobody")
+    assert again.stdout == first.stdout, "as many processes as somebody may have who has others"
+
+
+@story("cgroup")
+async def test_a_task_whose_walls_cannot_be_built_is_tried_again(
+    o: Orchestrator, agent: Agent
+) -> None:
+    for group in groups_of(agent):
+        group.rmdir()
+    end = await tells(o, "a", "true")
+    assert (end.code, end.retryable) == ("not-started", True)
+    said = "the command could not be started: the walls around it cannot be built: No such file"
+    assert end.message.startswith(said)
+
+
+@story(*INSIDE, options=("--hide", "/etc/passwd"))
+async def test_a_file_that_is_hidden_is_empty(o: Orchestrator, agent: Agent) -> None:
+    assert (await tells(o, "a", "cat /etc/passwd; ls /run")).stdout == "muster\n"
+
+
 @story()
 async def test_walls_change_nothing_of_how_a_task_ends(o: Orchestrator, agent: Agent) -> None:
     assert (await tells(o, "a", "echo out; echo err >&2; exit 3")).exit_code == 3
@@ -318,10 +347,14 @@ async def test_cgroups_go_with_what_they_are_for(o: Orchestrator, agent: Agent) 
     await soon(lambda: groups(agent) == [])
 
 
+def groups_of(agent: Agent) -> list[Path]:
+    """The agent's own, in each hierarchy."""
+    return list(Path("/sys/fs/cgroup").rglob(group_of(agent.state)))
+
+
 def groups(agent: Agent) -> list[Path]:
     """Those of the supervisors, in the hierarchy that limits memory."""
-    found = Path("/sys/fs/cgroup").rglob(group_of(agent.state))
-    tops = (it for it in found if (it / "memory.stat").exists())
+    tops = (it for it in groups_of(agent) if (it / "memory.stat").exists())
     return sorted(it for top in tops for it in top.iterdir() if it.name.isdigit())
 
 

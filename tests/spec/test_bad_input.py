@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator import spec
 from orchestrator.spec import InvalidSpec
+from orchestrator.spec.secrets import suspects
 
 GOOD = {"name": "job", "task": {"command": ["true"]}}
 
@@ -398,3 +399,10 @@ def test_a_list_of_mistakes_has_an_end():
     with pytest.raises(InvalidSpec) as caught:
         spec.parse(job(**{f"x{i}": i for i in range(5000)}))
     assert len(caught.value.errors) == 100
+
+
+@pytest.mark.parametrize("text", ["a.", "a-", "eyJ-", "a://x:", "-----BEGIN "])
+def test_what_is_no_secret_is_seen_in_a_time_that_grows_with_its_length(text):
+    begun = time.process_time()
+    assert not list(suspects({"COLOUR": text * (2**17 // len(text))}, ()))
+    assert time.process_time() - begun < 5

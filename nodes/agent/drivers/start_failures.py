@@ -52,10 +52,10 @@ def explain(
 
     *path* is the task's own PATH, *directory* the one that it was to start in, behind *walls*.
     """
-    if reason != os.strerror(number) or not command:  # It is not about the command.
-        return StartFailure(
-            f"the command could not be started: {reason}", retryable=number not in _FINAL
-        )
+    is_of_node = reason != os.strerror(number)
+    if is_of_node or not command:  # It is not about the command.
+        may_help = is_of_node or number not in _FINAL
+        return StartFailure(f"the command could not be started: {reason}", retryable=may_help)
     if not os.access(directory.parent, os.W_OK | os.X_OK):
         message = f"its working directory cannot be made: {directory.parent} is gone or not ours"
         return StartFailure(message, "look at the state directory of the agent", retryable=True)

@@ -32,7 +32,10 @@ class Command(BaseCommand):
 
 
 def _rotate(*, keep_file: bool) -> int:
-    """First both keys, then everything anew, then one: wherever it ends, all can be read."""
+    """First both keys, then everything anew, then one: wherever it ends, all can be read.
+
+    Also when another rotation begins or ends in between: who seals last forgets.
+    """
     count = 0
     with transaction.atomic():
         sealing.hold_keys(alone=True)
@@ -43,5 +46,8 @@ def _rotate(*, keep_file: bool) -> int:
             row.save(update_fields=["sealed"])
             count += 1
     if not keep_file:
-        sealing.only_first_key()
+        with transaction.atomic():
+            sealing.hold_keys(alone=True)
+            if all(map(sealing.is_newest, Secret.objects.values_list("sealed", flat=True))):
+                sealing.only_first_key()
     return count
