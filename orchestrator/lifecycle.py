@@ -205,9 +205,9 @@ JOB: Lifecycle[JobState] = Lifecycle(
     initial=JobState.PENDING,
     table={
         JobState.PENDING: {"queue": JobState.QUEUED, "run": JobState.RUNNING, **_OUTCOMES},
-        JobState.QUEUED: {"run": JobState.RUNNING, "renew": JobState.PENDING, **_OUTCOMES},
-        JobState.RUNNING: {"queue": JobState.QUEUED, "renew": JobState.PENDING, **_OUTCOMES},
-        # Ended, until a new version or a rerun brings it back.
+        JobState.QUEUED: {"run": JobState.RUNNING, **_OUTCOMES},
+        JobState.RUNNING: {"queue": JobState.QUEUED, **_OUTCOMES},
+        # Ended, until somebody wants something again.
         JobState.COMPLETED: {"renew": JobState.PENDING},
         JobState.FAILED: {"renew": JobState.PENDING},
         JobState.STOPPED: {"renew": JobState.PENDING},

@@ -148,12 +148,15 @@ class Definition(OneJob):
         chosen = find.version(self.job, wanted) if wanted is not None else None
         chosen = chosen or (found[0] if found else None)
         older = find.version_before(chosen) if chosen else None
+        now = self.job if chosen and chosen.number == self.job.version else None
         return {
             "all": found,
             "chosen": chosen,
-            "lines": specification.lines(chosen.spec) if chosen else [],
+            "lines": specification.lines(chosen.in_full(now)) if chosen else [],
             "older": older,
-            "changes": specification.changes(older.spec, chosen.spec) if older and chosen else [],
+            "changes": specification.changes(older.in_full(), chosen.in_full())
+            if older and chosen
+            else [],
         }
 
 

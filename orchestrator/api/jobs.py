@@ -121,9 +121,9 @@ def show_job(
 ) -> HttpResponse:
     """One job, by name, id or the beginning of an id, with its current specification."""
     job = references.job(request, ref)
-    current = JobVersion.objects.filter(job=job, number=job.version).values_list("spec", flat=True)
+    current = JobVersion.objects.get(job=job, number=job.version)
     silent = endpoint.silent_nodes(job)
-    shown = serializers.job(job, schemas.JobInFull, also=silent, spec=current.first())
+    shown = serializers.job(job, schemas.JobInFull, also=silent, spec=current.in_full(job))
     return tagged(answer(shown), intent(job))
 
 
@@ -132,7 +132,7 @@ def show_job(
 def list_versions(request: HttpRequest, ref: str, query: schemas.PagingInNamespace) -> HttpResponse:
     """Every specification that the job has had, the newest first."""
     rows = JobVersion.objects.filter(job=references.job(request, ref))
-    return page_by("-number", request, query, rows, schemas.Version.of)
+    return page_by("-number", request, query, rows, serializers.version)
 
 
 @router.get("/jobs/{ref}/executions", auth=READ)
@@ -276,6 +276,8 @@ def _submitted(done: endpoint.Submitted) -> schemas.Submitted:
         sentence = f"{name} is a new job"
     elif done.changed:
         sentence = f"{name} is now at version {done.version}"
+        if done.change:
+            sentence = f"{name} has changed: {done.change}; it is at version {done.version}"
     elif done.rerun:
         sentence = f"{name} runs again: round {done.job.round} of version {done.version}"
     else:

@@ -29,8 +29,7 @@ def refuse_others(request: HttpRequest, honoured: Collection[str]) -> None:
 
 def intent(job: Job) -> str:
     """What people have asked of *job*: it changes when, and only when, somebody changes that."""
-    stop = "-stop" if job.stop_requested else ""
-    return f"{short(job.pk)}-v{job.version}-r{job.round}{stop}"
+    return f"{short(job.pk)}-i{job.intent_rev}"
 
 
 def require_seen(request: HttpRequest, jobs: QuerySet[Job], name: str) -> None:
@@ -46,7 +45,7 @@ def require_seen(request: HttpRequest, jobs: QuerySet[Job], name: str) -> None:
         "precondition-failed",
         f"There is no job {name}." if job is None else f"Somebody has changed the job {job.name}.",
         hint="Read it again, and decide again.",
-        current_rev=None if job is None else job.rev,
+        current_rev=None if job is None else job.intent_rev,
     )
 
 

@@ -11,7 +11,7 @@ from orchestrator.endpoint import running_on
 from orchestrator.explain import reasons, wording
 from orchestrator.explain.reasons import Reason
 
-from .schemas import Evaluation, Execution, Job, Named, NamedJob, Node, Resources
+from .schemas import Evaluation, Execution, Job, Named, NamedJob, Node, Resources, Version
 
 
 def job(row: models.Job, kind: type[Job] = Job, *, also: Iterable[Reason] = (), **more: Any) -> Job:
@@ -24,6 +24,10 @@ def job(row: models.Job, kind: type[Job] = Job, *, also: Iterable[Reason] = (), 
         reasons=[{"cause": reasons.cause(it), **reasons.dump([it])[0]} for it in found],
         **more,
     )
+
+
+def version(row: models.JobVersion) -> Version:
+    return Version.of(row, spec=row.in_full())
 
 
 def execution(row: models.Execution, kind: type[Execution] = Execution, **more: Any) -> Execution:

@@ -8,10 +8,10 @@ from difflib import get_close_matches
 from django.db import connection
 
 from orchestrator.scheduling.feasibility import DRIVER
-from orchestrator.spec import DRIVERS, JobSpec
+from orchestrator.spec import DRIVERS, JobBody
 
 
-def warnings(specs: Sequence[JobSpec]) -> list[list[dict[str, str]]]:
+def warnings(specs: Sequence[JobBody]) -> list[list[dict[str, str]]]:
     """A driver that no node has, of each of *specs*: a node that has it may still join."""
     offered = _offered({it.task.driver for it in specs})
     return [

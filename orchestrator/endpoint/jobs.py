@@ -21,8 +21,9 @@ from orchestrator import broker, spec
 from orchestrator.explain.errors import AlreadyThere, Conflict, NotFound
 from orchestrator.explain.formatting import person
 from orchestrator.lifecycle import ENDED, JOB, JobState, Trigger
-from orchestrator.models import Job, JobVersion, journal, spec_cache
+from orchestrator.models import Job, JobVersion, journal
 from orchestrator.models.access import DEFAULT
+from orchestrator.scheduling import intent
 
 from . import spec_warnings
 from .namespaces import hold_namespaces
@@ -32,14 +33,16 @@ from .namespaces import hold_namespaces
 class Submitted:
     """What came of a submission.  When not ``changed``, the same specification was there.
 
-    ``rerun`` says that the job had ended, and that every slot runs again because of this.
-    ``warnings`` are what is odd about it and no mistake, each with path, message and hint.
+    ``change`` says in words what differs beside the version.  ``rerun`` says that the job had
+    ended or was stopped, and that every slot runs again.  ``warnings`` are what is odd about it
+    and no mistake, each with path, message and hint.
     """
 
     job: Job
     version: int
     created: bool
     changed: bool
+    change: str = ""
     rerun: bool = False
     warnings: Sequence[dict[str, str]] = ()
 
@@ -122,28 +125,34 @@ def rerun(job_id: UUID, *, actor: str) -> Job:
     """Begin a new round: what runs is stopped, and every slot is wanted again."""
     with transaction.atomic():
         job = _lock(job_id)
-        _rerun(job, actor)
+        _run_again(job)
+        job.round += 1
+        _save(job)
+        _tell_rerun(job, actor)
         return job
 
 
-def _rerun(job: Job, actor: str) -> None:
-    _renew(job, fresh=True)
-    job.save(update_fields=_RENEWED)
+def _run_again(job: Job) -> None:
+    job.stop_requested, job.stop_reason, job.stopped_by = False, "", ""
+    job.round_at = Now()
+
+
+def _tell_rerun(job: Job, actor: str) -> None:
     sentence = f"{person(actor)} reruns {job.name}"
     journal.record([journal.fact("job", "rerun", sentence, actor=actor, job=job.pk)])
     broker.enqueue(job.pk, Trigger.JOB_RERUN)
 
 
-_RENEWED = [
-    "state",
-    "reason",
-    "stop_requested",
-    "stop_reason",
-    "stopped_by",
-    "round",
-    "round_at",
-    "progress",
-    "tally",
+def _save(job: Job) -> None:
+    """Write what is wanted of *job*, and read what the database has made of the rest."""
+    job.save(update_fields=_INTENT)
+    job.refresh_from_db(fields=["state", "reason", "ended_at", "round_at", "intent_rev", "rev"])
+
+
+#: What people want of a job; how it stands is written by the StateUpdater alone.
+_INTENT = [
+    *("type", "version", "count", "priority", "labels", "round", "round_at"),
+    *("stop_requested", "stop_reason", "stopped_by"),
 ]
 
 
@@ -189,7 +198,10 @@ def _create(specs: Sequence[spec.JobSpec], actor: str, user: User | None) -> lis
     if not specs:
         return []
     hold_namespaces(namespace for namespace, _ in map(_key, specs))
-    new = [(it, Job(namespace_id=_key(it)[0], **_columns(it), created_by=user)) for it in specs]
+    new = [
+        (it, Job(namespace_id=_key(it)[0], name=it.name, **_columns(it), created_by=user))
+        for it in specs
+    ]
     _insert(new, actor, user)
     journal.record(
         journal.fact(
@@ -211,22 +223,23 @@ def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | No
             """
             WITH given AS MATERIALIZED (
                 SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::smallint[],
-                                     %s::int[], %s::jsonb[], %s::jsonb[], %s::text[])
+                                     %s::int[], %s::jsonb[], %s::jsonb[], %s::text[], %s::text[])
                     WITH ORDINALITY
-                    AS g(id, namespace, name, type, priority, count, labels, spec, digest, number)),
+                    AS g(id, namespace, name, type, priority, count, labels, spec, digest,
+                         generation, number)),
             job AS (
                 INSERT INTO orchestrator_job (
-                    id, namespace_id, name, type, priority, version, oldest_version, round, state,
-                    reason, stop_requested, stop_reason, count, progress, tally, labels, rev,
-                    created_by_id, created_at)
-                SELECT id, namespace, name, type, priority, 1, 1, 1, %s, '[]', false, '', count,
+                    id, namespace_id, name, type, priority, version, round, intent_rev,
+                    seen_intent, state, reason, stop_requested, stop_reason, count, progress,
+                    tally, labels, rev, created_by_id, created_at)
+                SELECT id, namespace, name, type, priority, 1, 1, 1, 0, %s, '[]', false, '', count,
                        '{}', '{}', labels, 1, %s, now() + (number - 1) * interval '1 microsecond'
                 FROM given ORDER BY namespace, name
                 RETURNING id, created_at, round_at, updated_at),
             version AS (
                 INSERT INTO orchestrator_jobversion
-                    (job_id, number, spec, digest, actor, created_by_id)
-                SELECT id, 1, spec, digest, %s, %s FROM given)
+                    (job_id, number, spec, digest, generation, actor, created_by_id)
+                SELECT id, 1, spec, digest, generation, %s, %s FROM given)
             SELECT * FROM job
             """,
             [
@@ -237,8 +250,9 @@ def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | No
                 [job.priority for _, job in new],
                 [job.count for _, job in new],
                 [json.dumps(job.labels) for _, job in new],
-                [json.dumps(spec.canonical(it)) for it, _ in new],
+                [json.dumps(spec.body(it)) for it, _ in new],
                 [spec.digest(it) for it, _ in new],
+                [spec.generation(it) for it, _ in new],
                 str(JOB.initial),
                 user.pk if user is not None else None,
                 actor,
@@ -254,46 +268,50 @@ def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | No
 def _update(
     job: Job, new: spec.JobSpec, actor: str, user: User | None, *, rerun: bool
 ) -> Submitted:
-    current = JobVersion.objects.get(job=job, number=job.version)
-    rerun = rerun and job.state in ENDED
-    if current.digest == spec.digest(new) and not (job.stop_requested or job.state == "stopped"):
-        if rerun:
-            _rerun(job, actor)
-        return Submitted(job, job.version, created=False, changed=False, rerun=rerun)
-    now = (job.pk, job.version)
-    replaces = spec.replaces(spec_cache.specs([now])[now], new)
-    stopped = job.stop_requested or job.state == JobState.STOPPED
-    job.version += 1
+    done = intent.submit(_intent(job), new, rerun=rerun)
+    if not done.is_change:
+        return Submitted(job, job.version, created=False, changed=False)
+    runs_again = done.intent.round > job.round
     for name, value in _columns(new).items():
         setattr(job, name, value)
-    if replaces:
-        job.oldest_version = job.version
-    _renew(job, fresh=replaces or stopped or rerun)
-    job.save(update_fields=[*_columns(new), "version", "oldest_version", *_RENEWED])
-    JobVersion.objects.bulk_create([_version(job, job.version, new, actor, user)])
-    sentence = f"{person(actor)} submits version {job.version} of {job.name}"
-    journal.record([journal.fact("job", "update", sentence, actor=actor, job=job.pk)])
+    job.version, job.round = done.intent.version, done.intent.round
+    if done.renewed:
+        _run_again(job)
+    _save(job)
+    if done.is_new_version:
+        JobVersion.objects.bulk_create([_version(job, done.intent, new, actor, user)])
+        said = f"submits version {job.version} of {job.name}"
+    elif done.change:
+        said = f"changes {job.name}: {done.change}"
+    else:
+        _tell_rerun(job, actor)
+        return Submitted(job, job.version, created=False, changed=False, rerun=True)
+    fact = journal.fact("job", "update", f"{person(actor)} {said}", actor=actor, job=job.pk)
+    journal.record([fact])
     broker.enqueue(job.pk, Trigger.JOB_UPDATE)
-    return Submitted(job, job.version, created=False, changed=True, rerun=rerun)
+    return Submitted(
+        job, job.version, created=False, changed=True, change=done.change, rerun=runs_again
+    )
 
 
-def _renew(job: Job, *, fresh: bool) -> None:
-    """Bring the job back to pending; *fresh* forgets what its slots have achieved."""
-    job.state = JobState.PENDING
-    job.reason = []
-    job.stop_requested = False
-    job.stop_reason = ""
-    job.stopped_by = ""
-    if fresh:
-        job.round += 1
-        job.progress = {}
-        job.tally = {}
-    job.round_at = Now()
+def _intent(job: Job) -> intent.Intent:
+    stored = JobVersion.objects.filter(job=job, number=job.version)
+    digest, generation = stored.values_list("digest", "generation").get()
+    return intent.Intent(
+        state=JobState(job.state),
+        version=job.version,
+        digest=digest,
+        generation=generation,
+        round=job.round,
+        count=job.count,
+        priority=job.priority,
+        labels=job.labels,
+        stop_requested=job.stop_requested,
+    )
 
 
 def _columns(it: spec.JobSpec) -> dict[str, Any]:
     return {
-        "name": it.name,
         "type": str(it.type),
         "priority": it.priority,
         "count": it.count,
@@ -301,12 +319,15 @@ def _columns(it: spec.JobSpec) -> dict[str, Any]:
     }
 
 
-def _version(job: Job, number: int, it: spec.JobSpec, actor: str, user: User | None) -> JobVersion:
+def _version(
+    job: Job, wanted: intent.Intent, it: spec.JobSpec, actor: str, user: User | None
+) -> JobVersion:
     return JobVersion(
         job=job,
-        number=number,
-        spec=spec.canonical(it),
-        digest=spec.digest(it),
+        number=wanted.version,
+        spec=spec.body(it),
+        digest=wanted.digest,
+        generation=wanted.generation,
         actor=actor,
         created_by=user,
     )

@@ -9,7 +9,7 @@ from django.db import connection
 
 from nodes.labels import OWN
 from nodes.protocol.secret_references import PREFIX
-from orchestrator.spec import JobSpec, contradictions
+from orchestrator.spec import JobBody, contradictions
 from orchestrator.spec.mistakes import Mistake, mistake
 from orchestrator.spec.secrets import suspects
 from orchestrator.spec.selectors import Requirement, read
@@ -20,7 +20,7 @@ from . import drivers
 _LABELS = "(n.attributes || jsonb_build_object('name', n.name) || n.labels)"
 
 
-def warnings(specs: Sequence[JobSpec]) -> list[list[Mistake]]:
+def warnings(specs: Sequence[JobBody]) -> list[list[Mistake]]:
     """What is odd about each of *specs*, as path, message and hint.
 
     A driver or a label that no node has: a node that has it may still join.  Constraints that
@@ -39,7 +39,7 @@ def warnings(specs: Sequence[JobSpec]) -> list[list[Mistake]]:
     ]
 
 
-def _labels(it: JobSpec) -> Iterable[tuple[str, str]]:
+def _labels(it: JobBody) -> Iterable[tuple[str, str]]:
     """Every label that a node must have to be of use here, and the path that says so."""
     texts = [(f"constraints.{at}", text) for at, text in enumerate(it.constraints)]
     texts += [(f"affinities.{at}.match", one.match) for at, one in enumerate(it.affinities)]

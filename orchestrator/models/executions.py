@@ -24,6 +24,8 @@ class Execution(models.Model):
 
     ``order_rev`` is the newest order about it, ``told_rev`` the newest that the node has taken, or
     need not take any more.  ``reserved`` says that its resources are still counted on the node.
+    ``generation`` covers what its node is told of the job, see ``spec.storage``; of what ended in
+    an earlier release it is empty.
     ``settled`` says that its end has been accounted for in the job's progress, so decisions need
     not read it again.
     ``by_*`` carry who makes a change into the trigger, which keeps them in the history and clears
@@ -46,6 +48,7 @@ class Execution(models.Model):
         db_index=False,
     )
     version = models.IntegerField()
+    generation = models.CharField(max_length=32, default="", db_default="")
     round = models.IntegerField(default=1)
     slot = models.IntegerField()
     attempt = models.IntegerField(default=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import models
@@ -10,6 +11,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from nodes.models import known
+from orchestrator import spec
 from orchestrator.lifecycle import ENDED, JOB, JobState, JobType
 from orchestrator.models import triggers
 
@@ -17,13 +19,18 @@ JOB_ENDED = known(tuple(ENDED))
 
 
 class Job(models.Model):
-    """What the user wants.  ``version`` points to the current specification.
+    """What people want of it, its *intent*, and how it stands, its *status*.
 
-    ``oldest_version`` is the first version whose executions still run the current task.
-    ``round`` counts reruns: executions of earlier rounds no longer matter.  ``progress`` is what
+    *Intent* is written by the Endpoint: ``version``, the number of the current specification;
+    ``round``, which counts reruns: executions of earlier rounds no longer matter; since when it
+    runs for this time (``round_at``); ``count``, ``priority``, ``labels`` and the stop.  Each
+    change raises ``intent_rev``, and one that wants something again of a job that has ended
+    makes it pending: the trigger does both.
+
+    *Status* is written by the StateUpdater: ``state``; ``reason``, a list of
+    ``orchestrator.explain.reasons``, or one sentence of an earlier release; ``progress``, what
     decisions need to know of executions that have ended and been accounted for, in a size that
-    does not grow with history; only the StateUpdater writes it.  ``reason`` is a list of
-    ``orchestrator.explain.reasons``, or one sentence of an earlier release.
+    does not grow with history; ``tally``; and ``seen_intent``, which intent that is about.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -38,8 +45,9 @@ class Job(models.Model):
     type = models.CharField(max_length=16, choices=[(t.value, t.value) for t in JobType])
     priority = models.SmallIntegerField(default=50)
     version = models.IntegerField(default=1)
-    oldest_version = models.IntegerField(default=1)
     round = models.IntegerField(default=1)
+    intent_rev = models.BigIntegerField(default=1, editable=False)
+    seen_intent = models.BigIntegerField(default=0, editable=False)
     state = models.CharField(
         max_length=16, choices=[(s.value, s.value) for s in JobState], default=JOB.initial.value
     )
@@ -76,8 +84,7 @@ class Job(models.Model):
             ),
             models.CheckConstraint(
                 name="job_numbers_are_counted",
-                condition=Q(oldest_version__gte=1, oldest_version__lte=F("version"))
-                & Q(round__gte=1),
+                condition=Q(version__gte=1, round__gte=1, seen_intent__lte=F("intent_rev")),
             ),
             models.CheckConstraint(
                 name="job_priority_in_range", condition=Q(priority__gte=1, priority__lte=100)
@@ -95,12 +102,13 @@ class Job(models.Model):
 
 
 class JobVersion(models.Model):
-    """One specification of a job, as parsed, and as it was submitted."""
+    """One specification of a job: its body and the digests of it, see ``spec.storage``."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="versions")
     number = models.IntegerField()
     spec = models.JSONField()
     digest = models.CharField(max_length=64)
+    generation = models.CharField(max_length=32, default="")
     created_at = models.DateTimeField(db_default=Now())
     created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL)
     actor = models.TextField(default="")
@@ -114,6 +122,12 @@ class JobVersion(models.Model):
 
     def __str__(self) -> str:
         return f"version {self.number}"
+
+    def in_full(self, job: Job | None = None) -> dict[str, Any]:
+        """Its specification as people read it; with what is wanted of *job*, of which it is."""
+        names = ("name", "count", "priority", "labels")
+        intent = {} if job is None else {name: getattr(job, name) for name in names}
+        return spec.in_full(self.spec, **intent)
 
 
 class IdempotencyKey(models.Model):

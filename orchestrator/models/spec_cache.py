@@ -14,7 +14,7 @@ from orchestrator import spec
 from orchestrator.explain import reasons
 from orchestrator.explain.reasons import Said, SlotFailed
 from orchestrator.scheduling.world import Progress
-from orchestrator.spec import JobSpec
+from orchestrator.spec import JobBody
 
 from . import JobVersion
 
@@ -29,10 +29,10 @@ class SpecCache:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: OrderedDict[Version, JobSpec] = OrderedDict()
+        self._kept: OrderedDict[Version, JobBody] = OrderedDict()
         self._lock = Lock()
 
-    def specs(self, versions: Iterable[Version]) -> Mapping[Version, JobSpec]:
+    def specs(self, versions: Iterable[Version]) -> Mapping[Version, JobBody]:
         """The specification of each (job, number); one query for those that are not kept."""
         wanted = set(versions)
         with self._lock:
@@ -52,7 +52,7 @@ class SpecCache:
 specs = SpecCache(most=4096).specs
 
 
-def _read(versions: Set[Version]) -> dict[Version, JobSpec]:
+def _read(versions: Set[Version]) -> dict[Version, JobBody]:
     jobs, numbers = zip(*versions, strict=True)
     rows = JobVersion.objects.filter(job_id__in=jobs, number__in=numbers)
     return {
@@ -66,7 +66,10 @@ def dump_progress(progress: Progress) -> dict[str, Any]:
     """The JSON of *progress*, without what is empty."""
     whole = {
         "completed": [list(pair) for pair in progress.completed],
+        "round": progress.round,
+        "since": progress.since and progress.since.isoformat(),
         "attempts": {str(slot): n for slot, n in progress.attempts.items()},
+        "failed_attempts": {str(slot): n for slot, n in progress.failed_attempts.items()},
         "retry_at": {str(slot): at.isoformat() for slot, at in progress.retry_at.items()},
         "avoid": {node: at.isoformat() for node, at in progress.avoid.items()},
         "failures": dict(progress.failures),
@@ -81,9 +84,15 @@ def dump_progress(progress: Progress) -> dict[str, Any]:
 
 def load_progress(stored: Mapping[str, Any]) -> Progress:
     """The opposite of `dump_progress`."""
+    attempts = stored.get("attempts", {})
+    # An earlier release counted no attempt that had not failed.
+    failed = stored.get("failed_attempts", {} if "round" in stored else attempts)
     return Progress(
+        round=stored.get("round"),
+        since=_instant(since) if (since := stored.get("since")) else None,
         completed=tuple((first, last) for first, last in stored.get("completed", ())),
-        attempts={int(slot): n for slot, n in stored.get("attempts", {}).items()},
+        attempts={int(slot): n for slot, n in attempts.items()},
+        failed_attempts={int(slot): n for slot, n in failed.items()},
         retry_at={int(slot): _instant(at) for slot, at in stored.get("retry_at", {}).items()},
         avoid={node: _instant(at) for node, at in stored.get("avoid", {}).items()},
         failures=stored.get("failures", {}),

@@ -6,6 +6,8 @@ execution is gap-free by construction; and they refuse to change what has been w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pgtrigger
 
 from nodes.protocol.lifecycle import Lifecycle
@@ -25,8 +27,8 @@ HISTORY = "orchestrator_executionhistory"
 
 EXECUTION = Columns(
     fixed=(
-        *("id", "job_id", "node_id", "evaluation_id", "version", "round", "slot", "attempt"),
-        *("cpu", "memory", "disk", "gpu", "created_at"),
+        *("id", "job_id", "node_id", "evaluation_id", "version", "generation", "round", "slot"),
+        *("attempt", "cpu", "memory", "disk", "gpu", "created_at"),
     ),
     rising=("order_rev", "told_rev", "settled"),
     falling=("reserved",),
@@ -37,8 +39,8 @@ EXECUTION = Columns(
 
 JOB_COLUMNS = Columns(
     fixed=("id", "namespace_id", "name", "created_at"),
-    rising=("version", "oldest_version", "round"),
-    derived=("rev", "updated_at", "ended_at"),
+    rising=("version", "round", "seen_intent"),
+    derived=("rev", "updated_at", "ended_at", "intent_rev"),
     moving=("state",),
     free=(
         *("type", "priority", "count", "labels", "reason", "stop_requested", "stop_reason"),
@@ -47,9 +49,15 @@ JOB_COLUMNS = Columns(
     ),
 )
 
+#: The columns of a job that say what people want.
+INTENT = (
+    *("type", "version", "round", "round_at", "count", "priority", "labels"),
+    *("stop_requested", "stop_reason", "stopped_by"),
+)
+
 #: Whoever submitted it may be deleted; the name in ``actor`` stays.
 JOB_VERSION = Columns(
-    fixed=("id", "job_id", "number", "spec", "digest", "created_at", "actor"),
+    fixed=("id", "job_id", "number", "spec", "digest", "generation", "created_at", "actor"),
     free=("created_by_id",),
 )
 
@@ -120,14 +128,24 @@ def job_triggers() -> list[pgtrigger.Trigger]:
             "job_begins",
             pgtrigger.Insert,
             f"a job begins {JOB.initial}, in its first version, round and revision",
-            when=f"NEW.state <> '{JOB.initial}' OR (NEW.version, NEW.oldest_version, NEW.round,"
-            " NEW.rev) <> (1, 1, 1, 1)",
+            when=f"NEW.state <> '{JOB.initial}' OR (NEW.version, NEW.round, NEW.rev,"
+            " NEW.intent_rev, NEW.seen_intent) <> (1, 1, 1, 1, 0)",
         ),
         pgtrigger.Trigger(
             name="job_moves",
             when=pgtrigger.Before,
             operation=pgtrigger.Update,
             func=refuse_changes(JOB_COLUMNS)
+            + f"""
+                NEW.intent_rev := OLD.intent_rev;
+                IF ({_columns("NEW", INTENT)}) IS DISTINCT FROM ({_columns("OLD", INTENT)}) THEN
+                    NEW.intent_rev := OLD.intent_rev + 1;
+                    IF NEW.round_at <> OLD.round_at AND OLD.state = ANY ({array(ENDED)}) THEN
+                        NEW.state := '{JOB.initial}';
+                        NEW.reason := '[]';
+                    END IF;
+                END IF;
+            """
             + refuse_illegal("state", JOB)
             + f"""
                 NEW.rev := OLD.rev + 1;
@@ -166,6 +184,10 @@ def version_triggers() -> list[pgtrigger.Trigger]:
             """,
         ),
     ]
+
+
+def _columns(row: str, names: Iterable[str]) -> str:
+    return ", ".join(f"{row}.{name}" for name in names)
 
 
 def _append_only(name: str) -> pgtrigger.Trigger:

@@ -48,7 +48,7 @@ from orchestrator.planners.transitions import (
     execution_id,
     lock_executions,
 )
-from orchestrator.spec import JobSpec
+from orchestrator.spec import JobBody
 
 from . import secret_values, unapproved_starts
 
@@ -60,6 +60,7 @@ class _Row(NamedTuple):
     node: UUID
     job: UUID
     name: str
+    slots: int
     version: int
     slot: int
     attempt: int
@@ -74,8 +75,8 @@ class _Row(NamedTuple):
 
 
 _COLUMNS = """
-    e.id, e.node_id, e.job_id, j.name, e.version, e.slot, e.attempt, e.desired, e.observed,
-    e.order_rev, e.cpu, e.memory, e.disk, e.gpu, e.reserved
+    e.id, e.node_id, e.job_id, j.name, j.count, e.version, e.slot, e.attempt, e.desired,
+    e.observed, e.order_rev, e.cpu, e.memory, e.disk, e.gpu, e.reserved
 """
 
 #: Orders in one answer, at most: more than one node is given, and no more than memory bears.
@@ -296,7 +297,7 @@ def _apart(
     )
 
 
-def _order(row: _Row, spec: JobSpec) -> Order | None:
+def _order(row: _Row, spec: JobBody) -> Order | None:
     """The order in one row; None when there is nothing left to say."""
     wanted = want(Desired(row.desired), Observed(row.observed), reserved=row.reserved)
     if wanted is None:
@@ -306,20 +307,20 @@ def _order(row: _Row, spec: JobSpec) -> Order | None:
         execution=str(row.execution),
         want=wanted,
         rev=row.rev,
-        task=spec.task.as_message(_environment(row, spec)) if begins else None,
+        task=spec.task.as_message(_environment(row)) if begins else None,
         resources=Resources(row.cpu, row.memory, row.disk, row.gpu) if begins else Resources(),
         timeout=spec.timeouts.execution if begins else None,
         grace=spec.grace,
     )
 
 
-def _environment(row: _Row, spec: JobSpec) -> dict[str, str]:
+def _environment(row: _Row) -> dict[str, str]:
     facts: dict[str, Any] = {
         "MUSTER_JOB_ID": row.job,
         "MUSTER_JOB_NAME": row.name,
         "MUSTER_EXECUTION_ID": row.execution,
         "MUSTER_SLOT": row.slot,
-        "MUSTER_COUNT": spec.count,
+        "MUSTER_COUNT": row.slots,
         "MUSTER_ATTEMPT": row.attempt,
         "MUSTER_NODE_ID": row.node,
     }

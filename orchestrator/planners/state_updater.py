@@ -84,9 +84,9 @@ def apply(decisions: Sequence[Decision]) -> None:
 class _Job(NamedTuple):
     id: UUID
     name: str
-    version: int
+    intent_rev: int
+    seen_intent: int
     round: int
-    stop_requested: bool
     state: str
     reason: str
     progress: str
@@ -94,17 +94,12 @@ class _Job(NamedTuple):
 
 
 def _lock_jobs(ids: Iterable[UUID]) -> dict[UUID, _Job]:
-    columns = "id, name, version, round, stop_requested, state, reason, progress, tally"
+    columns = "id, name, intent_rev, seen_intent, round, state, reason, progress, tally"
     return {row[0]: _Job(*row) for row in lock_rows(Lock.JOBS, ids, columns)}
 
 
 def _is_current(job: _Job, world: World) -> bool:
-    seen = world.job
-    return (job.version, job.round, job.stop_requested) == (
-        seen.version,
-        seen.round,
-        seen.stop_requested,
-    )
+    return job.intent_rev == world.job.intent_rev
 
 
 # --- executions and nodes --------------------------------------------------------------------
@@ -175,15 +170,14 @@ def _choose_places(
     order_rev: dict[UUID, int],
     taken: dict[UUID, Resources],
 ) -> None:
-    need = writing.decision.plan.need
     for place in writing.decision.plan.place:
         node = UUID(place.node)
-        refusal = _refusal(nodes.get(node), free.get(node), need)
+        refusal = _refusal(nodes.get(node), free.get(node), place.need)
         if refusal is not None:
             writing.dropped.append(f"slot {place.slot}: {refusal}")
             continue
-        free[node] -= need
-        taken[node] = taken.get(node, Resources()) + need
+        free[node] -= place.need
+        taken[node] = taken.get(node, Resources()) + place.need
         order_rev[node] += 1
         writing.places.append((place, order_rev[node]))
 
@@ -210,16 +204,17 @@ def _settle(executions: Collection[UUID]) -> None:
 
 _INSERT = """
     INSERT INTO orchestrator_execution (
-        id, job_id, node_id, evaluation_id, version, round, slot, attempt, desired, observed,
-        rev, order_rev, told_rev, cpu, memory, disk, gpu, reserved, settled, code, message, hint,
-        retryable, by_writer, by_reason)
-    SELECT gen_random_uuid(), p.job, p.node, p.evaluation, p.version, p.round, p.slot, p.attempt,
-        p.desired, %s, 1, p.order_rev, 0, p.cpu, p.memory, p.disk, p.gpu, true, false, '', '', '',
-        true, %s, 'placed'
+        id, job_id, node_id, evaluation_id, version, generation, round, slot, attempt, desired,
+        observed, rev, order_rev, told_rev, cpu, memory, disk, gpu, reserved, settled, code,
+        message, hint, retryable, by_writer, by_reason)
+    SELECT gen_random_uuid(), p.job, p.node, p.evaluation, p.version, v.generation, p.round,
+        p.slot, p.attempt, p.desired, %s, 1, p.order_rev, 0, p.cpu, p.memory, p.disk, p.gpu, true,
+        false, '', '', '', true, %s, 'placed'
     FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::int[], %s::int[], %s::int[], %s::int[],
                 %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
         AS p(job, node, evaluation, version, round, slot, attempt, desired, order_rev,
              cpu, memory, disk, gpu)
+    JOIN orchestrator_jobversion v ON v.job_id = p.job AND v.number = p.version
 """
 
 
@@ -231,13 +226,13 @@ def _insert(placed: Sequence[tuple[_Writing, Place, int]]) -> None:
             w.job.id,
             UUID(place.node),
             w.decision.lease.evaluation,
-            w.job.version,
+            place.version,
             w.job.round,
             place.slot,
             place.attempt,
             str(place.desired),
             rev,
-            *w.decision.plan.need.astuple(),
+            *place.need.astuple(),
         )
         for w, place, rev in placed
     ]
@@ -272,7 +267,7 @@ def _write_jobs(writings: Sequence[_Writing]) -> None:
         cursor.execute(
             """
             UPDATE orchestrator_job j SET state = m.state, reason = m.reason,
-                progress = m.progress, tally = m.tally
+                progress = m.progress, tally = m.tally, seen_intent = j.intent_rev
             FROM unnest(%s::uuid[], %s::text[], %s::jsonb[], %s::jsonb[], %s::jsonb[])
                 AS m(id, state, reason, progress, tally)
             WHERE j.id = m.id
@@ -307,6 +302,8 @@ def _reasons(writing: _Writing) -> Any:
 
 def _differs(writing: _Writing, why: Any, progress: dict[str, Any], tally: dict[str, int]) -> bool:
     job = writing.job
+    if job.seen_intent != job.intent_rev:
+        return True
     before = (json.loads(job.reason), json.loads(job.progress), json.loads(job.tally))
     return (job.state, *before) != (str(writing.decision.plan.state), why, progress, tally)
 

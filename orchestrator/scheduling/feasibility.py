@@ -9,7 +9,7 @@ import numpy as np
 from nodes.labels import OWN
 from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator.explain.formatting import named
-from orchestrator.spec import JobSpec
+from orchestrator.spec import JobBody
 from orchestrator.spec.selectors import Requirement
 
 from .world import Bools, Cluster, dimensions
@@ -33,7 +33,7 @@ class Demand:
         return f"{DRIVER}{self.driver}"
 
 
-def demand(spec: JobSpec) -> Demand:
+def demand(spec: JobBody) -> Demand:
     return Demand(spec.resources, spec.task.driver, spec.requirements)
 
 
@@ -77,10 +77,19 @@ def suitable(cluster: Cluster, wanted: Demand) -> Bools:
     key = ("suitable", wanted.driver, wanted.requirements)
     mask: Bools | None = cluster.memo.get(key)
     if mask is None:
-        mask = has_driver(cluster, wanted).copy()
-        for requirement in wanted.requirements:
-            mask &= satisfying(cluster, requirement)
+        mask = has_driver(cluster, wanted) & as_wanted(cluster, wanted.requirements)
         remember(cluster, key, mask)
+    return mask
+
+
+def as_wanted(cluster: Cluster, requirements: tuple[Requirement, ...]) -> Bools:
+    """Which nodes satisfy all constraints, ready or not."""
+    mask: Bools | None = cluster.memo.get(requirements)
+    if mask is None:
+        mask = np.ones(len(cluster.ids), dtype=np.bool_)
+        for requirement in requirements:
+            mask &= satisfying(cluster, requirement)
+        remember(cluster, requirements, mask)
     return mask
 
 

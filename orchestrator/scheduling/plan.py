@@ -16,12 +16,17 @@ from .world import Progress
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A new execution of *slot* on *node*.  Desired pending asks for a bid, running launches."""
+    """A new execution of *slot* on *node*, made from *version*, which needs *need* there.
+
+    Desired pending asks for a bid, running launches.
+    """
 
     slot: int
     attempt: int
     node: str
     desired: Desired
+    version: int
+    need: Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,6 @@ class Plan:
     """
 
     place: tuple[Place, ...] = ()
-    need: Resources = field(default_factory=Resources)
     stop: tuple[Stop, ...] = ()
     approve: tuple[str, ...] = ()
     settle: tuple[str, ...] = ()

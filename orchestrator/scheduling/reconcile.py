@@ -10,20 +10,25 @@ import numpy as np
 from orchestrator.lifecycle import Desired
 
 from .bids import BidScorer, accept_bids
+from .feasibility import as_wanted
 from .plan import Stop
-from .slot_history import SlotHistory, is_current
-from .world import TERMINAL, ExecutionView, World
+from .replacement import Budget, Replacement, replace
+from .slot_history import SlotHistory
+from .world import TERMINAL, Bools, ExecutionView, World
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """Every live execution is in exactly one of ``keep``, ``stop`` and ``ending``.
+    """Every live execution is in exactly one of ``keep``, ``hold``, ``stop`` and ``ending``.
 
-    ``ending`` have been told to stop before.  ``approve`` are among ``keep``.  ``missing`` are
-    the slots that need a node now: those that nothing kept, completed or awaited stands for.
+    ``hold`` are those that must go and stay until others run.  ``ending`` have been told to stop
+    before.  ``approve`` are among ``keep``.  ``missing`` are the slots that need a node now:
+    those that nothing kept, held, completed or awaited stands for, and those whose new execution
+    comes before the old one goes.
     """
 
     keep: tuple[ExecutionView, ...] = ()
+    hold: tuple[ExecutionView, ...] = ()
     stop: tuple[Stop, ...] = ()
     ending: tuple[ExecutionView, ...] = ()
     approve: tuple[str, ...] = ()
@@ -35,20 +40,25 @@ class SlotFacts:
     """What the rules look at.
 
     ``unwanted`` is why the job wants no execution at all, or empty.  ``done`` has a byte for each
-    slot, 1 when it has completed.
+    slot, 1 when it has completed.  ``suits`` has for each node whether it is as the job wants it.
     """
 
     world: World
     history: SlotHistory
     unwanted: str
     done: bytes
+    suits: Bools
 
 
 Rule = Callable[[SlotFacts, ExecutionView], bool]
 
 
-def _runs_something_old(facts: SlotFacts, it: ExecutionView) -> bool:
-    return not is_current(facts.world, it)
+def _runs_something_else(facts: SlotFacts, it: ExecutionView) -> bool:
+    return it.generation != facts.world.job.generation
+
+
+def _is_of_another_round(facts: SlotFacts, it: ExecutionView) -> bool:
+    return it.round != facts.world.job.round
 
 
 def _bids_from_a_node_that_takes_nothing(facts: SlotFacts, it: ExecutionView) -> bool:
@@ -59,25 +69,42 @@ def _bids_from_a_node_that_takes_nothing(facts: SlotFacts, it: ExecutionView) ->
     return row is None or not cluster.ready[row]
 
 
-#: Reasons for which an execution must stop.  The first that holds is the one given, so the order
-#: is part of the meaning.
-REASONS: tuple[tuple[str, Rule], ...] = (
-    ("the job was run again", lambda facts, it: it.round != facts.world.job.round),
-    ("the job has a newer version", _runs_something_old),
-    ("the job needs fewer slots", lambda facts, it: it.slot >= facts.world.job.spec.count),
+def _is_where_it_must_not_be(facts: SlotFacts, it: ExecutionView) -> bool:
+    row = facts.world.cluster.index.get(it.node)
+    return row is not None and not facts.suits[row]
+
+
+NEWER = "the job has a newer version"
+
+#: Reasons for which an execution stops at once.  The first that holds is the one given, so the
+#: order is part of the meaning.
+STOP: tuple[tuple[str, Rule], ...] = (
+    (NEWER, lambda facts, it: _is_of_another_round(facts, it) and _runs_something_else(facts, it)),
+    ("the job was run again", _is_of_another_round),
+    ("the job needs fewer slots", lambda facts, it: it.slot >= facts.world.job.count),
     ("its slot has completed", lambda facts, it: facts.done[it.slot] == 1),
     ("it ran longer than the job allows", lambda facts, it: it.id in facts.history.overran),
     ("its node takes no new work any longer", _bids_from_a_node_that_takes_nothing),
 )
 
+#: Reasons for which an execution is replaced, as far as the job's budget allows.
+REPLACE: tuple[tuple[str, Rule], ...] = (
+    (NEWER, _runs_something_else),
+    ("its node is not as the job wants it any longer", _is_where_it_must_not_be),
+)
 
-def reconcile(world: World, history: SlotHistory, *, unwanted: str, score_bids: BidScorer) -> Diff:
+
+def reconcile(
+    world: World, history: SlotHistory, *, unwanted: str, score_bids: BidScorer, budget: Budget
+) -> Diff:
     """Compare what the job wants with what there is.
 
     With *unwanted*, a reason, the job wants no execution.
     """
-    facts = SlotFacts(world, history, unwanted, finished(world, history))
-    keep, stop, ending = [], [], []
+    suits = as_wanted(world.cluster, world.job.spec.requirements)
+    facts = SlotFacts(world, history, unwanted, finished(world, history), suits)
+    live, stop, ending = [], [], []
+    candidates: dict[str, str] = {}
     for execution in world.executions:
         if execution.observed in TERMINAL:
             continue
@@ -86,26 +113,35 @@ def reconcile(world: World, history: SlotHistory, *, unwanted: str, score_bids: 
         elif reason := reason_to_stop(facts, execution):
             stop.append(Stop(execution.id, reason))
         else:
-            keep.append(execution)
+            live.append(execution)
+            if reason := _first(REPLACE, facts, execution):
+                candidates[execution.id] = reason
+    replaced = replace(candidates, live, world.job.count, budget, done=facts.done.count(1))
+    keep = [it for it in live if it.id not in candidates]
     keep, surplus, approve = accept_bids(keep, world.job.spec.ask, score_bids)
     return Diff(
         keep=tuple(keep),
-        stop=(*stop, *surplus),
+        hold=replaced.hold,
+        stop=(*stop, *replaced.stop, *surplus),
         ending=tuple(ending),
         approve=approve,
-        missing=() if unwanted else _missing(facts, keep),
+        missing=() if unwanted else _missing(facts, keep, replaced),
     )
 
 
 def reason_to_stop(facts: SlotFacts, execution: ExecutionView) -> str | None:
-    if facts.unwanted:
-        return facts.unwanted
-    return next((reason for reason, holds in REASONS if holds(facts, execution)), None)
+    return facts.unwanted or _first(STOP, facts, execution)
+
+
+def _first(
+    table: Iterable[tuple[str, Rule]], facts: SlotFacts, execution: ExecutionView
+) -> str | None:
+    return next((reason for reason, holds in table if holds(facts, execution)), None)
 
 
 def finished(world: World, history: SlotHistory) -> bytes:
     """One byte for each slot: 1 when it has completed."""
-    count = world.job.spec.count
+    count = world.job.count
     done = bytearray(count)
     for first, last in history.progress.completed:
         end = min(last + 1, count)
@@ -114,9 +150,15 @@ def finished(world: World, history: SlotHistory) -> bytes:
     return bytes(done)
 
 
-def _missing(facts: SlotFacts, keep: Iterable[ExecutionView]) -> tuple[int, ...]:
+def _missing(
+    facts: SlotFacts, keep: Iterable[ExecutionView], replaced: Replacement
+) -> tuple[int, ...]:
     """The slots without anything: not done, not kept, not held by a lost one, not backing off."""
     taken = bytearray(facts.done)
+    for held in replaced.hold:
+        taken[held.slot] = 1
+    for slot in replaced.first:
+        taken[slot] = 0
     progress = facts.history.progress
     for execution in keep:
         taken[execution.slot] = 1

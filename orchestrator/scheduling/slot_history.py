@@ -14,7 +14,7 @@ from orchestrator.explain.reasons import Final, How, Said, SlotFailed
 from orchestrator.lifecycle import ENDED, Observed
 from orchestrator.spec import Backoff, OnLost, Retry, RetryOn
 
-from .world import TERMINAL, ExecutionView, Progress, World
+from .world import TERMINAL, ExecutionView, JobView, Progress, World
 
 #: A node that would not take a job is not asked again for this long; twice as long each time.
 AVOID = timedelta(seconds=30)
@@ -39,7 +39,7 @@ class SlotHistory:
 
 def slot_history(world: World) -> SlotHistory:
     """The progress of the job after everything that has ended."""
-    counting = _Counting(world)
+    counting = _Counting(world, carried(world.job))
     limited = world.job.spec.timeouts.execution is not None
     for execution in world.executions:
         if execution.observed in TERMINAL:
@@ -49,18 +49,43 @@ def slot_history(world: World) -> SlotHistory:
     return counting.balance()
 
 
+def carried(job: JobView) -> Progress:
+    """What of the job's progress still counts.
+
+    In another round nothing does.  When it had ended, and somebody wants it anew, what has
+    completed stays so, and what was given up is tried again.
+    """
+    before = job.progress
+    if before.round is None:  # Of an earlier release, which kept no other.
+        return replace(before, round=job.round, since=job.submitted_at)
+    if before.round != job.round:
+        return Progress(round=job.round, since=job.submitted_at)
+    if before.since == job.submitted_at:
+        return before
+    return replace(
+        before,
+        since=job.submitted_at,
+        failed_attempts={},
+        retry_at={},
+        failed=None,
+        last_failure=None,
+        waiting_since=None,
+    )
+
+
 def is_current(world: World, execution: ExecutionView) -> bool:
-    """Whether it runs what the job wants now: this round, and a version that need not go."""
+    """Whether it runs what the job wants now: its task, in this round."""
     job = world.job
-    return execution.round == job.round and execution.version >= job.oldest_version
+    return execution.round == job.round and execution.generation == job.generation
 
 
 def overruns_at(world: World, execution: ExecutionView) -> datetime | None:
     """When the scheduler stops waiting for the agent to end it."""
-    limit = world.job.spec.timeouts.execution
+    spec = world.spec_of(execution)
+    limit = spec.timeouts.execution
     if limit is None or execution.started_at is None:
         return None
-    return execution.started_at + timedelta(seconds=limit + world.job.spec.grace) + OVERRUN
+    return execution.started_at + timedelta(seconds=limit + spec.grace) + OVERRUN
 
 
 def has_overrun(world: World, execution: ExecutionView) -> bool:
@@ -90,12 +115,14 @@ class _Counting:
     """Progress while it is being written."""
 
     world: World
+    before: Progress
     completed: set[int] = field(default_factory=set)
     settled: list[str] = field(default_factory=list)
     held: list[ExecutionView] = field(default_factory=list)
     overran: set[str] = field(default_factory=set)
     refused: dict[str, datetime] = field(default_factory=dict)
     attempts: dict[int, int] = field(init=False)
+    failed_attempts: dict[int, int] = field(init=False)
     retry_at: dict[int, datetime] = field(init=False)
     failures: dict[str, int] = field(init=False)
     outcomes: dict[str, int] = field(init=False)
@@ -103,8 +130,9 @@ class _Counting:
     last_failure: SlotFailed | Said | None = field(init=False)
 
     def __post_init__(self) -> None:
-        progress, now = self.world.job.progress, self.world.now
+        progress, now = self.before, self.world.now
         self.attempts = dict(progress.attempts)
+        self.failed_attempts = dict(progress.failed_attempts)
         self.retry_at = {slot: at for slot, at in progress.retry_at.items() if at > now}
         self.failures = dict(progress.failures)
         self.outcomes = dict(progress.outcomes)
@@ -145,16 +173,19 @@ class _Counting:
             return
         self.attempts[slot] = execution.attempt
         self.failures[execution.node] = self.failures.get(execution.node, 0) + 1
-        if slot >= self.world.job.spec.count:
+        if slot >= self.world.job.count:
             return
-        if not retryable or kind not in retry.on or execution.attempt >= retry.attempts:
-            self.failed = self.failed or self._failure(execution, kind, retryable=retryable)
+        self.failed_attempts[slot] = times = self.failed_attempts.get(slot, 0) + 1
+        failure = self._failure(execution, kind, times, retryable=retryable)
+        if failure.final is not None:
+            self.failed = self.failed or failure
             return
-        self.last_failure = self._failure(execution, kind, retryable=True)
-        ended = execution.ended_at or self.world.now
-        self.retry_at[slot] = ended + delay(retry, execution.attempt)
+        self.last_failure = failure
+        self.retry_at[slot] = (execution.ended_at or self.world.now) + delay(retry, times)
 
-    def _failure(self, execution: ExecutionView, kind: RetryOn, *, retryable: bool) -> SlotFailed:
+    def _failure(
+        self, execution: ExecutionView, kind: RetryOn, times: int, *, retryable: bool
+    ) -> SlotFailed:
         retry = self.world.job.spec.retry
         final = (
             Final.NO_USE
@@ -162,13 +193,13 @@ class _Counting:
             else Final.NOT_RETRIED
             if kind not in retry.on
             else Final.ATTEMPTS
-            if execution.attempt >= retry.attempts
+            if times >= retry.attempts
             else None
         )
         return SlotFailed(
             slot=execution.slot,
             node=self._name(execution.node),
-            attempt=execution.attempt,
+            attempt=times,
             attempts=retry.attempts,
             how=_HOW.get(execution.observed, How.OVERRAN),
             final=final,
@@ -182,7 +213,7 @@ class _Counting:
         return "a node that is gone" if row is None else self.world.cluster.names[row]
 
     def balance(self) -> SlotHistory:
-        before, now = self.world.job.progress, self.world.now
+        before, now = self.before, self.world.now
         avoid = {node: until for node, until in before.avoid.items() if until > now}
         refusals = dict(before.refusals)
         for node, at in self.refused.items():
@@ -190,12 +221,13 @@ class _Counting:
             until = at + min(AVOID * 2.0 ** min(times - 1, 10), AVOID_AT_MOST)
             avoid[node] = max(until, avoid.get(node, until))
         for slot in self.completed:
-            self.attempts.pop(slot, None)
-            self.retry_at.pop(slot, None)
+            for kept in (self.attempts, self.failed_attempts, self.retry_at):
+                kept.pop(slot, None)
         progress = replace(
             before,
             completed=with_slots(before.completed, self.completed),
             attempts=self.attempts,
+            failed_attempts=self.failed_attempts,
             retry_at=self.retry_at,
             avoid=avoid,
             refusals=refusals,

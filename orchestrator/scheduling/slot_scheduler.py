@@ -7,7 +7,7 @@ what is live with what is wanted, find nodes for what is missing, then say how t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from orchestrator.explain import reasons
 from orchestrator.explain.reasons import Completed, NoPlaceInTime, Stopped, TookTooLong
-from orchestrator.lifecycle import ENDED, Desired, JobState, Observed
+from orchestrator.lifecycle import ENDED, NOT_BEGUN, Desired, JobState, Observed
 from orchestrator.spec import Approval
 
 from .decision import Decision, Ending, Placement
@@ -26,6 +26,7 @@ from .placement_record import blocked, record
 from .plan import Place, Plan
 from .ranking import Question, totals
 from .reconcile import Diff, finished, reconcile
+from .replacement import Budget
 from .slot_history import SlotHistory, slot_history
 from .status import followups, reasons_of, shortage, summary
 from .world import TERMINAL, ExecutionView, Progress, World
@@ -49,7 +50,7 @@ def has_ended(world: World, history: SlotHistory) -> Ending | None:
     if job.state in ENDED:
         return Ending(job.state, None, f"the job is {job.state}")
     if all(finished(world, history)):
-        return Ending(JobState.COMPLETED, Completed(job.spec.count), "the job has completed")
+        return Ending(JobState.COMPLETED, Completed(job.count), "the job has completed")
     if job.stop_requested:
         told = "the job was stopped" + (f": {job.stop_reason}" if job.stop_reason else "")
         return Ending(JobState.STOPPED, Stopped(job.stopped_by, job.stop_reason), told)
@@ -70,7 +71,7 @@ def waited_too_long(decided: Decision) -> Ending | None:
         return None
     late = NoPlaceInTime(
         decided.placement.unplaced,
-        decided.world.job.spec.count,
+        decided.world.job.count,
         limit,
         shortage(decided),
     )
@@ -85,11 +86,19 @@ def _decide(
         points: list[float] = totals(world.cluster, question(world, history, ()), rows).tolist()
         return points
 
-    diff = reconcile(world, history, unwanted=ending.told if ending else "", score_bids=score_bids)
+    diff = reconcile(
+        world,
+        history,
+        unwanted=ending.told if ending else "",
+        score_bids=score_bids,
+        budget=Budget(max_unavailable=max(world.job.count, 1)),  # A batch has no readers.
+    )
     if ending is not None:
         return Decision(world, history, progress or history.progress, diff, ending)
     placement = find_places(world, history, diff)
-    progress = replace(history.progress, waiting_since=_waiting_since(world, diff, placement))
+    progress = replace(
+        history.progress, waiting_since=_waiting_since(world, history, diff, placement)
+    )
     return Decision(world, history, progress, diff, None, placement)
 
 
@@ -97,12 +106,13 @@ def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
     """Nodes for the missing slots, as many as fit."""
     if not diff.missing:
         return Placement()
-    spec, asked = world.job.spec, question(world, history, diff.keep)
+    spec, asked = world.job.spec, question(world, history, (*diff.keep, *diff.hold))
     chosen = choose(world.cluster, asked, len(diff.missing), now=world.now, ask=spec.ask)
     desired = Desired.PENDING if spec.approval is Approval.BID else Desired.RUNNING
     progress, ids = history.progress, world.cluster.ids
+    attempt = _attempts(progress, diff.ending)
     place = tuple(
-        Place(slot, progress.attempts.get(slot, 0) + 1, ids[row], desired)
+        Place(slot, attempt(slot), ids[row], desired, world.job.version, spec.resources)
         for slot, rows in zip(diff.missing, chosen, strict=False)
         for row in rows
     )
@@ -117,6 +127,15 @@ def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
     )
 
 
+def _attempts(progress: Progress, ending: Iterable[ExecutionView]) -> Callable[[int], int]:
+    """The number of the next attempt of a slot: above what is still ending there, too."""
+    last = dict(progress.attempts)
+    for it in ending:
+        if it.observed not in NOT_BEGUN:
+            last[it.slot] = max(last.get(it.slot, 0), it.attempt)
+    return lambda slot: last.get(slot, 0) + 1
+
+
 def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) -> Question:
     """What placing one more execution of this job would ask."""
     spec, index, progress = world.job.spec, world.cluster.index, history.progress
@@ -126,7 +145,7 @@ def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) 
         algorithm=world.algorithm,
         affinities=spec.affinities,
         spread=spec.spread,
-        count=spec.count,
+        count=world.job.count,
         used=used,
         failures={index[node]: n for node, n in progress.failures.items() if node in index},
         avoid=frozenset(index[node] for node in progress.avoid if node in index),
@@ -141,8 +160,10 @@ def _only_avoided_have_room(world: World, asked: Question) -> bool:
     return any(left[row] > 0 for row in asked.avoid)
 
 
-def _waiting_since(world: World, diff: Diff, placement: Placement) -> datetime | None:
-    before = world.job.progress.waiting_since
+def _waiting_since(
+    world: World, history: SlotHistory, diff: Diff, placement: Placement
+) -> datetime | None:
+    before = history.progress.waiting_since
     if placement.unplaced:
         return before or world.now
     # A bid that was asked for and is refused puts the slot back: it has waited all along.
@@ -151,12 +172,11 @@ def _waiting_since(world: World, diff: Diff, placement: Placement) -> datetime |
 
 
 def _plan(decided: Decision) -> Plan:
-    world, diff, placement = decided.world, decided.diff, decided.placement
+    diff, placement = decided.diff, decided.placement
     state = _state(decided)
     unplaced = placement.blocked if not placement.avoided else None
     return Plan(
         place=placement.place,
-        need=world.job.spec.resources,
         stop=diff.stop,
         approve=diff.approve,
         settle=decided.history.settle,

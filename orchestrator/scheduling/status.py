@@ -40,7 +40,7 @@ def reasons_of(decided: Decision, state: JobState) -> tuple[Reason, ...] | None:
     found = [*_waiting(decided)]
     if state is JobState.QUEUED:
         found += _starting(decided)
-        found += [] if found else [ToPlace(job.spec.count)]
+        found += [] if found else [ToPlace(job.count)]
     return tuple(found)
 
 
@@ -98,7 +98,7 @@ def shortage(decided: Decision) -> Shortage:
 def _waiting(decided: Decision) -> Iterator[Reason]:
     placement, progress = decided.placement, decided.progress
     if placement.unplaced:
-        count, since = decided.world.job.spec.count, progress.waiting_since
+        count, since = decided.world.job.count, progress.waiting_since
         yield Unplaced(placement.unplaced, count, shortage(decided), since)
     if progress.retry_at:
         until = min(progress.retry_at.values())

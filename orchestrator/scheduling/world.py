@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator.explain.reasons import Said, SlotFailed
 from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed
-from orchestrator.spec import JobSpec
+from orchestrator.spec import JobBody
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -35,6 +35,7 @@ class ExecutionView:
     slot: int
     attempt: int
     version: int
+    generation: str
     round: int
     desired: Desired
     observed: Observed
@@ -52,17 +53,23 @@ class ExecutionView:
 class Progress:
     """What decisions need to know of settled executions; its size follows the job, not history.
 
-    ``completed`` are ranges of slots, both ends included, ascending and disjoint.  ``attempts``
-    counts the failed attempts of a slot of this round, ``retry_at`` is when such a slot may be
-    placed again.  ``avoid`` are nodes that would not take this job, until when, ``refusals`` how
-    often each of them has refused.  ``failures`` counts this job's failures by node.
+    It is about the ``round`` that began at ``since``; of another one it says nothing, see
+    ``slot_history``.  ``completed`` are ranges of slots, both ends included, ascending and
+    disjoint.  ``attempts`` is the number of a slot's last attempt that has failed,
+    ``failed_attempts`` how many have since somebody wanted the job anew; ``retry_at`` is when
+    such a slot may be placed again.  ``avoid`` are nodes that would not take this job, until
+    when, ``refusals`` how often each of them has refused.  ``failures`` counts this job's
+    failures by node.
     ``outcomes`` counts settled executions by observed state.  ``failed`` is how the slot failed
     that is not tried again, if one did; ``last_failure`` is the newest of those that are.
     ``waiting_since`` is when a slot first found no place, until all have one.
     """
 
+    round: int | None = None
+    since: datetime | None = None
     completed: tuple[tuple[int, int], ...] = ()
     attempts: Mapping[int, int] = field(default_factory=dict)
+    failed_attempts: Mapping[int, int] = field(default_factory=dict)
     retry_at: Mapping[int, datetime] = field(default_factory=dict)
     avoid: Mapping[str, datetime] = field(default_factory=dict)
     refusals: Mapping[str, int] = field(default_factory=dict)
@@ -77,18 +84,21 @@ class Progress:
 class JobView:
     """The job as it is wanted now.
 
-    Executions of versions below ``oldest_version`` run another task and must be replaced.
-    ``submitted_at`` is when this round began.
+    Executions of another ``generation`` run something else, those of an earlier ``round`` are of
+    no use any longer.  ``submitted_at`` is since when it is wanted this time, ``intent_rev`` the
+    number of what is wanted: a plan is good for that alone.
     """
 
     id: str
     name: str
-    spec: JobSpec
+    spec: JobBody
+    count: int
     version: int
-    oldest_version: int
+    generation: str
     round: int
     state: JobState
     submitted_at: datetime
+    intent_rev: int = 1
     stop_requested: bool = False
     stop_reason: str = ""
     stopped_by: str = ""
@@ -140,8 +150,8 @@ class Cluster:
 class World:
     """Everything one decision may look at.
 
-    ``executions`` are those of ``job`` that are not settled, in the order of their ids.
-    ``algorithm`` is ``binpack`` or ``spread``.
+    ``executions`` are those of ``job`` that are not settled, in the order of their ids; ``specs``
+    has the version of each.  ``algorithm`` is ``binpack`` or ``spread``.
     """
 
     job: JobView
@@ -149,6 +159,11 @@ class World:
     cluster: Cluster
     now: datetime
     algorithm: str = "binpack"
+    specs: Mapping[int, JobBody] = field(default_factory=dict)
+
+    def spec_of(self, execution: ExecutionView) -> JobBody:
+        """What *execution* was made from."""
+        return self.specs.get(execution.version, self.job.spec)
 
 
 def dimensions(array: Sequence[int]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from .model import (
     Affinity,
     Approval,
     Backoff,
+    JobBody,
     JobSpec,
     Needs,
     Network,
@@ -23,7 +24,7 @@ from .model import (
     Timeouts,
 )
 from .parsing import InvalidSpec, json_schema, parse, parse_json
-from .storage import canonical, digest, load, replaces
+from .storage import body, canonical, digest, generation, in_full, load
 
 __all__ = [
     "DRIVERS",
@@ -32,6 +33,7 @@ __all__ = [
     "Approval",
     "Backoff",
     "InvalidSpec",
+    "JobBody",
     "JobSpec",
     "Needs",
     "Network",
@@ -41,12 +43,14 @@ __all__ = [
     "Spread",
     "TaskSpec",
     "Timeouts",
+    "body",
     "canonical",
     "contradictions",
     "digest",
+    "generation",
+    "in_full",
     "json_schema",
     "load",
     "parse",
     "parse_json",
-    "replaces",
 ]

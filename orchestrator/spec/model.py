@@ -230,22 +230,14 @@ class Timeouts(_Part):
         return self
 
 
-class JobSpec(_Part):
-    """What the user wants, checked."""
+class JobBody(_Part):
+    """What of a job makes a version: how it runs, and neither how it is called nor how often."""
 
-    name: Name
-    namespace: Name | None = None
     type: JobTypeWord = JobType.BATCH
-    count: Annotated[int, Field(ge=0, le=MOST_COUNT)] = 1
-    priority: Annotated[int, Field(ge=1, le=100)] = 50
     approval: Annotated[Approval, Field(strict=False), BeforeValidator(one_of(*Approval))] = (
         Approval.BID
     )
     ask: Annotated[int, Field(ge=1, le=10)] = 1
-    labels: Annotated[
-        dict[LabelKey, Annotated[str, Field(max_length=selectors.LONGEST_VALUE)]],
-        Field(max_length=64),
-    ] = {}
     task: TaskSpec
     constraints: Annotated[
         tuple[Selector, ...],
@@ -301,3 +293,16 @@ class JobSpec(_Part):
         if self.task.secrets:
             asked.append(selectors.Requirement(f"{OWN}{ATTRIBUTE}", "=", ("true",)))
         return tuple(dict.fromkeys(asked))
+
+
+class JobSpec(JobBody):
+    """What the user wants, checked."""
+
+    name: Name
+    namespace: Name | None = None
+    count: Annotated[int, Field(ge=0, le=MOST_COUNT)] = 1
+    priority: Annotated[int, Field(ge=1, le=100)] = 50
+    labels: Annotated[
+        dict[LabelKey, Annotated[str, Field(max_length=selectors.LONGEST_VALUE)]],
+        Field(max_length=64),
+    ] = {}

@@ -1,4 +1,9 @@
-"""The normal form in which specifications are stored and compared, and the way back."""
+"""What of a specification is stored and compared, and how it is read again.
+
+Stored is a job's *body*, in what it differs from the defaults, so a field that a release adds
+changes no job that is there.  What it is called, and how often and how urgently it runs, are
+columns of the job.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,7 @@ from .model import (
     Affinity,
     Approval,
     Backoff,
+    JobBody,
     JobSpec,
     Needs,
     Network,
@@ -28,48 +34,70 @@ from .model import (
     Timeouts,
 )
 
+_NOT_OF_THE_BODY = set(JobSpec.model_fields) - set(JobBody.model_fields)
+_FIRST = ("name", "type", "count", "priority", "labels")
 
-def canonical(spec: JobSpec) -> dict[str, Any]:
-    """The whole specification, defaults included, as JSON values that parse back to it.
 
-    Not its namespace: that says where the job lives, and not what it is; and of fields that came
-    later, only what is said: the rest is stored as it was before.
+def body(spec: JobBody) -> dict[str, Any]:
+    """What *spec* says of the body and is not the default, as JSON values that `load` reads."""
+    data = spec.model_dump(mode="json", exclude=_NOT_OF_THE_BODY, exclude_defaults=True)
+    return _worded(data, spec)
+
+
+def canonical(spec: JobBody) -> dict[str, Any]:
+    """All that *spec* says, defaults included, as JSON values that parse back to it.
+
+    Not its namespace: that says where the job lives, and not what it is.
     """
-    data = spec.model_dump(mode="json", exclude={"namespace"})
-    task = data["task"]
-    task["resources"]["cpu"] = f"{spec.task.resources.cpu}m"
-    for name in _LATER:
-        if task[name] == TaskSpec.model_fields[name].default:
-            del task[name]
+    data = _worded(spec.model_dump(mode="json", exclude={"namespace"}), spec)
+    return {name: data[name] for name in (*_FIRST, *data) if name in data}
+
+
+def in_full(stored: Mapping[str, Any], **intent: Any) -> dict[str, Any]:
+    """What is stored with all defaults, and *intent*, as people read it.
+
+    What was never a specification is shown as it is.
+    """
+    try:
+        data = canonical(load(stored))
+    except KeyError:
+        data = dict(stored)
+    return {name: it for name in (*_FIRST, *data) if (it := (intent | data).get(name)) is not None}
+
+
+def load(stored: Mapping[str, Any]) -> JobBody:
+    """The body that was stored, in this release or another one.
+
+    It was judged when it came in, and what was accepted stays so: only its types are made again;
+    what this release does not know is passed over.  Raises KeyError for what was never one.
+    """
+    found: JobBody = _load(JobBody, stored)
+    return found
+
+
+def digest(spec: JobBody) -> str:
+    """Equal for equal bodies, however they were written."""
+    return _digest(body(spec))
+
+
+def generation(spec: JobBody) -> str:
+    """Equal for bodies of which a node is told the same: the task, its limit and its grace."""
+    said = body(spec)
+    limit = said.get("timeouts", {}).get("execution")
+    return _digest({"task": said["task"], "timeout": limit, "grace": said.get("grace")})
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _worded(data: dict[str, Any], spec: JobBody) -> dict[str, Any]:
+    """*data* with an amount of cpu that is read as such."""
+    resources = data["task"].get("resources", {})
+    if "cpu" in resources:
+        resources["cpu"] = f"{spec.task.resources.cpu}m"
     return data
-
-
-#: Fields of the task that not every stored specification has.
-_LATER = ("run_as", "network")
-
-
-def load(stored: Mapping[str, Any]) -> JobSpec:
-    """The specification that `canonical` wrote, perhaps in an earlier release.
-
-    It was judged when it came in, and what was accepted stays so: only its types are made again.
-    Raises KeyError for what was never one.
-    """
-    spec: JobSpec = _load(JobSpec, stored)
-    return spec
-
-
-def digest(spec: JobSpec) -> str:
-    """Equal for equal specifications, however they were written."""
-    text = json.dumps(canonical(spec), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def replaces(old: JobSpec, new: JobSpec) -> bool:
-    """Whether executions of *old* must be replaced to run *new*.
-
-    Count, priority, labels, retries, timeouts and preferences apply to what already runs.
-    """
-    return (old.type, old.task, old.requirements) != (new.type, new.task, new.requirements)
 
 
 def _load(kind: type[BaseModel], stored: Mapping[str, Any]) -> Any:

@@ -111,7 +111,7 @@ class Worker:
                 self._give_back(lease, error)
                 continue
             for place in plan.place:
-                cluster.take(place.node, plan.need)
+                cluster.take(place.node, place.need)
             decisions.append(Decision(lease, world, plan))
         return decisions
 

@@ -18,7 +18,7 @@ from nodes.protocol.resources import DIMENSIONS
 from orchestrator.lifecycle import Desired, JobState, Observed
 from orchestrator.models import spec_cache
 from orchestrator.scheduling.world import Cluster, ExecutionView, Ints, JobView, World
-from orchestrator.spec import JobSpec
+from orchestrator.spec import JobBody
 
 
 class Leased(Protocol):
@@ -100,8 +100,12 @@ def worlds(leases: Sequence[Leased], cluster: Cluster) -> list[World | None]:
     """
     ids = [lease.job for lease in leases]
     jobs = {row.id: row for row in _jobs(ids)}
-    specs = spec_cache.specs((row.id, row.version) for row in jobs.values())
     executions = _unsettled(ids)
+    lives = {(job, it.version) for job, them in executions.items() for it in them}
+    specs = spec_cache.specs({(row.id, row.version) for row in jobs.values()} | lives)
+    versions: dict[UUID, dict[int, JobBody]] = {}
+    for job, version in lives:
+        versions.setdefault(job, {})[version] = specs[job, version]
     return [
         World(
             job=_job_view(row, specs[job, row.version]),
@@ -109,6 +113,7 @@ def worlds(leases: Sequence[Leased], cluster: Cluster) -> list[World | None]:
             cluster=cluster,
             now=row.now,
             algorithm=row.algorithm,
+            specs=versions.get(job, {}),
         )
         if (row := jobs.get(job)) is not None
         else None
@@ -166,10 +171,12 @@ class _Job(NamedTuple):
     id: UUID
     name: str
     version: int
-    oldest_version: int
+    generation: str
+    slots: int
     round: int
     state: str
     submitted_at: datetime
+    intent_rev: int
     stop_requested: bool
     stop_reason: str
     stopped_by: str
@@ -185,26 +192,30 @@ def _jobs(ids: Sequence[UUID]) -> list[_Job]:
             WITH shared AS MATERIALIZED (
                 SELECT clock_timestamp() AS now, algorithm FROM orchestrator_clustersetting
                 WHERE id = 1)
-            SELECT j.id, j.name, j.version, j.oldest_version, j.round, j.state, j.round_at,
-                   j.stop_requested, j.stop_reason, j.stopped_by, j.progress, shared.now,
-                   shared.algorithm
-            FROM orchestrator_job j CROSS JOIN shared WHERE j.id = ANY(%s)
+            SELECT j.id, j.name, j.version, v.generation, j.count, j.round, j.state, j.round_at,
+                   j.intent_rev, j.stop_requested, j.stop_reason, j.stopped_by, j.progress,
+                   shared.now, shared.algorithm
+            FROM orchestrator_job j
+            JOIN orchestrator_jobversion v ON v.job_id = j.id AND v.number = j.version
+            CROSS JOIN shared WHERE j.id = ANY(%s)
             """,
             [list(ids)],
         )
         return [_Job(*row) for row in cursor.fetchall()]
 
 
-def _job_view(job: _Job, spec: JobSpec) -> JobView:
+def _job_view(job: _Job, spec: JobBody) -> JobView:
     return JobView(
         id=str(job.id),
         name=job.name,
         spec=spec,
+        count=job.slots,
         version=job.version,
-        oldest_version=job.oldest_version,
+        generation=job.generation,
         round=job.round,
         state=JobState(job.state),
         submitted_at=job.submitted_at,
+        intent_rev=job.intent_rev,
         stop_requested=job.stop_requested,
         stop_reason=job.stop_reason,
         stopped_by=job.stopped_by,
@@ -216,16 +227,28 @@ def _unsettled(jobs: Sequence[UUID]) -> dict[UUID, list[ExecutionView]]:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT job_id, id::text, node_id::text, slot, attempt, version, round, desired,
-                   observed, created_at, started_at, ended_at, exit_code, code, message,
-                   retryable, reserved
+            SELECT job_id, id::text, node_id::text, slot, attempt, version, generation,
+                   round, desired, observed, created_at, started_at, ended_at, exit_code, code,
+                   message, retryable, reserved
             FROM orchestrator_execution WHERE job_id = ANY(%s) AND NOT settled ORDER BY id
             """,
             [list(jobs)],
         )
         rows = cursor.fetchall()
     found: dict[UUID, list[ExecutionView]] = {}
-    for job, execution, node, slot, attempt, version, round_, desired, observed, *rest in rows:
+    for (
+        job,
+        execution,
+        node,
+        slot,
+        attempt,
+        version,
+        same,
+        round_,
+        desired,
+        observed,
+        *rest,
+    ) in rows:
         found.setdefault(job, []).append(
             ExecutionView(
                 execution,
@@ -233,6 +256,7 @@ def _unsettled(jobs: Sequence[UUID]) -> dict[UUID, list[ExecutionView]]:
                 slot,
                 attempt,
                 version,
+                same,
                 round_,
                 _DESIRED[desired],
                 _OBSERVED[observed],

@@ -1,0 +1,91 @@
+"""Which executions are replaced now, and which later: never more at once than a budget allows.
+
+For updates, constraints that no longer hold, nodes that drain and unhealthy executions alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from orchestrator.lifecycle import Observed
+
+from .plan import Stop
+from .world import ExecutionView
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How far the executions of a job may differ from its count while some are replaced.
+
+    ``max_unavailable`` is how many slots may have nothing that runs, ``max_surge`` how many may
+    have two executions.  One of them is more than 0, or nothing would ever be replaced.
+    """
+
+    max_unavailable: int
+    max_surge: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_unavailable < 0 or self.max_surge < 0:
+            raise ValueError("a budget is not negative")
+        if not self.max_unavailable and not self.max_surge:
+            raise ValueError("max_unavailable or max_surge must be more than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """``stop`` goes now, ``hold`` stays for now; ``first`` are slots whose new one comes first."""
+
+    stop: tuple[Stop, ...] = ()
+    hold: tuple[ExecutionView, ...] = ()
+    first: tuple[int, ...] = ()
+
+
+def replace(
+    candidates: Mapping[str, str],
+    live: Iterable[ExecutionView],
+    count: int,
+    budget: Budget,
+    done: int = 0,
+) -> Replacement:
+    """Which of *candidates* (executions, and why they must go) stop now, within *budget*.
+
+    *live* are all executions of the job that have not been told to stop, *done* how many slots
+    want none any longer.  What does not run is stopped at once, and so is what a new one stands
+    in for already; the lowest slots come first.
+    """
+    slots: dict[int, list[ExecutionView]] = {}
+    for it in sorted(live, key=lambda it: (it.slot, it.id)):
+        slots.setdefault(it.slot, []).append(it)
+    available = sum(any(map(_runs, them)) for them in slots.values()) + done
+    may_go = available - (count - budget.max_unavailable)
+    may_come = budget.max_surge - sum(_doubled(candidates, them) for them in slots.values())
+    stop: list[Stop] = []
+    hold: list[ExecutionView] = []
+    first: list[int] = []
+    for slot, them in slots.items():
+        old = [it for it in them if it.id in candidates]
+        new = [it for it in them if it.id not in candidates]
+        if not old:
+            continue
+        if any(map(_runs, new)) or not any(map(_runs, old)):
+            stop += [Stop(it.id, candidates[it.id]) for it in old]
+            continue
+        if may_go > 0:
+            may_go -= 1
+            stop += [Stop(it.id, candidates[it.id]) for it in old]
+            continue
+        hold += old
+        if not new and may_come > 0:
+            may_come -= 1
+            first.append(slot)
+    return Replacement(tuple(stop), tuple(hold), tuple(first))
+
+
+def _runs(it: ExecutionView) -> bool:
+    return it.observed is Observed.RUNNING
+
+
+def _doubled(candidates: Mapping[str, str], them: Iterable[ExecutionView]) -> bool:
+    """Whether a slot has an old execution and a new one."""
+    return len({it.id in candidates for it in them}) == 2
