@@ -49,12 +49,14 @@ def cluster(nodes: int, seed: int = 1) -> Cluster:
 
 def world(on: Cluster, executions: tuple[ExecutionView, ...] = (), **fields: object) -> World:
     ordinary: dict[str, object] = {"name": "bench", "task": {"command": ["true"]}}
+    wanted = spec.parse(ordinary | {"constraints": ["arch = amd64"]} | fields)
     job = JobView(
         id="job",
         name="bench",
-        spec=spec.parse(ordinary | {"constraints": ["arch = amd64"]} | fields),
+        spec=wanted,
+        count=wanted.count,
         version=1,
-        oldest_version=1,
+        generation=spec.generation(wanted),
         round=1,
         state=JobState.PENDING,
         submitted_at=NOW,
@@ -81,14 +83,15 @@ def many_jobs(count: int, nodes: int, shapes: int = 1) -> float:
     for i in range(count):
         plan = schedule(worlds[i % shapes])
         for place in plan.place:
-            on.take(place.node, plan.need)
+            on.take(place.node, place.need)
     return time.perf_counter() - began
 
 
 def look_again(count: int, nodes: int) -> float:
     """A job with all its executions running, evaluated once more."""
     on = cluster(nodes)
-    plan: Plan = schedule(world(on, count=count, approval="none"))
+    wanted = world(on, count=count, approval="none")
+    plan: Plan = schedule(wanted)
     executions = tuple(
         ExecutionView(
             id=f"{i:06}",
@@ -96,6 +99,7 @@ def look_again(count: int, nodes: int) -> float:
             slot=place.slot,
             attempt=1,
             version=1,
+            generation=wanted.job.generation,
             round=1,
             desired=Desired.RUNNING,
             observed=Observed.RUNNING,

@@ -127,7 +127,7 @@ _ALWAYS = {
         FROM orchestrator_job j CROSS JOIN LATERAL (
             SELECT count(*) AS completed, count(DISTINCT slot) AS slots
             FROM orchestrator_execution
-            WHERE job_id = j.id AND round = j.round AND version >= j.oldest_version
+            WHERE job_id = j.id AND round = j.round
               AND observed = 'completed' AND slot < j.count) e
         WHERE j.type = 'batch' AND j.state = 'completed'
           AND (e.completed, e.slots) IS DISTINCT FROM (j.count::bigint, j.count::bigint)

@@ -58,7 +58,12 @@ def job(**differing: Any) -> Job:
         created_by=owner,
     )
     JobVersion.objects.create(
-        job=row, number=1, spec=spec.canonical(it), digest=spec.digest(it), actor="test"
+        job=row,
+        number=1,
+        spec=spec.body(it),
+        digest=spec.digest(it),
+        generation=spec.generation(it),
+        actor="test",
     )
     if columns:  # A job begins pending and goes on from there.
         Job.objects.filter(pk=row.pk).update(**columns)
@@ -104,11 +109,14 @@ def execution(of: Job, on: Node, **differing: Any) -> Execution:
     need = {"cpu": 100, "memory": 64 * 2**20, "disk": 0, "gpu": 0}
     need |= {it: differing.pop(it) for it in DIMENSIONS if it in differing}
     on.refresh_from_db()
+    made_from = JobVersion.objects.filter(job=of, number=of.version)
+    generation = made_from.values_list("generation", flat=True).get()
     row = Execution.objects.create(
         **{
             "job": of,
             "node": on,
             "version": of.version,
+            "generation": generation,
             "round": of.round,
             "slot": 0,
             "order_rev": on.order_rev + 1,

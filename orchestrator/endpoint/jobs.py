@@ -33,9 +33,9 @@ from .namespaces import hold_namespaces
 class Submitted:
     """What came of a submission.  When not ``changed``, the same specification was there.
 
-    ``change`` says in words what differs beside the version.  ``rerun`` says that the job had
-    ended or was stopped, and that every slot runs again.  ``warnings`` are what is odd about it
-    and no mistake, each with path, message and hint.
+    ``change`` says in words what differs beside the version.  ``rerun`` says that every
+    slot runs again, also those that have completed.  ``warnings`` are what is odd about it and no
+    mistake, each with path, message and hint.
     """
 
     job: Job

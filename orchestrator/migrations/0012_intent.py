@@ -6,6 +6,7 @@ from typing import Any
 
 import pgtrigger.compiler
 import pgtrigger.migrations
+from django.conf import settings
 from django.db import migrations, models
 
 from orchestrator import spec
@@ -95,8 +96,8 @@ class Migration(migrations.Migration):
             field=models.CharField(default='', max_length=32),
         ),
         migrations.RunPython(store_bodies, migrations.RunPython.noop),
-        migrations.RunSQL(_GENERATIONS, migrations.RunSQL.noop),
         migrations.RunSQL(_SEEN, migrations.RunSQL.noop),
+        migrations.RunSQL(_GENERATIONS, migrations.RunSQL.noop),
         migrations.RemoveField(
             model_name='job',
             name='oldest_version',

@@ -24,7 +24,7 @@ class Execution(models.Model):
 
     ``order_rev`` is the newest order about it, ``told_rev`` the newest that the node has taken, or
     need not take any more.  ``reserved`` says that its resources are still counted on the node.
-    ``generation`` covers what its node is told of the job, see ``spec.storage``; of what ended in
+    ``generation`` is that of the task that it runs, see ``spec.storage``; of what ended in
     an earlier release it is empty.
     ``settled`` says that its end has been accounted for in the job's progress, so decisions need
     not read it again.

@@ -49,8 +49,8 @@ class Submission:
 def submit(now: Intent, wanted: spec.JobSpec, *, rerun: bool = False) -> Submission:
     """Want what *wanted* says from now on; with *rerun* every slot of a job that has ended again.
 
-    Another task, limit or grace runs everything again, and so does a job that was stopped: a
-    batch has run when all its slots have run the same.  All else holds for what runs already.
+    Another task runs everything again, and so does a job that was stopped: a batch has run when
+    all its slots have run the same.  All else leaves what runs as it is.
     """
     digest, generation = spec.digest(wanted), spec.generation(wanted)
     has_ended = now.state in ENDED

@@ -66,17 +66,14 @@ def replace(
     for slot, them in slots.items():
         old = [it for it in them if it.id in candidates]
         new = [it for it in them if it.id not in candidates]
-        if not old:
-            continue
-        if any(map(_runs, new)) or not any(map(_runs, old)):
-            stop += [Stop(it.id, candidates[it.id]) for it in old]
-            continue
-        if may_go > 0:
+        # One stays for now, and only if nothing else would run in its place.
+        kept = [] if any(map(_runs, new)) else [it for it in old if _runs(it)][:1]
+        if kept and may_go > 0:
             may_go -= 1
-            stop += [Stop(it.id, candidates[it.id]) for it in old]
-            continue
-        hold += old
-        if not new and may_come > 0:
+            kept = []
+        stop += [Stop(it.id, candidates[it.id]) for it in old if it not in kept]
+        hold += kept
+        if kept and not new and may_come > 0:
             may_come -= 1
             first.append(slot)
     return Replacement(tuple(stop), tuple(hold), tuple(first))

@@ -14,6 +14,7 @@ from nodes.errors import MusterError
 from . import field_names, json_text
 from .mistakes import Mistake, mistake, shown, under, verdict
 from .model import JobSpec
+from .storage import FIRST
 
 LARGEST = 256 * 1024
 MOST_ERRORS = 100
@@ -49,6 +50,9 @@ def parse_json(text: bytes) -> JobSpec:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a job file."""
     schema = JobSpec.model_json_schema(mode="validation")
+    fields = schema["properties"]
+    schema["properties"] = {name: fields[name] for name in (*FIRST, *fields)}
+    schema["required"] = [name for name in schema["properties"] if name in schema["required"]]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Muster job file",

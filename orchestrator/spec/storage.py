@@ -35,7 +35,8 @@ from .model import (
 )
 
 _NOT_OF_THE_BODY = set(JobSpec.model_fields) - set(JobBody.model_fields)
-_FIRST = ("name", "type", "count", "priority", "labels")
+FIRST = ("name", "type", "count", "priority", "labels")
+"""The order in which people write these; others come after them."""
 
 
 def body(spec: JobBody) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def canonical(spec: JobBody) -> dict[str, Any]:
     Not its namespace: that says where the job lives, and not what it is.
     """
     data = _worded(spec.model_dump(mode="json", exclude={"namespace"}), spec)
-    return {name: data[name] for name in (*_FIRST, *data) if name in data}
+    return {name: data[name] for name in (*FIRST, *data) if name in data}
 
 
 def in_full(stored: Mapping[str, Any], **intent: Any) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def in_full(stored: Mapping[str, Any], **intent: Any) -> dict[str, Any]:
         data = canonical(load(stored))
     except KeyError:
         data = dict(stored)
-    return {name: it for name in (*_FIRST, *data) if (it := (intent | data).get(name)) is not None}
+    return {name: it for name in (*FIRST, *data) if (it := (intent | data).get(name)) is not None}
 
 
 def load(stored: Mapping[str, Any]) -> JobBody:
@@ -81,10 +82,11 @@ def digest(spec: JobBody) -> str:
 
 
 def generation(spec: JobBody) -> str:
-    """Equal for bodies of which a node is told the same: the task, its limit and its grace."""
-    said = body(spec)
-    limit = said.get("timeouts", {}).get("execution")
-    return _digest({"task": said["task"], "timeout": limit, "grace": said.get("grace")})
+    """Equal for bodies that run the same.
+
+    Not its limits: those hold for what is placed after, and nothing that runs is killed for them.
+    """
+    return _digest({"task": body(spec)["task"]})
 
 
 def _digest(data: Mapping[str, Any]) -> str:

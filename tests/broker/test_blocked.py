@@ -162,8 +162,8 @@ class TestAlone:
             cursor.execute(
                 "INSERT INTO orchestrator_job (id, name, type, priority, version, round, state,"
                 " reason, stop_requested, stop_reason, count, progress, tally, labels, rev,"
-                " oldest_version) SELECT gen_random_uuid(), 'more-' || n, type, priority, 1, 1,"
-                " 'pending', '[]', false, '', 1, '{}', '{}', '{}', 1, 1"
+                " intent_rev, seen_intent) SELECT gen_random_uuid(), 'more-' || n, type, priority,"
+                " 1, 1, 'pending', '[]', false, '', 1, '{}', '{}', '{}', 1, 1, 0"
                 " FROM orchestrator_job, generate_series(1, 20000) n WHERE id = %s",
                 [template.pk],
             )

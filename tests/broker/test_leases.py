@@ -185,9 +185,10 @@ def test_history_costs_a_lease_nothing(queue):
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO orchestrator_job (id, name, type, priority, version, round, state, reason,"
-            " stop_requested, stop_reason, count, progress, tally, labels, rev, oldest_version)"
+            " stop_requested, stop_reason, count, progress, tally, labels, rev, intent_rev,"
+            " seen_intent)"
             " SELECT gen_random_uuid(), 'old-' || n, type, priority, 1, 1, 'pending', '[]', false,"
-            " '', 1, '{}', '{}', '{}', 1, 1 FROM orchestrator_job, generate_series(1, 100000) n"
+            " '', 1, '{}', '{}', '{}', 1, 1, 0 FROM orchestrator_job, generate_series(1, 100000) n"
             " WHERE id = %s",
             [template.pk],
         )

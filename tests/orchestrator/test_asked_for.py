@@ -106,7 +106,7 @@ TABLE = (
         "submit",
         "of what is there and was stopped",
         lambda it: endpoint.submit(it.spec, actor=WHO),
-        {CHANGED, ("a", Trigger.JOB_STOP)},
+        {("a", Trigger.JOB_RERUN), ("a", Trigger.JOB_STOP)},
         before=lambda it: endpoint.stop(it.job.pk, actor=WHO),
     ),
     Row(

@@ -40,7 +40,9 @@ def job():
     it["task"]["config"] = {"user": "nobody"}
     it["retry"]["max_delay"] = 1.0
     row = Job.objects.create(name="of-old", type="batch")
-    JobVersion.objects.create(job=row, number=1, spec=it, digest="of the specification as it was")
+    JobVersion.objects.create(
+        job=row, number=1, spec=it, digest="as it was", generation="as it was"
+    )
     assert len(LONG) > selectors.LONGEST
     broker.enqueue(row.pk, Trigger.JOB_SUBMIT)
     return row
@@ -73,21 +75,21 @@ def test_a_job_of_an_earlier_release_waits_and_is_woken(job, worker):
 def test_a_job_of_an_earlier_release_is_replaced(job):
     done = endpoint.submit(rows.job_spec(name="of-old"), actor="user:a")
     assert (done.version, done.changed) == (2, True)
-    assert Job.objects.get(pk=job.pk).oldest_version == 2
+    assert Job.objects.get(pk=job.pk).round == 2
 
 
 # --- in memory -------------------------------------------------------------------------------
 
 
 def versions(number):
-    return [(rows.job(count=n).pk, 1) for n in range(1, number + 1)]
+    return [(rows.job(grace=n).pk, 1) for n in range(1, number + 1)]
 
 
 def test_what_is_asked_for_is_answered_although_there_is_no_room_for_it():
     cache, keys = SpecCache(most=4), versions(6)
     for key in keys[:4]:
         cache.specs([key])
-    assert {it.count for it in cache.specs([keys[0], keys[4]]).values()} == {1, 5}
+    assert {it.grace for it in cache.specs([keys[0], keys[4]]).values()} == {1, 5}
     assert set(cache.specs(keys)) == set(keys)
 
 
@@ -104,12 +106,12 @@ def test_what_was_asked_for_last_is_kept():
 
 
 def test_another_version_of_the_same_job_is_not_mixed_up_with_it():
-    first, second = rows.job(count=1), rows.job(count=2)
-    for row in (first, second):
-        changed = rows.job_spec(name=row.name, count=row.count + 10)
+    first, second = rows.job(grace=1), rows.job(grace=2)
+    for row, grace in ((first, 3), (second, 4)):
+        changed = rows.job_spec(name=row.name, grace=grace)
         endpoint.submit(changed, actor="user:a")
     found = SpecCache(most=9).specs([(first.pk, 2), (second.pk, 1)])
-    assert {key: it.count for key, it in found.items()} == {(first.pk, 2): 11, (second.pk, 1): 2}
+    assert {key: it.grace for key, it in found.items()} == {(first.pk, 2): 3, (second.pk, 1): 2}
 
 
 def test_threads_share_it():
@@ -135,5 +137,5 @@ def test_the_specifications_of_this_process_are_kept():
     [key] = versions(1)
     spec_cache.specs([key])
     with CaptureQueriesContext(connection) as queries:
-        assert spec_cache.specs([key])[key].count == 1
+        assert spec_cache.specs([key])[key].ask == 1
     assert len(queries) == 0

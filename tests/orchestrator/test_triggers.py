@@ -25,7 +25,7 @@ def running():
     """A running execution of a job of two versions and two rounds, with a line in the journal."""
     job = rows.job()
     rows.version(job, {})
-    Job.objects.update(oldest_version=2, round=2)
+    Job.objects.update(round=2)
     Event.objects.create(topic="job", what="submit", message="somebody submits it")
     job.refresh_from_db()
     return rows.execution(job, rows.node(), observed=Observed.RUNNING)
@@ -193,7 +193,8 @@ def test_an_execution_begins_as_the_state_updater_makes_it(columns, sentence):
         ({"state": "completed", "ended_at": "2026-01-01T00:00Z"}, "begins pending"),
         ({"state": "running"}, "begins pending"),
         ({"version": 2}, "in its first version"),
-        ({"oldest_version": 0}, "in its first version"),
+        ({"intent_rev": 2}, "in its first version"),
+        ({"seen_intent": 1}, "in its first version"),
         ({"round": 7}, "in its first version, round"),
         ({"rev": 3}, "in its first version, round and revision"),
         ({"ended_at": "2026-01-01T00:00Z"}, "job_ended_iff_terminal"),
@@ -327,12 +328,12 @@ FOR_GOOD = {
     "rewrite a version": ("UPDATE orchestrator_jobversion SET spec = '{}', digest = 'x'", "submit"),
     "delete a version": ("DELETE FROM orchestrator_jobversion", "deleted with its job"),
     "number a version zero": (
-        "INSERT INTO orchestrator_jobversion (job_id, number, spec, digest, actor)"
-        " SELECT id, 0, '{}', '', '' FROM orchestrator_job",
+        "INSERT INTO orchestrator_jobversion (job_id, number, spec, digest, generation, actor)"
+        " SELECT id, 0, '{}', '', '', '' FROM orchestrator_job",
         "version_numbers_are_counted",
     ),
-    "go on from an older version than there is": (
-        "UPDATE orchestrator_job SET oldest_version = version + 1",
+    "see an intent that nobody has": (
+        "UPDATE orchestrator_job SET seen_intent = intent_rev + 1",
         "job_numbers_are_counted",
     ),
 }

@@ -57,7 +57,7 @@ def evaluate():
     for lease, world in zip(leases, snapshot.worlds(leases, cluster), strict=True):
         plan = scheduler_for(world.job.spec.type)(world)
         for place in plan.place:
-            cluster.take(place.node, plan.need)
+            cluster.take(place.node, place.need)
         decisions.append(state_updater.Decision(lease, world, plan))
     state_updater.apply(decisions)
     return [Evaluation.objects.get(pk=lease.evaluation).outcome for lease in leases]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from nodes.protocol.resources import Resources
 from orchestrator.explain.reasons import Cause, Final, SlotFailed, cause
 from orchestrator.explain.wording import all_of, reason, text
 from orchestrator.lifecycle import Desired, JobState, Trigger
@@ -11,6 +12,10 @@ from orchestrator.scheduling.slot_history import AVOID
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.world import Progress
 from tests.scheduling.worlds import GIB, NOW, cluster, execution, node, seconds, world
+
+
+def failures(attempts):
+    return Progress(attempts=attempts, failed_attempts=attempts)
 
 
 def placed(plan):
@@ -47,7 +52,8 @@ def test_more_slots_than_nodes_share_nodes():
 
 def test_without_approval_executions_are_launched_at_once():
     plan = schedule(world(approval="none"))
-    assert plan.place == (Place(0, 1, "n1", Desired.RUNNING),)
+    need = Resources(cpu=100, memory=64 * 2**20)
+    assert plan.place == (Place(0, 1, "n1", Desired.RUNNING, version=1, need=need),)
     assert said(plan) == "1 execution about to start on N1"
 
 
@@ -288,14 +294,15 @@ def test_a_failed_slot_waits_and_is_then_tried_again():
 def test_back_off_grows_as_the_job_says(backoff, waits):
     retry = {"attempts": 9, "backoff": backoff, "delay": "10s", "max_delay": "35s"}
     for attempt, wait in enumerate(waits, start=1):
-        plan = schedule(world(execution("failed", attempt=attempt), retry=retry))
+        before = Progress(failed_attempts={0: attempt - 1})
+        plan = schedule(world(execution("failed", attempt=attempt), retry=retry, progress=before))
         assert plan.progress.retry_at == {0: NOW + seconds(wait)}
 
 
 def test_the_job_fails_with_its_first_slot_that_exhausts_its_attempts():
     failed = execution("failed", 1, attempt=3, message="exit code 7")
     runs = execution("running", 0, node="n2")
-    plan = schedule(world(failed, runs, count=3, progress=Progress(attempts={1: 2})))
+    plan = schedule(world(failed, runs, count=3, progress=failures({1: 2})))
     assert plan.state is JobState.FAILED
     assert said(plan) == "slot 1 failed on N1 at attempt 3 of 3: exit code 7"
     assert stopped(plan) == {runs.id: "the job failed"}
@@ -396,21 +403,21 @@ def test_a_job_that_waits_goes_on_when_the_node_says_it_is_gone():
 
 
 def test_executions_of_a_replaced_version_are_stopped_and_their_slots_placed_again():
-    old, new = execution("running", 0), execution("running", 1, version=2)
-    plan = schedule(world(old, new, count=2, view={"version": 2, "oldest_version": 2}))
+    old, new = execution("running", 0), execution("running", 1, generation="two")
+    plan = schedule(world(old, new, count=2, view={"version": 2, "generation": "two"}))
     assert stopped(plan) == {old.id: "the job has a newer version"}
     assert [slot for slot, _ in placed(plan)] == [0]
 
 
 def test_a_version_that_changes_no_task_replaces_nothing():
-    plan = schedule(world(execution("running"), view={"version": 5, "oldest_version": 1}))
+    plan = schedule(world(execution("running"), view={"version": 5}))
     assert (plan.stop, plan.place) == ((), ())
 
 
 @pytest.mark.parametrize("end", ["completed", "failed", "lost"])
 def test_what_an_old_version_or_round_did_is_history(end):
-    for it in (execution(end), execution(end, version=2, round=1)):
-        current = {"version": 2, "oldest_version": 2, "round": 2}
+    for it in (execution(end, generation="one", round=2), execution(end, generation="two")):
+        current = {"version": 2, "generation": "two", "round": 2}
         plan = schedule(world(it, view=current))
         assert plan.settle == (it.id,)
         assert (plan.progress.completed, plan.progress.attempts) == ((), {})

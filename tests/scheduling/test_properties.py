@@ -18,6 +18,7 @@ from orchestrator.lifecycle import (
     Observed,
 )
 from orchestrator.scheduling.reconcile import finished, reconcile
+from orchestrator.scheduling.replacement import Budget
 from orchestrator.scheduling.slot_history import slot_history, with_slots
 from orchestrator.scheduling.slot_scheduler import has_ended, schedule
 from orchestrator.scheduling.world import ExecutionView, JobView, Progress, World
@@ -47,7 +48,7 @@ def executions(draw):
                 desired=desired,
                 node=draw(st.sampled_from([*NODES, "gone"])),
                 attempt=draw(st.integers(1, 4)),
-                version=draw(st.integers(1, 2)),
+                generation=draw(st.sampled_from(["one", "two"])),
                 round=draw(st.integers(1, 2)),
                 retryable=draw(st.booleans()),
                 reserved=draw(st.booleans()),
@@ -75,7 +76,6 @@ def worlds(draw):
         job["ask"] = draw(st.integers(1, 3))
     if draw(st.booleans()):
         job["spread"] = [{"over": "zone"}]
-    version = draw(st.integers(1, 2))
     nodes = [
         node(
             name,
@@ -99,8 +99,7 @@ def worlds(draw):
         progress=progress,
         state=draw(st.sampled_from(sorted(JobState))),
         view={
-            "version": version,
-            "oldest_version": draw(st.integers(1, version)),
+            "generation": draw(st.sampled_from(["one", "two"])),
             "round": draw(st.integers(1, 2)),
             "stop_requested": draw(st.booleans()),
         },
@@ -112,7 +111,13 @@ def diff_of(w):
     history = slot_history(w)
     ending = has_ended(w, history)
     unwanted = ending.told if ending else ""
-    diff = reconcile(w, history, unwanted=unwanted, score_bids=lambda bids: [0.0] * len(bids))
+    diff = reconcile(
+        w,
+        history,
+        unwanted=unwanted,
+        score_bids=lambda bids: [0.0] * len(bids),
+        budget=Budget(max_unavailable=max(w.job.count, 1)),
+    )
     return history, unwanted, diff
 
 
@@ -120,7 +125,7 @@ def diff_of(w):
 def test_every_live_execution_is_kept_or_stopped_or_ending_and_never_two_of_them(w):
     _, _, diff = diff_of(w)
     told = [
-        *(it.id for it in diff.keep),
+        *(it.id for it in (*diff.keep, *diff.hold)),
         *(stop.execution for stop in diff.stop),
         *(it.id for it in diff.ending),
     ]
@@ -175,7 +180,7 @@ def test_nothing_is_placed_where_it_does_not_fit_or_may_not_go(w):
     left = here.capacity - here.allocated
     for place in plan.place:
         row = here.index[place.node]
-        left[row] -= np.array(plan.need.astuple())
+        left[row] -= np.array(place.need.astuple())
         assert here.ready[row]
         assert place.node not in plan.progress.avoid
     assert (left[[here.index[place.node] for place in plan.place]] >= 0).all()
@@ -249,8 +254,9 @@ class Simulation:
             id="j",
             name="job",
             spec=spec,
+            count=spec.count,
             version=1,
-            oldest_version=1,
+            generation="one",
             round=1,
             state=JobState.PENDING,
             submitted_at=NOW,
@@ -287,7 +293,7 @@ class Simulation:
         for it in plan.settle:
             del self.executions[it]
         for place in plan.place:
-            here.take(place.node, plan.need)
+            here.take(place.node, place.need)
             new = execution(
                 "new",
                 place.slot,

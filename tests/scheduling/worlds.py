@@ -87,6 +87,7 @@ def execution(observed: str, slot: int = 0, **differing: Any) -> ExecutionView:
         "node": "n1",
         "attempt": 1,
         "version": 1,
+        "generation": "one",
         "round": 1,
         "desired": _DESIRED.get(state, Desired.STOPPED),
         "created_at": NOW - seconds(60),
@@ -106,12 +107,14 @@ def world(
     view: Mapping[str, Any] | None = None,
     **job: Any,
 ) -> World:
+    wanted = job_spec(**job)
     ordinary = {
         "id": "j1",
         "name": "job",
-        "spec": job_spec(**job),
+        "spec": wanted,
+        "count": wanted.count,
         "version": 1,
-        "oldest_version": 1,
+        "generation": "one",
         "round": 1,
         "state": state,
         "submitted_at": NOW - seconds(60),

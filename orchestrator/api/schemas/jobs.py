@@ -20,7 +20,7 @@ _Spec = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": JOB_SPEC})]
 class Submitted(Answer):
     """What came of a submission.  When not `changed`, the same specification was there.
 
-    `rerun` says that the job had ended and that every slot runs again.
+    `rerun` says that every slot runs again, also those that have completed.
     """
 
     id: UUID
