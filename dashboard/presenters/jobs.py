@@ -128,7 +128,7 @@ def waits(job: Job, row: BrokerRow | None) -> Shown | None:
 
 def slots_of(job: Job) -> dict[str, int]:
     """The slots of *job* by look."""
-    tried = len(job.progress.get("attempts", ()))
+    tried = job.progress.get("tried", 0)
     held = sum(it.slots for it in load(job.reason) if isinstance(it, AwaitsLost))
     return slots_by_look(job.count, job.tally, job.state, tried=tried, held=held)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.explain.formatting import counted
+from orchestrator.scheduling import slot_set
 
 from . import states
 
@@ -87,9 +88,10 @@ def grid(count: int, live: Sequence[Live], progress: Progress, *, state: str) ->
 
 
 def _mark(row: bytearray, progress: Progress, *, ended: bool) -> None:
-    for first, last in progress.completed:
-        row[first : last + 1] = bytes([_CODE["completed"]]) * (min(last, len(row) - 1) - first + 1)
-    for slot in _known(progress.attempts, len(row)):
+    for slot, is_completed in enumerate(slot_set.flags(progress.completed, len(row))):
+        if is_completed:
+            row[slot] = _CODE["completed"]
+    for slot in _known(progress.failed_attempts, len(row)):
         if row[slot] != _CODE["completed"]:
             row[slot] = _CODE["failed" if ended or slot not in progress.retry_at else "waiting"]
 
@@ -105,7 +107,7 @@ def _cell(
         look, word, execution = newest[slot]
         return Cell(look, str(slot), f"slot {slot}: {word}", execution)
     look, word = _KINDS[code]
-    failures = progress.attempts.get(slot, 0)
+    failures = progress.failed_attempts.get(slot, 0)
     if failures and look != "ok":
         word += f" after {counted(failures, 'failed attempt')}"
     if slot in progress.retry_at and look == "waiting":

@@ -10,7 +10,7 @@ from orchestrator.access.sight import Sight
 from orchestrator.endpoint import find_job
 from orchestrator.endpoint.finding import begins_with
 from orchestrator.lifecycle import ENDED
-from orchestrator.models import Evaluation, Event, Execution, Job, JobVersion
+from orchestrator.models import Evaluation, Event, Execution, Job, JobVersion, SlotState, spec_cache
 
 from .paging import Part, Slice, newest, part
 
@@ -46,6 +46,12 @@ def one(seen: Sight, reference: str, namespace: str) -> Job:
     """
     rows = seen.of(Job.objects.select_related("broker_row", "created_by"))
     return find_job(reference, rows, namespace or None)
+
+
+def slot_states(job: Job) -> list[spec_cache.Slot]:
+    """The slots of *job* that are not as all begin."""
+    rows = SlotState.objects.filter(job=job).order_by("slot")
+    return list(rows.values_list(*spec_cache.SLOT)[:MOST_SLOTS])
 
 
 def slots(job: Job) -> list[tuple[int, str, str, UUID]]:

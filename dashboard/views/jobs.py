@@ -98,7 +98,8 @@ class JobPage(OneJob):
         return find.evaluations(self.job)
 
     def slots(self) -> slots.Grid:
-        progress = spec_cache.load_progress(self.job.progress)
+        progress = spec_cache.load_progress(self.job.progress, find.slot_states(self.job))
+        progress = progress.carried(self.job.round, self.job.round_at)
         return slots.grid(self.job.count, find.slots(self.job), progress, state=self.job.state)
 
     def warnings(self) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from .access import FailedSignIns, Namespace, RoleBinding, Session
 from .cluster import ApiToken, ClusterSetting, Event
 from .evaluations import BrokerRow, BrokerTrigger, Evaluation, WorkerProcess
 from .executions import Execution, ExecutionHistory, ExecutionOutput
-from .jobs import IdempotencyKey, Job, JobVersion
+from .jobs import IdempotencyKey, Job, JobVersion, SlotState
 from .secrets import Secret
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "RoleBinding",
     "Secret",
     "Session",
+    "SlotState",
     "WorkerProcess",
 ]

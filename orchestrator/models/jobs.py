@@ -101,6 +101,24 @@ class Job(models.Model):
         return self.name
 
 
+class SlotState(models.Model):
+    """A slot of a job that is not as all begin; only the StateUpdater writes it.
+
+    ``attempts`` is the number of its last attempt that has failed, ``failed_attempts`` how many
+    have since somebody wanted the job anew; before ``retry_at`` it is not placed again.
+    """
+
+    pk = models.CompositePrimaryKey("job", "slot")
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="slots", db_index=False)
+    slot = models.IntegerField()
+    attempts = models.IntegerField(default=0)
+    failed_attempts = models.IntegerField(default=0)
+    retry_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"slot {self.slot}"
+
+
 class JobVersion(models.Model):
     """One specification of a job: its body and the digests of it, see ``spec.storage``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Set
 from datetime import datetime
@@ -13,12 +14,16 @@ from uuid import UUID
 from orchestrator import spec
 from orchestrator.explain import reasons
 from orchestrator.explain.reasons import Said, SlotFailed
+from orchestrator.scheduling import slot_set
 from orchestrator.scheduling.world import Progress
 from orchestrator.spec import JobBody
 
 from . import JobVersion
 
 Version = tuple[UUID, int]
+#: Number, attempts, failed attempts, and not before when.
+Slot = tuple[int, int, int, datetime | None]
+SLOT = ("slot", "attempts", "failed_attempts", "retry_at")
 
 
 class SpecCache:
@@ -63,14 +68,15 @@ def _read(versions: Set[Version]) -> dict[Version, JobBody]:
 
 
 def dump_progress(progress: Progress) -> dict[str, Any]:
-    """The JSON of *progress*, without what is empty."""
+    """The JSON of *progress*, without what is empty, and without its slots: those are rows.
+
+    ``tried`` is how many of them have failed.
+    """
     whole = {
-        "completed": [list(pair) for pair in progress.completed],
+        "done": b64encode(progress.completed).decode(),
+        "tried": len(progress.failed_attempts),
         "round": progress.round,
         "since": progress.since and progress.since.isoformat(),
-        "attempts": {str(slot): n for slot, n in progress.attempts.items()},
-        "failed_attempts": {str(slot): n for slot, n in progress.failed_attempts.items()},
-        "retry_at": {str(slot): at.isoformat() for slot, at in progress.retry_at.items()},
         "avoid": {node: at.isoformat() for node, at in progress.avoid.items()},
         "failures": dict(progress.failures),
         "outcomes": dict(progress.outcomes),
@@ -82,18 +88,17 @@ def dump_progress(progress: Progress) -> dict[str, Any]:
     return {name: value for name, value in whole.items() if value}
 
 
-def load_progress(stored: Mapping[str, Any]) -> Progress:
-    """The opposite of `dump_progress`."""
-    attempts = stored.get("attempts", {})
-    # An earlier release counted no attempt that had not failed.
-    failed = stored.get("failed_attempts", {} if "round" in stored else attempts)
+def load_progress(stored: Mapping[str, Any], slots: Iterable[Slot] = ()) -> Progress:
+    """The opposite of `dump_progress`, with the slots that are not as all begin."""
+    slots = tuple(slots)
+    ranges = stored.get("completed", ())  # As an earlier release had it.
     return Progress(
         round=stored.get("round"),
         since=_instant(since) if (since := stored.get("since")) else None,
-        completed=tuple((first, last) for first, last in stored.get("completed", ())),
-        attempts={int(slot): n for slot, n in attempts.items()},
-        failed_attempts={int(slot): n for slot, n in failed.items()},
-        retry_at={int(slot): _instant(at) for slot, at in stored.get("retry_at", {}).items()},
+        completed=slot_set.of_ranges(ranges) if ranges else b64decode(stored.get("done", "")),
+        attempts={slot: n for slot, n, _, _ in slots if n},
+        failed_attempts={slot: n for slot, _, n, _ in slots if n},
+        retry_at={slot: at for slot, _, _, at in slots if at is not None},
         avoid={node: _instant(at) for node, at in stored.get("avoid", {}).items()},
         failures=stored.get("failures", {}),
         outcomes=stored.get("outcomes", {}),

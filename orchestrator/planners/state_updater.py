@@ -77,6 +77,7 @@ def apply(decisions: Sequence[Decision]) -> None:
                 stale.append(decision)
         _write_executions(current)
         _write_jobs(current)
+        _write_slots(current)
         broker.ack([_result(w) for w in current] + [_thrown_away(d) for d in stale])
         after_commit(Hint.VIEW)
 
@@ -292,6 +293,33 @@ def _write_jobs(writings: Sequence[_Writing]) -> None:
         for w in writings
         if w.job.state != w.decision.plan.state
     )
+
+
+def _write_slots(writings: Sequence[_Writing]) -> None:
+    """Write the slots of which a plan says something else than there was."""
+    begun: list[tuple[Any, ...]] = []
+    gone: list[tuple[UUID, int]] = []
+    for w in writings:
+        before, after = w.decision.world.job.progress.slots, w.decision.plan.progress.slots
+        gone += [(w.job.id, slot) for slot in before.keys() - after.keys()]
+        begun += [(w.job.id, slot, *it) for slot, it in after.items() if before.get(slot) != it]
+    with connection.cursor() as cursor:
+        if gone:
+            cursor.execute(
+                "DELETE FROM orchestrator_slotstate s USING unnest(%s::uuid[], %s::int[])"
+                " AS g(job, slot) WHERE s.job_id = g.job AND s.slot = g.slot",
+                [list(column) for column in zip(*gone, strict=True)],
+            )
+        if begun:
+            cursor.execute(
+                "INSERT INTO orchestrator_slotstate"
+                " (job_id, slot, attempts, failed_attempts, retry_at)"
+                " SELECT * FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::int[],"
+                " %s::timestamptz[]) ON CONFLICT (job_id, slot) DO UPDATE SET"
+                " attempts = excluded.attempts, failed_attempts = excluded.failed_attempts,"
+                " retry_at = excluded.retry_at",
+                [list(column) for column in zip(*begun, strict=True)],
+            )
 
 
 def _reasons(writing: _Writing) -> Any:

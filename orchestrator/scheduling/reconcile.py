@@ -14,6 +14,7 @@ from .feasibility import as_wanted
 from .plan import Stop
 from .replacement import Budget, Replacement, replace
 from .slot_history import SlotHistory
+from .slot_set import flags
 from .world import TERMINAL, Bools, ExecutionView, World
 
 
@@ -141,13 +142,7 @@ def _first(
 
 def finished(world: World, history: SlotHistory) -> bytes:
     """One byte for each slot: 1 when it has completed."""
-    count = world.job.count
-    done = bytearray(count)
-    for first, last in history.progress.completed:
-        end = min(last + 1, count)
-        if first < end:
-            done[first:end] = b"\x01" * (end - first)
-    return bytes(done)
+    return flags(history.progress.completed, world.job.count)
 
 
 def _missing(

@@ -6,7 +6,6 @@ that one which is stopped for running too long and then reported as failed count
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -14,7 +13,8 @@ from orchestrator.explain.reasons import Final, How, Said, SlotFailed
 from orchestrator.lifecycle import ENDED, Observed
 from orchestrator.spec import Backoff, OnLost, Retry, RetryOn
 
-from .world import TERMINAL, ExecutionView, JobView, Progress, World
+from .slot_set import with_slots
+from .world import TERMINAL, ExecutionView, Progress, World
 
 #: A node that would not take a job is not asked again for this long; twice as long each time.
 AVOID = timedelta(seconds=30)
@@ -39,7 +39,8 @@ class SlotHistory:
 
 def slot_history(world: World) -> SlotHistory:
     """The progress of the job after everything that has ended."""
-    counting = _Counting(world, carried(world.job))
+    job = world.job
+    counting = _Counting(world, job.progress.carried(job.round, job.submitted_at))
     limited = world.job.spec.timeouts.execution is not None
     for execution in world.executions:
         if execution.observed in TERMINAL:
@@ -47,30 +48,6 @@ def slot_history(world: World) -> SlotHistory:
         elif limited and has_overrun(world, execution):
             counting.overrun(execution)
     return counting.balance()
-
-
-def carried(job: JobView) -> Progress:
-    """What of the job's progress still counts.
-
-    In another round nothing does.  When it had ended, and somebody wants it anew, what has
-    completed stays so, and what was given up is tried again.
-    """
-    before = job.progress
-    if before.round is None:  # Of an earlier release, which kept no other.
-        return replace(before, round=job.round, since=job.submitted_at)
-    if before.round != job.round:
-        return Progress(round=job.round, since=job.submitted_at)
-    if before.since == job.submitted_at:
-        return before
-    return replace(
-        before,
-        since=job.submitted_at,
-        failed_attempts={},
-        retry_at={},
-        failed=None,
-        last_failure=None,
-        waiting_since=None,
-    )
 
 
 def is_current(world: World, execution: ExecutionView) -> bool:
@@ -237,16 +214,3 @@ class _Counting:
             last_failure=self.last_failure if self.retry_at else None,
         )
         return SlotHistory(progress, tuple(self.settled), tuple(self.held), frozenset(self.overran))
-
-
-def with_slots(
-    ranges: tuple[tuple[int, int], ...], slots: Iterable[int]
-) -> tuple[tuple[int, int], ...]:
-    """*ranges* and *slots* together, again ascending and disjoint."""
-    merged: list[tuple[int, int]] = []
-    for first, last in sorted([*ranges, *((slot, slot) for slot in slots)]):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
-        else:
-            merged.append((first, last))
-    return tuple(merged)

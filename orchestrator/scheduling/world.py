@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -54,12 +54,11 @@ class Progress:
     """What decisions need to know of settled executions; its size follows the job, not history.
 
     It is about the ``round`` that began at ``since``; of another one it says nothing, see
-    ``slot_history``.  ``completed`` are ranges of slots, both ends included, ascending and
-    disjoint.  ``attempts`` is the number of a slot's last attempt that has failed,
-    ``failed_attempts`` how many have since somebody wanted the job anew; ``retry_at`` is when
-    such a slot may be placed again.  ``avoid`` are nodes that would not take this job, until
-    when, ``refusals`` how often each of them has refused.  ``failures`` counts this job's
-    failures by node.
+    ``carried``.  ``completed`` has a bit for each slot, see ``slot_set``.  ``attempts`` is the
+    number of a slot's last attempt that has failed, ``failed_attempts`` how many have since
+    somebody wanted the job anew; ``retry_at`` is when such a slot may be placed again.
+    ``avoid`` are nodes that would not take this job, until when, ``refusals`` how often each of
+    them has refused.  ``failures`` counts this job's failures by node.
     ``outcomes`` counts settled executions by observed state.  ``failed`` is how the slot failed
     that is not tried again, if one did; ``last_failure`` is the newest of those that are.
     ``waiting_since`` is when a slot first found no place, until all have one.
@@ -67,7 +66,7 @@ class Progress:
 
     round: int | None = None
     since: datetime | None = None
-    completed: tuple[tuple[int, int], ...] = ()
+    completed: bytes = b""
     attempts: Mapping[int, int] = field(default_factory=dict)
     failed_attempts: Mapping[int, int] = field(default_factory=dict)
     retry_at: Mapping[int, datetime] = field(default_factory=dict)
@@ -78,6 +77,40 @@ class Progress:
     failed: SlotFailed | Said | None = None
     last_failure: SlotFailed | Said | None = None
     waiting_since: datetime | None = None
+
+    def carried(self, round_: int, since: datetime) -> Progress:
+        """What of it counts in the round *round_*, when the job is wanted since *since*.
+
+        In another round nothing does.  When the job had ended, and somebody wants it anew, what
+        has completed stays so, and what was given up is tried again.
+        """
+        if self.round is None:  # Of an earlier release, which kept no other.
+            return replace(self, round=round_, since=since)
+        if self.round != round_:
+            return Progress(round=round_, since=since)
+        if self.since == since:
+            return self
+        return replace(
+            self,
+            since=since,
+            failed_attempts={},
+            retry_at={},
+            failed=None,
+            last_failure=None,
+            waiting_since=None,
+        )
+
+    @property
+    def slots(self) -> Mapping[int, tuple[int, int, datetime | None]]:
+        """Of each slot that is not as all begin: attempts, failed attempts, and not before when."""
+        return {
+            slot: (
+                self.attempts.get(slot, 0),
+                self.failed_attempts.get(slot, 0),
+                self.retry_at.get(slot),
+            )
+            for slot in {*self.attempts, *self.failed_attempts, *self.retry_at}
+        }
 
 
 @dataclass(frozen=True, slots=True)

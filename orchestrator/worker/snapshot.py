@@ -16,7 +16,7 @@ from nodes import readiness
 from nodes.labels import selectable
 from nodes.protocol.resources import DIMENSIONS
 from orchestrator.lifecycle import Desired, JobState, Observed
-from orchestrator.models import spec_cache
+from orchestrator.models import SlotState, spec_cache
 from orchestrator.scheduling.world import Cluster, ExecutionView, Ints, JobView, World
 from orchestrator.spec import JobBody
 
@@ -95,12 +95,12 @@ class ClusterView:
 def worlds(leases: Sequence[Leased], cluster: Cluster) -> list[World | None]:
     """The world of each leased job, in the order of *leases*; None for a job that is gone.
 
-    Three queries at most, whatever the number of jobs; ended executions that are settled are not
+    Four queries at most, whatever the number of jobs; ended executions that are settled are not
     read, so the cost does not grow with history.
     """
     ids = [lease.job for lease in leases]
     jobs = {row.id: row for row in _jobs(ids)}
-    executions = _unsettled(ids)
+    executions, slots = _unsettled(ids), _slots(ids)
     lives = {(job, it.version) for job, them in executions.items() for it in them}
     specs = spec_cache.specs({(row.id, row.version) for row in jobs.values()} | lives)
     versions: dict[UUID, dict[int, JobBody]] = {}
@@ -108,7 +108,7 @@ def worlds(leases: Sequence[Leased], cluster: Cluster) -> list[World | None]:
         versions.setdefault(job, {})[version] = specs[job, version]
     return [
         World(
-            job=_job_view(row, specs[job, row.version]),
+            job=_job_view(row, specs[job, row.version], slots.get(job, ())),
             executions=tuple(executions.get(job, ())),
             cluster=cluster,
             now=row.now,
@@ -204,7 +204,15 @@ def _jobs(ids: Sequence[UUID]) -> list[_Job]:
         return [_Job(*row) for row in cursor.fetchall()]
 
 
-def _job_view(job: _Job, spec: JobBody) -> JobView:
+def _slots(jobs: Sequence[UUID]) -> dict[UUID, list[spec_cache.Slot]]:
+    rows = SlotState.objects.filter(job_id__in=jobs)
+    found: dict[UUID, list[spec_cache.Slot]] = {}
+    for job, *slot in rows.values_list("job_id", *spec_cache.SLOT):
+        found.setdefault(job, []).append(tuple(slot))
+    return found
+
+
+def _job_view(job: _Job, spec: JobBody, slots: Sequence[spec_cache.Slot]) -> JobView:
     return JobView(
         id=str(job.id),
         name=job.name,
@@ -219,7 +227,7 @@ def _job_view(job: _Job, spec: JobBody) -> JobView:
         stop_requested=job.stop_requested,
         stop_reason=job.stop_reason,
         stopped_by=job.stopped_by,
-        progress=spec_cache.load_progress(json.loads(job.progress)),
+        progress=spec_cache.load_progress(json.loads(job.progress), slots),
     )
 
 

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from orchestrator.models import Event, Execution, Job, JobVersion
+from orchestrator.models import Event, Execution, Job, JobVersion, spec_cache
+from orchestrator.scheduling.world import Progress
 from tests import rows
 
 pytestmark = pytest.mark.django_db
@@ -110,11 +111,15 @@ def test_a_batch_may_run_again_what_has_ended(api):
 
 def test_a_changed_job_that_runs_again_forgets_what_its_slots_achieved(api):
     api.post("jobs", spec("ended"))
-    Job.objects.update(state="completed", progress={"done": "0"})
+    achieved = Progress(round=1, since=Job.objects.get().round_at, completed=b"1")
+    Job.objects.update(state="completed", progress=spec_cache.dump_progress(achieved))
     body = {"jobs": [spec("ended", priority=60)], "rerun": True}
     [item] = api.post("jobs/batch", body).json()["items"]
     job = Job.objects.get()
-    assert (item["version"], job.round, job.progress) == (2, 2, {})
+    assert (item["version"], job.state, job.round) == (1, "pending", 2)
+    stored = spec_cache.load_progress(job.progress)
+    assert stored == achieved
+    assert stored.carried(job.round, job.round_at).completed == b""
 
 
 def test_what_no_node_can_satisfy_is_warned_of_and_taken(api):

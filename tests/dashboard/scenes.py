@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,8 +19,10 @@ from orchestrator.models import (
     Execution,
     ExecutionOutput,
     Job,
+    SlotState,
     WorkerProcess,
 )
+from orchestrator.scheduling.slot_set import of_ranges
 from tests import rows
 
 GIB = 2**30
@@ -91,7 +94,8 @@ def _running_job(nodes: list[Node]) -> Job:
     Execution.objects.filter(job=job, observed=O.COMPLETED).update(settled=True)
     _state(job, "running", "",
            {"completed": 9, "running": 8, "preparing": 2, "ask_for_bid": 2, "failed": 1, "lost": 1},
-           {"completed": [[0, 8]], "attempts": {"20": 1}})  # fmt: skip
+           {"done": of_ranges([(0, 8)]), "tried": 1})  # fmt: skip
+    SlotState.objects.create(job=job, slot=20, attempts=1, failed_attempts=1)
     return job
 
 
@@ -107,7 +111,8 @@ def _failed_job(nodes: list[Node]) -> Job:
     why = "slot 2 failed 3 of 3 attempts; the last: blender: no such scene: 'intro.blend'"
     _state(job, "running", "", {}, {})
     _state(job, "failed", why, {"completed": 2, "failed": 3},
-           {"completed": [[0, 1]], "attempts": {"2": 3}, "failed": why})  # fmt: skip
+           {"done": of_ranges([(0, 1)]), "tried": 1, "failed": why})  # fmt: skip
+    SlotState.objects.create(job=job, slot=2, attempts=3, failed_attempts=3)
     return job
 
 
@@ -195,7 +200,8 @@ def _large_job(nodes: list[Node]) -> Job:
         rows.execution(job, nodes[slot % 5], slot=slot, observed=O.RUNNING, cpu=200)
     _state(job, "running", "",
            {"running": 12, "completed": 6000, "failed": 3},
-           {"completed": [[0, 5999]], "attempts": {"6020": 1}})  # fmt: skip
+           {"done": of_ranges([(0, 5999)]), "tried": 1})  # fmt: skip
+    SlotState.objects.create(job=job, slot=6020, attempts=1, failed_attempts=1)
     return job
 
 
@@ -250,6 +256,8 @@ def _end(execution: Execution, **how: Any) -> None:
 def _state(
     job: Job, state: str, reason: Any, tally: dict[str, int], progress: dict[str, Any]
 ) -> None:
+    if "done" in progress:
+        progress["done"] = b64encode(progress["done"]).decode()
     Job.objects.filter(pk=job.pk).update(state=state, reason=reason, tally=tally, progress=progress)
     job.refresh_from_db()
 

@@ -17,6 +17,7 @@ from orchestrator.explain.reasons import (
     dump,
 )
 from orchestrator.explain.wording import text
+from orchestrator.scheduling.slot_set import of_ranges
 from orchestrator.scheduling.world import Progress
 from tests.dashboard.made import at, broker_row, job
 
@@ -104,7 +105,9 @@ def test_one_is_said_as_one():
 
 
 def test_the_grid_shows_what_lives_over_what_is_accounted_for():
-    progress = Progress(completed=((0, 1),), attempts={2: 1, 3: 3}, retry_at={2: at(60)})
+    progress = Progress(
+        completed=of_ranges([(0, 1)]), failed_attempts={2: 1, 3: 3}, retry_at={2: at(60)}
+    )
     live = [(4, "running", "running", UUID(int=9)), (5, "stopped", "running", UUID(int=8))]
     grid = slots.grid(7, live, progress, state="running")
     assert [cell.look for cell in grid.cells] == [
@@ -134,13 +137,13 @@ def test_of_several_executions_of_a_slot_the_wanted_one_is_shown(live, look):
 
 
 def test_slots_of_an_ended_job_that_never_ran_are_not_waiting():
-    grid = slots.grid(2, [], Progress(completed=((0, 0),)), state="stopped")
+    grid = slots.grid(2, [], Progress(completed=of_ranges([(0, 0)])), state="stopped")
     assert [cell.title for cell in grid.cells] == ["slot 0: completed", "slot 1: not run"]
 
 
 def test_slots_of_a_stopped_job_that_had_run_say_so():
     over = [(0, "stopped", "cancelled", UUID(int=1)), (1, "stopped", "cancelled", UUID(int=2))]
-    grid = slots.grid(3, over, Progress(completed=((1, 1),)), state="stopped")
+    grid = slots.grid(3, over, Progress(completed=of_ranges([(1, 1)])), state="stopped")
     assert [cell.title for cell in grid.cells] == [
         *("slot 0: cancelled", "slot 1: completed", "slot 2: not run")
     ]
@@ -151,7 +154,7 @@ def test_slots_of_a_stopped_job_that_had_run_say_so():
 
 def test_many_slots_share_cells_and_the_most_urgent_gives_the_look():
     live = [(5, "stopped", "failed", UUID(int=1))]
-    grid = slots.grid(100_000, live, Progress(completed=((0, 49_999),)), state="running")
+    grid = slots.grid(100_000, live, Progress(completed=of_ranges([(0, 49_999)])), state="running")
     assert len(grid.cells) == slots.MOST_CELLS
     assert grid.each == 250
     assert grid.cells[0].look == "failed"
@@ -161,7 +164,7 @@ def test_many_slots_share_cells_and_the_most_urgent_gives_the_look():
 
 def test_progress_beyond_the_count_is_ignored():
     grid = slots.grid(2, [(9, "running", "running", UUID(int=1))], Progress(
-        completed=((0, 9),), attempts={7: 1}), state="running")  # fmt: skip
+        completed=of_ranges([(0, 9)]), failed_attempts={7: 1}), state="running")  # fmt: skip
     assert [cell.look for cell in grid.cells] == ["ok", "ok"]
 
 

@@ -10,6 +10,7 @@ from orchestrator.scheduling.plan import Place, Stop
 from orchestrator.scheduling.registry import scheduler_for
 from orchestrator.scheduling.slot_history import AVOID
 from orchestrator.scheduling.slot_scheduler import schedule
+from orchestrator.scheduling.slot_set import with_slots
 from orchestrator.scheduling.world import Progress
 from tests.scheduling.worlds import GIB, NOW, cluster, execution, node, seconds, world
 
@@ -82,7 +83,7 @@ def test_enough_executions_need_nothing():
         execution("bid_accepted", 1),
         execution("running", 2, node="gone"),
     ]
-    plan = schedule(world(*live, count=4, progress=Progress(completed=((3, 3),))))
+    plan = schedule(world(*live, count=4, progress=Progress(completed=with_slots(b"", [3]))))
     assert (plan.place, plan.stop, plan.approve, plan.settle) == ((), (), (), ())
 
 
@@ -193,9 +194,9 @@ def test_what_runs_on_a_node_that_takes_no_new_work_goes_on():
 
 def test_a_job_is_completed_when_every_slot_is():
     ended = execution("completed", 1)
-    plan = schedule(world(ended, count=3, progress=Progress(completed=((0, 0), (2, 2)))))
+    plan = schedule(world(ended, count=3, progress=Progress(completed=with_slots(b"", [0, 2]))))
     assert plan.state is JobState.COMPLETED
-    assert plan.progress.completed == ((0, 2),)
+    assert plan.progress.completed == with_slots(b"", range(3))
     assert plan.settle == (ended.id,)
     assert plan.followups == ()
     assert plan.tally == {"completed": 1}
@@ -420,7 +421,7 @@ def test_what_an_old_version_or_round_did_is_history(end):
         current = {"version": 2, "generation": "two", "round": 2}
         plan = schedule(world(it, view=current))
         assert plan.settle == (it.id,)
-        assert (plan.progress.completed, plan.progress.attempts) == ((), {})
+        assert (plan.progress.completed, plan.progress.attempts) == (b"", {})
         assert len(plan.place) == 1
 
 

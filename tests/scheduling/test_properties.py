@@ -1,7 +1,6 @@
 """What holds for every world, and that a cluster which obeys the plans gets its jobs done."""
 
 from dataclasses import replace
-from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -19,8 +18,9 @@ from orchestrator.lifecycle import (
 )
 from orchestrator.scheduling.reconcile import finished, reconcile
 from orchestrator.scheduling.replacement import Budget
-from orchestrator.scheduling.slot_history import slot_history, with_slots
+from orchestrator.scheduling.slot_history import slot_history
 from orchestrator.scheduling.slot_scheduler import has_ended, schedule
+from orchestrator.scheduling.slot_set import flags, of_ranges, with_slots
 from orchestrator.scheduling.world import ExecutionView, JobView, Progress, World
 from tests.scheduling.worlds import MIB, NOW, cluster, execution, job_spec, node, seconds, world
 
@@ -88,7 +88,7 @@ def worlds(draw):
     ]
     completed = draw(st.sets(st.integers(0, 7)))
     progress = Progress(
-        completed=with_slots((), completed),
+        completed=with_slots(b"", completed),
         attempts=draw(st.dictionaries(st.integers(0, 5), st.integers(1, 2), max_size=3)),
         avoid=dict.fromkeys(draw(st.sets(st.sampled_from(NODES))), NOW + seconds(9)),
         waiting_since=draw(st.none() | st.just(NOW - seconds(100))),
@@ -227,17 +227,15 @@ def test_the_tally_counts_every_execution_once(w):
     assert sum(plan.tally.values()) == len(w.executions) + len(plan.place)
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 5))),
-    st.sets(st.integers(0, 50)),
-)
-def test_ranges_of_slots_are_sets(pairs, slots):
-    ranges = with_slots((), {s for first, size in pairs for s in range(first, first + size)})
-    merged = with_slots(ranges, slots)
-    members = {s for first, last in merged for s in range(first, last + 1)}
-    before = {s for first, last in ranges for s in range(first, last + 1)}
-    assert members == before | slots
-    assert all(b[0] > a[1] + 1 for a, b in pairwise(merged))
+@given(st.sets(st.integers(0, 90)), st.sets(st.integers(0, 90)), st.integers(0, 99))
+def test_slots_are_kept_as_a_set(one, other, count):
+    found = with_slots(with_slots(b"", one), other)
+    assert found == with_slots(b"", one | other)
+    assert flags(found, count) == bytes(slot in one | other for slot in range(count))
+
+
+def test_the_ranges_of_an_earlier_release_are_the_same_set():
+    assert of_ranges([[0, 2], [9, 9]]) == with_slots(b"", [0, 1, 2, 9])
 
 
 # --- a cluster that obeys ----------------------------------------------------------------------
@@ -368,7 +366,7 @@ def test_a_cluster_that_obeys_completes_every_job_within_its_attempts(
     simulation = Simulation(Random(seed), spec, [node("n1", cpu=2000), node("n2", cpu=3000)])
     simulation.run()
     assert simulation.job.state is JobState.COMPLETED
-    assert simulation.job.progress.completed == (((0, count - 1),) if count else ())
+    assert simulation.job.progress.completed == with_slots(b"", range(count))
     assert simulation.job.progress.outcomes.get("completed", 0) == count, "once each"
 
 

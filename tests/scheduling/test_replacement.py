@@ -102,9 +102,8 @@ class Rollout:
 
     @property
     def is_over(self):
-        return all(
-            (it.generation, it.observed) == (self.wanted, Observed.RUNNING) for it in self.live
-        )
+        over = (self.wanted, Observed.RUNNING, Desired.RUNNING)
+        return all((it.generation, it.observed, it.desired) == over for it in self.live)
 
 
 @given(
