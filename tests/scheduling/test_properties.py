@@ -1,6 +1,7 @@
 """What holds for every world, and that a cluster which obeys the plans gets its jobs done."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from random import Random
 
@@ -17,9 +18,10 @@ from orchestrator.lifecycle import (
     JobState,
     Observed,
 )
+from orchestrator.scheduling.bids import BidScorer
 from orchestrator.scheduling.reconcile import finished, reconcile
 from orchestrator.scheduling.slot_history import slot_history, with_slots
-from orchestrator.scheduling.slot_scheduler import has_ended, schedule
+from orchestrator.scheduling.slot_scheduler import has_ended, question, schedule
 from orchestrator.scheduling.world import ExecutionView, JobView, Progress, World
 from tests.scheduling.worlds import MIB, NOW, cluster, execution, job_spec, node, seconds, world
 
@@ -112,7 +114,8 @@ def diff_of(w):
     history = slot_history(w)
     ending = has_ended(w, history)
     unwanted = ending.told if ending else ""
-    diff = reconcile(w, history, unwanted=unwanted, score_bids=lambda bids: [0.0] * len(bids))
+    score_bids = BidScorer(w.cluster, partial(question, w, history))
+    diff = reconcile(w, history, unwanted=unwanted, score_bids=score_bids)
     return history, unwanted, diff
 
 
