@@ -81,7 +81,7 @@ class BidScorer:
             rows = [self.cluster.index[it.node] for it in bids]
             for row in rows:
                 used[row] -= 1 / len(rows)
-            points = totals(self.cluster, asked, np.array(rows)).round(9).tolist()
+            points = totals(self.cluster, asked, np.array(rows)).tolist()
             order = zip((-one for one in points), map(_furthest, bids), rows, bids, strict=True)
             *_, row, best = min(order, key=lambda it: it[:2])
             used[row] += 1

@@ -1,5 +1,6 @@
 """Which bids are taken, and which of several executions of a slot stays."""
 
+from orchestrator.explain.wording import all_of, text
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.world import Progress
 from tests.scheduling.worlds import GIB, NOW, execution, node, seconds, world
@@ -27,6 +28,12 @@ def test_what_was_taken_for_one_slot_counts_for_the_next():
     bids = [bid(slot, name) for slot in (0, 1) for name in ("n1", "n2")]
     plan = schedule(world(*bids, nodes=["n1", "n2"], count=2, ask=2))
     assert taken(plan, *bids) == ["n1", "n2"]
+
+
+def test_the_bids_of_a_slot_do_not_speak_against_each_other():
+    bids = [bid(0, "a1"), bid(0, "a2", age=8), bid(0, "b1", age=7)]
+    nodes = [node("a1", zone="a"), node("a2", zone="a"), node("b1", zone="b")]
+    assert taken(schedule(world(*bids, nodes=nodes, ask=3, spread=ZONES)), *bids) == ["a1"]
 
 
 def test_what_a_bid_holds_on_its_node_is_not_counted_twice():
@@ -68,6 +75,7 @@ def test_of_more_nodes_than_the_job_asks_those_stay_that_have_come_furthest():
              (("new", "n1"), ("ask_for_bid", "n2"), ("new", "n3"))]  # fmt: skip
     plan = schedule(world(*asked, ask=2))
     assert [it.execution for it in plan.stop] == [asked[2].id]
+    assert text(all_of(plan.reasons)).startswith("waiting for 2 bids from N1 and N2")
     assert [it.execution for it in schedule(world(*asked, ask=1)).stop] == [
         asked[0].id,
         asked[2].id,

@@ -167,8 +167,9 @@ def test_spreading_counts_what_is_already_there_and_stays_soft():
 
 def test_few_executions_go_to_as_many_values_of_a_label():
     here = cluster(*(node(f"{zone}{i}", zone=zone) for zone in "abcdef" for i in "12"))
-    chosen = choose(here, question(count=3, spread=[{"over": "zone"}]), 3, now=NOW)
-    assert len({name[0] for name in names(here, chosen)}) == 3
+    asked = question(count=3, spread=[{"over": "zone"}])
+    assert len({name[0] for name in names(here, choose(here, asked, 3, now=NOW))}) == 3
+    assert scores(here, asked, 0)[-1].reason == "zone = a has 0 of an even share of 1.0"
 
 
 @pytest.mark.parametrize("count", [1, 2, 40])
