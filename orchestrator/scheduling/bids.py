@@ -37,10 +37,9 @@ def accept_bids(
     stop: list[Stop] = []
     undecided: list[list[ExecutionView]] = []
     for rivals in _by_slot(live).values():
-        approved = [it for it in rivals if it.desired is Desired.RUNNING]
         if len(rivals) == 1 and not _bids(rivals[0]):
             keep += rivals
-        elif approved:
+        elif approved := [it for it in rivals if it.desired is Desired.RUNNING]:
             best = min(approved, key=_furthest)
             keep.append(best)
             stop += _others(rivals, best, "another execution has its slot")

@@ -135,11 +135,9 @@ def _after(cluster: Cluster, question: Question, rows: Ints | int) -> Ints:
     return allocated + np.array(question.demand.need.astuple()[:FITTED], dtype=np.int64)
 
 
-def _crowd(cluster: Cluster, question: Question, rows: Ints) -> Floats:
-    points = np.zeros(len(cluster.ids))
-    for row, used in question.used.items():
-        points[row] = crowding(used, question.count)
-    return np.asarray(points[rows])
+def _crowd(_: Cluster, question: Question, rows: Ints) -> Floats:
+    used, count = question.used, question.count
+    return np.array([crowding(used[row], count) if row in used else 0 for row in rows.tolist()])
 
 
 def _why_crowd(_: Cluster, question: Question, row: int) -> str:
@@ -175,11 +173,9 @@ def _why_affinity(cluster: Cluster, question: Question, row: int) -> str:
     return f"meets {len(met)} of {len(question.affinities)} preferences: {', '.join(met) or '-'}"
 
 
-def _failed(cluster: Cluster, question: Question, rows: Ints) -> Floats:
-    points = np.zeros(len(cluster.ids))
-    for row, failures in question.failures.items():
-        points[row] = unreliability(failures)
-    return np.asarray(points[rows])
+def _failed(_: Cluster, question: Question, rows: Ints) -> Floats:
+    failures = question.failures
+    return np.array([unreliability(failures.get(row, 0)) for row in rows.tolist()])
 
 
 def _why_failed(_: Cluster, question: Question, row: int) -> str:

@@ -189,7 +189,14 @@ def test_values_too_long_for_a_pattern_do_not_match():
     "text",
     [
         *("a = b", "a in (b, c)", "!a", "a", 'a = "b c"', "a = 'x\"y'", "a version>= v1.2"),
-        *("a =~ b,c", 'a =~ "b, c"', "a =~ '\"b\", c = d'", "a =~ ' b'", 'a =~ \\"b"\'c'),
+        *(
+            "a =~ b,c",
+            'a =~ "b, c"',
+            "a =~ '\"b\", c = d'",
+            "a =~ ' b'",
+            "a =~ '\"b\"'",
+            'a =~ \\"b"\'c',
+        ),
     ],
 )
 def test_the_text_of_a_requirement_means_the_same(text):
