@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import asyncio
 import itertools
 import shutil
 import signal
@@ -9,6 +10,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import connection, connections
 from hypothesis import HealthCheck, settings
 
@@ -41,11 +43,14 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """Let go of the test database before it is dropped: hints have a connection of their own."""
+    """Let go of the test database before it is dropped: hints have a connection of their own,
+    and what is asked from asyncio that of a thread which outlives its loop.
+    """
     from nodes import hints
 
     yield
     hints.close()
+    asyncio.run(sync_to_async(connections.close_all)())
 
 
 @pytest.fixture(scope="session")

@@ -127,8 +127,6 @@ class Client:
         while len(found) < most:
             limit = min(PAGE, most - len(found))
             page = self.get(path, limit=limit, cursor=cursor, **parameters)
-            if not isinstance(page["items"], list):
-                raise not_muster(self._settings, None, "no list")
             found += page["items"]
             cursor = page["next_cursor"]
             if cursor is None:
@@ -248,6 +246,9 @@ class Client:
             raise not_muster(self._settings, response, "something that is no JSON") from None
         if not isinstance(found, dict):
             raise not_muster(self._settings, response, "other JSON")
+        items = found.get("items", [])
+        if not isinstance(items, list) or not all(isinstance(it, dict) for it in items):
+            raise not_muster(self._settings, response, "no list")
         return found
 
 

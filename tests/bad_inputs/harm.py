@@ -14,7 +14,8 @@ from django.apps import apps
 from django.db import connection
 
 #: What signing in and being heard of writes, whatever is asked for.
-PASSING = {"ApiToken", "Session", "User", "NodeSession", "NodeHeartbeat", "NodeOrders"}
+PASSING = {"ApiToken", "FailedSignIns", "Session", "User", "NodeSession", "NodeHeartbeat"}
+PASSING |= {"NodeOrders"}
 LONGEST = 1.0
 
 

@@ -274,4 +274,4 @@ async def test_a_page_says_nothing_that_no_page_says(message, transactional_db):
     kind = "bytes" if isinstance(message, bytes) else "text"
     await socket.send_input({"type": "websocket.receive", kind: message})
     assert (await socket.receive_output(20))["code"] == MALFORMED
-    await socket.wait(timeout=20)
+    await socket.disconnect()

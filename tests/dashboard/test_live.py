@@ -8,7 +8,6 @@ from channels.auth import AuthMiddlewareStack
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connections
 from django.test import Client
 
 from dashboard import live
@@ -115,8 +114,6 @@ async def socket(client, **times):
         yield link, its
     finally:
         await link.disconnect()
-        # What its threads had open: the test database is dropped afterwards.
-        await sync_to_async(connections.close_all)()
 
 
 @pytest.fixture

@@ -345,7 +345,7 @@ def test_a_resync_loses_nothing_that_the_node_takes_while_the_set_is_read():
 def _over_a_link(epoch, execution):
     """Each message of a node, as a frame of that epoch."""
     return {
-        "reports": Reports(epoch, 1, 0, (Report(execution, Happened.COMPLETE),)),
+        "reports": Reports(epoch, 1, 0, (Report(execution, Happened.COMPLETE, exit_code=0),)),
         "reports without any": Reports(epoch, 1, 0),
         "heartbeat": Heartbeat(epoch, 0, "", running=9),
         "log chunk": LogChunk(epoch, "1", 0, b"x"),
@@ -384,7 +384,7 @@ def test_over_a_replaced_link_nothing_is_heard_and_the_new_one_goes_on(message, 
         if elsewhere:
             new = await world.greeted(credential, held)
         assert await look(lambda: facts(sessions=False)) == before
-        await new.report(Report(str(execution.pk), Happened.COMPLETE))
+        await new.report(Report(str(execution.pk), Happened.COMPLETE, exit_code=0))
         assert await new.hear(Ack) == Ack(new.epoch, 1)
 
     play(act, Orchestrator())

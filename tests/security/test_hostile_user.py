@@ -4,10 +4,9 @@ import asyncio
 import json
 
 import pytest
-from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -362,7 +361,6 @@ def test_a_socket_follows_no_log_of_another_namespace(canary):
         while (said := json.loads(await socket.receive_from()))["type"] != "end":
             pass
         await socket.disconnect()
-        await sync_to_async(connections.close_all)()  # What its threads had open.
         return said
 
     said = asyncio.run(follow())

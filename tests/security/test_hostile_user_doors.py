@@ -13,7 +13,6 @@ import yaml
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
-from django.db import connections
 from django.test import Client, RequestFactory
 
 from dashboard.consumers import TOO_MANY, LiveConsumer
@@ -126,7 +125,6 @@ async def test_of_too_many_open_pages_the_last_is_sent_away_until_another_is_clo
     assert first["type"] == "websocket.send"
     for it in (links[1][0], link):
         await it.disconnect()
-    await sync_to_async(connections.close_all)()
 
 
 def test_of_too_many_followed_logs_the_last_is_refused_until_another_has_ended(settings, eve):
