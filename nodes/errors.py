@@ -73,7 +73,7 @@ class InvalidLabels(NodesError):
     code, status = "invalid-labels", 400
     hint = (
         "A key has 1 to 128 letters, digits, dots, dashes, slashes and underscores; a value at"
-        " most 1024 printable characters; at most 256 of them."
+        " most 256 printable characters; at most 256 of them."
     )
 
 

@@ -17,7 +17,8 @@ OWN = "node."
 NAME = "name"
 KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
 MOST_LABELS = 256
-LONGEST_VALUE = 1024
+#: Of a value, for those who give it and for those who select by it.
+LONGEST_VALUE = 256
 
 
 def selectable(name: str, given: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

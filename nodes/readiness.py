@@ -52,6 +52,9 @@ UNREADY = (
     Unready("ineligible", "eligible", True, True, "is not eligible", "are not eligible"),
 )
 
+#: What is said of nodes that will never take work again.
+FINAL = frozenset(it.one for it in UNREADY if it.code in {"removed", "rejected"})
+
 #: The columns that decide it, and what they are on a node that takes new work.
 READY: Mapping[str, Any] = {it.column: it.value for it in UNREADY if it.must}
 

@@ -138,9 +138,11 @@ class AllClosed(_Value, tag="all-closed", frozen=True):
 
 
 class Refused(_Value, tag="refused", frozen=True):
-    """Nodes that have room have refused the job; they are asked again at *until*."""
+    """*nodes* that have room have refused the job; they are asked again at *until*."""
 
     until: datetime
+    nodes: tuple[str, ...] = ()
+    more: int = 0
 
 
 Shortage = Impossible | NoNode | NoRoom | AllClosed | Refused | Said

@@ -102,6 +102,9 @@ def _(it: reasons.TookTooLong) -> Sentence:
 def _(it: reasons.NoPlaceInTime) -> Sentence:
     within = f"within {quantities.duration(it.limit)}" if it.limit else "at once"
     slots = f"{it.missing:,} of {counted(it.count, 'slot')}"
+    if isinstance(it.why, reasons.Refused):
+        nodes = _names(it.why.nodes, it.why.more) or "nodes that have room"
+        return (f"{slots} found no place {within}: refused by {nodes}",)
     return (f"{slots} found no place {within}: ", *reason(it.why))
 
 

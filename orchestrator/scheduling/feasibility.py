@@ -6,18 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nodes import readiness
 from nodes.labels import OWN
 from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator.explain.formatting import named
 from orchestrator.spec import JobBody
 from orchestrator.spec.selectors import Requirement
 
-from .world import Bools, Cluster, dimensions
+from .world import Bools, Cluster, Ints
 
 #: Which drivers a node has is its own word.
 DRIVER = f"{OWN}driver."
 #: Entries of a cluster's memo above which it is begun anew.
 MOST_MEMOS = 1024
+_LEAST = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +58,40 @@ def refusals(cluster: Cluster, row: int, wanted: Demand) -> list[str]:
             if value is None and OWN + requirement.key in labels:
                 has += f" (only {OWN}{requirement.key}, its own word)"
             found.append(f"has {has}, needs {requirement}")
-    capacity = dimensions(cluster.capacity[row])
-    allocated = dimensions(cluster.allocated[row])
-    offered = capacity if cluster.offered is None else dimensions(cluster.offered[row])
-    grown = {name: amount for name, amount in offered.items() if amount > capacity[name]}
-    for name, need in zip(DIMENSIONS, wanted.need.astuple(), strict=True):
-        free = capacity[name] - allocated[name]
-        if need > capacity[name]:
-            said = f"has {named(name, capacity[name])} in all, needs {named(name, need)}"
-            if name in grown:
-                said += f" (offers {named(name, grown[name])}: `muster node approve` accepts that)"
-            found.append(said)
-        elif need > free:
-            found.append(f"has {named(name, free)} free, needs {named(name, need)}")
+    free, whole = cluster.free[row], empty(cluster)[row]
+    offered = whole if cluster.offered is None else cluster.offered[row]
+    for d in np.flatnonzero(~enough(free, wanted.need) | ~enough(whole, wanted.need)).tolist():
+        name, need = DIMENSIONS[d], wanted.need.astuple()[d]
+        if need <= whole[d]:
+            found.append(f"has {named(name, int(free[d]))} free, needs {named(name, need)}")
+            continue
+        said = f"has {named(name, int(whole[d]))} in all, needs {named(name, need)}"
+        if offered[d] > whole[d]:
+            more = named(name, int(offered[d]))
+            said += f" (offers {more}: `muster node approve` accepts that)"
+        found.append(said)
     return found
+
+
+def enough(amounts: Ints, need: Resources) -> Bools:
+    """Which of *amounts*, in columns by dimension, suffice.  What needs nothing has enough."""
+    wanted = np.array(need.astuple(), dtype=np.int64)
+    return np.asarray(amounts >= np.where(wanted > 0, wanted, _LEAST), dtype=np.bool_)
+
+
+def fits(cluster: Cluster, wanted: Demand) -> Bools:
+    """Which nodes can run it now."""
+    return enough(cluster.free, wanted.need).all(axis=1) & suitable(cluster, wanted) & cluster.ready
+
+
+def empty(cluster: Cluster) -> Ints:
+    """What the nodes could give if they ran nothing.
+
+    The capacity of a node that has shrunk is what is allocated on it still.
+    """
+    if cluster.offered is None:
+        return cluster.capacity
+    return np.minimum(cluster.capacity, cluster.offered)
 
 
 def suitable(cluster: Cluster, wanted: Demand) -> Bools:
@@ -108,10 +130,18 @@ def satisfying(cluster: Cluster, requirement: Requirement) -> Bools:
     return mask
 
 
+def lasting(cluster: Cluster) -> Bools:
+    """Which nodes take work now or may do so again."""
+    mask: Bools | None = cluster.memo.get("lasting")
+    if mask is None:
+        mask = np.array([why not in readiness.FINAL for why in cluster.unready], dtype=np.bool_)
+        remember(cluster, "lasting", mask)
+    return mask
+
+
 def large_enough(cluster: Cluster, need: Resources) -> Bools:
     """Which nodes could hold *need* if they were empty."""
-    amounts = np.array(need.astuple(), dtype=np.int64)
-    return np.asarray((cluster.capacity >= amounts).all(axis=1), dtype=np.bool_)
+    return np.asarray(enough(empty(cluster), need).all(axis=1), dtype=np.bool_)
 
 
 def remember(cluster: Cluster, key: object, value: object) -> None:

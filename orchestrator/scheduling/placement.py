@@ -6,14 +6,14 @@ of candidates with their scores.  ``Cluster.take`` says which rows to look at ag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from heapq import heapify, heappop, heappush
 
 import numpy as np
 
-from .feasibility import suitable
+from .feasibility import fits, suitable
 from .ranking import (
-    FITTED,
     Floats,
     Question,
     Shares,
@@ -37,17 +37,25 @@ def choose(
 ) -> list[tuple[int, ...]]:
     """For up to *slots* slots, up to *ask* different nodes each, as rows, the best first.
 
-    The answer is shorter than *slots* when nothing more fits; it depends on nothing but the
-    arguments.
+    Each slot gets its first node before any gets a second.  Nodes where the job has failed come
+    last, and beside another node never.  The answer is shorter than *slots* when nothing more
+    fits; it depends on nothing but the arguments.
     """
     if slots <= 0 or not len(cluster.ids):
         return []
     shape = _known_shape(cluster, question, slots, now)
     if shape is None:
         return _one(cluster, question, ask)
-    if question.spread:
-        return _spread_out(cluster, shape, question, slots, ask)
-    return _greedy(shape, question, slots, ask)
+    candidates = _Groups(cluster, shape, question) if question.spread else _Best(shape, question)
+    chosen: list[list[int]] = []
+    while len(chosen) < slots and (row := candidates.take()) is not None:
+        chosen.append([row])
+    for _ in range(1, ask):
+        for nodes in chosen:
+            if (row := candidates.take_beside(nodes)) is not None:
+                nodes.append(row)
+    candidates.close()
+    return [tuple(nodes) for nodes in chosen]
 
 
 def _known_shape(cluster: Cluster, question: Question, slots: int, now: datetime) -> _Shape | None:
@@ -85,19 +93,17 @@ def room(cluster: Cluster, question: Question) -> Ints:
 
 
 def _one(cluster: Cluster, question: Question, ask: int) -> list[tuple[int, ...]]:
-    need = np.array(question.demand.need.astuple(), dtype=np.int64)
-    fits = (cluster.capacity - cluster.allocated >= need).all(axis=1)
-    fits &= suitable(cluster, question.demand) & cluster.ready
+    able = fits(cluster, question.demand)
     if question.avoid:
-        fits[list(question.avoid)] = False
-    rows = np.flatnonzero(fits)
+        able[list(question.avoid)] = False
+    rows = np.flatnonzero(able)
     if not len(rows):
         return []
     points = totals(cluster, question, rows)
     if ask == 1:
         return [(int(rows[points.argmax()]),)]
-    best = np.argsort(-points, kind="stable")[:ask]
-    return [tuple(int(row) for row in rows[best])]
+    best = rows[np.argsort(-points, kind="stable")[:ask]].tolist()
+    return [tuple(row for row in best if question.may_stand_beside(row, best))]
 
 
 class _Shape:
@@ -156,119 +162,131 @@ class _Shape:
 
     def scored(self, row: int, extra: int) -> float:
         """The score of one more execution there, after *extra* more than allocated."""
-        capacity, used = self.capacity[row], self.allocated[row]
-        free = [
-            (capacity[d] - used[d] - self.need[d] * (extra + 1)) / (capacity[d] or 1)
-            for d in range(FITTED)
-        ]
-        points: float = fitness(max(free[0], 0.0), max(free[1], 0.0), self.algorithm)
+        capacity, used, need, times = self.capacity[row], self.allocated[row], self.need, extra + 1
+        cpu = (capacity[0] - used[0] - need[0] * times) / (capacity[0] or 1)
+        memory = (capacity[1] - used[1] - need[1] * times) / (capacity[1] or 1)
+        points: float = fitness(max(cpu, 0.0), max(memory, 0.0), self.algorithm)
         return points + self.preference[row] if self.preference else points
 
     def live(self, entry: Entry) -> bool:
         return self.room[entry[1]] > 0 and self.score[entry[1]] == -entry[0]
 
 
-class _Choice:
-    """One job's choosing: what it has chosen so far counts, in no shared value."""
+class _Best:
+    """What one job chooses from: the heap of its shape, where what it has chosen counts for it.
+
+    Nodes whose score for this job differs from the shape's stand in a heap of the job's own.
+    """
 
     def __init__(self, shape: _Shape, question: Question) -> None:
         self.shape, self.question = shape, question
         self.extra: dict[int, int] = {}
+        own = {row for row in (*question.used, *question.failures) if shape.room[row] > 0}
+        self.mine = [self.entry(row) for row in own - question.avoid]
+        heapify(self.mine)
+        self.skip = own | question.avoid
+        self.aside = set[Entry]()
+
+    def take(self) -> int | None:
+        """The best node, counting one more execution there."""
+        row = self.pop()
+        if row is not None:
+            self.count(row)
+        return row
+
+    def take_beside(self, nodes: Sequence[int]) -> int | None:
+        """The best node that is none of *nodes* and may be asked beside them, counted as well."""
+        passed = []
+        while (row := self.pop()) is not None and row in nodes:
+            passed.append(row)
+        if row is not None and not self.question.may_stand_beside(row, nodes):
+            passed.append(row)
+            row = None
+        if row is not None:
+            self.count(row)
+        for it in passed:
+            self.put_back(it)
+        return row
 
     def entry(self, row: int) -> Entry:
         """The node with its score for one more execution of this job."""
         question, more = self.question, self.extra.get(row, 0)
         points = self.shape.scored(row, more)
-        points += crowding(question.used.get(row, 0) + more, question.count)
+        if used := question.used.get(row, 0) + more:
+            points += crowding(used, question.count)
         if row in question.failures:
             points += unreliability(question.failures[row])
         return (-points, row)
 
-    def take(self, row: int) -> bool:
-        """Count one more there; whether yet another would fit."""
+    def count(self, row: int) -> None:
         self.extra[row] = more = self.extra.get(row, 0) + 1
-        return more < self.shape.room[row]
+        if more < self.shape.room[row]:
+            self.put_back(row)
+
+    def put_back(self, row: int) -> None:
+        """The node may be chosen again, with the score it has now."""
+        heappush(self.mine, self.entry(row))
+
+    def pop(self) -> int | None:
+        """Take the best node out."""
+        shape, heap, mine = self.shape, self.shape.heap, self.mine
+        while heap and (heap[0][1] in self.skip or not shape.live(heap[0])):
+            entry = heappop(heap)
+            if shape.live(entry):
+                self.aside.add(entry)
+        if mine and (not heap or mine[0] < heap[0]):
+            return heappop(mine)[1]
+        if not heap:
+            return None
+        row = heap[0][1]
+        self.skip.add(row)
+        return row
+
+    def close(self) -> None:
+        """Leave the shape's heap as it was."""
+        for entry in self.aside:
+            heappush(self.shape.heap, entry)
 
 
-def _greedy(shape: _Shape, question: Question, slots: int, ask: int) -> list[tuple[int, ...]]:
-    choice = _Choice(shape, question)
-    # Nodes whose score for this job differs from the shape's stand in a heap of the job's own.
-    own = {row for row in (*question.used, *question.failures) if shape.room[row] > 0}
-    mine = [choice.entry(row) for row in own - question.avoid]
-    heapify(mine)
-    skip = own | question.avoid
-    heap, aside = shape.heap, set[Entry]()
-    chosen: list[tuple[int, ...]] = []
-    while len(chosen) < slots:
-        nodes: list[int] = []
-        while len(nodes) < ask:
-            while heap and (heap[0][1] in skip or not shape.live(heap[0])):
-                entry = heappop(heap)
-                if shape.live(entry):
-                    aside.add(entry)
-            if mine and (not heap or mine[0] < heap[0]):
-                nodes.append(heappop(mine)[1])
-            elif heap:
-                nodes.append(heap[0][1])
-                skip.add(heap[0][1])
-            else:
-                break
-        if not nodes:
-            break
-        for row in nodes:
-            if choice.take(row):
-                heappush(mine, choice.entry(row))
-        chosen.append(tuple(nodes))
-    for entry in aside:
-        heappush(heap, entry)
-    return chosen
+class _Groups(_Best):
+    """As that, for a job that is to be spread over the values of labels.
 
-
-def _spread_out(
-    cluster: Cluster, shape: _Shape, question: Question, slots: int, ask: int
-) -> list[tuple[int, ...]]:
-    """As ``_greedy``, for a job that is to be spread over the values of labels."""
-    choice = _Choice(shape, question)
-    groups = _Groups(cluster, choice)
-    chosen: list[tuple[int, ...]] = []
-    while len(chosen) < slots:
-        nodes: list[int] = []
-        while len(nodes) < ask and (row := groups.take_best()) is not None:
-            nodes.append(row)
-        if not nodes:
-            break
-        for row in nodes:
-            if choice.take(row):
-                groups.put_back(row)
-        chosen.append(tuple(nodes))
-    return chosen
-
-
-class _Groups:
-    """Candidates in one heap for each combination of values, and a heap of the combinations.
-
+    Candidates are in one heap for each combination of values, beside a heap of the combinations.
     The points of a combination only fall while its values gain executions, so one whose stored
     total has become too high is put back with the right one when it comes up.
     """
 
-    def __init__(self, cluster: Cluster, choice: _Choice) -> None:
-        self.choice = choice
-        room, avoid = choice.shape.room, choice.question.avoid
-        rows = [row for row, n in enumerate(room) if n > 0 and row not in avoid]
-        self.shares = Shares.of(cluster, choice.question, np.array(rows, dtype=np.int64))
+    def __init__(self, cluster: Cluster, shape: _Shape, question: Question) -> None:
+        self.shape, self.question = shape, question
+        self.extra: dict[int, int] = {}
+        self.shares = Shares.of(cluster, question)
+        self.group: dict[int, Group] = {}
         self.members: dict[Group, list[Entry]] = {}
-        for row in rows:
-            self.members.setdefault(self.shares.group(row), []).append(choice.entry(row))
+        for row, room in enumerate(shape.room):
+            if room > 0 and row not in question.avoid:
+                self.group[row] = group = self.shares.group(row)
+                self.members.setdefault(group, []).append(self.entry(row))
+        for entries in self.members.values():
+            heapify(entries)
         self.best: list[tuple[float, int, Group]] = []
-        #: The order of the combinations, and the total that each was last entered with.
+        #: The order of the combinations, the total that each was last entered with, and those
+        #: to be entered anew.
         self.order = {group: i for i, group in enumerate(self.members)}
         self.entered: dict[Group, float] = {}
-        for group, entries in self.members.items():
-            heapify(entries)
-            self._enter(group)
+        self.changed = set(self.members)
 
-    def take_best(self) -> int | None:
-        """Take the best node out, counting one more execution for its values."""
+    def count(self, row: int) -> None:
+        self.shares.add(self.group[row])
+        super().count(row)
+
+    def put_back(self, row: int) -> None:
+        group = self.group[row]
+        heappush(self.members[group], self.entry(row))
+        self.changed.add(group)
+
+    def pop(self) -> int | None:
+        while self.changed:
+            self._enter(self.changed.pop())
         while self.best:
             total, _, group = heappop(self.best)
             if self.entered.get(group) != total:
@@ -276,17 +294,12 @@ class _Groups:
             if self._total(group) > total:
                 self._enter(group)
                 continue
-            row = heappop(self.members[group])[1]
-            self.shares.add(group)
-            self._enter(group)
-            return row
+            self.changed.add(group)
+            return heappop(self.members[group])[1]
         return None
 
-    def put_back(self, row: int) -> None:
-        """The node may be chosen again, with the score it has now."""
-        group = self.shares.group(row)
-        heappush(self.members[group], self.choice.entry(row))
-        self._enter(group)
+    def close(self) -> None:
+        """The shape's heap was not touched."""
 
     def _enter(self, group: Group) -> None:
         if not self.members[group]:

@@ -11,7 +11,18 @@ import numpy as np
 from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator.explain.reasons import AllClosed, Impossible, Lack, NoNode, NoRoom, Shortage
 
-from .feasibility import Demand, has_driver, large_enough, refusals, remember, satisfying, suitable
+from .feasibility import (
+    Demand,
+    empty,
+    enough,
+    has_driver,
+    large_enough,
+    lasting,
+    refusals,
+    remember,
+    satisfying,
+    suitable,
+)
 from .plan import Blocked
 from .ranking import Floats
 from .world import Bools, Cluster
@@ -37,21 +48,26 @@ def record(cluster: Cluster, wanted: Demand) -> dict[str, Any]:
 
 def blocked(cluster: Cluster, wanted: Demand, missing: int, since: datetime) -> Blocked:
     """What could not be met, with whether any node of this cluster ever could."""
-    able = suitable(cluster, wanted) & large_enough(cluster, wanted.need)
-    impossible = bool(len(cluster.ids)) and not able.any()
-    why = _impossible(cluster, wanted) if impossible else _full(cluster, wanted)
-    return Blocked(wanted.need, missing, why, since)
+    return Blocked(wanted.need, missing, _shortage(cluster, wanted), since)
+
+
+def _shortage(cluster: Cluster, wanted: Demand) -> Shortage:
+    there = lasting(cluster)
+    if not there.any():
+        return NoNode()
+    able = there & suitable(cluster, wanted) & large_enough(cluster, wanted.need)
+    return _full(cluster, wanted, able) if able.any() else _impossible(cluster, wanted, there)
 
 
 def _record(cluster: Cluster, wanted: Demand) -> dict[str, Any]:
-    free = cluster.capacity - cluster.allocated
+    free = cluster.free
     need = np.array(wanted.need.astuple(), dtype=np.int64)
     checks: list[tuple[str, Bools]] = [
         ("ready", cluster.ready),
         (f"driver {wanted.driver}", has_driver(cluster, wanted)),
         *((str(one), satisfying(cluster, one)) for one in wanted.requirements),
     ]
-    checks += [(name, free[:, d] >= need[d]) for d, name in enumerate(DIMENSIONS)]
+    checks += zip(DIMENSIONS, enough(free, wanted.need).T, strict=True)
     failing = np.sum([~passes for _, passes in checks], axis=0)
     alone = failing == 1
 
@@ -77,7 +93,7 @@ def _record(cluster: Cluster, wanted: Demand) -> dict[str, Any]:
 
 def _shortfalls(free: Any, need: Any) -> Floats:
     """For each node the lacking fractions of what is needed, added up."""
-    lacking = np.clip(need - free, 0, None) / np.maximum(need, 1)
+    lacking = np.where(need > 0, np.clip(need - free, 0, None), 0) / np.maximum(need, 1)
     return np.asarray(lacking.sum(axis=1), dtype=np.float64)
 
 
@@ -87,7 +103,7 @@ def _nearest(
     distance = short + 10.0 * np.sum([~passes for _, passes in other], axis=0)
     misses = np.flatnonzero(distance > 0)
     order = misses[np.argsort(distance[misses], kind="stable")[:NEAREST]]
-    free = cluster.capacity - cluster.allocated
+    free = cluster.free
     return [
         {
             "node": cluster.ids[row],
@@ -99,32 +115,29 @@ def _nearest(
     ]
 
 
-def _impossible(cluster: Cluster, wanted: Demand) -> Impossible:
-    known = len(cluster.ids)
-    if not has_driver(cluster, wanted).any():
+def _impossible(cluster: Cluster, wanted: Demand, there: Bools) -> Impossible:
+    known = int(there.sum())
+    if not (there & has_driver(cluster, wanted)).any():
         return Impossible(known, Lack.DRIVER, wanted.driver)
     for requirement in wanted.requirements:
-        if not satisfying(cluster, requirement).any():
+        if not (there & satisfying(cluster, requirement)).any():
             return Impossible(known, Lack.CONSTRAINT, str(requirement))
-    able = suitable(cluster, wanted)
+    able = there & suitable(cluster, wanted)
     if not able.any():
         return Impossible(known, Lack.COMBINATION)
-    largest = cluster.capacity[able].max(axis=0)
+    largest = empty(cluster)[able].max(axis=0)
     for name, need, most in zip(DIMENSIONS, wanted.need.astuple(), largest.tolist(), strict=True):
         if need > most:
             return Impossible(int(able.sum()), Lack.SIZE, name, need, most)
     return Impossible(known, Lack.SIZES)
 
 
-def _full(cluster: Cluster, wanted: Demand) -> Shortage:
-    if not cluster.ids:
-        return NoNode()
-    able = suitable(cluster, wanted) & large_enough(cluster, wanted.need)
+def _full(cluster: Cluster, wanted: Demand, able: Bools) -> Shortage:
     rows = np.flatnonzero(able & cluster.ready)
     if not len(rows):
         closed = Counter(cluster.unready[row] for row in np.flatnonzero(able).tolist())
         return AllClosed(int(able.sum()), dict(sorted(closed.items())))
-    free = (cluster.capacity - cluster.allocated)[rows]
+    free = cluster.free[rows]
     need = np.array(wanted.need.astuple(), dtype=np.int64)
     best = int(_shortfalls(free, need).argmin())
     short = wanted.need.shortfalls(Resources(*(int(x) for x in free[best])))

@@ -1,15 +1,15 @@
 """Which of the nodes that can run a task is best: named scorers, each with points and a reason.
 
-A node's score is the mean of the scorers that apply to the job, so their sum ranks alike.  Every
-scorer works on many nodes at once; ``fitness``, ``crowding`` and ``unreliability`` take numbers
-or arrays, so that placing can rescore one node after each choice without a second formula.
+A node's score is the sum of the scorers that apply to the job.  Every scorer works on many nodes
+at once; ``fitness`` takes numbers or arrays, so that placing can rescore one node after each
+choice without a second formula.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,21 +17,25 @@ import numpy.typing as npt
 from orchestrator.explain.formatting import counted
 from orchestrator.spec import Affinity, Spread, selectors
 
-from .feasibility import Demand, remember, satisfying
+from .feasibility import Demand, remember, satisfying, suitable
 from .world import Cluster, Ints
 
 Floats = npt.NDArray[np.float64]
 
 #: The dimensions that fitness looks at: cpu and memory, as columns.
 FITTED = 2
+#: What a node loses where the job has failed: more than all else can come to, so that it is chosen
+#: when no other fits.
+BEHIND = 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """Where should executions of one job go?
 
-    ``used`` counts the job's live executions by row of the cluster, ``failures`` its failures;
-    ``avoid`` are rows that may not be chosen now.
+    ``used`` counts the job's live executions by row of the cluster, those of one slot together as
+    one; ``failures`` its failures; ``avoid`` are rows that may not be chosen now.  ``reserved`` is
+    whether the nodes asked about hold what the execution needs for it already.
     """
 
     demand: Demand
@@ -39,9 +43,14 @@ class Question:
     affinities: tuple[Affinity, ...] = ()
     spread: tuple[Spread, ...] = ()
     count: int = 1
-    used: Mapping[int, int] = field(default_factory=dict)
+    used: Mapping[int, float] = field(default_factory=dict)
     failures: Mapping[int, int] = field(default_factory=dict)
     avoid: frozenset[int] = frozenset()
+    reserved: bool = False
+
+    def may_stand_beside(self, row: int, nodes: Sequence[int]) -> bool:
+        """Whether *row* may be asked beside *nodes*: where the job failed, no better one is."""
+        return not nodes or row not in self.failures or nodes[0] in self.failures
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -57,7 +66,7 @@ class Score:
 
 
 def scores(cluster: Cluster, question: Question, row: int) -> tuple[Score, ...]:
-    """Each scorer's verdict on one node; the mean of the points is the node's score."""
+    """Each scorer's verdict on one node; the sum of the points is the node's score."""
     rows = np.array([row])
     return tuple(
         Score(name, float(points(cluster, question, rows)[0]), reason(cluster, question, row))
@@ -67,11 +76,11 @@ def scores(cluster: Cluster, question: Question, row: int) -> tuple[Score, ...]:
 
 
 def totals(cluster: Cluster, question: Question, rows: Ints) -> Floats:
-    """The score of each of *rows*, as a mean."""
+    """The score of each of *rows*."""
     columns = [
         points(cluster, question, rows) for _, applies, points, _ in SCORERS if applies(question)
     ]
-    return np.asarray(sum(columns) / len(columns), dtype=np.float64)
+    return np.asarray(sum(columns), dtype=np.float64)
 
 
 # --- formulas, for one number or many ----------------------------------------------------------
@@ -86,46 +95,53 @@ def fitness(free_cpu: Any, free_memory: Any, algorithm: str) -> Any:
     return emptiness if algorithm == "spread" else 1.0 - emptiness
 
 
-def crowding(collisions: Any, count: int) -> Any:
+def crowding(collisions: float, count: int) -> float:
     """0 to -1: the share of the job that would stand on one node, if any of it does."""
-    return (collisions > 0) * (collisions + 1.0) / -max(count, 1)
+    return (collisions + min(1, collisions)) / -max(count, 1)
 
 
-def unreliability(failures: Any) -> Any:
-    """0 to -1, the more this job has failed there."""
-    return -failures / (failures + 1.0)
+def unreliability(failures: int) -> float:
+    """0 where this job has not failed; else far below, the more so the more often it has."""
+    return -failures / (failures + 1.0) - BEHIND * (failures > 0)
 
 
-def evenness(have: float, ideal: float) -> float:
-    """1 to -1: how far one more keeps a value of the label below its even share."""
-    return max(-1.0, min(1.0, (ideal - have - 1.0) / ideal)) if ideal > 0 else -1.0
+def evenness(have: float, share: float) -> float:
+    """1 where a value of the label has nothing of the job, 0 at its even share, and on below."""
+    return 1.0 - have / share
 
 
 # --- the scorers -------------------------------------------------------------------------------
 
 
 def _fit(cluster: Cluster, question: Question, rows: Ints) -> Floats:
-    need = np.array(question.demand.need.astuple()[:FITTED], dtype=np.int64)
     capacity = cluster.capacity[rows, :FITTED]
-    left = capacity - cluster.allocated[rows, :FITTED] - need
+    left = capacity - _after(cluster, question, rows)
     free = np.clip(left / np.maximum(capacity, 1), 0.0, 1.0)
     return np.asarray(fitness(free[:, 0], free[:, 1], question.algorithm))
 
 
 def _why_fit(cluster: Cluster, question: Question, row: int) -> str:
-    after = cluster.allocated[row] + np.array(question.demand.need.astuple(), dtype=np.int64)
-    used = after[:FITTED] / np.maximum(cluster.capacity[row, :FITTED], 1)
+    after = _after(cluster, question, row)
+    used = after / np.maximum(cluster.capacity[row, :FITTED], 1)
     goal = "empty nodes first" if question.algorithm == "spread" else "full nodes first"
     return f"{used[0]:.0%} of cpu and {used[1]:.0%} of memory used after it, {goal}"
 
 
+def _after(cluster: Cluster, question: Question, rows: Ints | int) -> Ints:
+    """What is allocated with the execution there."""
+    allocated = cluster.allocated[rows, :FITTED]
+    if question.reserved:
+        return allocated
+    return allocated + np.array(question.demand.need.astuple()[:FITTED], dtype=np.int64)
+
+
 def _crowd(_: Cluster, question: Question, rows: Ints) -> Floats:
-    used = np.array([question.used.get(int(row), 0) for row in rows], dtype=np.float64)
-    return np.asarray(crowding(used, question.count))
+    used, count = question.used, question.count
+    return np.array([crowding(used[row], count) if row in used else 0 for row in rows.tolist()])
 
 
 def _why_crowd(_: Cluster, question: Question, row: int) -> str:
-    return f"{question.used.get(row, 0)} of this job's executions are there"
+    return f"{question.used.get(row, 0):.3g} of this job's executions are there"
 
 
 def affinity(cluster: Cluster, question: Question) -> Floats:
@@ -158,70 +174,87 @@ def _why_affinity(cluster: Cluster, question: Question, row: int) -> str:
 
 
 def _failed(_: Cluster, question: Question, rows: Ints) -> Floats:
-    failures = np.array([question.failures.get(int(row), 0) for row in rows], dtype=np.float64)
-    return np.asarray(unreliability(failures))
+    failures = question.failures
+    return np.array([unreliability(failures.get(row, 0)) for row in rows.tolist()])
 
 
 def _why_failed(_: Cluster, question: Question, row: int) -> str:
     return f"this job has failed there {counted(question.failures.get(row, 0), 'time')}"
 
 
+class _Share(NamedTuple):
+    """Of one label: its value on each node, what each value has, and may have; its weight of 1."""
+
+    values: list[str | None]
+    have: dict[str | None, float]
+    share: float
+    weight: float
+
+
 @dataclass(slots=True)
 class Shares:
-    """How the job's executions are shared out over the values of the labels to spread over."""
+    """How the job's executions are shared out over the values of the labels to spread over.
 
-    values: tuple[list[str | None], ...]
-    have: tuple[dict[str | None, int], ...]
-    ideal: tuple[float, ...]
-    weight: tuple[float, ...]
+    A share is even over the values of all nodes that could run it, full or not, but never less
+    than one execution.  Nodes without the label have as much as no value can have.
+    """
+
+    labels: list[_Share]
 
     @classmethod
-    def of(cls, cluster: Cluster, question: Question, rows: Ints) -> Shares:
-        """As it is now, for nodes in *rows* to be chosen from."""
-        columns, have, ideal = [], [], []
+    def of(cls, cluster: Cluster, question: Question) -> Shares:
+        """As it is now."""
+        total = sum(spread.weight for spread in question.spread)
+        labels = []
         for spread in question.spread:
-            column = [labels.get(spread.over) for labels in cluster.labels]
-            counts: dict[str | None, int] = {}
+            column, among = _values(cluster, question.demand, spread.over)
+            counts: dict[str | None, float] = {None: question.count + 1}
             for row, used in question.used.items():
                 counts[column[row]] = counts.get(column[row], 0) + used
-            distinct = {column[row] for row in rows} - {None}
-            columns.append(column)
-            have.append(counts)
-            ideal.append(question.count / max(len(distinct), 1))
-        total = sum(spread.weight for spread in question.spread)
-        weight = tuple(spread.weight / total for spread in question.spread)
-        return cls(tuple(columns), tuple(have), tuple(ideal), weight)
+            share = max(1.0, question.count / max(among, 1))
+            labels.append(_Share(column, counts, share, spread.weight / total))
+        return cls(labels)
 
     def group(self, row: int) -> tuple[str | None, ...]:
-        return tuple(column[row] for column in self.values)
+        return tuple(label.values[row] for label in self.labels)
 
     def points(self, group: tuple[str | None, ...]) -> float:
-        """1 to -1; a node without the label counts as one that has too many."""
+        """The mean of what one more scores for each value, by weight."""
         return sum(
-            weight * (-1.0 if value is None else evenness(have.get(value, 0), ideal))
-            for value, have, ideal, weight in zip(
-                group, self.have, self.ideal, self.weight, strict=True
-            )
+            label.weight * evenness(label.have.get(value, 0), label.share)
+            for value, label in zip(group, self.labels, strict=True)
         )
 
     def add(self, group: tuple[str | None, ...]) -> None:
-        for value, have in zip(group, self.have, strict=True):
-            have[value] = have.get(value, 0) + 1
+        for value, label in zip(group, self.labels, strict=True):
+            label.have[value] = label.have.get(value, 0) + 1
+
+
+def _values(cluster: Cluster, wanted: Demand, over: str) -> tuple[list[str | None], int]:
+    """The label's value on each node, and how many there are on nodes that could run it."""
+    key = ("values", over, wanted.driver, wanted.requirements)
+    found: tuple[list[str | None], int] | None = cluster.memo.get(key)
+    if found is None:
+        column = [labels.get(over) for labels in cluster.labels]
+        able = np.flatnonzero(suitable(cluster, wanted) & cluster.ready).tolist()
+        found = (column, len({column[row] for row in able} - {None}))
+        remember(cluster, key, found)
+    return found
 
 
 def _spread(cluster: Cluster, question: Question, rows: Ints) -> Floats:
-    everywhere = np.flatnonzero(cluster.ready)
-    shares = Shares.of(cluster, question, everywhere)
-    return np.array([shares.points(shares.group(int(row))) for row in rows], dtype=np.float64)
+    shares = Shares.of(cluster, question)
+    return np.array([shares.points(shares.group(row)) for row in rows.tolist()], dtype=np.float64)
 
 
 def _why_spread(cluster: Cluster, question: Question, row: int) -> str:
-    shares = Shares.of(cluster, question, np.flatnonzero(cluster.ready))
-    parts = zip(question.spread, shares.group(row), shares.have, shares.ideal, strict=True)
-    return "; ".join(
-        f"{spread.over} = {value} has {have.get(value, 0)} of an even share of {ideal:.1f}"
-        for spread, value, have, ideal in parts
-    )
+    said = []
+    for spread, label in zip(question.spread, Shares.of(cluster, question).labels, strict=True):
+        value = label.values[row]
+        has = f"has {label.have.get(value, 0):.3g} of an even share of {label.share:.1f}"
+        none = f"no label {spread.over}"
+        said.append(none if value is None else f"{spread.over} = {value} {has}")
+    return "; ".join(said)
 
 
 Scorer = tuple[
@@ -233,8 +266,8 @@ Scorer = tuple[
 
 SCORERS: tuple[Scorer, ...] = (
     ("fit", lambda _: True, _fit, _why_fit),
-    ("anti-affinity", lambda it: it.count > 1 or bool(it.used), _crowd, _why_crowd),
     ("affinity", lambda it: bool(it.affinities), _affinity, _why_affinity),
+    ("anti-affinity", lambda it: bool(it.used), _crowd, _why_crowd),
     ("spread", lambda it: bool(it.spread), _spread, _why_spread),
     ("failures", lambda it: bool(it.failures), _failed, _why_failed),
 )

@@ -10,21 +10,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
-
-import numpy as np
 
 from orchestrator.explain import reasons
 from orchestrator.explain.reasons import Completed, NoPlaceInTime, Stopped, TookTooLong
 from orchestrator.lifecycle import ENDED, NOT_BEGUN, Desired, JobState, Observed
 from orchestrator.spec import Approval
 
+from .bids import BidScorer, used_rows
 from .decision import Decision, Ending, Placement
 from .feasibility import demand
 from .placement import choose, room
 from .placement_record import blocked, record
 from .plan import Place, Plan
-from .ranking import Question, totals
+from .ranking import Question
 from .reconcile import Diff, finished, reconcile
 from .replacement import Budget
 from .slot_history import SlotHistory, slot_history
@@ -81,16 +81,11 @@ def waited_too_long(decided: Decision) -> Ending | None:
 def _decide(
     world: World, history: SlotHistory, ending: Ending | None, progress: Progress | None = None
 ) -> Decision:
-    def score_bids(bids: Sequence[ExecutionView]) -> Sequence[float]:
-        rows = np.array([world.cluster.index[it.node] for it in bids])
-        points: list[float] = totals(world.cluster, question(world, history, ()), rows).tolist()
-        return points
-
     diff = reconcile(
         world,
         history,
         unwanted=ending.told if ending else "",
-        score_bids=score_bids,
+        score_bids=BidScorer(world.cluster, partial(question, world, history)),
         budget=Budget(max_unavailable=max(world.job.count, 1)),  # A batch has no readers.
     )
     if ending is not None:
@@ -139,14 +134,13 @@ def _attempts(progress: Progress, ending: Iterable[ExecutionView]) -> Callable[[
 def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) -> Question:
     """What placing one more execution of this job would ask."""
     spec, index, progress = world.job.spec, world.cluster.index, history.progress
-    used = Counter(index[it.node] for it in keep if it.node in index)
     return Question(
         demand=demand(spec),
         algorithm=world.algorithm,
         affinities=spec.affinities,
         spread=spec.spread,
         count=world.job.count,
-        used=used,
+        used=used_rows(world.cluster, keep),
         failures={index[node]: n for node, n in progress.failures.items() if node in index},
         avoid=frozenset(index[node] for node in progress.avoid if node in index),
     )

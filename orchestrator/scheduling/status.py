@@ -91,7 +91,7 @@ def shortage(decided: Decision) -> Shortage:
     """Why a slot has found no node."""
     blocked = decided.placement.blocked
     if decided.placement.avoided or blocked is None:
-        return Refused(_again(decided))
+        return Refused(_again(decided), *_names(decided, decided.progress.avoid))
     return blocked.why
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal, localcontext
 from itertools import combinations, pairwise
 
-from .selectors import Requirement
+from .selectors import LONGEST_VALUE, Requirement
 
 _LISTS = {"=", "in"}
 _NUMBERS = {"<", "<=", ">", ">="}
@@ -43,14 +44,15 @@ def _can_hold(wanted: Sequence[Requirement]) -> bool:
     if listed:
         candidates = listed
     elif all(one.operator in _NUMBERS for one in wanted):
-        candidates = _around([float(one.values[0]) for one in wanted])
+        candidates = _around([Decimal(one.values[0]) for one in wanted])
     else:
         return True
     return any(all(one.holds(value) for one in wanted) for value in candidates)
 
 
-def _around(bounds: Sequence[float]) -> list[str]:
+def _around(bounds: Sequence[Decimal]) -> list[str]:
     """Numbers on, between and beyond the *bounds*: if any number satisfies them, one of these."""
-    edges = sorted({bounds[0] - 1, *bounds, bounds[0] + 1, min(bounds) - 1, max(bounds) + 1})
-    between = [(low + high) / 2 for low, high in pairwise(edges)]
-    return [f"{number:.9f}" for number in (*edges, *between)]
+    with localcontext(prec=2 * LONGEST_VALUE):
+        edges = sorted({*bounds, min(bounds) - 1, max(bounds) + 1})
+        between = [(low + high) / 2 for low, high in pairwise(edges)]
+        return [f"{number:f}" for number in (*edges, *between)]

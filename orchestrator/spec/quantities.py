@@ -51,8 +51,10 @@ def byte_count(value: object) -> int:
 
 
 def seconds(value: object) -> float:
-    """``"10m"``, ``"1h30m"``, ``"250ms"`` and ``90`` as seconds."""
+    """``"10m"``, ``"1h30m"``, ``"250ms"``, ``"90"`` and ``90`` as seconds."""
     if isinstance(value, str):
+        if re.fullmatch(_NUMBER, value, re.ASCII):
+            value += "s"
         if _DURATION.fullmatch(value) is None:
             raise ValueError("is not a duration")
         parts = re.findall(_PART, value)

@@ -1,7 +1,8 @@
 """The grammar of constraints: label selectors as Kubernetes has them, and a little more.
 
 ``arch = amd64``, ``zone in (a, b)``, ``gpu``, ``!spot``, ``memory-gb >= 32``,
-``docker version>= 24.0``, ``host =~ rack-[0-9]+``; commas join requirements.
+``docker version>= 24.0``, ``host =~ rack-[0-9]+``; commas join requirements, but belong to a
+pattern that is not in quotes.
 As in Kubernetes, ``!=`` and ``notin`` also hold where the label is missing.
 """
 
@@ -10,10 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 
+from nodes import labels
+
 LONGEST = 1024
-LONGEST_VALUE = 256
+LONGEST_VALUE = labels.LONGEST_VALUE
 LONGEST_PATTERN = 128
 MOST_VALUES = 64
 #: Paths a backtracking matcher may have to try: two stars over the longest value, and a little.
@@ -26,11 +30,16 @@ _COMPARE = re.compile(
     rf"({KEY})\s*(==|=|!=|>=|<=|>|<|\s(?:version(?:==|=|!=|>=|<=|>|<)))\s*({_VALUE})?", re.ASCII
 )
 _EXISTS = re.compile(rf"(!?)\s*({KEY})", re.ASCII)
-_REGEX = re.compile(rf"({KEY})\s*=~\s*(.+)", re.ASCII)
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,9})?", re.ASCII)
+_QUOTED_PATTERN = r"""("[^"\n]+"|'[^'\n]+')"""
+_REGEX = re.compile(rf"({KEY})\s*=~\s*(?:{_QUOTED_PATTERN}|(.+))", re.ASCII)
+#: After ``=~``: a pattern in quotes, and nothing more of it.
+_ENDS = re.compile(rf"=~\s*{_QUOTED_PATTERN}\s*(?:,|$)", re.ASCII)
+#: What follows a pattern like another requirement.
+_NEXT = re.compile(rf",(?:\s|!|{KEY}\s*(?:[=!<>]|\s(?:in|notin)\s*\(|\sversion[=!<>]))", re.ASCII)
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?", re.ASCII)
 _VERSION = re.compile(
-    r"v?([0-9]{1,9}(?:\.[0-9]{1,9}){0,5})"
-    r"(?:[-~.]?(alpha|beta|rc|pre|dev|snapshot|nightly|a|b)[-.]?([0-9]{0,9})(?![A-Za-z]))?.*",
+    r"v?([0-9]+(?:\.[0-9]+)*)"
+    r"(?:[-~.]?(alpha|beta|rc|pre|dev|snapshot|nightly|a|b)[-.]?([0-9]*)(?![A-Za-z]))?.*",
     re.ASCII | re.IGNORECASE,
 )
 _KEY = re.compile(KEY, re.ASCII)
@@ -61,7 +70,7 @@ class Requirement:
             case "in" | "notin":
                 return f"{self.key} {self.operator} ({', '.join(map(_quoted, self.values))})"
             case "=~":
-                return f"{self.key} =~ {self.values[0]}"
+                return f"{self.key} =~ {_quoted_pattern(self.values[0])}"
         return f"{self.key} {self.operator} {_quoted(self.values[0])}"
 
     def matches(self, labels: Mapping[str, str]) -> bool:
@@ -79,12 +88,16 @@ def parse(text: str) -> tuple[Requirement, ...]:
         raise BadSelector(f"is longer than {LONGEST} characters", "Split it into several.")
     if not text.strip():
         raise BadSelector("is empty", "Name a label, for example 'arch = amd64', or leave it out.")
+    for part in _split(text):
+        if (match := _REGEX.fullmatch(part.strip())) and match[3]:
+            _check_quotes(match[3])
     found = read(text)
     for requirement in found:
         _judge(requirement)
     return found
 
 
+@lru_cache(maxsize=1024)
 def read(text: str) -> tuple[Requirement, ...]:
     """The requirements in a *text* that was parsed before it was stored.
 
@@ -105,7 +118,7 @@ def is_key(text: str) -> bool:
 
 def _requirement(text: str) -> Requirement:
     if match := _REGEX.fullmatch(text):
-        return Requirement(match[1], "=~", (match[2],))
+        return Requirement(match[1], "=~", (match[3] or _unquoted(match[2]),))
     if match := _SET.fullmatch(text):
         return Requirement(match[1], match[2], _values(match[3]))
     if match := _COMPARE.fullmatch(text):
@@ -135,14 +148,14 @@ def _values(text: str) -> tuple[str, ...]:
 
 
 def _split(text: str) -> list[str]:
-    """At the commas that stand outside of parentheses and quotes; none splits a pattern."""
+    """At the commas outside of parentheses and quotes; none splits a pattern without quotes."""
     parts, depth, quote, start = [], 0, "", 0
     for i, char in enumerate(text):
         if quote:
             quote = "" if char == quote else quote
         elif char in "\"'":
             quote = char
-        elif text.startswith("=~", i) and not depth:
+        elif text.startswith("=~", i) and not depth and not _ENDS.match(text, i):
             break
         elif char in "()":
             depth += 1 if char == "(" else -1
@@ -160,6 +173,12 @@ def _quoted(value: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9._/:+@-]+", value, re.ASCII):
         return value
     return f"'{value}'" if '"' in value else f'"{value}"'
+
+
+def _quoted_pattern(pattern: str) -> str:
+    if not _NEXT.search(pattern) and pattern[0] not in "\"'" and pattern == pattern.strip():
+        return pattern
+    return f"'{pattern}'" if '"' in pattern else f'"{pattern}"'
 
 
 def _judge(one: Requirement) -> None:
@@ -180,6 +199,20 @@ def _judge(one: Requirement) -> None:
         )
 
 
+def _check_quotes(pattern: str) -> None:
+    """Refuse a *pattern* without quotes that is meant to have some."""
+    if _NEXT.search(pattern):
+        raise BadSelector(
+            f"has a comma in a pattern, where it joins nothing: {pattern[:80]!r}",
+            "Put the pattern alone in quotes: key =~ 'pattern', other = value.",
+        )
+    if pattern[0] in "\"'":
+        raise BadSelector(
+            f"has a quote in front of a pattern, and none at its end alone: {pattern[:80]!r}",
+            "Put the whole pattern in quotes, or write \\ before a quote that it begins with.",
+        )
+
+
 def _check_pattern(pattern: str) -> None:
     """Refuse what a backtracking matcher could take long over, by counting its choices."""
     simpler = (
@@ -194,16 +227,32 @@ def _check_pattern(pattern: str) -> None:
         raise BadSelector("has a pattern with references, look-around or flags", simpler)
     if re.search(r"\)[*+?{]", plain):
         raise BadSelector("has a pattern that repeats a group", simpler)
-    plain = plain.replace("(?:", "(")
-    choices = 2 ** plain.count("|")
-    for repeat in re.findall(r"[*+?]|\{[0-9]*,[0-9]*\}", plain):
-        choices *= 2 if repeat == "?" else LONGEST_VALUE + 1
-    if choices > MOST_CHOICES:
+    if _choices(plain.replace("(?:", "(")) > MOST_CHOICES:
         raise BadSelector("has a pattern that may take too long to match", simpler)
     try:
         _compiled(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise BadSelector(f"has a malformed pattern: {error}", "Correct the pattern.") from None
+
+
+def _choices(plain: str) -> int:
+    """Of alternatives one is tried after the other, so they add; what follows multiplies."""
+    groups = [(0, 1)]
+    for part in re.findall(r"[(|)*+?]|\{[0-9]*,[0-9]*\}", plain):
+        before, choices = groups.pop()
+        match part:
+            case "(":
+                groups += [(before, choices), (0, 1)]
+            case "|":
+                groups.append((before + choices, 1))
+            case ")" if groups:
+                outer, times = groups.pop()
+                groups.append((outer, times * (before + choices)))
+            case ")":
+                groups.append((before, choices))
+            case _:
+                groups.append((before, choices * (2 if part == "?" else LONGEST_VALUE + 1)))
+    return max(before + choices for before, choices in groups)
 
 
 @lru_cache(maxsize=1024)
@@ -226,8 +275,9 @@ def _version(text: str | None) -> tuple[tuple[int, ...], int, str, int] | None:
     return (tuple(numbers), 0 if word else 1, word, int(match[3] or 0))
 
 
-def _number(text: str | None) -> float | None:
-    return float(text) if text is not None and _NUMBER.fullmatch(text) else None
+def _number(text: str | None) -> Decimal | None:
+    match = _NUMBER.fullmatch(text) if text and len(text) <= LONGEST_VALUE else None
+    return Decimal(match[0]) if match else None
 
 
 _ORDER: Mapping[str, Callable[[int], bool]] = {

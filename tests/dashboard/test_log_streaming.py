@@ -184,7 +184,7 @@ async def test_a_page_follows_only_a_few_logs_and_one_more_when_it_has_left_anot
         why = f"no more than {log_streaming.MOST} logs a page"
         assert await page.hear() == end(why, name=log_streaming.MOST, again=True)
         await page.say(type="unfollow", id=0)
-        await page.follow(execution.pk, id=9, offset=77)
+        await page.follow(execution.pk, id=9, stream="stderr", offset=77)
         while (watch := await link.hear(Watch)).offset != 77:
             pass
         await link.send_log(watch, 77, b"!")

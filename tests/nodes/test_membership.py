@@ -185,7 +185,7 @@ def test_an_enrolment_that_is_asked_many_times_at_once_makes_one_node():
 
 @pytest.mark.parametrize(
     "labels",
-    [{"": "x"}, {"a b": "x"}, {"a": "x" * 1025}, {"a": "\0"}, {f"k{i}": "" for i in range(257)}],
+    [{"": "x"}, {"a b": "x"}, {"a": "x" * 257}, {"a": "\0"}, {f"k{i}": "" for i in range(257)}],
 )
 def test_labels_that_cannot_be_stored_are_refused(labels):
     with pytest.raises(InvalidLabels):

@@ -1,5 +1,7 @@
 """What the scheduler decides about batch jobs, case by case."""
 
+from dataclasses import replace
+
 import pytest
 
 from nodes.protocol.resources import Resources
@@ -509,6 +511,27 @@ def test_unplaced_work_fails_at_once_with_a_queue_timeout_of_zero():
         "1 of 1 slot found no place at once: "
         "impossible: needs 8 cores, the largest of 4 nodes has 4 cores"
     )
+
+
+def test_a_job_that_was_refused_is_not_said_to_lack_room():
+    refused = execution("ask_for_bid_rejected", 0, node="n1")
+    plan = schedule(world(refused, nodes=["n1"], timeouts={"queue": 0}))
+    assert plan.state is JobState.FAILED
+    assert said(plan) == "1 of 1 slot found no place at once: refused by N1"
+
+
+def test_a_slot_that_fails_goes_to_another_node_each_time():
+    """Three bad nodes look best, and only the empty one is good."""
+    bad = [node(f"n{i}", used=(3000, 6 * GIB, 0, 0)) for i in range(1, 4)]
+    progress, went = Progress(), []
+    for attempt in range(1, 5):
+        later = NOW + seconds(1000 * attempt)
+        again = world(nodes=[*bad, "n4"], now=later, progress=progress, retry={"attempts": 9})
+        [place] = schedule(again).place
+        went.append(place.node)
+        failed = execution("failed", node=place.node, attempt=attempt, ended_at=later)
+        progress = schedule(replace(again, executions=(failed,))).progress
+    assert went == ["n1", "n2", "n3", "n4"]
 
 
 def test_unplaced_work_waits_as_long_as_the_job_says():

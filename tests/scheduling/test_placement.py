@@ -6,9 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from orchestrator.explain.reasons import Impossible, Lack, NoNode
 from orchestrator.scheduling.feasibility import demand, refusal, refusals
 from orchestrator.scheduling.placement import MOST_SHAPES, choose
-from orchestrator.scheduling.placement_record import record
+from orchestrator.scheduling.placement_record import blocked, record
 from orchestrator.scheduling.ranking import Question, scores, totals
 from tests.scheduling.worlds import GIB, NOW, cluster, job_spec, node, seconds
 
@@ -103,6 +104,36 @@ def test_a_job_avoids_nodes_where_it_failed_but_takes_them_when_there_is_no_othe
     assert names(alone, choose(alone, asked, 1, now=NOW)) == ["n1"]
 
 
+FULL = (3000, 6 * GIB, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("slots", "job"),
+    [(1, {}), (2, {}), (2, {"spread": [{"over": "zone"}]}), (2, {"affinities": [{"match": "x"}]})],
+)
+def test_no_other_merit_brings_a_job_back_to_where_it_failed(slots, job):
+    here = cluster(node("n1", used=FULL, zone="a", x="y"), node("n2", cpu=100, zone="b"))
+    asked = question(count=slots, used={1: 9}, failures={0: 1}, **job)
+    assert names(here, choose(here, asked, slots, now=NOW)) == ["n2", "n1"][:slots]
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("spread", [[], [{"over": "zone"}]])
+def test_a_node_where_the_job_failed_is_not_asked_beside_another(slots, spread):
+    here = cluster(node("n1", cpu=100), node("n2", used=FULL), node("n3", used=FULL))
+    bad = question(count=2, failures={1: 1, 2: 1}, spread=spread)
+    chosen = names(here, choose(here, bad, slots, now=NOW, ask=2))
+    assert [sorted(it.split("+")) for it in chosen] == [["n1"], ["n2", "n3"]][:slots]
+
+
+@pytest.mark.parametrize("spread", [[], [{"over": "zone"}]])
+def test_each_slot_has_a_node_before_a_second_one_is_asked_for_any(spread):
+    here = cluster(*(node(f"n{i}", cpu=100, zone=f"z{i}") for i in range(4)))
+    chosen = choose(here, question(count=3, spread=spread), 3, now=NOW, ask=3)
+    assert [len(rows) for rows in chosen] == [2, 1, 1]
+    assert len({row for rows in chosen for row in rows}) == 4
+
+
 def test_nodes_to_avoid_are_not_chosen():
     here = cluster("n1", "n2")
     for _ in range(3):
@@ -134,6 +165,31 @@ def test_spreading_counts_what_is_already_there_and_stays_soft():
     assert Counter(names(tight, chosen)) == {"n1": 3, "n2": 1}
 
 
+def test_few_executions_go_to_as_many_values_of_a_label():
+    here = cluster(*(node(f"{zone}{i}", zone=zone) for zone in "abcdef" for i in "12"))
+    asked = question(count=3, spread=[{"over": "zone"}])
+    assert len({name[0] for name in names(here, choose(here, asked, 3, now=NOW))}) == 3
+    assert scores(here, asked, 0)[-1].reason == "zone = a has 0 of an even share of 1.0"
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_a_node_without_the_label_comes_after_every_value_of_it(count):
+    here = cluster(node("none", used=HALF), *(node(f"n{zone}", zone=zone) for zone in "abcd"))
+    asked = question(count=count, used={1: count}, spread=[{"over": "zone"}])
+    points = {here.ids[row]: scores(here, asked, row)[-1].points for row in range(5)}
+    assert points["none"] < points["na"] < points["nb"] == points["nd"] == 1
+    assert scores(here, asked, 0)[-1].reason == "no label zone"
+
+
+def test_a_share_is_even_over_the_values_of_nodes_that_could_run_it_full_or_not():
+    """Nodes without the label, that take no work, or that do not suit the job have no share."""
+    full = node("nb", zone="b", used=(4000, 0, 0, 0))
+    others = [node("nc", zone="c", unready="drains"), node("nd", zone="d", spot="yes"), "none"]
+    here = cluster(node("na", zone="a"), full, *others)
+    asked = question(count=4, constraints=["!spot"], spread=[{"over": "zone"}])
+    assert scores(here, asked, 0)[-1].reason == "zone = a has 0 of an even share of 2.0"
+
+
 def test_two_labels_to_spread_over_and_several_nodes_a_slot():
     here = cluster(*(node(f"n{i}", zone="ab"[i % 2], rack=f"r{i % 4}", cpu=400) for i in range(8)))
     asked = question(count=8, spread=[{"over": "zone"}, {"over": "rack", "weight": 10}])
@@ -153,14 +209,14 @@ def test_every_scorer_gives_points_and_a_reason():
         spread=[{"over": "zone"}],
     )
     given = {score.name: score for score in scores(here, asked, 0)}
-    assert list(given) == ["fit", "anti-affinity", "affinity", "spread", "failures"]
+    assert list(given) == ["fit", "affinity", "anti-affinity", "spread", "failures"]
     assert given["fit"].reason == "52% of cpu and 51% of memory used after it, full nodes first"
     assert given["anti-affinity"].points == -0.5
     assert given["affinity"].reason == "meets 1 of 2 preferences: zone = a"
     assert given["spread"].reason == "zone = a has 1 of an even share of 2.0"
     assert given["failures"].reason == "this job has failed there 2 times"
-    mean = sum(score.points for score in given.values()) / len(given)
-    assert totals(here, asked, np.array([0]))[0] == pytest.approx(mean)
+    total = sum(score.points for score in given.values())
+    assert totals(here, asked, np.array([0]))[0] == pytest.approx(total)
 
 
 # --- why not -----------------------------------------------------------------------------------
@@ -194,6 +250,32 @@ def test_too_small_and_too_full_are_told_apart():
     assert refusal(here, 0, demand(job_spec(resources={"cpu": 1}))) == (
         "has 0.1 cores free, needs 1 core"
     )
+
+
+def test_what_a_shrunk_node_still_runs_is_nothing_that_it_could_give():
+    """Its capacity is what is allocated there: more than it offers now."""
+    here = cluster(node("n1", cpu=4000, used=(4000, 0, 0, 0)))
+    here.offered = np.array([(1000, 8 * GIB, 100 * GIB, 0)])
+    asked = demand(job_spec(resources={"cpu": 2}))
+    assert refusal(here, 0, asked) == "has 1 core in all, needs 2 cores"
+    assert blocked(here, asked, 1, NOW).why == Impossible(1, Lack.SIZE, "cpu", 2000, 1000)
+
+
+def test_what_only_a_rejected_node_could_run_is_impossible():
+    here = cluster(node("n1", cpu=8000, unready="was rejected", gpu=1), "n2")
+    asked = demand(job_spec(resources={"cpu": 8}))
+    assert blocked(here, asked, 1, NOW).why == Impossible(1, Lack.SIZE, "cpu", 8000, 4000)
+    gone = cluster(node("n1", unready="was rejected"))
+    assert blocked(gone, demand(job_spec()), 1, NOW).why == NoNode()
+
+
+def test_what_needs_none_of_something_fits_however_little_there_is_of_it():
+    here = cluster(node("n1", used=(0, 0, 0, 3)))
+    asked = demand(job_spec())
+    assert refusal(here, 0, asked) is None
+    assert record(here, asked)["could_run_now"] == 1
+    for _ in range(2):
+        assert names(here, choose(here, question(), 1, now=NOW)) == ["n1"]
 
 
 def test_a_missing_driver_is_named_with_those_there_are():

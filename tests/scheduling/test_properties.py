@@ -1,6 +1,7 @@
 """What holds for every world, and that a cluster which obeys the plans gets its jobs done."""
 
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -16,10 +17,11 @@ from orchestrator.lifecycle import (
     JobState,
     Observed,
 )
+from orchestrator.scheduling.bids import BidScorer
 from orchestrator.scheduling.reconcile import finished, reconcile
 from orchestrator.scheduling.replacement import Budget
 from orchestrator.scheduling.slot_history import slot_history
-from orchestrator.scheduling.slot_scheduler import has_ended, schedule
+from orchestrator.scheduling.slot_scheduler import has_ended, question, schedule
 from orchestrator.scheduling.slot_set import flags, of_ranges, with_slots
 from orchestrator.scheduling.world import ExecutionView, JobView, Progress, World
 from tests.scheduling.worlds import MIB, NOW, cluster, execution, job_spec, node, seconds, world
@@ -115,7 +117,7 @@ def diff_of(w):
         w,
         history,
         unwanted=unwanted,
-        score_bids=lambda bids: [0.0] * len(bids),
+        score_bids=BidScorer(w.cluster, partial(question, w, history)),
         budget=Budget(max_unavailable=max(w.job.count, 1)),
     )
     return history, unwanted, diff

@@ -46,6 +46,8 @@ def test_what_excludes_each_other_is_found(constraints):
         ["cores > 4", "cores < 4.1"],
         ["cores > -1", "cores < 0"],
         ["cores >= 4", "cores != 4"],
+        ["bytes > 9007199254740992", "bytes < 9007199254740994"],
+        [f"bytes > {'9' * 40}", f"bytes < {'9' * 40}.0000000001"],
         ["docker version>= 1.2", "docker version< 1.3"],
         ["host =~ a+", "host =~ b+"],
         ["a = 1", "b = 2"],

@@ -88,7 +88,15 @@ def test_memory_is_bytes_with_decimal_or_binary_units(written, count):
 
 @pytest.mark.parametrize(
     ("written", "expected"),
-    [("10m", 600), ("1h30m", 5400), (90, 90), (1.5, 1.5), ("1500ms", 1.5), ("2d", 172800)],
+    [
+        ("10m", 600),
+        ("1h30m", 5400),
+        (90, 90),
+        ("90", 90),
+        (1.5, 1.5),
+        ("1500ms", 1.5),
+        ("2d", 172800),
+    ],
 )
 def test_durations_are_texts_with_units_or_seconds(written, expected):
     assert parsed(timeouts={"execution": written}).timeouts.execution == expected

@@ -6,6 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodes import labels
+from nodes.errors import InvalidLabels
+from nodes.labels import LONGEST_VALUE
 from orchestrator.spec import selectors
 from orchestrator.spec.selectors import BadSelector, Requirement, parse
 
@@ -20,6 +23,11 @@ NODE = {
     "beta": "2.0.0-rc1",
     "host": "rack-12",
     "odd": "a, b) =~ c",
+    "build": "20240101120001",
+    "deep": "1.2.3.4.5.6.7",
+    "bytes": "9007199254740993",
+    "serial": "1" * 40 + ".0000000000001",
+    "quote": '"x"',
 }
 
 
@@ -71,6 +79,17 @@ NODE = {
         ("host =~ .*-1[12]", True),
         ("host =~ (?:rack|row)-1\\d", True),
         ("host =~ a,b|rack-12", True),
+        ("host =~ 'rack-[0-9]+'", True),
+        ('host =~ "rack-[0-9]+", zone = eu-1', True),
+        ('host =~ "rack-[0-9]+", zone = eu-2', False),
+        ("zone = eu-1, odd =~ 'a, b.*', ssd", True),
+        ('quote =~ \\"x.', True),
+        ("build version> 20240101120000", True),
+        ("build version< 2024010112000", False),
+        ("deep version> 1.2.3.4.5.6.6", True),
+        ("bytes > 9007199254740992", True),
+        ("bytes <= 9007199254740992", False),
+        (f"serial > {'1' * 40}", True),
         ("missing =~ .*", False),
         ('odd = "a, b) =~ c"', True),
         ("odd in ('a, b) =~ c', x)", True),
@@ -110,6 +129,14 @@ def test_a_requirement_holds_as_it_reads(text, holds):
         ("a =~ a*a*a*b", "has a pattern that may take too long to match"),
         ("a =~ " + "a?" * 30 + "a" * 30, "has a pattern that may take too long to match"),
         ("a =~ " + "(a|aa)" * 20, "has a pattern that may take too long to match"),
+        ("a =~ (b.*|(c|.*d)).*.*", "has a pattern that may take too long to match"),
+        ("a =~ b|.*.*.*|c", "has a pattern that may take too long to match"),
+        ("a =~ rack-[0-9]+, zone = a", "has a comma in a pattern, where it joins nothing"),
+        ("a =~ rack-[0-9]+, ssd", "has a comma in a pattern, where it joins nothing"),
+        ("a =~ rack-[0-9]+,!spot", "has a comma in a pattern, where it joins nothing"),
+        ("a =~ b,c in (d)", "has a comma in a pattern, where it joins nothing"),
+        ("a =~ b,c version>= 1", "has a comma in a pattern, where it joins nothing"),
+        ("a =~ 'rack'-[0-9]+", "has a quote in front of a pattern"),
         ("a =~ a{1,99}a{1,99}a{1,99}", "has a pattern that may take too long to match"),
         ("a =~ (a)\\1", "has a pattern with references, look-around or flags"),
         ("a =~ (?=a)b", "has a pattern with references, look-around or flags"),
@@ -130,13 +157,27 @@ def test_what_is_not_a_selector_is_refused_with_a_cure(text, message):
 
 
 @pytest.mark.parametrize(
-    "pattern", [".*.*", ".*a.*b", "[^x]*[^y]*", "(a|aa)(a|aa).*", "a{1,9}.*", "a+a+b"]
+    "pattern",
+    [
+        *(".*.*", ".*a.*b", "[^x]*[^y]*", "(a|aa)(a|aa).*", "a{1,9}.*", "a+a+b"),
+        *(".*.*|.*.*", "|".join("a" * n for n in range(1, 14)), "|".join("ab" * 21)),
+    ],
 )
 def test_every_pattern_that_is_taken_is_quick(pattern):
     [requirement] = parse(f"a =~ {pattern}")
     began = time.perf_counter()
     requirement.matches({"a": "a" * 255 + "!"})
     assert time.perf_counter() - began < 0.1
+
+
+@pytest.mark.parametrize("operator", ["=", "=~", "version="])
+def test_every_label_that_a_node_may_have_can_be_asked_for(operator):
+    longest = "1" * LONGEST_VALUE
+    value = "1{256}" if operator == "=~" else longest
+    [requirement] = parse(f"a {operator} {value}")
+    assert requirement.matches(labels.given({"a": longest}))
+    with pytest.raises(InvalidLabels):
+        labels.given({"a": longest + "1"})
 
 
 def test_values_too_long_for_a_pattern_do_not_match():
@@ -146,11 +187,25 @@ def test_values_too_long_for_a_pattern_do_not_match():
 
 @pytest.mark.parametrize(
     "text",
-    ["a = b", "a in (b, c)", "!a", "a", 'a = "b c"', "a = 'x\"y'", "a version>= v1.2", "a =~ b,c"],
+    [
+        *("a = b", "a in (b, c)", "!a", "a", 'a = "b c"', "a = 'x\"y'", "a version>= v1.2"),
+        *(
+            "a =~ b,c",
+            'a =~ "b, c"',
+            "a =~ '\"b\", c = d'",
+            "a =~ ' b'",
+            "a =~ '\"b\"'",
+            'a =~ \\"b"\'c',
+        ),
+    ],
 )
 def test_the_text_of_a_requirement_means_the_same(text):
     once = parse(text)
     assert parse(", ".join(map(str, once))) == once
+
+
+def test_a_pattern_that_was_stored_without_quotes_is_still_one():
+    assert selectors.read("host =~ a, b = c") == (Requirement("host", "=~", ("a, b = c",)),)
 
 
 _values = st.text(
@@ -167,7 +222,7 @@ def test_any_value_can_be_asked_for_in_quotes(key, value):
     assert parse(str(requirement)) == (requirement,)
 
 
-@given(st.text(max_size=60))
+@given(st.text(max_size=60) | st.text("ab=~,'\" !<(in)\\", max_size=20).map("a =~ ".__add__))
 def test_any_text_is_a_selector_or_refused(text):
     try:
         found = parse(text)
