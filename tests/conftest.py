@@ -1,6 +1,7 @@
 """What every test may ask for."""
 
 import asyncio
+import gc
 import itertools
 import shutil
 import signal
@@ -42,7 +43,7 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> Iterator[None]:
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """Let go of the test database before it is dropped: hints have a connection of their own,
     and what is asked from asyncio that of a thread which outlives its loop.
     """
@@ -51,6 +52,31 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
     yield
     hints.close()
     asyncio.run(sync_to_async(connections.close_all)())
+    with django_db_blocker.unblock():
+        _wait_until_alone()
+
+
+def _wait_until_alone() -> None:
+    """Those whose processes have just ended take a moment to go; who stays is named.
+
+    The connection of a thread that has ended goes with what its event loop has left.
+    """
+    connection.close()
+    gc.collect()
+    deadline = time.monotonic() + 30
+    others = """
+        SELECT application_name, state, query FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+          AND backend_type = 'client backend'
+    """
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(others)
+            found = cursor.fetchall()
+        if not found:
+            return
+        assert time.monotonic() < deadline, f"still connected: {found}"
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")
