@@ -275,6 +275,14 @@ class _Hub:
             self._task = None
 
     async def _run(self) -> None:
+        try:
+            await self._listen()
+        finally:
+            # A task knows its loop: that of a loop which has ended would keep all it had open.
+            if self._task is asyncio.current_task():
+                self._task = None
+
+    async def _listen(self) -> None:
         retry = RETRY
         while True:
             try:

@@ -1,6 +1,7 @@
 """What every test may ask for."""
 
 import asyncio
+import gc
 import itertools
 import shutil
 import signal
@@ -56,8 +57,12 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
 
 def _wait_until_alone() -> None:
-    """Those whose processes have just ended take a moment to go; who stays is named."""
+    """Those whose processes have just ended take a moment to go; who stays is named.
+
+    The connection of a thread that has ended goes with what its event loop has left.
+    """
     connection.close()
+    gc.collect()
     deadline = time.monotonic() + 30
     others = """
         SELECT application_name, state, query FROM pg_stat_activity

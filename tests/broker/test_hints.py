@@ -1,6 +1,7 @@
 """Hints: sent after commit, few of them, heard by threads and by event loops."""
 
 import asyncio
+import gc
 import multiprocessing
 import time
 
@@ -190,3 +191,15 @@ def _in_thread(what):
         what()
     finally:
         connection.close()
+
+
+def test_of_an_event_loop_that_ends_while_it_connects_nothing_is_kept():
+    async def hear():
+        subscribe(Hint.VIEW, lambda: None)
+        await asyncio.sleep(0)  # It has begun, and goes on no further.
+
+    gc.collect()
+    before = len(hints._hubs)
+    asyncio.run(hear())
+    gc.collect()
+    assert len(hints._hubs) == before
