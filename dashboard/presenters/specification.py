@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.explain.formatting import size
-from orchestrator.spec import JobSpec, Needs, Retry, TaskSpec, Timeouts
+from orchestrator.spec import FIRST, JobSpec, Needs, Retry, TaskSpec, Timeouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,14 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     ]
 
 
+_PARTS = (JobSpec, TaskSpec, Needs, Retry, Timeouts)
 #: The order in which people write a specification; the database keeps none.
 _RANK = {
     key: rank
     for rank, key in enumerate(
-        field for part in (JobSpec, TaskSpec, Needs, Retry, Timeouts) for field in part.model_fields
+        dict.fromkeys(
+            (*FIRST, *(field for part in _PARTS for field in part.model_fields)),
+        )
     )
 }
 

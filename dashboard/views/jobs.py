@@ -98,7 +98,8 @@ class JobPage(OneJob):
         return find.evaluations(self.job)
 
     def slots(self) -> slots.Grid:
-        progress = spec_cache.load_progress(self.job.progress, find.slot_states(self.job))
+        tried = find.slot_states(self.job) if self.job.progress.get("tried") else []
+        progress = spec_cache.load_progress(self.job.progress, tried)
         progress = progress.carried(self.job.round, self.job.round_at)
         return slots.grid(self.job.count, find.slots(self.job), progress, state=self.job.state)
 
@@ -149,11 +150,11 @@ class Definition(OneJob):
         chosen = find.version(self.job, wanted) if wanted is not None else None
         chosen = chosen or (found[0] if found else None)
         older = find.version_before(chosen) if chosen else None
-        now = self.job if chosen and chosen.number == self.job.version else None
+        intent = self.job.intent if chosen and chosen.number == self.job.version else {}
         return {
             "all": found,
             "chosen": chosen,
-            "lines": specification.lines(chosen.in_full(now)) if chosen else [],
+            "lines": specification.lines(chosen.in_full(**intent)) if chosen else [],
             "older": older,
             "changes": specification.changes(older.in_full(), chosen.in_full())
             if older and chosen

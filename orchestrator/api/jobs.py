@@ -123,7 +123,7 @@ def show_job(
     job = references.job(request, ref)
     current = JobVersion.objects.get(job=job, number=job.version)
     silent = endpoint.silent_nodes(job)
-    shown = serializers.job(job, schemas.JobInFull, also=silent, spec=current.in_full(job))
+    shown = serializers.job(job, schemas.JobInFull, also=silent, spec=current.in_full(**job.intent))
     return tagged(answer(shown), intent(job))
 
 
@@ -131,8 +131,9 @@ def show_job(
 @operation(schemas.Page[schemas.Version])
 def list_versions(request: HttpRequest, ref: str, query: schemas.PagingInNamespace) -> HttpResponse:
     """Every specification that the job has had, the newest first."""
-    rows = JobVersion.objects.filter(job=references.job(request, ref))
-    return page_by("-number", request, query, rows, serializers.version)
+    job = references.job(request, ref)
+    shown = partial(serializers.version, name=job.name)
+    return page_by("-number", request, query, JobVersion.objects.filter(job=job), shown)
 
 
 @router.get("/jobs/{ref}/executions", auth=READ)

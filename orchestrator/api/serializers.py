@@ -26,8 +26,9 @@ def job(row: models.Job, kind: type[Job] = Job, *, also: Iterable[Reason] = (), 
     )
 
 
-def version(row: models.JobVersion) -> Version:
-    return Version.of(row, spec=row.in_full())
+def version(row: models.JobVersion, name: str) -> Version:
+    """*name* is that of its job."""
+    return Version.of(row, spec=row.in_full(name=name))
 
 
 def execution(row: models.Execution, kind: type[Execution] = Execution, **more: Any) -> Execution:

@@ -100,6 +100,11 @@ class Job(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def intent(self) -> dict[str, Any]:
+        """What of its specification belongs to no version."""
+        return {name: getattr(self, name) for name in ("name", "count", "priority", "labels")}
+
 
 class SlotState(models.Model):
     """A slot of a job that is not as all begin; only the StateUpdater writes it.
@@ -141,10 +146,8 @@ class JobVersion(models.Model):
     def __str__(self) -> str:
         return f"version {self.number}"
 
-    def in_full(self, job: Job | None = None) -> dict[str, Any]:
-        """Its specification as people read it; with what is wanted of *job*, of which it is."""
-        names = ("name", "count", "priority", "labels")
-        intent = {} if job is None else {name: getattr(job, name) for name in names}
+    def in_full(self, **intent: Any) -> dict[str, Any]:
+        """Its specification as people read it, with what else is wanted of its job."""
         return spec.in_full(self.spec, **intent)
 
 

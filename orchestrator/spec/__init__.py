@@ -24,10 +24,11 @@ from .model import (
     Timeouts,
 )
 from .parsing import InvalidSpec, json_schema, parse, parse_json
-from .storage import body, canonical, digest, generation, in_full, load
+from .storage import FIRST, body, canonical, digest, generation, in_full, load
 
 __all__ = [
     "DRIVERS",
+    "FIRST",
     "NAME",
     "Affinity",
     "Approval",

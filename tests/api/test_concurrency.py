@@ -18,8 +18,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 AT_ONCE = 8
 
 
-def spec(count=1):
-    return json.dumps({"name": "a-job", "count": count, "task": {"command": ["true"]}})
+def spec(grace=1):
+    return json.dumps({"name": "a-job", "grace": grace, "task": {"command": ["true"]}})
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_one_key_gets_one_answer(at_once):
 
 
 def test_one_key_with_different_bodies_is_good_for_one_of_them(at_once):
-    answers = at_once([(spec(count), "k1") for count in range(AT_ONCE)])
+    answers = at_once([(spec(grace), "k1") for grace in range(AT_ONCE)])
     assert sorted(answer.status_code for answer in answers) == [201] + [422] * (AT_ONCE - 1)
     assert JobVersion.objects.count() == 1
 
@@ -69,7 +69,7 @@ def test_one_name_is_one_job(at_once):
 
 
 def test_different_versions_are_all_kept_in_some_order(at_once):
-    answers = at_once([(spec(count), None) for count in range(AT_ONCE)])
+    answers = at_once([(spec(grace), None) for grace in range(AT_ONCE)])
     assert {answer.status_code for answer in answers} == {200, 201}
     assert sorted(answer.json()["version"] for answer in answers) == list(range(1, AT_ONCE + 1))
     assert Job.objects.get().version == AT_ONCE
@@ -96,11 +96,11 @@ def test_of_two_who_have_seen_the_same_one_changes_it(eventually):
     headers["If-Match"] = Client().get("/api/v1/jobs/a-job", headers=headers)["ETag"]
     held = Held("INSERT INTO")
 
-    def change(count, hold):
+    def change(grace, hold):
         try:
             with connection.execute_wrapper(hold):
                 client = Client(raise_request_exception=False)
-                return client.post("/api/v1/jobs", spec(count), "application/json", headers=headers)
+                return client.post("/api/v1/jobs", spec(grace), "application/json", headers=headers)
         finally:
             connection.close()
 
@@ -116,7 +116,8 @@ def test_of_two_who_have_seen_the_same_one_changes_it(eventually):
         eventually(one_waits)
         held.go.set()
         assert (first.result(10).status_code, second.result(10).status_code) == (200, 412)
-    assert (Job.objects.get().version, Job.objects.get().count) == (2, 2)
+    assert Job.objects.get().version == 2
+    assert JobVersion.objects.get(number=2).spec["grace"] == 2
 
 
 def test_of_two_who_create_only_one_creates():

@@ -40,11 +40,33 @@ def test_the_same_specification_again_changes_nothing_and_says_so(api):
 
 def test_another_specification_is_a_new_version(api):
     api.post("jobs", spec())
-    answer = api.post("jobs", spec(count=2))
+    answer = api.post("jobs", spec(ask=2))
     assert answer.status_code == 200
     assert (answer.json()["version"], answer.json()["created"]) == (2, False)
     versions = api.get("jobs/a-job/versions").json()["items"]
-    assert [(it["number"], it["spec"]["count"]) for it in versions] == [(2, 2), (1, 1)]
+    assert [(it["number"], it["spec"]["ask"]) for it in versions] == [(2, 2), (1, 1)]
+
+
+def test_how_much_is_wanted_belongs_to_no_version(api):
+    api.post("jobs", spec())
+    answer = api.post("jobs", spec(count=2, priority=70, labels={"team": "data"})).json()
+    assert (answer["version"], answer["changed"], answer["rerun"]) == (1, True, False)
+    assert answer["sentence"] == (
+        "a-job has changed: count from 1 to 2, priority from 50 to 70, other labels; "
+        "it is at version 1"
+    )
+    shown = api.get("jobs/a-job").json()
+    assert (shown["count"], shown["spec"]["count"], shown["spec"]["priority"]) == (2, 2, 70)
+    [only] = api.get("jobs/a-job/versions").json()["items"]
+    assert "count" not in only["spec"]
+
+
+def test_a_stopped_job_that_is_submitted_as_it_was_runs_again_without_a_new_version(api):
+    api.post("jobs", spec())
+    api.post("jobs/a-job/stop")
+    answer = api.post("jobs", spec()).json()
+    assert (answer["version"], answer["changed"], answer["rerun"]) == (1, False, True)
+    assert answer["sentence"] == "a-job runs again: round 2 of version 1"
 
 
 def test_zero_slots_are_a_job(api):

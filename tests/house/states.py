@@ -17,7 +17,7 @@ _SECTIONS = (
         DESIRED,
     ),
     ("Execution, observed", "What is known of an execution.", OBSERVED),
-    ("Job", "An ended job comes back to *pending* with a new version or a rerun.", JOB),
+    ("Job", "An ended job comes back to *pending* when somebody wants something again.", JOB),
     ("Node, approval", "Whether an operator lets a node take part.", APPROVAL),
     ("Node, connection", "Whether a node is heard of.", CONNECTION),
 )
