@@ -6,11 +6,12 @@ that one which is stopped for running too long and then reported as failed count
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from orchestrator.explain.reasons import Final, How, Said, SlotFailed
-from orchestrator.lifecycle import ENDED, Observed
+from orchestrator.lifecycle import ENDED, Desired, Observed
 from orchestrator.spec import Backoff, OnLost, Retry, RetryOn
 
 from .slot_set import with_slots
@@ -35,6 +36,16 @@ class SlotHistory:
     settle: tuple[str, ...] = ()
     held: tuple[ExecutionView, ...] = ()
     overran: frozenset[str] = frozenset()
+
+    def given_up(self) -> SlotHistory:
+        """The same when nobody waits for what is held any longer."""
+        outcomes = Counter(self.progress.outcomes)
+        outcomes.update(str(it.observed) for it in self.held)
+        return SlotHistory(
+            replace(self.progress, outcomes=dict(outcomes)),
+            (*self.settle, *(it.id for it in self.held)),
+            overran=self.overran,
+        )
 
 
 def slot_history(world: World) -> SlotHistory:
@@ -66,6 +77,8 @@ def overruns_at(world: World, execution: ExecutionView) -> datetime | None:
 
 
 def has_overrun(world: World, execution: ExecutionView) -> bool:
+    if execution.desired is Desired.STOPPED or world.job.state in ENDED:
+        return False
     at = overruns_at(world, execution)
     return at is not None and at <= world.now and is_current(world, execution)
 
@@ -110,7 +123,9 @@ class _Counting:
         progress, now = self.before, self.world.now
         self.attempts = dict(progress.attempts)
         self.failed_attempts = dict(progress.failed_attempts)
-        self.retry_at = {slot: at for slot, at in progress.retry_at.items() if at > now}
+        count = self.world.job.count
+        later = progress.retry_at.items()
+        self.retry_at = {slot: at for slot, at in later if at > now and slot < count}
         self.failures = dict(progress.failures)
         self.outcomes = dict(progress.outcomes)
         self.failed, self.last_failure = progress.failed, progress.last_failure
@@ -119,6 +134,7 @@ class _Counting:
         """Account for an execution that has ended, unless its node may still run it."""
         matters = is_current(self.world, execution) and self.world.job.state not in ENDED
         may_return = execution.observed is Observed.LOST and execution.reserved
+        may_return = may_return and execution.slot < self.world.job.count
         if matters and may_return and self.world.job.spec.on_lost is OnLost.WAIT:
             self.held.append(execution)
             return

@@ -50,7 +50,8 @@ def has_ended(world: World, history: SlotHistory) -> Ending | None:
     if job.state in ENDED:
         return Ending(job.state, None, f"the job is {job.state}")
     if all(finished(world, history)):
-        return Ending(JobState.COMPLETED, Completed(job.count), "the job has completed")
+        told = "the job has completed" if job.count else "the job wants no slots"
+        return Ending(JobState.COMPLETED, Completed(job.count), told)
     if job.stop_requested:
         told = "the job was stopped" + (f": {job.stop_reason}" if job.stop_reason else "")
         return Ending(JobState.STOPPED, Stopped(job.stopped_by, job.stop_reason), told)
@@ -89,7 +90,11 @@ def _decide(
         budget=Budget(max_unavailable=max(world.job.count, 1)),  # A batch has no readers.
     )
     if ending is not None:
-        return Decision(world, history, progress or history.progress, diff, ending)
+        history = history.given_up()
+        since = (progress or history.progress).waiting_since
+        return Decision(
+            world, history, replace(history.progress, waiting_since=since), diff, ending
+        )
     placement = find_places(world, history, diff)
     progress = replace(
         history.progress, waiting_since=_waiting_since(world, history, diff, placement)
@@ -198,7 +203,6 @@ def _state(decided: Decision) -> JobState:
         stopping = decided.ending.state is JobState.STOPPED and live
         if decided.world.job.state in ENDED or not stopping:
             return decided.ending.state
-        return JobState.RUNNING
     active = any(it.observed in _ACTIVE for it in live)
     return JobState.RUNNING if active else JobState.QUEUED
 

@@ -618,3 +618,85 @@ def test_an_empty_cluster_makes_jobs_wait():
     plan = schedule(world(nodes=[]))
     assert said(plan) == "waiting for capacity: 1 of 1 slot; there is no node"
     assert not plan.blocked.impossible
+
+
+def test_what_waits_above_the_last_slot_is_waited_for_no_longer():
+    later = Progress(failed_attempts={5: 1}, retry_at={5: NOW + seconds(60)})
+    runs, lost = execution("running", 0), execution("lost", 4)
+    plan = schedule(world(runs, lost, count=1, on_lost="wait", progress=later))
+    assert (plan.reasons, plan.followups, plan.settle) == ((), (), (lost.id,))
+
+
+def test_a_slot_that_went_and_came_again_counts_its_new_execution_apart_from_the_old_one():
+    ending = execution("running", 1, desired=Desired.STOPPED, attempt=1)
+    plan = schedule(world(execution("running", 0), ending, count=2))
+    assert [(place.slot, place.attempt) for place in plan.place] == [(1, 2)]
+
+
+def test_a_job_that_was_asked_for_bids_only_is_not_running_while_it_stops():
+    asked = execution("ask_for_bid", 0)
+    plan = schedule(world(asked, state=JobState.QUEUED, view={"stop_requested": True}))
+    assert (plan.state, stopped(plan)) == (JobState.QUEUED, {asked.id: "the job was stopped"})
+
+
+def test_a_job_of_no_slots_tells_what_runs_so():
+    it = execution("running", 0)
+    plan = schedule(world(it, count=0))
+    assert stopped(plan) == {it.id: "the job wants no slots"}
+
+
+def test_nobody_waits_for_lost_nodes_once_the_job_has_ended():
+    lost, failed = execution("lost", 0), execution("failed", 1)
+    plan = schedule(world(lost, failed, count=2, on_lost="wait", retry={"attempts": 1}))
+    assert plan.state is JobState.FAILED
+    assert set(plan.settle) == {lost.id, failed.id}
+    assert plan.progress.outcomes == {"lost": 1, "failed": 1}
+
+
+def test_a_slow_stop_of_a_job_that_has_failed_is_no_attempt():
+    long = execution("running", 0, started_at=NOW - seconds(9999), desired=Desired.STOPPED)
+    plan = schedule(world(long, state=JobState.FAILED, timeouts={"execution": "1m"}))
+    assert (plan.progress.failed, plan.progress.attempts) == (None, {})
+
+
+# --- wanted anew -------------------------------------------------------------------------------
+
+
+def test_a_failed_job_that_is_wanted_anew_tries_what_it_had_given_up():
+    failed = SlotFailed(1, "N1", 3, 3, final=Final.ATTEMPTS)
+    before = Progress(
+        round=1,
+        since=NOW - seconds(999),
+        completed=with_slots(b"", [0]),
+        attempts={1: 3},
+        failed_attempts={1: 3},
+        failed=failed,
+        waiting_since=NOW - seconds(900),
+    )
+    plan = schedule(world(count=2, progress=before, timeouts={"queue": "1m"}))
+    assert [(place.slot, place.attempt) for place in plan.place] == [(1, 4)]
+    assert (plan.progress.failed, plan.progress.failed_attempts) == (None, {})
+    assert plan.progress.since == NOW - seconds(60)
+
+
+def test_in_another_round_nothing_that_was_achieved_counts():
+    before = Progress(round=1, since=NOW - seconds(60), completed=with_slots(b"", [0, 1]))
+    plan = schedule(world(count=2, progress=before, view={"round": 2}))
+    assert len(plan.place) == 2
+    assert (plan.progress.round, plan.progress.completed) == (2, b"")
+
+
+def test_what_an_earlier_release_kept_counts_in_the_round_that_it_was_of():
+    plan = schedule(world(count=2, progress=Progress(completed=with_slots(b"", [0, 1]))))
+    assert plan.state is JobState.COMPLETED
+
+
+# --- constraints -------------------------------------------------------------------------------
+
+
+def test_what_runs_where_it_may_not_is_moved_and_the_rest_goes_on():
+    nodes = [node("n1", zone="a"), node("n2", zone="b"), node("n3", zone="b")]
+    right, wrong = execution("running", 0, node="n2"), execution("running", 1, node="n1")
+    plan = schedule(world(right, wrong, nodes=nodes, count=2, constraints=["zone = b"]))
+    assert stopped(plan) == {wrong.id: "its node is not as the job wants it any longer"}
+    assert placed(plan) == [(1, "n3")]
