@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from base64 import b64decode, b64encode
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Set
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -15,6 +16,7 @@ from orchestrator import spec
 from orchestrator.explain import reasons
 from orchestrator.explain.reasons import Said, SlotFailed
 from orchestrator.scheduling import slot_set
+from orchestrator.scheduling.bad_nodes import BadNode
 from orchestrator.scheduling.world import Progress
 from orchestrator.spec import JobBody
 
@@ -77,10 +79,11 @@ def dump_progress(progress: Progress) -> dict[str, Any]:
         "tried": len(progress.failed_attempts),
         "round": progress.round,
         "since": progress.since and progress.since.isoformat(),
-        "avoid": {node: at.isoformat() for node, at in progress.avoid.items()},
-        "failures": dict(progress.failures),
+        "bad_nodes": {
+            node: [_whole(it.at), it.failed, it.refused, _whole(it.until)]
+            for node, it in progress.bad_nodes.items()
+        },
         "outcomes": dict(progress.outcomes),
-        "refusals": dict(progress.refusals),
         "failed": progress.failed and reasons.dump([progress.failed])[0],
         "last_failure": progress.last_failure and reasons.dump([progress.last_failure])[0],
         "waiting_since": progress.waiting_since and progress.waiting_since.isoformat(),
@@ -99,10 +102,11 @@ def load_progress(stored: Mapping[str, Any], slots: Iterable[Slot] = ()) -> Prog
         attempts={slot: n for slot, n, _, _ in slots if n},
         failed_attempts={slot: n for slot, _, n, _ in slots if n},
         retry_at={slot: at for slot, _, _, at in slots if at is not None},
-        avoid={node: _instant(at) for node, at in stored.get("avoid", {}).items()},
-        failures=stored.get("failures", {}),
+        bad_nodes={
+            node: BadNode(_of_whole(at), failed, refused, _of_whole(until) if until else None)
+            for node, (at, failed, refused, until) in stored.get("bad_nodes", {}).items()
+        },
         outcomes=stored.get("outcomes", {}),
-        refusals=stored.get("refusals", {}),
         failed=_failure(stored.get("failed")),
         last_failure=_failure(stored.get("last_failure")),
         waiting_since=_instant(waiting) if (waiting := stored.get("waiting_since")) else None,
@@ -112,6 +116,15 @@ def load_progress(stored: Mapping[str, Any], slots: Iterable[Slot] = ()) -> Prog
 def _failure(stored: Any) -> SlotFailed | Said | None:
     found = reasons.load_one(stored) if stored else None
     return found if isinstance(found, SlotFailed | Said) else None
+
+
+def _whole(at: datetime | None) -> int:
+    """Seconds since 1970, none of which are lost; 0 for no instant."""
+    return 0 if at is None else math.ceil(at.timestamp())
+
+
+def _of_whole(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 @lru_cache(maxsize=1024)

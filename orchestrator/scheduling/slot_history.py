@@ -14,12 +14,10 @@ from orchestrator.explain.reasons import Final, How, Said, SlotFailed
 from orchestrator.lifecycle import ENDED, Desired, Observed
 from orchestrator.spec import Backoff, OnLost, Retry, RetryOn
 
+from .bad_nodes import BadNodes, remembered, with_failure, with_refusal
 from .slot_set import with_slots
 from .world import TERMINAL, ExecutionView, Progress, World
 
-#: A node that would not take a job is not asked again for this long; twice as long each time.
-AVOID = timedelta(seconds=30)
-AVOID_AT_MOST = timedelta(minutes=5)
 #: The agent enforces the timeout of an execution; the scheduler waits this much longer.
 OVERRUN = timedelta(seconds=30)
 
@@ -114,7 +112,7 @@ class _Counting:
     attempts: dict[int, int] = field(init=False)
     failed_attempts: dict[int, int] = field(init=False)
     retry_at: dict[int, datetime] = field(init=False)
-    failures: dict[str, int] = field(init=False)
+    bad_nodes: BadNodes = field(init=False)
     outcomes: dict[str, int] = field(init=False)
     failed: SlotFailed | Said | None = field(init=False)
     last_failure: SlotFailed | Said | None = field(init=False)
@@ -126,7 +124,7 @@ class _Counting:
         count = self.world.job.count
         later = progress.retry_at.items()
         self.retry_at = {slot: at for slot, at in later if at > now and slot < count}
-        self.failures = dict(progress.failures)
+        self.bad_nodes = progress.bad_nodes
         self.outcomes = dict(progress.outcomes)
         self.failed, self.last_failure = progress.failed, progress.last_failure
 
@@ -165,7 +163,8 @@ class _Counting:
         if execution.attempt <= self.attempts.get(slot, 0):
             return
         self.attempts[slot] = execution.attempt
-        self.failures[execution.node] = self.failures.get(execution.node, 0) + 1
+        ended = execution.ended_at or self.world.now
+        self.bad_nodes = with_failure(self.bad_nodes, execution.node, ended)
         if slot >= self.world.job.count:
             return
         self.failed_attempts[slot] = times = self.failed_attempts.get(slot, 0) + 1
@@ -174,7 +173,7 @@ class _Counting:
             self.failed = self.failed or failure
             return
         self.last_failure = failure
-        self.retry_at[slot] = (execution.ended_at or self.world.now) + delay(retry, times)
+        self.retry_at[slot] = ended + delay(retry, times)
 
     def _failure(
         self, execution: ExecutionView, kind: RetryOn, times: int, *, retryable: bool
@@ -207,12 +206,9 @@ class _Counting:
 
     def balance(self) -> SlotHistory:
         before, now = self.before, self.world.now
-        avoid = {node: until for node, until in before.avoid.items() if until > now}
-        refusals = dict(before.refusals)
+        bad_nodes = self.bad_nodes
         for node, at in self.refused.items():
-            refusals[node] = times = refusals.get(node, 0) + 1
-            until = at + min(AVOID * 2.0 ** min(times - 1, 10), AVOID_AT_MOST)
-            avoid[node] = max(until, avoid.get(node, until))
+            bad_nodes = with_refusal(bad_nodes, node, at)
         for slot in self.completed:
             for kept in (self.attempts, self.failed_attempts, self.retry_at):
                 kept.pop(slot, None)
@@ -222,9 +218,7 @@ class _Counting:
             attempts=self.attempts,
             failed_attempts=self.failed_attempts,
             retry_at=self.retry_at,
-            avoid=avoid,
-            refusals=refusals,
-            failures=self.failures,
+            bad_nodes=remembered(bad_nodes, now),
             outcomes=self.outcomes,
             failed=self.failed,
             last_failure=self.last_failure if self.retry_at else None,

@@ -18,6 +18,7 @@ from orchestrator.explain.reasons import Completed, NoPlaceInTime, Stopped, Took
 from orchestrator.lifecycle import ENDED, NOT_BEGUN, Desired, JobState, Observed
 from orchestrator.spec import Approval
 
+from .bad_nodes import avoided
 from .bids import BidScorer, used_rows
 from .decision import Decision, Ending, Placement
 from .feasibility import demand
@@ -138,7 +139,7 @@ def _attempts(progress: Progress, ending: Iterable[ExecutionView]) -> Callable[[
 
 def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) -> Question:
     """What placing one more execution of this job would ask."""
-    spec, index, progress = world.job.spec, world.cluster.index, history.progress
+    spec, index, bad = world.job.spec, world.cluster.index, history.progress.bad_nodes
     return Question(
         demand=demand(spec),
         algorithm=world.algorithm,
@@ -146,8 +147,8 @@ def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) 
         spread=spec.spread,
         count=world.job.count,
         used=used_rows(world.cluster, keep),
-        failures={index[node]: n for node, n in progress.failures.items() if node in index},
-        avoid=frozenset(index[node] for node in progress.avoid if node in index),
+        failures={index[n]: it.failed for n, it in bad.items() if it.failed and n in index},
+        avoid=frozenset(index[n] for n in avoided(bad, world.now) if n in index),
     )
 
 

@@ -20,6 +20,7 @@ from orchestrator.explain.reasons import (
 )
 from orchestrator.lifecycle import ENDED, Desired, JobState, Trigger
 
+from .bad_nodes import avoided
 from .decision import Decision
 from .plan import FollowUp
 from .slot_history import overruns_at
@@ -91,7 +92,7 @@ def shortage(decided: Decision) -> Shortage:
     """Why a slot has found no node."""
     blocked = decided.placement.blocked
     if decided.placement.avoided or blocked is None:
-        return Refused(_again(decided), *_names(decided, decided.progress.avoid))
+        return Refused(_again(decided), *_names(decided, _avoided(decided)))
     return blocked.why
 
 
@@ -127,10 +128,14 @@ def _starting(decided: Decision) -> list[Reason]:
     return found
 
 
+def _avoided(decided: Decision) -> dict[str, datetime]:
+    return avoided(decided.progress.bad_nodes, decided.world.now)
+
+
 def _again(decided: Decision) -> datetime:
     """When nodes that refused are asked again."""
     latest = decided.world.now + LOOK_AGAIN
-    return min([*decided.progress.avoid.values(), latest])
+    return min([*_avoided(decided).values(), latest])
 
 
 def _names(decided: Decision, nodes: Iterable[str]) -> tuple[tuple[str, ...], int]:

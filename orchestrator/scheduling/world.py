@@ -15,6 +15,8 @@ from orchestrator.explain.reasons import Said, SlotFailed
 from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed
 from orchestrator.spec import JobBody
 
+from .bad_nodes import BadNodes
+
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -57,8 +59,7 @@ class Progress:
     ``carried``.  ``completed`` has a bit for each slot, see ``slot_set``.  ``attempts`` is the
     number of a slot's last attempt that has failed, ``failed_attempts`` how many have since
     somebody wanted the job anew; ``retry_at`` is when such a slot may be placed again.
-    ``avoid`` are nodes that would not take this job, until when, ``refusals`` how often each of
-    them has refused.  ``failures`` counts this job's failures by node.
+    ``bad_nodes`` are those where it has failed lately, or that would not take it.
     ``outcomes`` counts settled executions by observed state.  ``failed`` is how the slot failed
     that is not tried again, if one did; ``last_failure`` is the newest of those that are.
     ``waiting_since`` is when a slot first found no place, until all have one.
@@ -70,9 +71,7 @@ class Progress:
     attempts: Mapping[int, int] = field(default_factory=dict)
     failed_attempts: Mapping[int, int] = field(default_factory=dict)
     retry_at: Mapping[int, datetime] = field(default_factory=dict)
-    avoid: Mapping[str, datetime] = field(default_factory=dict)
-    refusals: Mapping[str, int] = field(default_factory=dict)
-    failures: Mapping[str, int] = field(default_factory=dict)
+    bad_nodes: BadNodes = field(default_factory=dict)
     outcomes: Mapping[str, int] = field(default_factory=dict)
     failed: SlotFailed | Said | None = None
     last_failure: SlotFailed | Said | None = None

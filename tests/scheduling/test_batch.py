@@ -8,9 +8,9 @@ from nodes.protocol.resources import Resources
 from orchestrator.explain.reasons import Cause, Final, SlotFailed, cause
 from orchestrator.explain.wording import all_of, reason, text
 from orchestrator.lifecycle import Desired, JobState, Trigger
+from orchestrator.scheduling.bad_nodes import AVOID, BadNode, avoided
 from orchestrator.scheduling.plan import Place, Stop
 from orchestrator.scheduling.registry import scheduler_for
-from orchestrator.scheduling.slot_history import AVOID
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.slot_set import with_slots
 from orchestrator.scheduling.world import Progress
@@ -19,6 +19,10 @@ from tests.scheduling.worlds import GIB, NOW, cluster, execution, node, seconds,
 
 def failures(attempts):
     return Progress(attempts=attempts, failed_attempts=attempts)
+
+
+def refused_before(name, times, until=None):
+    return Progress(bad_nodes={name: BadNode(NOW - seconds(60), refused=times, until=until)})
 
 
 def placed(plan):
@@ -147,7 +151,7 @@ def test_a_bid_that_was_rejected_by_us_is_not_asked_again_at_once():
 
 def test_a_node_that_refuses_is_avoided_and_the_slot_asked_elsewhere():
     plan = schedule(world(execution("ask_for_bid_rejected", 0, node="n1")))
-    assert plan.progress.avoid == {"n1": NOW + AVOID}
+    assert avoided(plan.progress.bad_nodes, NOW) == {"n1": NOW + AVOID}
     assert plan.progress.attempts == {}
     [place] = plan.place
     assert place.node != "n1"
@@ -167,15 +171,15 @@ def test_when_every_node_refused_the_job_waits_for_time_not_for_capacity():
 def test_a_node_that_refuses_again_is_avoided_longer_but_not_for_ever():
     refused = execution("ask_for_bid_rejected", 0, node="n1")
     for times, expected in ((1, 60), (3, 240), (50, 300)):
-        plan = schedule(world(refused, progress=Progress(refusals={"n1": times})))
-        assert plan.progress.avoid == {"n1": NOW + seconds(expected)}
+        plan = schedule(world(refused, progress=refused_before("n1", times)))
+        assert avoided(plan.progress.bad_nodes, NOW) == {"n1": NOW + seconds(expected)}
 
 
 def test_a_node_is_asked_again_when_its_time_is_over():
-    past = Progress(avoid={"n1": NOW}, refusals={"n1": 1})
+    past = refused_before("n1", 1, until=NOW)
     plan = schedule(world(nodes=["n1"], progress=past))
     assert placed(plan) == [(0, "n1")]
-    assert plan.progress.avoid == {}
+    assert avoided(plan.progress.bad_nodes, NOW) == {}
 
 
 def test_a_bid_is_withdrawn_from_a_node_that_takes_no_new_work():

@@ -1,6 +1,7 @@
 """Which bids are taken, and which of several executions of a slot stays."""
 
 from orchestrator.explain.wording import all_of, text
+from orchestrator.scheduling.bad_nodes import BadNode
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.world import Progress
 from tests.scheduling.worlds import GIB, NOW, execution, node, seconds, world
@@ -47,7 +48,7 @@ def test_what_a_bid_holds_on_its_node_is_not_counted_twice():
 def test_a_bid_of_a_node_where_the_job_failed_is_taken_only_when_there_is_no_other():
     nodes = [node("n1", used=(3900, 8 * GIB, 0, 0)), "n2"]
     bad, good = bid(0, "n1"), bid(0, "n2")
-    failed = Progress(attempts={0: 1}, failures={"n1": 1})
+    failed = Progress(attempts={0: 1}, bad_nodes={"n1": BadNode(NOW, failed=1)})
     assert taken(schedule(world(bad, good, nodes=nodes, ask=2, progress=failed)), bad, good) == [
         "n2"
     ]

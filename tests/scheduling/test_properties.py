@@ -17,6 +17,7 @@ from orchestrator.lifecycle import (
     JobState,
     Observed,
 )
+from orchestrator.scheduling.bad_nodes import BadNode, avoided
 from orchestrator.scheduling.bids import BidScorer
 from orchestrator.scheduling.reconcile import finished, reconcile
 from orchestrator.scheduling.replacement import Budget
@@ -92,7 +93,9 @@ def worlds(draw):
     progress = Progress(
         completed=with_slots(b"", completed),
         attempts=draw(st.dictionaries(st.integers(0, 5), st.integers(1, 2), max_size=3)),
-        avoid=dict.fromkeys(draw(st.sets(st.sampled_from(NODES))), NOW + seconds(9)),
+        bad_nodes=dict.fromkeys(
+            draw(st.sets(st.sampled_from(NODES))), BadNode(NOW, refused=1, until=NOW + seconds(9))
+        ),
         waiting_since=draw(st.none() | st.just(NOW - seconds(100))),
     )
     return world(
@@ -184,7 +187,7 @@ def test_nothing_is_placed_where_it_does_not_fit_or_may_not_go(w):
         row = here.index[place.node]
         left[row] -= np.array(place.need.astuple())
         assert here.ready[row]
-        assert place.node not in plan.progress.avoid
+        assert place.node not in avoided(plan.progress.bad_nodes, NOW)
     assert (left[[here.index[place.node] for place in plan.place]] >= 0).all()
     pairs = [(place.slot, place.node) for place in plan.place]
     assert len(pairs) == len(set(pairs)), "the nodes asked for one slot are different"

@@ -72,7 +72,7 @@ def test_a_node_that_does_not_wait_for_approvals_is_kept_away_from(evaluator):
     evaluator.pull()
     assert Execution.objects.exclude(pk=asked.pk).get().node_id == other.pk
     job.refresh_from_db()
-    assert list(job.progress["avoid"]) == [str(eager.pk)]
+    assert list(job.progress["bad_nodes"]) == [str(eager.pk)]
 
 
 @pytest.fixture
