@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from orchestrator import spec
 from orchestrator.lifecycle import ENDED, JobState
 
+from .policy import policy_of
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
@@ -56,7 +58,8 @@ def submit(now: Intent, wanted: spec.JobSpec, *, rerun: bool = False) -> Submiss
     has_ended = now.state in ENDED
     is_stopped = now.stop_requested or now.state is JobState.STOPPED
     is_new_version = digest != now.digest
-    again = generation != now.generation or is_stopped or (rerun and has_ended)
+    has_another_task = generation != now.generation and policy_of(wanted.type).slots_complete
+    again = has_another_task or is_stopped or (rerun and has_ended)
     if now.state is JobState.FAILED:
         revived = is_new_version or wanted.count != now.count
     else:

@@ -15,6 +15,7 @@ from orchestrator.lifecycle import ENDED, Desired, Observed
 from orchestrator.spec import Backoff, OnLost, Retry, RetryOn
 
 from .bad_nodes import BadNodes, remembered, with_failure, with_refusal
+from .policy import policy_of
 from .slot_set import with_slots
 from .world import TERMINAL, ExecutionView, Progress, World
 
@@ -142,7 +143,7 @@ class _Counting:
         if not matters:
             return
         match execution.observed:
-            case Observed.COMPLETED:
+            case Observed.COMPLETED if policy_of(self.world.job.spec.type).slots_complete:
                 self.completed.add(execution.slot)
             case Observed.FAILED:
                 self._attempted(execution, RetryOn.FAILED, retryable=execution.retryable)

@@ -1,4 +1,4 @@
-"""Jobs of *count* slots: batch, whose slots complete once each.
+"""What should change about a job, whatever its type: see ``policy`` for how types differ.
 
 What is decided when: count what has ended, see whether the job as a whole has ended, compare
 what is live with what is wanted, find nodes for what is missing, then say how the job stands.
@@ -25,9 +25,9 @@ from .feasibility import demand
 from .placement import choose, room
 from .placement_record import blocked, record
 from .plan import Place, Plan
+from .policy import policy_of
 from .ranking import Question
 from .reconcile import Diff, finished, reconcile
-from .replacement import Budget
 from .slot_history import SlotHistory, slot_history
 from .status import followups, reasons_of, shortage, summary
 from .world import TERMINAL, ExecutionView, Progress, World
@@ -36,7 +36,7 @@ _ACTIVE = frozenset({Observed.PREPARING, Observed.RUNNING, Observed.PUBLISHING})
 
 
 def schedule(world: World) -> Plan:
-    """Decide what should change about a batch job."""
+    """Decide what should change about a job; raises LookupError for a type that has no policy."""
     history = slot_history(world)
     ending = has_ended(world, history)
     decided = _decide(world, history, ending)
@@ -50,7 +50,7 @@ def has_ended(world: World, history: SlotHistory) -> Ending | None:
     job, progress = world.job, history.progress
     if job.state in ENDED:
         return Ending(job.state, None, f"the job is {job.state}")
-    if all(finished(world, history)):
+    if policy_of(job.spec.type).slots_complete and all(finished(world, history)):
         told = "the job has completed" if job.count else "the job wants no slots"
         return Ending(JobState.COMPLETED, Completed(job.count), told)
     if job.stop_requested:
@@ -88,7 +88,7 @@ def _decide(
         history,
         unwanted=ending.told if ending else "",
         score_bids=BidScorer(world.cluster, partial(question, world, history)),
-        budget=Budget(max_unavailable=max(world.job.count, 1)),  # A batch has no readers.
+        budget=policy_of(world.job.spec.type).budget(world.job.count),
     )
     if ending is not None:
         history = history.given_up()

@@ -10,7 +10,7 @@ from django.db import Error, InterfaceError, OperationalError, connection
 
 from orchestrator import broker
 from orchestrator.planners.state_updater import Decision, apply
-from orchestrator.scheduling.registry import scheduler_for
+from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.world import Cluster, World
 
 from . import snapshot
@@ -106,7 +106,7 @@ class Worker:
                 self._give_back(lease, world)
                 continue
             try:
-                plan = scheduler_for(world.job.spec.type)(world)
+                plan = schedule(world)
             except Exception as error:  # noqa: BLE001 - whatever it is, only this job suffers it.
                 self._give_back(lease, error)
                 continue

@@ -19,7 +19,7 @@ from orchestrator.lifecycle import Observed, Trigger
 from orchestrator.models import BrokerRow, ClusterSetting, Execution, Job
 from orchestrator.planners import state_updater
 from orchestrator.planners.state_updater import Decision
-from orchestrator.scheduling.registry import scheduler_for
+from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.worker import snapshot
 from tests import rows
 
@@ -62,7 +62,7 @@ class Scene:
     def plan(self, lease: broker.Lease | None = None) -> Decision:
         lease = lease or self.lend()
         (world,) = snapshot.worlds([lease], snapshot.ClusterView().refresh())
-        self.decision = Decision(lease, world, scheduler_for("batch")(world))
+        self.decision = Decision(lease, world, schedule(world))
         return self.decision
 
 

@@ -8,7 +8,7 @@ from orchestrator.lifecycle import Observed, Trigger
 from orchestrator.models import BrokerTrigger, Event, Execution, Job
 from orchestrator.planners import state_updater
 from orchestrator.planners.state_updater import Decision
-from orchestrator.scheduling.registry import scheduler_for
+from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.worker import snapshot
 from tests import rows
 from tests.interleave.holding import Held
@@ -57,7 +57,7 @@ def test_what_a_plan_puts_on_a_node_while_it_is_rejected_is_lost_too():
     broker.enqueue(job.pk, Trigger.JOB_SUBMIT)
     (lease,) = broker.lease(None, 1, "w")
     (world,) = snapshot.worlds([lease], snapshot.ClusterView().refresh())
-    plan = scheduler_for("batch")(world)
+    plan = schedule(world)
     reject = Held(lambda: endpoint.reject_node(node.pk, actor="user:a"), at=3)
     assert reject.is_held()  # It has found nothing that runs there.
     state_updater.apply([Decision(lease, world, plan)])

@@ -9,7 +9,7 @@ from orchestrator.explain import reasons, wording
 from orchestrator.lifecycle import JobType
 from orchestrator.models import BrokerRow, Evaluation, Event, Execution, ExecutionHistory, Job
 from orchestrator.planners import compute_forwarder, state_updater
-from orchestrator.scheduling.registry import scheduler_for
+from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.worker import snapshot
 from tests import rows
 
@@ -55,7 +55,7 @@ def evaluate():
     cluster = view.refresh()
     decisions = []
     for lease, world in zip(leases, snapshot.worlds(leases, cluster), strict=True):
-        plan = scheduler_for(world.job.spec.type)(world)
+        plan = schedule(world)
         for place in plan.place:
             cluster.take(place.node, place.need)
         decisions.append(state_updater.Decision(lease, world, plan))
@@ -245,7 +245,7 @@ def test_a_plan_whose_job_changed_meanwhile_is_thrown_away():
     job = endpoint.submit(rows.job_spec(), actor="user:ana").job
     [lease] = broker.lease([JobType.BATCH], 1, "test")
     [world] = snapshot.worlds([lease], snapshot.ClusterView().refresh())
-    plan = scheduler_for(world.job.spec.type)(world)
+    plan = schedule(world)
     endpoint.stop(job.pk, actor="user:ben")
     state_updater.apply([state_updater.Decision(lease, world, plan)])
     assert not Execution.objects.exists()
@@ -259,7 +259,7 @@ def test_what_no_longer_fits_is_dropped_and_the_rest_is_written():
     job = endpoint.submit(rows.job_spec(count=3), actor="user:ana").job
     [lease] = broker.lease([JobType.BATCH], 1, "test")
     [world] = snapshot.worlds([lease], snapshot.ClusterView().refresh())
-    plan = scheduler_for(world.job.spec.type)(world)
+    plan = schedule(world)
     rows.execution(rows.job(), small, cpu=100)  # Somebody else was quicker.
     state_updater.apply([state_updater.Decision(lease, world, plan)])
     placed = Execution.objects.filter(job=job)

@@ -7,10 +7,9 @@ import pytest
 from nodes.protocol.resources import Resources
 from orchestrator.explain.reasons import Cause, Final, SlotFailed, cause
 from orchestrator.explain.wording import all_of, reason, text
-from orchestrator.lifecycle import Desired, JobState, Trigger
+from orchestrator.lifecycle import Desired, JobState, JobType, Trigger
 from orchestrator.scheduling.bad_nodes import AVOID, BadNode, avoided
 from orchestrator.scheduling.plan import Place, Stop
-from orchestrator.scheduling.registry import scheduler_for
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.slot_set import with_slots
 from orchestrator.scheduling.world import Progress
@@ -101,10 +100,11 @@ def test_the_scheduler_does_not_change_the_cluster():
     assert schedule(world(count=20, nodes=here)) == schedule(world(count=20, nodes=here))
 
 
-def test_no_type_without_a_scheduler_is_decided_about():
-    assert scheduler_for("batch") is schedule
-    with pytest.raises(LookupError, match="no scheduler decides about jobs of type 'daemon'"):
-        scheduler_for("daemon")
+def test_no_type_without_a_policy_is_decided_about():
+    later = world()
+    daemon = later.job.spec.model_copy(update={"type": JobType.DAEMON})
+    with pytest.raises(LookupError, match="nothing decides about jobs of type 'daemon'"):
+        schedule(replace(later, job=replace(later.job, spec=daemon)))
 
 
 # --- bids --------------------------------------------------------------------------------------
