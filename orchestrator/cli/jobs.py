@@ -101,6 +101,9 @@ def run(
     Ctrl-C while they are followed leaves them alone.
     """
     longest = seconds(timeout)
+    if detach and wait is not None:
+        said = "--wait waits for the job, and --detach does not."
+        raise Failure(said, code=Code.USAGE, hint="Leave one of the two out.")
     with client(context) as api:
         file = _read(api, name)
         if move_secrets:

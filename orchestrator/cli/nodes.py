@@ -171,11 +171,12 @@ def token(
 
 
 def _labels(texts: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    for key, sign, _ in pairs:
+    pairs = {text: text.partition("=") for text in texts}
+    for text, (key, sign, _) in pairs.items():
         if not key or not sign:
-            raise Failure("A label is written as KEY=VALUE.", code=Code.USAGE)
-    return {key: value for key, _, value in pairs}
+            said = f"{text!r} is no label."
+            raise Failure(said, code=Code.USAGE, hint="Write it as KEY=VALUE, for example zone=a.")
+    return {key: value for key, _, value in pairs.values()}
 
 
 def _change(context: typer.Context, ref: str, verb: str, form: Format, **said: Any) -> None:

@@ -2,7 +2,9 @@
 
 from django.contrib import admin
 from django.contrib.auth.views import LogoutView
+from django.templatetags.static import static
 from django.urls import include, path, re_path
+from django.views.generic import RedirectView
 
 from nodes import log_forwarding
 from orchestrator.api import api
@@ -16,6 +18,8 @@ urlpatterns = [
     path("accounts/login/", accounts.login, name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
     path("accounts/logout/everywhere", accounts.sign_out_everywhere, name="logout-everywhere"),
+    # Where browsers look on pages that name none: those of the administration.
+    path("favicon.ico", RedirectView.as_view(url=static("favicon.svg"))),
     path("admin/login/", accounts.admin_login),
     re_path("^admin/r/", no_page),  # Leads from a row to its own page; ours have none.
     path("admin/", admin.site.urls),

@@ -523,6 +523,22 @@ def test_who_may_not_is_8(muster):
 
 
 @pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ("job", "run", "--wait", "completed", "-d", "x"),
+            "--wait waits for the job, and --detach",
+        ),
+        (("node", "label", "web-1", "zone"), "'zone' is no label"),
+    ],
+)
+def test_what_means_nothing_is_named_with_the_cure(muster, words, says):
+    done = muster(*words)
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ("nonsense",),

@@ -46,6 +46,11 @@ def test_the_young_row_of_a_killed_worker_does_not_count():
 
 
 @pytest.mark.django_db
+def test_browsers_find_the_icon_where_they_look_for_it():
+    found = Client().get("/favicon.ico")
+    assert (found.status_code, found["Location"]) == (302, "/static/favicon.svg")
+
+
 def test_pages_may_load_only_what_is_ours():
     policy = Client().get("/accounts/login/").headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
