@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	command -v $$python >/dev/null && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 
-.PHONY: up down test lint types bench interleave faults chaos soak mutants lock clean help
+.PHONY: up down test lint types bench interleave faults chaos soak mutants lock audit clean help
 
 up: $(STAMP) ## a whole cluster on this machine, with a demo; Ctrl-C ends it (ARGS="--port 8001")
 	@exec $(BIN)/python manage.py up $(ARGS)
@@ -62,6 +62,10 @@ lock: $(STAMP) ## resolve the requirements anew, with hashes and no registry add
 			--no-emit-index-url --no-emit-find-links --no-header --quiet \
 			$$set.in -o $$set.lock || exit 1; \
 	done
+
+audit: $(STAMP) ## look up what is known against the locked requirements (asks PyPI)
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --disable-pip --no-deps -r requirements.lock -r requirements-dev.lock
 
 clean: ## remove the virtual environment, the caches and everything in var/ (jobs included)
 	@[ ! -d var ] || [ ! -e $(STAMP) ] || $(BIN)/python manage.py down
