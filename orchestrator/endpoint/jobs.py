@@ -146,7 +146,8 @@ def _tell_rerun(job: Job, actor: str) -> None:
 def _save(job: Job) -> None:
     """Write what is wanted of *job*, and read what the database has made of the rest."""
     job.save(update_fields=_INTENT)
-    job.refresh_from_db(fields=["state", "reason", "ended_at", "round_at", "intent_rev", "rev"])
+    made = ("state", "reason", "tally", "ended_at", "round_at", "intent_rev", "rev")
+    job.refresh_from_db(fields=made)
 
 
 #: What people want of a job; how it stands is written by the StateUpdater alone.

@@ -25,7 +25,7 @@ class Job(models.Model):
     ``round``, which counts reruns: executions of earlier rounds no longer matter; since when it
     runs for this time (``round_at``); ``count``, ``priority``, ``labels`` and the stop.  Each
     change raises ``intent_rev``, and one that wants something again of a job that has ended
-    makes it pending: the trigger does both.
+    makes it pending; in a new round nothing is counted yet.  The trigger does all that.
 
     *Status* is written by the StateUpdater: ``state``; ``reason``, a list of
     ``orchestrator.explain.reasons``, or one sentence of an earlier release; ``progress``, what

@@ -140,6 +140,9 @@ def job_triggers() -> list[pgtrigger.Trigger]:
                 NEW.intent_rev := OLD.intent_rev;
                 IF ({_columns("NEW", INTENT)}) IS DISTINCT FROM ({_columns("OLD", INTENT)}) THEN
                     NEW.intent_rev := OLD.intent_rev + 1;
+                    IF NEW.round <> OLD.round THEN
+                        NEW.tally := '{{}}';
+                    END IF;
                     IF NEW.round_at <> OLD.round_at AND OLD.state = ANY ({array(ENDED)}) THEN
                         NEW.state := '{JOB.initial}';
                         NEW.reason := '[]';

@@ -3,6 +3,7 @@
 import pytest
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
+from django.db.models.functions import Now
 
 from nodes import triggers as node_tables
 from nodes.locks import Lock, lock_rows
@@ -371,3 +372,33 @@ def test_who_submitted_a_version_may_be_deleted():
     user.delete()
     version = JobVersion.objects.get(job=job)
     assert (version.created_by, version.actor) == (None, "user:ana")
+
+
+def test_what_people_want_is_numbered_and_how_it_stands_is_not():
+    job = rows.job()
+
+    def number(**columns):
+        Job.objects.filter(pk=job.pk).update(**columns)
+        job.refresh_from_db()
+        return job.intent_rev
+
+    assert number(tally={"running": 1}, reason=["x"], state="running", seen_intent=1) == 1
+    assert number(priority=60) == 2
+    assert number(priority=60) == 2
+    assert number(labels={"a": "b"}, count=4) == 3
+    assert number(stop_requested=True) == 4
+
+
+@pytest.mark.parametrize("state", ["running", "completed", "failed", "stopped"])
+def test_a_job_that_has_ended_is_pending_when_something_is_wanted_again(state):
+    job = rows.job(state=state)
+    Job.objects.filter(pk=job.pk).update(reason=["x"], tally={"completed": 1})
+    Job.objects.filter(pk=job.pk).update(round_at=Now())
+    job.refresh_from_db()
+    goes_on = state == "running"
+    assert job.state == ("running" if goes_on else "pending")
+    assert job.reason == (["x"] if goes_on else [])
+    assert (job.ended_at, job.tally) == (None, {"completed": 1})
+    Job.objects.filter(pk=job.pk).update(round=2)
+    job.refresh_from_db()
+    assert job.tally == {}
