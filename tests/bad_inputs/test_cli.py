@@ -17,8 +17,16 @@ USAGE, NOT_REACHED, NOT_FOUND = 2, 3, 6
 NOBODY = "http://127.0.0.1:1"
 
 
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """What the first command imports is not the work that its input makes."""
+    file = tmp_path_factory.mktemp("first") / "tab.yaml"
+    file.write_text("name: a\n\ttask: {}")
+    assert run(["job", "validate", str(file)]) == 2
+
+
 @pytest.fixture
-def muster(monkeypatch, tmp_path, capsys):
+def muster(imported, monkeypatch, tmp_path, capsys):
     """Run a command in an environment of its own: its exit code, and what it said."""
     for name in [
         it for it in os.environ if it.startswith("MUSTER_") or it.lower().endswith("_proxy")
