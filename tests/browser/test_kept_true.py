@@ -160,23 +160,28 @@ def test_a_page_that_grows_old_says_so_at_once(page):
     page.complaints.clear()
 
 
-def test_an_open_page_does_not_grow_with_what_it_has_shown(page):
+def test_an_open_page_does_not_grow_with_what_it_has_shown(page, eventually):
     jobs = [rows.job(name=f"j-{number}") for number in range(20)]
     page.goto("/jobs/")
     pill(page, "live")
     browser = page.context.new_cdp_session(page)
 
-    def nodes_after(rounds):
+    def nodes():
+        browser.send("HeapProfiler.collectGarbage")
+        return browser.send("Memory.getDOMCounters")["nodes"]
+
+    def show(rounds):
         for number in range(rounds):
             job = jobs[number % 20]
             Job.objects.filter(pk=job.pk).update(state="queued", reason=f"{rounds}.{number}")
             page.evaluate(LOOK)
-        browser.send("HeapProfiler.collectGarbage")
         expect(page.locator(f"#job-{job.pk}")).to_contain_text(f"{rounds}.{number}")
-        return browser.send("Memory.getDOMCounters")["nodes"]
 
-    before = nodes_after(20)
-    assert nodes_after(60) < before * 1.2
+    show(20)
+    before = nodes()
+    show(60)
+    # What was drawn last may still be in somebody's hands at this moment.
+    eventually(lambda: nodes() < before * 1.2)
 
 
 def test_who_acts_after_signing_out_is_asked_to_sign_in(page):
