@@ -24,11 +24,11 @@ test: $(STAMP) ## everything that must hold, browser tests included where a Chro
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto --dist worksteal -m "not processes and not browser" $(ARGS)
-	@# Browser and processes mostly wait: the two go beside each other, processes first.
-	nice $(BIN)/pytest -m browser $(ARGS) >.browser-tests.log 2>&1 & browser=$$!; \
+	@# Processes mostly wait: what computes goes beside them, and lets them go first.
+	nice $(BIN)/pytest -n auto --dist worksteal -m "not processes and not browser" $(ARGS) >.tests.log 2>&1 & others=$$!; \
 	$(BIN)/pytest -m "processes and not browser" $(ARGS); processes=$$?; \
-	wait $$browser; browser=$$?; cat .browser-tests.log; exit $$((processes | browser))
+	wait $$others; others=$$?; cat .tests.log; \
+	$(BIN)/pytest -m browser $(ARGS); exit $$((processes | others | $$?))
 
 lint: $(STAMP) ## the quick half of the tests: imports, style, types
 	$(BIN)/lint-imports --no-logo
@@ -69,7 +69,7 @@ audit: $(STAMP) ## look up what is known against the locked requirements (asks P
 
 clean: ## remove the virtual environment, the caches and everything in var/ (jobs included)
 	@[ ! -d var ] || [ ! -e $(STAMP) ] || $(BIN)/python manage.py down
-	rm -rf $(VENV) var .browser-tests.log .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) var .tests.log .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## these lines

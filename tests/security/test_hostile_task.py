@@ -349,7 +349,9 @@ async def test_cgroups_go_with_what_they_are_for(o: Orchestrator, agent: Agent) 
 
 def groups_of(agent: Agent) -> list[Path]:
     """The agent's own, in each hierarchy."""
-    return list(Path("/sys/fs/cgroup").rglob(group_of(agent.state)))
+    name = group_of(agent.state)  # Groups of others come and go meanwhile.
+    found = os.walk("/sys/fs/cgroup")
+    return [Path(top, name) for top, names, _ in found if name in names]
 
 
 def groups(agent: Agent) -> list[Path]:
