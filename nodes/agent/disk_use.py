@@ -22,6 +22,10 @@ _FAR = 800
 SOON, LATE = 1.0, 8.0
 
 
+#: Bytes that any file counts as: also an empty one takes a place that others then lack.
+LEAST = 4096
+
+
 class DiskUse:
     """The use of the directory that we are in, which may be *limit* bytes; 0 is no limit."""
 
@@ -49,7 +53,7 @@ class DiskUse:
 
 
 def _sizes(top: str) -> Iterator[int]:
-    """The bytes on the disk of each file below *top*, a file of several names once.
+    """The bytes on the disk of each file below *top*, or LEAST; a file of several names once.
 
     However deep it lies: so far down that a path would be too long, another one begins.
     """
@@ -78,7 +82,7 @@ def _sizes(top: str) -> Iterator[int]:
                             if status.st_ino in linked:
                                 continue
                             linked.add(status.st_ino)
-                        yield status.st_blocks * 512
+                        yield max(status.st_blocks * 512, LEAST)
     finally:
         for base, path in left:
             if base is not None and not path:

@@ -188,4 +188,4 @@ def _person(name: str) -> str:
 
 def _named(name: str) -> str:
     """*name* as it is looked up, and as far as a row has room for it."""
-    return unicodedata.normalize("NFKC", name).replace("\0", "")[:150]
+    return unicodedata.normalize("NFKC", name).replace("\0", "").strip()[:150]

@@ -23,6 +23,19 @@ ONE_ROLE = (
 )
 
 
+_NONE_IS_IGNORED = """
+    CREATE OR REPLACE FUNCTION _pgtrigger_should_ignore(trigger_name name) RETURNS boolean
+    LANGUAGE sql IMMUTABLE AS 'SELECT false'
+"""
+"""django-pgtrigger's own function believes a setting that any session may make."""
+
+
+def heed_all_triggers() -> None:
+    """Have no trigger of ours ignored, whatever a session says; as the owner of the schema."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NONE_IS_IGNORED)
+
+
 class NoSuchRole(Exception):
     """The database has no such role; the message names it."""
 

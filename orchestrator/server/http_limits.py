@@ -36,6 +36,8 @@ class Channel(twisted.HTTPChannel):  # type: ignore[misc]
     """One connection that brings requests, each in time."""
 
     _deadline: Any = None
+    #: Seconds that a connection may stay open without a request.
+    timeOut = 15  # noqa: N815 - Twisted's name
 
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
         super().connectionMade()

@@ -123,6 +123,13 @@ def test_what_lies_deeper_than_a_path_is_long_is_counted_too(
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
+def test_empty_files_take_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(300):
+        Path(str(number)).touch()
+    assert DiskUse(1 << 20, 0.0).is_too_much(0.0)
+
+
 def test_a_look_that_is_given_up_leaves_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

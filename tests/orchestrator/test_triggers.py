@@ -1,6 +1,7 @@
 """What the database refuses, whoever writes."""
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
@@ -402,3 +403,22 @@ def test_a_job_that_has_ended_is_pending_when_something_is_wanted_again(state):
     Job.objects.filter(pk=job.pk).update(round=2)
     job.refresh_from_db()
     assert job.tally == {}
+
+
+def test_no_session_turns_a_trigger_off(running):
+    triggers = [
+        name
+        for model in apps.get_models()
+        for it in getattr(model._meta, "triggers", ())
+        for name in (it.name, it.get_pgid(model), f"{model._meta.db_table}:{it.name}")
+    ]
+    assert len(triggers) > 20
+    for statement in (
+        "UPDATE orchestrator_jobversion SET actor = 'x'",
+        "UPDATE orchestrator_event SET message = ''",
+        "DELETE FROM orchestrator_executionhistory",
+        "UPDATE orchestrator_execution SET slot = 99",
+    ):
+        off = f"SET LOCAL pgtrigger.ignore = '{{{','.join(triggers)}}}'"
+        with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"{off}; {statement}")

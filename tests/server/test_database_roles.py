@@ -113,6 +113,20 @@ def test_a_move_that_was_cut_short_is_finished_at_the_next_start(of_before, cut_
 
 
 @pytest.mark.processes
+def test_what_a_role_has_set_for_itself_is_gone_at_the_next_start(where):
+    with postgres.running(where.home, durable=False):
+        with as_role(where, postgres.APPLICATION) as it:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                it.execute("SELECT lo_create(0)")
+            it.rollback()
+            it.execute(f"ALTER ROLE {postgres.APPLICATION} SET default_transaction_read_only = on")
+            it.execute(f"ALTER ROLE {postgres.APPLICATION} PASSWORD 'mine now'")
+    with postgres.running(where.home, durable=False):
+        with as_role(where, postgres.APPLICATION) as it:
+            assert it.execute("SHOW transaction_read_only").fetchone() == ("off",)
+
+
+@pytest.mark.processes
 def test_nobody_else_can_read_what_the_server_keeps_whatever_the_umask(where):
     before = os.umask(0)
     try:

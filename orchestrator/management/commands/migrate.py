@@ -1,4 +1,4 @@
-"""`manage.py migrate`: Django's own, and then the rights of the role that web and workers have."""
+"""`manage.py migrate`: Django's own; then triggers that nobody turns off, and who may do what."""
 
 from typing import Any
 
@@ -16,6 +16,7 @@ class Command(migrate.Command):
         super().handle(*arguments, **options)
         if options["plan"]:
             return
+        database_rights.heed_all_triggers()
         if settings.APPLICATION_ROLE is None:
             if options["verbosity"]:
                 self.stdout.write(database_rights.ONE_ROLE)

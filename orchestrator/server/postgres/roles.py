@@ -47,6 +47,10 @@ NOT_OF_THE_OWNER = """
 extension brings goes with it."""
 
 
+LARGE_OBJECTS = "lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea)"
+"""What makes objects that no table has, and that nothing of ours would ever delete."""
+
+
 def make_passwords(where: Place) -> None:
     """Make a password for each role, where they are not there yet."""
     if set(_passwords(where)) == set(ROLES):
@@ -100,24 +104,37 @@ def set_passwords(
 
 
 def are_set(where: Place) -> bool:
-    """Whether the server believes our passwords; it runs."""
+    """Whether the server believes our passwords; it runs.
+
+    Every role may change its own, so each is tried.
+    """
     try:
-        psycopg.connect(where.conninfo("postgres", SUPERUSER)).close()
+        for role in ROLES:
+            psycopg.connect(where.conninfo("postgres", role)).close()
     except psycopg.OperationalError as why:
-        if "password authentication failed" in str(why):
+        if "password authentication failed" in str(why) or "does not exist" in str(why):
             return False
         raise
     return True
 
 
 def hand_over(where: Place) -> None:
-    """Make the database, and everything in it the owner's; in a running server."""
+    """Make the database, and everything in it the owner's; in a running server.
+
+    What a role has set for itself, as every role may, is as it was again.
+    """
     owner, database = sql.Identifier(OWNER), sql.Identifier(DATABASE)
     with psycopg.connect(where.conninfo("postgres", SUPERUSER), autocommit=True) as connection:
         with suppress(psycopg.errors.DuplicateDatabase):
             connection.execute(sql.SQL("CREATE DATABASE {}").format(database))
         connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(database, owner))
+        for role in map(sql.Identifier, ROLES):
+            connection.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(role))
+            connection.execute(
+                sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(role, database)
+            )
     with psycopg.connect(where.conninfo(user=SUPERUSER)) as connection:
+        connection.execute(f"REVOKE EXECUTE ON FUNCTION {LARGE_OBJECTS} FROM PUBLIC")
         found = connection.execute(NOT_OF_THE_OWNER, {"owner": OWNER}).fetchall()
         for kind, name in found:
             connection.execute(f"ALTER {kind} {name} OWNER TO {OWNER}")
