@@ -83,6 +83,13 @@ def test_the_other_page_is_no_second_chance(cheap, ana):
     assert sign_in_as("ana", GOOD, door="/admin/login/").status_code == 429
 
 
+@pytest.mark.parametrize("same", [" ana", "ana ", "\u3000ana", "\uff41na"])
+def test_a_name_written_otherwise_is_no_second_chance(cheap, ana, same):
+    sign_in_as("ana", "wrong")
+    after_so_many(sign_in.MOST_OF_A_NAME, name="ana")
+    assert sign_in_as(same, GOOD).status_code == 429
+
+
 def test_a_name_that_is_not_there_is_answered_as_one_that_is(cheap, ana, caplog):
     answers = {}
     for name in ("ana", "nobody"):
