@@ -70,7 +70,6 @@ _VERSIONS = (
     Column("VERSION", lambda it: it["number"]),
     Column("BY", lambda it: person(it["actor"])),
     Column("CREATED", lambda it: Instant(it["created_at"])),
-    Column("COUNT", lambda it: it["spec"].get("count")),
     Column("COMMAND", lambda it: json.dumps(it["spec"].get("task", {}).get("command"))),
     Column("DIGEST", lambda it: it["digest"][:12]),
 )
