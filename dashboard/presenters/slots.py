@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,8 +63,7 @@ class Grid:
 def grid(count: int, live: Sequence[Live], progress: Progress, *, state: str) -> Grid:
     """The slots 0 to *count* - 1, from what is live and what the progress accounts for."""
     ended = state not in {"pending", "queued", "running"}
-    row = bytearray([_CODE["not run" if ended else "waiting"]]) * count
-    _mark(row, progress, ended=ended)
+    row = _row(count, progress, ended=ended)
     newest: dict[int, tuple[str, str, str]] = {}
     # Several of one slot: the wanted one is drawn last, and so the one that is seen.
     for slot, desired, observed, pk in sorted(live, key=lambda it: _WANTED.index(it[1])):
@@ -87,17 +86,14 @@ def grid(count: int, live: Sequence[Live], progress: Progress, *, state: str) ->
     return Grid(cells, legend, each, note)
 
 
-def _mark(row: bytearray, progress: Progress, *, ended: bool) -> None:
-    for slot, is_completed in enumerate(slot_set.flags(progress.completed, len(row))):
-        if is_completed:
-            row[slot] = _CODE["completed"]
-    for slot in _known(progress.failed_attempts, len(row)):
-        if row[slot] != _CODE["completed"]:
+def _row(count: int, progress: Progress, *, ended: bool) -> bytearray:
+    """The code of each slot as the progress has it."""
+    codes = bytes([_CODE["not run" if ended else "waiting"], _CODE["completed"]])
+    row = bytearray(slot_set.flags(progress.completed, count).translate(codes.ljust(256)))
+    for slot in progress.failed_attempts:
+        if slot < count and row[slot] != _CODE["completed"]:
             row[slot] = _CODE["failed" if ended or slot not in progress.retry_at else "waiting"]
-
-
-def _known(slots: Iterable[int], count: int) -> list[int]:
-    return [slot for slot in slots if slot < count]
+    return row
 
 
 def _cell(

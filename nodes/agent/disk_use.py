@@ -20,8 +20,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FAR = 800
 #: Seconds from one look to the next: while it takes much of what it may, and at most.
 SOON, LATE = 1.0, 8.0
-
-
 #: Bytes that any file counts as: also an empty one takes a place that others then lack.
 LEAST = 4096
 

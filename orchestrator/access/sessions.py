@@ -16,6 +16,7 @@ from django.http import HttpRequest
 
 from orchestrator.explain.formatting import counted
 from orchestrator.models import Session, journal
+from orchestrator.models.pruning import delete_some
 
 from . import users
 from .roles import Rights
@@ -72,5 +73,4 @@ def end_all(user: User, actor: str) -> int:
 
 def forget_expired() -> None:
     """Drop sessions that are over, a bounded number at a time."""
-    over = Session.objects.filter(expire_date__lt=Now())
-    Session.objects.filter(pk__in=over.values("pk")[:500]).delete()
+    delete_some(Session.objects.filter(expire_date__lt=Now()))

@@ -22,6 +22,9 @@ from django.db.models.functions import Now
 from orchestrator.explain.errors import TooManyAttempts
 from orchestrator.explain.formatting import counted
 from orchestrator.models import FailedSignIns, journal
+from orchestrator.models.pruning import delete_some
+
+from .users import actor_of
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +91,7 @@ def succeeded(user: User, name: str, address: str) -> None:
             what = (
                 f"{user.get_username()} signs in from {address} after {counted(failed, 'failure')}"
             )
-            actor = f"user:{user.get_username()}"
-            journal.record([journal.fact("access", "sign-in", what, actor=actor)])
+            journal.record([journal.fact("access", "sign-in", what, actor=actor_of(user))])
 
 
 def failed(name: str, address: str) -> None:
@@ -134,8 +136,7 @@ def unlock(rows: Sequence[FailedSignIns], actor: str) -> int:
 def forget_old() -> None:
     """Drop what no longer counts, a bounded number at a time."""
     unlocked = Q(locked_until=None) | Q(locked_until__lt=Now())
-    old = FailedSignIns.objects.filter(unlocked, since__lt=Now() - WINDOW)
-    FailedSignIns.objects.filter(pk__in=old.values("pk")[:500]).delete()
+    delete_some(FailedSignIns.objects.filter(unlocked, since__lt=Now() - WINDOW))
 
 
 def _count(door: str, name: str, address: str, most: int) -> int:

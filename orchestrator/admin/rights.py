@@ -203,5 +203,5 @@ class FailedSignInsAdmin(ReadOnlyAdmin):
     @admin.action(description="Unlock: forget the failures")
     def unlock(self, request: HttpRequest, rows: QuerySet[FailedSignIns]) -> None:
         access.require(access.rights_of(request.user), "roles")
-        done = sign_in.unlock(list(rows), actor=f"user:{request.user.get_username()}")
+        done = sign_in.unlock(list(rows), actor=access.actor_of(request.user))
         messages.success(request, f"Unlocked: {done}")

@@ -219,6 +219,7 @@ def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | No
 
     Each is a microsecond younger than the one before it, so that lists keep their order.
     """
+    specs = [spec.stored(it) for it, _ in new]
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -251,9 +252,9 @@ def _insert(new: Sequence[tuple[spec.JobSpec, Job]], actor: str, user: User | No
                 [job.priority for _, job in new],
                 [job.count for _, job in new],
                 [json.dumps(job.labels) for _, job in new],
-                [json.dumps(spec.body(it)) for it, _ in new],
-                [spec.digest(it) for it, _ in new],
-                [spec.generation(it) for it, _ in new],
+                [json.dumps(it.body) for it in specs],
+                [it.digest for it in specs],
+                [it.generation for it in specs],
                 str(JOB.initial),
                 user.pk if user is not None else None,
                 actor,

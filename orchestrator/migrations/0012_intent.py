@@ -33,10 +33,10 @@ def store_bodies(apps: Any, schema_editor: Any) -> None:
         new = []
         for pk, stored in rows:
             try:
-                it = spec.load(stored)
+                body, *digests = spec.stored(spec.load(stored))
             except KeyError:  # It was never one.
                 continue
-            new.append((pk, json.dumps(spec.body(it)), spec.digest(it), spec.generation(it)))
+            new.append((pk, json.dumps(body), *digests))
         with schema_editor.connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE orchestrator_jobversion v SET spec = n.spec, digest = n.digest,"

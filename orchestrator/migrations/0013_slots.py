@@ -14,11 +14,13 @@ _SLOTS = """
     WHERE progress ?| '{attempts,retry_at}'
 """
 
+#: It is about the round in which the job is now, and about no later one.
 _PROGRESS = """
     UPDATE orchestrator_job SET progress = progress - 'attempts' - 'retry_at'
-        || jsonb_build_object('tried', (SELECT count(*) FROM orchestrator_slotstate
+        || jsonb_build_object('round', round, 'since', round_at,
+                              'tried', (SELECT count(*) FROM orchestrator_slotstate
                                         WHERE job_id = orchestrator_job.id))
-    WHERE progress ?| '{attempts,retry_at}'
+    WHERE progress <> '{}' AND NOT progress ? 'round'
 """
 
 

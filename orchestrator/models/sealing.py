@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -50,12 +51,14 @@ def sealed_anew(namespace: str, name: str, sealed: str) -> str:
     return seal(namespace, name, opened(namespace, name, sealed))
 
 
-def is_newest(sealed: str) -> bool:
-    """Whether the first key opens it, so that the others are not needed for it."""
+def are_newest(sealed: Iterable[str]) -> bool:
+    """Whether the first key opens all of them, so that the others are not needed."""
     file: Path = settings.SECRETS_KEY_FILE
     _keys()
+    first = Fernet(file.read_text().split()[0])
     try:
-        Fernet(file.read_text().split()[0]).decrypt(sealed)
+        for one in sealed:
+            first.decrypt(one)
     except InvalidToken:
         return False
     return True

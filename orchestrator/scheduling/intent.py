@@ -54,7 +54,7 @@ def submit(now: Intent, wanted: spec.JobSpec, *, rerun: bool = False) -> Submiss
     Another task runs everything again, and so does a job that was stopped: a batch has run when
     all its slots have run the same.  All else leaves what runs as it is.
     """
-    digest, generation = spec.digest(wanted), spec.generation(wanted)
+    _, digest, generation = spec.stored(wanted)
     has_ended = now.state in ENDED
     is_stopped = now.stop_requested or now.state is JobState.STOPPED
     is_new_version = digest != now.digest

@@ -54,6 +54,8 @@ def replace(
     want none any longer.  What does not run is stopped at once, and so is what a new one stands
     in for already; the lowest slots come first.
     """
+    if not candidates:  # As nearly always: then nobody is counted.
+        return Replacement()
     slots: dict[int, list[ExecutionView]] = {}
     for it in sorted(live, key=lambda it: (it.slot, it.id)):
         slots.setdefault(it.slot, []).append(it)

@@ -51,7 +51,8 @@ def slot_history(world: World) -> SlotHistory:
     """The progress of the job after everything that has ended."""
     job = world.job
     counting = _Counting(world, job.progress.carried(job.round, job.submitted_at))
-    limited = world.job.spec.timeouts.execution is not None
+    of_any = (job.spec, *world.specs.values())
+    limited = any(spec.timeouts.execution is not None for spec in of_any)
     for execution in world.executions:
         if execution.observed in TERMINAL:
             counting.close(execution)

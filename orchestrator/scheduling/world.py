@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nodes.protocol.resources import DIMENSIONS, Resources
+from nodes.protocol.resources import Resources
 from orchestrator.explain.reasons import Said, SlotFailed
 from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed
 from orchestrator.spec import JobBody
@@ -83,7 +83,7 @@ class Progress:
         In another round nothing does.  When the job had ended, and somebody wants it anew, what
         has completed stays so, and what was given up is tried again.
         """
-        if self.round is None:  # Of an earlier release, which kept no other.
+        if self.round is None:  # Nothing was achieved yet.
             return replace(self, round=round_, since=since)
         if self.round != round_:
             return Progress(round=round_, since=since)
@@ -196,8 +196,3 @@ class World:
     def spec_of(self, execution: ExecutionView) -> JobBody:
         """What *execution* was made from."""
         return self.specs.get(execution.version, self.job.spec)
-
-
-def dimensions(array: Sequence[int]) -> dict[str, int]:
-    """A row of ``capacity`` or ``allocated`` by name."""
-    return dict(zip(DIMENSIONS, (int(x) for x in array), strict=True))

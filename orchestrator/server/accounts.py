@@ -16,6 +16,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render, resolve_url
 from django.views.decorators.http import require_POST
 
+from orchestrator import access
 from orchestrator.access import sessions, sign_in
 from orchestrator.explain.errors import TooManyAttempts
 
@@ -64,6 +65,6 @@ user_logged_in.connect(_remember)
 def sign_out_everywhere(request: HttpRequest) -> HttpResponse:
     """End all sessions of who asks; tokens of the API stay."""
     if request.user.is_authenticated:
-        sessions.end_all(request.user, f"user:{request.user.get_username()}")
+        sessions.end_all(request.user, access.actor_of(request.user))
         logout(request)
     return HttpResponseRedirect(resolve_url("login"))

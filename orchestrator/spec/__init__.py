@@ -24,7 +24,7 @@ from .model import (
     Timeouts,
 )
 from .parsing import InvalidSpec, json_schema, parse, parse_json
-from .storage import FIRST, body, canonical, digest, generation, in_full, load
+from .storage import FIRST, body, canonical, digest, generation, in_full, load, stored
 
 __all__ = [
     "DRIVERS",
@@ -54,4 +54,5 @@ __all__ = [
     "load",
     "parse",
     "parse_json",
+    "stored",
 ]

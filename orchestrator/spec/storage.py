@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -76,17 +76,31 @@ def load(stored: Mapping[str, Any]) -> JobBody:
     return found
 
 
+class Stored(NamedTuple):
+    """A body as it is stored, and its digests.
+
+    ``digest`` is equal for equal bodies, however they were written, ``generation`` for those that
+    run the same.  Limits are not of it: they hold for what is placed after, and nothing that runs
+    is killed for them.
+    """
+
+    body: dict[str, Any]
+    digest: str
+    generation: str
+
+
+def stored(spec: JobBody) -> Stored:
+    """What is stored of *spec*."""
+    it = body(spec)
+    return Stored(it, _digest(it), _digest({"task": it["task"]}))
+
+
 def digest(spec: JobBody) -> str:
-    """Equal for equal bodies, however they were written."""
-    return _digest(body(spec))
+    return stored(spec).digest
 
 
 def generation(spec: JobBody) -> str:
-    """Equal for bodies that run the same.
-
-    Not its limits: those hold for what is placed after, and nothing that runs is killed for them.
-    """
-    return _digest({"task": body(spec)["task"]})
+    return stored(spec).generation
 
 
 def _digest(data: Mapping[str, Any]) -> str:

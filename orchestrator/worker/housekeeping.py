@@ -15,6 +15,7 @@ from nodes.models import Node
 from orchestrator import endpoint
 from orchestrator.access import sessions, sign_in
 from orchestrator.models import IdempotencyKey, journal
+from orchestrator.models.pruning import delete_some
 
 #: How long the answer to a request is kept for its repeats.
 ANSWERS_KEPT = timedelta(hours=24)
@@ -55,5 +56,4 @@ def _record(disconnected: Sequence[UUID], lost: Sequence[UUID]) -> None:
 
 def forget_answers() -> None:
     """Drop answers that no repeat can ask for any longer, a bounded number at a time."""
-    old = IdempotencyKey.objects.filter(created_at__lt=Now() - ANSWERS_KEPT)
-    IdempotencyKey.objects.filter(pk__in=old.values("pk")[:500]).delete()
+    delete_some(IdempotencyKey.objects.filter(created_at__lt=Now() - ANSWERS_KEPT))

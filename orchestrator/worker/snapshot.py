@@ -101,11 +101,9 @@ def worlds(leases: Sequence[Leased], cluster: Cluster) -> list[World | None]:
     ids = [lease.job for lease in leases]
     jobs = {row.id: row for row in _jobs(ids)}
     executions, slots = _unsettled(ids), _slots(ids)
-    lives = {(job, it.version) for job, them in executions.items() for it in them}
-    specs = spec_cache.specs({(row.id, row.version) for row in jobs.values()} | lives)
-    versions: dict[UUID, dict[int, JobBody]] = {}
-    for job, version in lives:
-        versions.setdefault(job, {})[version] = specs[job, version]
+    versions = {job: {it.version for it in them} for job, them in executions.items()}
+    live = {(job, version) for job, them in versions.items() for version in them}
+    specs = spec_cache.specs({(row.id, row.version) for row in jobs.values()} | live)
     return [
         World(
             job=_job_view(row, specs[job, row.version], slots.get(job, ())),
@@ -113,7 +111,7 @@ def worlds(leases: Sequence[Leased], cluster: Cluster) -> list[World | None]:
             cluster=cluster,
             now=row.now,
             algorithm=row.algorithm,
-            specs=versions.get(job, {}),
+            specs={version: specs[job, version] for version in versions.get(job, ())},
         )
         if (row := jobs.get(job)) is not None
         else None
@@ -244,33 +242,9 @@ def _unsettled(jobs: Sequence[UUID]) -> dict[UUID, list[ExecutionView]]:
         )
         rows = cursor.fetchall()
     found: dict[UUID, list[ExecutionView]] = {}
-    for (
-        job,
-        execution,
-        node,
-        slot,
-        attempt,
-        version,
-        same,
-        round_,
-        desired,
-        observed,
-        *rest,
-    ) in rows:
-        found.setdefault(job, []).append(
-            ExecutionView(
-                execution,
-                node,
-                slot,
-                attempt,
-                version,
-                same,
-                round_,
-                _DESIRED[desired],
-                _OBSERVED[observed],
-                *rest,
-            )
-        )
+    for job, *it in rows:
+        it[7:9] = _DESIRED[it[7]], _OBSERVED[it[8]]
+        found.setdefault(job, []).append(ExecutionView(*it))
     return found
 
 

@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.test import AsyncClient
 
+from nodes.models import Node
 from nodes.protocol.messages import Watch
 from orchestrator import endpoint
 from orchestrator.access import tokens
@@ -174,6 +175,51 @@ def test_who_follows_goes_on_where_the_link_broke(reader):
         await again.send_log(watch, 4, b"two\n")
         await again.end_log(watch)
         assert await text == "one\ntwo\n"
+
+    play(scene)
+
+
+def ended(node):
+    """A task that printed 100 bytes, of which the last eight came with its report."""
+    execution = rows.execution(rows.job(), node, observed="completed", cpu=0, memory=0)
+    ExecutionOutput.objects.create(execution=execution, stdout="the end\n", stdout_size=100)
+    return execution
+
+
+def test_who_follows_what_has_ended_waits_for_its_node_to_be_back(reader):
+    node, credential = joined()
+    execution = ended(node)
+
+    async def scene(world):
+        text = asyncio.create_task(reader(f"executions/{execution.pk}/logs?follow=true"))
+        done, _ = await asyncio.wait({text}, timeout=2 * LOOK_AGAIN)
+        assert not done
+        link = await world.greeted(credential)
+        watch = await link.hear(Watch)
+        assert watch.offset == 0
+        await link.send_log(watch, 0, b"all of it")
+        await link.end_log(watch)
+        assert await text == "all of it"
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("offset", "connection", "patience"),
+    [(92, "", 60), (None, "", 60), (0, "lost", 60), (0, "", 0.1)],
+    ids=["has read up to what was kept", "asks for the end", "node is lost", "is long away"],
+)
+def test_who_follows_what_has_ended_waits_for_nothing_else(offset, connection, patience):
+    node, _ = joined()
+    execution = ended(node)
+    if connection:
+        Node.objects.filter(pk=node.pk).update(connection=connection)
+
+    async def scene(world):
+        reading = logs.Reading(follow=True, tail=20)
+        found = logs.of_execution(execution.pk, reading, offset, patience=patience)
+        async with asyncio.timeout(10):
+            assert [it.data async for it in found][-1] == b"the end\n"
 
     play(scene)
 

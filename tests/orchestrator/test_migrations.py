@@ -1,13 +1,18 @@
 """A database of an earlier release becomes one of today, with what is in it."""
 
+import json
+from datetime import datetime
+
 import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
 from django.db import connection
 
+from orchestrator import endpoint
 from orchestrator.explain import reasons
 from orchestrator.lifecycle import Observed
-from orchestrator.models import Event, Execution, Job, RoleBinding
+from orchestrator.models import Event, Execution, Job, RoleBinding, spec_cache
+from orchestrator.scheduling.slot_set import flags
 from tests import rows
 from tests.invariants import violations
 
@@ -48,6 +53,26 @@ def test_rows_of_before_are_kept_and_what_nobody_approved_is_stopped(back_to_0_1
     ]
     with connection.cursor() as cursor:
         assert violations(cursor) == []
+
+
+def test_what_was_achieved_before_the_upgrade_counts_in_its_round_and_in_no_other():
+    job = rows.job(count=4)
+    call_command("migrate", "orchestrator", "0011_doors", verbosity=0)
+    at = "2030-01-01T00:00:00+00:00"
+    progress = {"completed": [[0, 1]], "attempts": {"2": 2}, "retry_at": {"2": at}}
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE orchestrator_job SET progress = %s", [json.dumps(progress)])
+    call_command("migrate", verbosity=0)
+    job.refresh_from_db()
+    slots = list(job.slots.values_list(*spec_cache.SLOT))
+    assert slots == [(2, 2, 2, datetime.fromisoformat(at))]
+    stored = spec_cache.load_progress(job.progress, slots)
+    assert stored.carried(job.round, job.round_at) == stored
+    assert flags(stored.completed, 4) == bytes([1, 1, 0, 0])
+    assert (stored.failed_attempts, job.progress["tried"]) == ({2: 2}, 1)
+    endpoint.rerun(job.pk, actor="user:ana")
+    job.refresh_from_db()
+    assert stored.carried(job.round, job.round_at).completed == b""
 
 
 def test_whoever_could_do_something_before_there_were_roles_keeps_it():

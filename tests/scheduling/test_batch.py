@@ -13,7 +13,16 @@ from orchestrator.scheduling.plan import Place, Stop
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.slot_set import with_slots
 from orchestrator.scheduling.world import Progress
-from tests.scheduling.worlds import GIB, NOW, cluster, execution, node, seconds, world
+from tests.scheduling.worlds import (
+    GIB,
+    NOW,
+    cluster,
+    execution,
+    job_spec,
+    node,
+    seconds,
+    world,
+)
 
 
 def failures(attempts):
@@ -693,6 +702,22 @@ def test_in_another_round_nothing_that_was_achieved_counts():
 def test_what_an_earlier_release_kept_counts_in_the_round_that_it_was_of():
     plan = schedule(world(count=2, progress=Progress(completed=with_slots(b"", [0, 1]))))
     assert plan.state is JobState.COMPLETED
+
+
+@pytest.mark.parametrize("now", [{}, {"timeouts": {"execution": "2h"}}])
+def test_what_began_under_a_limit_is_stopped_by_that_one_whatever_the_job_says_now(now):
+    long = execution("running", 0, version=1, started_at=NOW - seconds(999))
+    wanted = world(long, view={"version": 2}, **now)
+    plan = schedule(replace(wanted, specs={1: job_spec(timeouts={"execution": "1m"})}))
+    assert stopped(plan) == {long.id: "it ran longer than the job allows"}
+    assert all(followup.at > NOW for followup in plan.followups)
+
+
+def test_what_began_without_a_limit_goes_on_without_one():
+    long = execution("running", 0, version=1, started_at=NOW - seconds(999))
+    wanted = world(long, view={"version": 2}, timeouts={"execution": "1m"})
+    plan = schedule(replace(wanted, specs={1: job_spec()}))
+    assert (plan.stop, plan.followups) == ((), ())
 
 
 # --- constraints -------------------------------------------------------------------------------

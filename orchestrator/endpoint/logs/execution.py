@@ -16,7 +16,7 @@ from orchestrator.lifecycle import OBSERVED
 from orchestrator.models import Execution, ExecutionOutput
 
 from .polling import look, look_again
-from .reading import BEFORE, NEVER_RAN, PATIENCE, Piece, Reading, ask
+from .reading import BEFORE, NEVER_RAN, PATIENCE, Piece, Reading, Stream, ask
 
 
 async def of_execution(
@@ -54,11 +54,43 @@ async def of_execution(
             if gone_at is None or isinstance(error, SessionEnded):
                 gone_at = clock()
         row = await (look_again(key) if reading.follow else look(key))
-        is_over = row.observed in OBSERVED.terminal or not reading.follow
-        if is_over or clock() - gone_at > patience:
+        waits = min(patience, await _waits(row, reading, at))
+        if clock() - gone_at >= waits:
             break
     async for piece in _kept(row, reading, at, text, why, is_away=True):
         yield piece
+
+
+async def _waits(row: Execution, reading: Reading, at: int | None) -> float:
+    """How many seconds a node that is away is worth waiting for, by what only it has.
+
+    Who asked for a tail, and has read nothing yet, had rather see what was kept at once.
+    """
+    if not reading.follow:
+        return 0.0
+    if row.observed not in OBSERVED.terminal:
+        return PATIENCE
+    node = row.node
+    if at is None or at < 0 or node.connection == Connection.LOST or node.removed_at is not None:
+        return 0.0
+    output = await _output(row)
+    if output is None:
+        is_all = row.exit_code is not None or row.observed in NEVER_RAN
+    else:
+        kept, size = _kept_of(output, reading.stream)
+        is_all = at >= size - len(kept)
+    return 0.0 if is_all else COMES_BACK_WITHIN
+
+
+async def _output(row: Execution) -> ExecutionOutput | None:
+    return await ask(lambda: ExecutionOutput.objects.filter(execution=row).first())
+
+
+def _kept_of(output: ExecutionOutput, stream: Stream) -> tuple[bytes, int]:
+    """The last bytes of the stream, and how many there were in all."""
+    if stream == "stdout":
+        return output.stdout.encode(), output.stdout_size
+    return output.stderr.encode(), output.stderr_size
 
 
 def _begin(reading: Reading, offset: int | None, observed: str) -> int | None:
@@ -137,7 +169,7 @@ async def _kept(
         if row.observed not in OBSERVED.terminal:
             yield Piece(row.pk, text.note(why), -1, is_note=True, for_now=why)
         return
-    output = await ask(lambda: ExecutionOutput.objects.filter(execution=row).first())
+    output = await _output(row)
     removed = row.node.removed_at is not None
     if output is None:
         if not is_away and row.exit_code is not None:
@@ -156,8 +188,7 @@ async def _kept(
         for_now = why if is_away and row.observed not in OBSERVED.terminal else ""
         yield Piece(row.pk, text.note(note), max(at, 0), is_note=True, for_now=for_now)
         return
-    kept = (output.stdout if reading.stream == "stdout" else output.stderr).encode()
-    size = output.stdout_size if reading.stream == "stdout" else output.stderr_size
+    kept, size = _kept_of(output, reading.stream)
     if at < 0:
         at = max(0, size + at)
     kept_from = max(0, size - len(kept))
@@ -208,6 +239,9 @@ class _Text:
         begun, self._at_start = not self._at_start, True
         return b"\n" + text if begun else text
 
+
+COMES_BACK_WITHIN = 20.0
+"""Seconds that a node may take to be back, when only the end of a log was kept."""
 
 LOOKS_FOR_REPORT = 5
 """How often who follows a log to its end looks for the final report, which comes just after it."""

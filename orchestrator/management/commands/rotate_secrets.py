@@ -48,6 +48,6 @@ def _rotate(*, keep_file: bool) -> int:
     if not keep_file:
         with transaction.atomic():
             sealing.hold_keys(alone=True)
-            if all(map(sealing.is_newest, Secret.objects.values_list("sealed", flat=True))):
+            if sealing.are_newest(Secret.objects.values_list("sealed", flat=True)):
                 sealing.only_first_key()
     return count
