@@ -13,12 +13,11 @@ from nodes.hints import Hint, after_commit
 from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
 from orchestrator import broker
-from orchestrator.lifecycle import OBSERVED
+from orchestrator.lifecycle import OBSERVED, StopCause
 from orchestrator.models import Execution, journal
 from orchestrator.planners.transitions import (
     Changes,
     LockedExecution,
-    Outcome,
     lock_executions,
     lock_nodes,
 )
@@ -41,22 +40,17 @@ def lose_silent() -> int:
         # Asked again: a node may have said hello while this waited for the locks.
         silent = set(lost.filter(pk__in=given_up).values_list("pk", flat=True))
         mine = [execution for execution in locked.values() if execution.node in silent]
-        return lose_locked(mine, reason="its node has been silent too long")
+        return lose_locked(mine, StopCause.NODE_LOST, actor="housekeeping")
 
 
-def lose_locked(locked: Iterable[LockedExecution], *, reason: str) -> int:
+def lose_locked(
+    locked: Iterable[LockedExecution], cause: StopCause, detail: str = "", *, actor: str
+) -> int:
     """Write that those of these executions, which the caller has locked, that live are lost."""
     lost = [execution for execution in locked if execution.observed in OBSERVED.live]
     changes = Changes()
     for execution in lost:
-        changes.follow(
-            execution,
-            ["lose"],
-            actor="housekeeping",
-            reason=reason,
-            releases=False,
-            outcome=Outcome(code="lost", message=reason),
-        )
+        changes.lose(execution, cause, detail, actor=actor, releases=False)
     changes.write()
     return len(lost)
 

@@ -1,5 +1,6 @@
 """What holds for every world, and that a cluster which obeys the plans gets its jobs done."""
 
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -8,6 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nodes.protocol.messages import UNKNOWN_OUTCOME
 from orchestrator.lifecycle import (
     ENDED,
     JOB,
@@ -16,6 +18,8 @@ from orchestrator.lifecycle import (
     IllegalTransition,
     JobState,
     Observed,
+    StopCause,
+    is_interruption,
 )
 from orchestrator.scheduling.bad_nodes import BadNode, avoided
 from orchestrator.scheduling.bids import BidScorer
@@ -25,6 +29,7 @@ from orchestrator.scheduling.slot_history import slot_history
 from orchestrator.scheduling.slot_scheduler import has_ended, question, schedule
 from orchestrator.scheduling.slot_set import flags, of_ranges, with_slots
 from orchestrator.scheduling.world import ExecutionView, JobView, Progress, World
+from orchestrator.spec import OnLost
 from tests.scheduling.worlds import MIB, NOW, cluster, execution, job_spec, node, seconds, world
 
 NODES = ("n1", "n2", "n3")
@@ -55,6 +60,8 @@ def executions(draw):
                 round=draw(st.integers(1, 2)),
                 retryable=draw(st.booleans()),
                 reserved=draw(st.booleans()),
+                code=draw(st.sampled_from(["", UNKNOWN_OUTCOME])),
+                cause=draw(st.sampled_from(["", *StopCause])),
                 started_at=draw(st.none() | st.sampled_from([NOW, NOW - seconds(500)])),
             )
         )
@@ -67,7 +74,7 @@ def worlds(draw):
     job = {
         "count": count,
         "approval": draw(st.sampled_from(["bid", "none"])),
-        "on_lost": draw(st.sampled_from(["replace", "wait"])),
+        "on_lost": draw(st.sampled_from(sorted(OnLost))),
         "timeouts": {
             "execution": draw(st.sampled_from([None, 60])),
             "queue": draw(st.sampled_from([None, 0, 60])),
@@ -115,7 +122,7 @@ def worlds(draw):
 def diff_of(w):
     history = slot_history(w)
     ending = has_ended(w, history)
-    unwanted = ending.told if ending else ""
+    unwanted = ending.why if ending else None
     diff = reconcile(
         w,
         history,
@@ -264,7 +271,7 @@ class Simulation:
             state=JobState.PENDING,
             submitted_at=NOW,
         )
-        self.starts: list[tuple[int, int]] = []
+        self.failures: Counter[int] = Counter()
         self.wake = NOW
 
     def run(self, rounds=400):
@@ -333,9 +340,9 @@ class Simulation:
                 return self.change(it.id, observed=Observed.ASK_FOR_BID_ACCEPTED)
             return None
         if it.observed is not Observed.RUNNING:
-            self.starts.append((it.slot, it.attempt))
             return self.change(it.id, observed=Observed.RUNNING, started_at=self.now)
         if draw < 0.25:
+            self.failures[it.slot] += 1
             return self.end(it, "failed")
         if draw < 0.35:
             return self.end(it, "lost")
@@ -382,5 +389,45 @@ def test_attempts_are_never_exceeded_and_a_failed_job_leaves_nothing_running(see
     simulation = Simulation(Random(seed), spec, ["n1", "n2"])
     simulation.run()
     assert simulation.job.state in {JobState.COMPLETED, JobState.FAILED}
-    assert all(attempt <= 2 for _, attempt in simulation.starts)
+    assert all(failed <= 2 for failed in simulation.failures.values())
     assert simulation.executions == {}
+
+
+# --- interruptions -------------------------------------------------------------------------------
+
+CUT = (Observed.LOST, StopCause.NODE_LOST, "lost"), (Observed.FAILED, "", UNKNOWN_OUTCOME)
+
+
+@given(st.lists(st.sampled_from(CUT), max_size=12), st.integers(0, 12))
+def test_no_interruption_up_to_the_limit_fails_a_job_or_costs_an_attempt(ends, most):
+    progress = Progress()
+    for number, (observed, cause, code) in enumerate(ends, 1):
+        it = execution(observed, attempt=number, cause=cause, code=code)
+        limits = {"attempts": 1, "max_interruptions": most}
+        plan = schedule(world(it, progress=progress, retry=limits))
+        progress = plan.progress
+        assert (progress.failed_attempts, progress.retry_at) == ({}, {})
+        if number > most:
+            assert plan.state is JobState.FAILED
+            return
+        assert progress.interruptions == {0: number}
+        assert [place.attempt for place in plan.place] == [number + 1]
+
+
+@given(
+    st.sampled_from(sorted(Observed)),
+    st.sampled_from(["", *StopCause]),
+    st.sampled_from(["", "exit-code", "signal", "stopped", "timeout", UNKNOWN_OUTCOME]),
+)
+def test_only_what_ends_in_the_dark_is_interrupted_and_only_when_it_was_to_run(
+    observed, cause, code
+):
+    if is_interruption(observed, cause, code):
+        assert observed in OBSERVED.terminal
+        assert observed is Observed.LOST or code == UNKNOWN_OUTCOME
+        assert cause in {
+            "",
+            StopCause.NODE_LOST,
+            StopCause.NODE_REJECTED,
+            StopCause.FORGOTTEN_BY_NODE,
+        }
