@@ -84,8 +84,8 @@ def _stop_causes() -> str:
             "## Why an execution was stopped",
             "What did not end by itself has a `stop_cause`, the first that somebody gave.",
             table,
-            f"An execution that is *lost* by {cut} was interrupted, and so was one that has *failed* "
-            f"with the code `{UNKNOWN_OUTCOME}` without a cause: "
+            f"An execution that is *lost* by {cut} was interrupted, and so was one that has "
+            f"*failed* with the code `{UNKNOWN_OUTCOME}` without a cause: "
             "[what becomes of it](job-files.md#slots-and-attempts).",
         ]
     )
