@@ -19,17 +19,17 @@ from orchestrator.scheduling.feasibility import demand
 from orchestrator.scheduling.placement_record import record
 from orchestrator.scheduling.plan import Plan
 from orchestrator.scheduling.slot_scheduler import schedule
-from orchestrator.scheduling.world import Cluster, ExecutionView, JobView, World
+from orchestrator.scheduling.world import ExecutionView, JobView, Nodes, Room, World
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 GIB = 2**30
 
 
-def cluster(nodes: int, seed: int = 1) -> Cluster:
+def cluster(nodes: int, seed: int = 1) -> Room:
     chance = np.random.default_rng(seed)
     size = chance.choice([4, 8, 16, 32], nodes)
     capacity = np.stack([size * 1000, size * 4 * GIB, size * 20 * GIB, size * 0], axis=1)
-    return Cluster(
+    known = Nodes(
         ids=[f"node-{i:05}" for i in range(nodes)],
         names=[f"node-{i:05}" for i in range(nodes)],
         labels=[
@@ -41,13 +41,14 @@ def cluster(nodes: int, seed: int = 1) -> Cluster:
             for i in range(nodes)
         ],
         capacity=capacity.astype(np.int64),
-        allocated=np.zeros((nodes, 4), dtype=np.int64),
+        offered=capacity.astype(np.int64),
         ready=np.ones(nodes, dtype=np.bool_),
         unready=[""] * nodes,
     )
+    return Room(known, np.zeros((nodes, 4), dtype=np.int64))
 
 
-def world(on: Cluster, executions: tuple[ExecutionView, ...] = (), **fields: object) -> World:
+def world(on: Room, executions: tuple[ExecutionView, ...] = (), **fields: object) -> World:
     ordinary: dict[str, object] = {"name": "bench", "task": {"command": ["true"]}}
     wanted = spec.parse(ordinary | {"constraints": ["arch = amd64"]} | fields)
     job = JobView(
@@ -118,7 +119,7 @@ def explained(nodes: int) -> float:
     """The record of a task that is too large for every node."""
     asked = world(cluster(nodes), task={"command": ["true"], "resources": {"cpu": 64}})
     began = time.perf_counter()
-    made = record(asked.cluster, demand(asked.job.spec))
+    made = record(asked.room, demand(asked.job.spec))
     took = time.perf_counter() - began
     assert made["could_run_now"] == 0
     return took

@@ -385,7 +385,7 @@ def _result(writing: _Writing) -> broker.Result:
         followups=tuple((followup.at, followup.trigger) for followup in plan.followups),
         blocked=plan.blocked if not writing.dropped else None,
         demand=demand(writing.decision.world.job.spec) if plan.blocked else None,
-        revision=writing.decision.world.cluster.revision,
+        revision=writing.decision.world.room.revision,
         ended=ended and not writing.dropped,
         record=dict(plan.record) if plan.record is not None else None,
     )

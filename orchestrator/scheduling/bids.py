@@ -14,7 +14,7 @@ from orchestrator.lifecycle import Desired, Observed, StopCause
 
 from .plan import Stop
 from .ranking import Question, totals
-from .world import Cluster, ExecutionView
+from .world import ExecutionView, Nodes, Room
 
 #: How far an execution has come; of two for one slot the further one stays.
 _ORDER = (
@@ -63,7 +63,7 @@ class BidScorer:
     ``question`` asks about one more execution of the job, given those that it has.
     """
 
-    cluster: Cluster
+    room: Room
     question: Callable[[Sequence[ExecutionView]], Question]
 
     def best(
@@ -77,10 +77,10 @@ class BidScorer:
         asked = replace(asked, used=used, reserved=True)
         taken = []
         for bids in slots:
-            rows = [self.cluster.index[it.node] for it in bids]
+            rows = [self.room.nodes.index[it.node] for it in bids]
             for row in rows:
                 used[row] -= 1 / len(rows)
-            points = totals(self.cluster, asked, np.array(rows)).tolist()
+            points = totals(self.room, asked, np.array(rows)).tolist()
             order = zip((-one for one in points), map(_furthest, bids), rows, bids, strict=True)
             *_, row, best = min(order, key=lambda it: it[:2])
             used[row] += 1
@@ -88,12 +88,12 @@ class BidScorer:
         return taken
 
 
-def used_rows(cluster: Cluster, live: Sequence[ExecutionView]) -> dict[int, float]:
+def used_rows(nodes: Nodes, live: Sequence[ExecutionView]) -> dict[int, float]:
     """How many executions each row has of these; those for one slot are parts of one."""
     rivals = Counter(it.slot for it in live)
     used: dict[int, float] = {}
     for it in live:
-        if (row := cluster.index.get(it.node)) is not None:
+        if (row := nodes.index.get(it.node)) is not None:
             used[row] = used.get(row, 0) + 1 / rivals[it.slot]
     return used
 

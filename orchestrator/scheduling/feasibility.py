@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +15,11 @@ from orchestrator.explain.formatting import named
 from orchestrator.spec import JobBody
 from orchestrator.spec.selectors import Requirement
 
-from .world import Bools, Cluster, Ints
+from .world import Bools, Ints, Nodes, Room
 
 #: Which drivers a node has is its own word.
 DRIVER = f"{OWN}driver."
-#: Entries of a cluster's memo above which it is begun anew.
+#: Entries of a memo above which it is begun anew.
 MOST_MEMOS = 1024
 _LEAST = np.iinfo(np.int64).min
 
@@ -39,15 +41,15 @@ def demand(spec: JobBody) -> Demand:
     return Demand(spec.resources, spec.task.driver, spec.requirements)
 
 
-def refusal(cluster: Cluster, row: int, wanted: Demand) -> str | None:
+def refusal(room: Room, row: int, wanted: Demand) -> str | None:
     """Why the node in *row* cannot run it now, or None if it can; the first reason of all."""
-    return next(iter(refusals(cluster, row, wanted)), None)
+    return next(iter(refusals(room, row, wanted)), None)
 
 
-def refusals(cluster: Cluster, row: int, wanted: Demand) -> list[str]:
+def refusals(room: Room, row: int, wanted: Demand) -> list[str]:
     """Every reason why the node in *row* cannot run it now, not only the first."""
-    found = [] if cluster.ready[row] else [cluster.unready[row] or "takes no new work"]
-    labels = cluster.labels[row]
+    found = [] if room.nodes.ready[row] else [room.nodes.unready[row] or "takes no new work"]
+    labels = room.nodes.labels[row]
     if labels.get(wanted.driver_label) != "true":
         have = [it.removeprefix(DRIVER) for it in sorted(labels) if it.startswith(DRIVER)]
         found.append(f"has no driver {wanted.driver}, it has {', '.join(have) or 'none'}")
@@ -58,8 +60,8 @@ def refusals(cluster: Cluster, row: int, wanted: Demand) -> list[str]:
             if value is None and OWN + requirement.key in labels:
                 has += f" (only {OWN}{requirement.key}, its own word)"
             found.append(f"has {has}, needs {requirement}")
-    free, whole = cluster.free[row], empty(cluster)[row]
-    offered = whole if cluster.offered is None else cluster.offered[row]
+    free, whole = room.free[row], empty(room.nodes)[row]
+    offered = room.nodes.offered[row]
     for d in np.flatnonzero(~enough(free, wanted.need) | ~enough(whole, wanted.need)).tolist():
         name, need = DIMENSIONS[d], wanted.need.astuple()[d]
         if need <= whole[d]:
@@ -79,73 +81,73 @@ def enough(amounts: Ints, need: Resources) -> Bools:
     return np.asarray(amounts >= np.where(wanted > 0, wanted, _LEAST), dtype=np.bool_)
 
 
-def fits(cluster: Cluster, wanted: Demand) -> Bools:
+def fits(room: Room, wanted: Demand) -> Bools:
     """Which nodes can run it now."""
-    return enough(cluster.free, wanted.need).all(axis=1) & suitable(cluster, wanted) & cluster.ready
+    return (
+        enough(room.free, wanted.need).all(axis=1) & suitable(room.nodes, wanted) & room.nodes.ready
+    )
 
 
-def empty(cluster: Cluster) -> Ints:
+def empty(nodes: Nodes) -> Ints:
     """What the nodes could give if they ran nothing.
 
     The capacity of a node that has shrunk is what is allocated on it still.
     """
-    if cluster.offered is None:
-        return cluster.capacity
-    return np.minimum(cluster.capacity, cluster.offered)
+    return np.minimum(nodes.capacity, nodes.offered)
 
 
-def suitable(cluster: Cluster, wanted: Demand) -> Bools:
+def suitable(nodes: Nodes, wanted: Demand) -> Bools:
     """Which nodes have the driver and satisfy the constraints, ready or not."""
     key = ("suitable", wanted.driver, wanted.requirements)
-    mask: Bools | None = cluster.memo.get(key)
+    mask: Bools | None = nodes.memo.get(key)
     if mask is None:
-        mask = has_driver(cluster, wanted) & as_wanted(cluster, wanted.requirements)
-        remember(cluster, key, mask)
+        mask = has_driver(nodes, wanted) & as_wanted(nodes, wanted.requirements)
+        remember(nodes.memo, key, mask)
     return mask
 
 
-def as_wanted(cluster: Cluster, requirements: tuple[Requirement, ...]) -> Bools:
+def as_wanted(nodes: Nodes, requirements: tuple[Requirement, ...]) -> Bools:
     """Which nodes satisfy all constraints, ready or not."""
-    mask: Bools | None = cluster.memo.get(requirements)
+    mask: Bools | None = nodes.memo.get(requirements)
     if mask is None:
-        mask = np.ones(len(cluster.ids), dtype=np.bool_)
+        mask = np.ones(len(nodes.ids), dtype=np.bool_)
         for requirement in requirements:
-            mask &= satisfying(cluster, requirement)
-        remember(cluster, requirements, mask)
+            mask &= satisfying(nodes, requirement)
+        remember(nodes.memo, requirements, mask)
     return mask
 
 
-def has_driver(cluster: Cluster, wanted: Demand) -> Bools:
-    return satisfying(cluster, Requirement(wanted.driver_label, "=", ("true",)))
+def has_driver(nodes: Nodes, wanted: Demand) -> Bools:
+    return satisfying(nodes, Requirement(wanted.driver_label, "=", ("true",)))
 
 
-def satisfying(cluster: Cluster, requirement: Requirement) -> Bools:
+def satisfying(nodes: Nodes, requirement: Requirement) -> Bools:
     """Which nodes satisfy *requirement*; each distinct value of the label is judged once."""
-    mask: Bools | None = cluster.memo.get(requirement)
+    mask: Bools | None = nodes.memo.get(requirement)
     if mask is None:
-        values = [labels.get(requirement.key) for labels in cluster.labels]
+        values = [labels.get(requirement.key) for labels in nodes.labels]
         verdict = {value: requirement.holds(value) for value in set(values)}
         mask = np.array([verdict[value] for value in values], dtype=np.bool_)
-        remember(cluster, requirement, mask)
+        remember(nodes.memo, requirement, mask)
     return mask
 
 
-def lasting(cluster: Cluster) -> Bools:
+def lasting(nodes: Nodes) -> Bools:
     """Which nodes take work now or may do so again."""
-    mask: Bools | None = cluster.memo.get("lasting")
+    mask: Bools | None = nodes.memo.get("lasting")
     if mask is None:
-        mask = np.array([why not in readiness.FINAL for why in cluster.unready], dtype=np.bool_)
-        remember(cluster, "lasting", mask)
+        mask = np.array([why not in readiness.FINAL for why in nodes.unready], dtype=np.bool_)
+        remember(nodes.memo, "lasting", mask)
     return mask
 
 
-def large_enough(cluster: Cluster, need: Resources) -> Bools:
+def large_enough(nodes: Nodes, need: Resources) -> Bools:
     """Which nodes could hold *need* if they were empty."""
-    return np.asarray(enough(empty(cluster), need).all(axis=1), dtype=np.bool_)
+    return np.asarray(enough(empty(nodes), need).all(axis=1), dtype=np.bool_)
 
 
-def remember(cluster: Cluster, key: object, value: object) -> None:
-    """Keep *value* for the next decisions about the same cluster."""
-    if len(cluster.memo) >= MOST_MEMOS:
-        cluster.memo.clear()
-    cluster.memo[key] = value
+def remember(memo: dict[Hashable, Any], key: Hashable, value: object) -> None:
+    """Keep *value* in *memo* for the decisions to come."""
+    if len(memo) >= MOST_MEMOS:
+        memo.clear()
+    memo[key] = value

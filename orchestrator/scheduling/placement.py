@@ -1,7 +1,7 @@
-"""Choosing nodes: the best first, rescored after each choice, on a cluster that is not touched.
+"""Choosing nodes: the best first, rescored after each choice, in a room that is not touched.
 
-What can be worked out once for all jobs of the same shape is kept in the cluster's memo: a heap
-of candidates with their scores.  ``Cluster.take`` says which rows to look at again.
+What can be worked out once for all jobs of the same shape is kept in the room's memo: a heap
+of candidates with their scores.  ``Room.take`` says which rows to look at again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .ranking import (
     totals,
     unreliability,
 )
-from .world import Cluster, Ints
+from .world import Ints, Room
 
-#: Heaps kept for one cluster, each about 2.5 MB at 5,000 nodes, and shapes remembered at all.
+#: Heaps kept, each about 2.5 MB at 5,000 nodes, and shapes remembered at all.
 MOST_SHAPES, MOST_SEEN = 16, 1024
 
 Entry = tuple[float, int]
@@ -33,7 +33,7 @@ Group = tuple[str | None, ...]
 
 
 def choose(
-    cluster: Cluster, question: Question, slots: int, *, now: datetime, ask: int = 1
+    room: Room, question: Question, slots: int, *, now: datetime, ask: int = 1
 ) -> list[tuple[int, ...]]:
     """For up to *slots* slots, up to *ask* different nodes each, as rows, the best first.
 
@@ -41,12 +41,12 @@ def choose(
     last, and beside another node never.  The answer is shorter than *slots* when nothing more
     fits; it depends on nothing but the arguments.
     """
-    if slots <= 0 or not len(cluster.ids):
+    if slots <= 0 or not len(room.nodes.ids):
         return []
-    shape = _known_shape(cluster, question, slots, now)
+    shape = _known_shape(room, question, slots, now)
     if shape is None:
-        return _one(cluster, question, ask)
-    candidates = _Groups(cluster, shape, question) if question.spread else _Best(shape, question)
+        return _one(room, question, ask)
+    candidates = _Groups(room, shape, question) if question.spread else _Best(shape, question)
     chosen: list[list[int]] = []
     while len(chosen) < slots and (row := candidates.take()) is not None:
         chosen.append([row])
@@ -58,16 +58,16 @@ def choose(
     return [tuple(nodes) for nodes in chosen]
 
 
-def _known_shape(cluster: Cluster, question: Question, slots: int, now: datetime) -> _Shape | None:
+def _known_shape(room: Room, question: Question, slots: int, now: datetime) -> _Shape | None:
     """The heap of this shape, as of now; None where looking at every node once is cheaper.
 
     The first one-slot job of a shape may be the only one, and where one-slot jobs come in many
     shapes, heaps would push each other out.
     """
-    shapes: dict[object, _Shape | None] = cluster.memo.setdefault("shapes", {})
+    shapes: dict[object, _Shape | None] = room.memo.setdefault("shapes", {})
     shape = shapes.get(question.shape)
     if shape is not None:
-        shape.refresh(cluster, now)
+        shape.refresh(room, now)
         return shape
     built = sum(it is not None for it in shapes.values())
     if slots == 1 and not question.spread:
@@ -78,28 +78,28 @@ def _known_shape(cluster: Cluster, question: Question, slots: int, now: datetime
             return None
     elif built >= MOST_SHAPES:
         shapes.pop(next(name for name, it in shapes.items() if it is not None))
-    shapes[question.shape] = shape = _Shape(cluster, question, now)
+    shapes[question.shape] = shape = _Shape(room, question, now)
     return shape
 
 
-def room(cluster: Cluster, question: Question) -> Ints:
+def how_many(room: Room, question: Question) -> Ints:
     """How many executions each node can still take; 0 for those that may not be chosen."""
     need = np.array(question.demand.need.astuple(), dtype=np.int64)
     asked = need > 0
-    free = cluster.capacity[:, asked] - cluster.allocated[:, asked]
+    free = room.nodes.capacity[:, asked] - room.allocated[:, asked]
     times = (free // need[asked]).min(axis=1) if asked.any() else np.full(len(free), 1 << 30)
-    times = np.where(suitable(cluster, question.demand) & cluster.ready, times, 0)
+    times = np.where(suitable(room.nodes, question.demand) & room.nodes.ready, times, 0)
     return np.maximum(times, 0).astype(np.int64)
 
 
-def _one(cluster: Cluster, question: Question, ask: int) -> list[tuple[int, ...]]:
-    able = fits(cluster, question.demand)
+def _one(room: Room, question: Question, ask: int) -> list[tuple[int, ...]]:
+    able = fits(room, question.demand)
     if question.avoid:
         able[list(question.avoid)] = False
     rows = np.flatnonzero(able)
     if not len(rows):
         return []
-    points = totals(cluster, question, rows)
+    points = totals(room, question, rows)
     if ask == 1:
         return [(int(rows[points.argmax()]),)]
     best = rows[np.argsort(-points, kind="stable")[:ask]].tolist()
@@ -112,46 +112,46 @@ class _Shape:
     Entries grow stale when a node is rescored; a stale one is known by its score.
     """
 
-    def __init__(self, cluster: Cluster, question: Question, now: datetime) -> None:
+    def __init__(self, room: Room, question: Question, now: datetime) -> None:
         self.need = question.demand.need.astuple()
         self.algorithm = question.algorithm
-        self.candidate = (suitable(cluster, question.demand) & cluster.ready).tolist()
+        self.candidate = (suitable(room.nodes, question.demand) & room.nodes.ready).tolist()
         self.asked = [(d, amount) for d, amount in enumerate(self.need) if amount > 0]
-        self.capacity: list[list[int]] = cluster.capacity.tolist()
+        self.capacity: list[list[int]] = room.nodes.capacity.tolist()
         self.preference: list[float] = (
-            affinity(cluster, question).tolist() if question.affinities else []
+            affinity(room.nodes, question).tolist() if question.affinities else []
         )
-        self._read(cluster, question)
+        self._read(room, question)
         self.now = now
 
-    def _read(self, cluster: Cluster, question: Question) -> None:
+    def _read(self, room: Room, question: Question) -> None:
         self.question = Question(question.demand, question.algorithm, question.affinities)
-        self.seen = cluster.allocated.copy()
+        self.seen = room.allocated.copy()
         self.allocated: list[list[int]] = self.seen.tolist()
-        self.room: list[int] = room(cluster, self.question).tolist()
-        every = np.arange(len(cluster.ids))
-        points: Floats = totals(cluster, Question(question.demand, question.algorithm), every)
+        self.room: list[int] = how_many(room, self.question).tolist()
+        every = np.arange(len(room.nodes.ids))
+        points: Floats = totals(room, Question(question.demand, question.algorithm), every)
         if self.preference:
-            points = points + affinity(cluster, question)
+            points = points + affinity(room.nodes, question)
         self.score: list[float] = points.tolist()
         self.heap: list[Entry] = [(-self.score[i], i) for i, n in enumerate(self.room) if n > 0]
         heapify(self.heap)
-        self.position = len(cluster.taken)
+        self.position = len(room.taken)
 
-    def refresh(self, cluster: Cluster, now: datetime) -> None:
+    def refresh(self, room: Room, now: datetime) -> None:
         """Take in what has changed: within one instant only what ``take`` has."""
         if now != self.now:
             self.now = now
-            rows = np.flatnonzero((cluster.allocated != self.seen).any(axis=1)).tolist()
+            rows = np.flatnonzero((room.allocated != self.seen).any(axis=1)).tolist()
         else:
-            rows = list(dict.fromkeys(cluster.taken[self.position :]))
-        self.position = len(cluster.taken)
+            rows = list(dict.fromkeys(room.taken[self.position :]))
+        self.position = len(room.taken)
         if len(rows) > len(self.room) // 4 or len(self.heap) > 4 * len(self.room) + 64:
-            self._read(cluster, self.question)
+            self._read(room, self.question)
             return
         for row in rows:
-            self.seen[row] = cluster.allocated[row]
-            self.allocated[row] = amounts = cluster.allocated[row].tolist()
+            self.seen[row] = room.allocated[row]
+            self.allocated[row] = amounts = room.allocated[row].tolist()
             if self.candidate[row]:
                 capacity = self.capacity[row]
                 times = min((capacity[d] - amounts[d]) // n for d, n in self.asked)
@@ -256,14 +256,14 @@ class _Groups(_Best):
     total has become too high is put back with the right one when it comes up.
     """
 
-    def __init__(self, cluster: Cluster, shape: _Shape, question: Question) -> None:
+    def __init__(self, room: Room, shape: _Shape, question: Question) -> None:
         self.shape, self.question = shape, question
         self.extra: dict[int, int] = {}
-        self.shares = Shares.of(cluster, question)
+        self.shares = Shares.of(room.nodes, question)
         self.group: dict[int, Group] = {}
         self.members: dict[Group, list[Entry]] = {}
-        for row, room in enumerate(shape.room):
-            if room > 0 and row not in question.avoid:
+        for row, times in enumerate(shape.room):
+            if times > 0 and row not in question.avoid:
                 self.group[row] = group = self.shares.group(row)
                 self.members.setdefault(group, []).append(self.entry(row))
         for entries in self.members.values():

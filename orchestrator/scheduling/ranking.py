@@ -18,7 +18,7 @@ from orchestrator.explain.formatting import counted
 from orchestrator.spec import Affinity, Spread, selectors
 
 from .feasibility import Demand, remember, satisfying, suitable
-from .world import Cluster, Ints
+from .world import Ints, Nodes, Room
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,7 +33,7 @@ BEHIND = 1e6
 class Question:
     """Where should executions of one job go?
 
-    ``used`` counts the job's live executions by row of the cluster, those of one slot together as
+    ``used`` counts the job's live executions by row of the room, those of one slot together as
     one; ``failures`` its failures; ``avoid`` are rows that may not be chosen now.  ``reserved`` is
     whether the nodes asked about hold what the execution needs for it already.
     """
@@ -65,20 +65,20 @@ class Score:
     reason: str
 
 
-def scores(cluster: Cluster, question: Question, row: int) -> tuple[Score, ...]:
+def scores(room: Room, question: Question, row: int) -> tuple[Score, ...]:
     """Each scorer's verdict on one node; the sum of the points is the node's score."""
     rows = np.array([row])
     return tuple(
-        Score(name, float(points(cluster, question, rows)[0]), reason(cluster, question, row))
+        Score(name, float(points(room, question, rows)[0]), reason(room, question, row))
         for name, applies, points, reason in SCORERS
         if applies(question)
     )
 
 
-def totals(cluster: Cluster, question: Question, rows: Ints) -> Floats:
+def totals(room: Room, question: Question, rows: Ints) -> Floats:
     """The score of each of *rows*."""
     columns = [
-        points(cluster, question, rows) for _, applies, points, _ in SCORERS if applies(question)
+        points(room, question, rows) for _, applies, points, _ in SCORERS if applies(question)
     ]
     return np.asarray(sum(columns), dtype=np.float64)
 
@@ -113,72 +113,72 @@ def evenness(have: float, share: float) -> float:
 # --- the scorers -------------------------------------------------------------------------------
 
 
-def _fit(cluster: Cluster, question: Question, rows: Ints) -> Floats:
-    capacity = cluster.capacity[rows, :FITTED]
-    left = capacity - _after(cluster, question, rows)
+def _fit(room: Room, question: Question, rows: Ints) -> Floats:
+    capacity = room.nodes.capacity[rows, :FITTED]
+    left = capacity - _after(room, question, rows)
     free = np.clip(left / np.maximum(capacity, 1), 0.0, 1.0)
     return np.asarray(fitness(free[:, 0], free[:, 1], question.algorithm))
 
 
-def _why_fit(cluster: Cluster, question: Question, row: int) -> str:
-    after = _after(cluster, question, row)
-    used = after / np.maximum(cluster.capacity[row, :FITTED], 1)
+def _why_fit(room: Room, question: Question, row: int) -> str:
+    after = _after(room, question, row)
+    used = after / np.maximum(room.nodes.capacity[row, :FITTED], 1)
     goal = "empty nodes first" if question.algorithm == "spread" else "full nodes first"
     return f"{used[0]:.0%} of cpu and {used[1]:.0%} of memory used after it, {goal}"
 
 
-def _after(cluster: Cluster, question: Question, rows: Ints | int) -> Ints:
+def _after(room: Room, question: Question, rows: Ints | int) -> Ints:
     """What is allocated with the execution there."""
-    allocated = cluster.allocated[rows, :FITTED]
+    allocated = room.allocated[rows, :FITTED]
     if question.reserved:
         return allocated
     return allocated + np.array(question.demand.need.astuple()[:FITTED], dtype=np.int64)
 
 
-def _crowd(_: Cluster, question: Question, rows: Ints) -> Floats:
+def _crowd(_: Room, question: Question, rows: Ints) -> Floats:
     used, count = question.used, question.count
     return np.array([crowding(used[row], count) if row in used else 0 for row in rows.tolist()])
 
 
-def _why_crowd(_: Cluster, question: Question, row: int) -> str:
+def _why_crowd(_: Room, question: Question, row: int) -> str:
     return f"{question.used.get(row, 0):.3g} of this job's executions are there"
 
 
-def affinity(cluster: Cluster, question: Question) -> Floats:
-    """-1 to 1 for every node of the cluster: the weight of the preferences it meets."""
+def affinity(nodes: Nodes, question: Question) -> Floats:
+    """-1 to 1 for every node: the weight of the preferences it meets."""
     key = ("affinity", question.affinities)
-    points: Floats | None = cluster.memo.get(key)
+    points: Floats | None = nodes.memo.get(key)
     if points is None:
-        points = np.zeros(len(cluster.ids))
+        points = np.zeros(len(nodes.ids))
         for preference in question.affinities:
-            met = np.ones(len(cluster.ids), dtype=np.bool_)
+            met = np.ones(len(nodes.ids), dtype=np.bool_)
             for requirement in selectors.read(preference.match):
-                met &= satisfying(cluster, requirement)
+                met &= satisfying(nodes, requirement)
             points += preference.weight * met
         points /= sum(abs(preference.weight) for preference in question.affinities)
-        remember(cluster, key, points)
+        remember(nodes.memo, key, points)
     return points
 
 
-def _affinity(cluster: Cluster, question: Question, rows: Ints) -> Floats:
-    return np.asarray(affinity(cluster, question)[rows])
+def _affinity(room: Room, question: Question, rows: Ints) -> Floats:
+    return np.asarray(affinity(room.nodes, question)[rows])
 
 
-def _why_affinity(cluster: Cluster, question: Question, row: int) -> str:
+def _why_affinity(room: Room, question: Question, row: int) -> str:
     met = [
         preference.match
         for preference in question.affinities
-        if all(one.matches(cluster.labels[row]) for one in selectors.read(preference.match))
+        if all(one.matches(room.nodes.labels[row]) for one in selectors.read(preference.match))
     ]
     return f"meets {len(met)} of {len(question.affinities)} preferences: {', '.join(met) or '-'}"
 
 
-def _failed(_: Cluster, question: Question, rows: Ints) -> Floats:
+def _failed(_: Room, question: Question, rows: Ints) -> Floats:
     failures = question.failures
     return np.array([unreliability(failures.get(row, 0)) for row in rows.tolist()])
 
 
-def _why_failed(_: Cluster, question: Question, row: int) -> str:
+def _why_failed(_: Room, question: Question, row: int) -> str:
     return f"this job has failed there {counted(question.failures.get(row, 0), 'time')}"
 
 
@@ -202,12 +202,12 @@ class Shares:
     labels: list[_Share]
 
     @classmethod
-    def of(cls, cluster: Cluster, question: Question) -> Shares:
+    def of(cls, nodes: Nodes, question: Question) -> Shares:
         """As it is now."""
         total = sum(spread.weight for spread in question.spread)
         labels = []
         for spread in question.spread:
-            column, among = _values(cluster, question.demand, spread.over)
+            column, among = _values(nodes, question.demand, spread.over)
             counts: dict[str | None, float] = {None: question.count + 1}
             for row, used in question.used.items():
                 counts[column[row]] = counts.get(column[row], 0) + used
@@ -230,26 +230,26 @@ class Shares:
             label.have[value] = label.have.get(value, 0) + 1
 
 
-def _values(cluster: Cluster, wanted: Demand, over: str) -> tuple[list[str | None], int]:
+def _values(nodes: Nodes, wanted: Demand, over: str) -> tuple[list[str | None], int]:
     """The label's value on each node, and how many there are on nodes that could run it."""
     key = ("values", over, wanted.driver, wanted.requirements)
-    found: tuple[list[str | None], int] | None = cluster.memo.get(key)
+    found: tuple[list[str | None], int] | None = nodes.memo.get(key)
     if found is None:
-        column = [labels.get(over) for labels in cluster.labels]
-        able = np.flatnonzero(suitable(cluster, wanted) & cluster.ready).tolist()
+        column = [labels.get(over) for labels in nodes.labels]
+        able = np.flatnonzero(suitable(nodes, wanted) & nodes.ready).tolist()
         found = (column, len({column[row] for row in able} - {None}))
-        remember(cluster, key, found)
+        remember(nodes.memo, key, found)
     return found
 
 
-def _spread(cluster: Cluster, question: Question, rows: Ints) -> Floats:
-    shares = Shares.of(cluster, question)
+def _spread(room: Room, question: Question, rows: Ints) -> Floats:
+    shares = Shares.of(room.nodes, question)
     return np.array([shares.points(shares.group(row)) for row in rows.tolist()], dtype=np.float64)
 
 
-def _why_spread(cluster: Cluster, question: Question, row: int) -> str:
+def _why_spread(room: Room, question: Question, row: int) -> str:
     said = []
-    for spread, label in zip(question.spread, Shares.of(cluster, question).labels, strict=True):
+    for spread, label in zip(question.spread, Shares.of(room.nodes, question).labels, strict=True):
         value = label.values[row]
         has = f"has {label.have.get(value, 0):.3g} of an even share of {label.share:.1f}"
         none = f"no label {spread.over}"
@@ -260,8 +260,8 @@ def _why_spread(cluster: Cluster, question: Question, row: int) -> str:
 Scorer = tuple[
     str,
     Callable[[Question], bool],
-    Callable[[Cluster, Question, Ints], Floats],
-    Callable[[Cluster, Question, int], str],
+    Callable[[Room, Question, Ints], Floats],
+    Callable[[Room, Question, int], str],
 ]
 
 SCORERS: tuple[Scorer, ...] = (

@@ -64,13 +64,13 @@ def _is_of_another_round(facts: SlotFacts, it: ExecutionView) -> bool:
 def _bids_from_a_node_that_takes_nothing(facts: SlotFacts, it: ExecutionView) -> bool:
     if it.desired is not Desired.PENDING:
         return False
-    cluster = facts.world.cluster
-    row = cluster.index.get(it.node)
-    return row is None or not cluster.ready[row]
+    nodes = facts.world.nodes
+    row = nodes.index.get(it.node)
+    return row is None or not nodes.ready[row]
 
 
 def _is_where_it_must_not_be(facts: SlotFacts, it: ExecutionView) -> bool:
-    row = facts.world.cluster.index.get(it.node)
+    row = facts.world.nodes.index.get(it.node)
     return row is not None and not facts.suits[row]
 
 
@@ -107,7 +107,7 @@ def reconcile(
 
     With *unwanted* the job wants no execution, and that is why.
     """
-    suits = as_wanted(world.cluster, world.job.spec.requirements)
+    suits = as_wanted(world.nodes, world.job.spec.requirements)
     facts = SlotFacts(world, history, finished(world, history), suits)
     live, stop, ending = [], [], []
     candidates: dict[str, StopCause] = {}

@@ -229,8 +229,8 @@ class _Counting:
         )
 
     def _name(self, node: str) -> str:
-        row = self.world.cluster.index.get(node)
-        return "a node that is gone" if row is None else self.world.cluster.names[row]
+        row = self.world.nodes.index.get(node)
+        return "a node that is gone" if row is None else self.world.nodes.names[row]
 
     def balance(self) -> SlotHistory:
         before, now = self.before, self.world.now

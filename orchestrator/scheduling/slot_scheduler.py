@@ -22,7 +22,7 @@ from .bad_nodes import avoided, has_many
 from .bids import BidScorer, used_rows
 from .decision import Decision, Ending, Placement
 from .feasibility import demand
-from .placement import choose, room
+from .placement import choose, how_many
 from .placement_record import blocked, record
 from .plan import Place, Plan, Why
 from .policy import policy_of
@@ -94,7 +94,7 @@ def _decide(
         world,
         history,
         unwanted=ending.why if ending else None,
-        score_bids=BidScorer(world.cluster, partial(question, world, history)),
+        score_bids=BidScorer(world.room, partial(question, world, history)),
         budget=policy_of(world.job.spec.type).budget(world.job.count),
     )
     if ending is not None:
@@ -115,9 +115,9 @@ def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
     if not diff.missing:
         return Placement()
     spec, asked = world.job.spec, question(world, history, (*diff.keep, *diff.hold))
-    chosen = choose(world.cluster, asked, len(diff.missing), now=world.now, ask=spec.ask)
+    chosen = choose(world.room, asked, len(diff.missing), now=world.now, ask=spec.ask)
     desired = Desired.PENDING if spec.approval is Approval.BID else Desired.RUNNING
-    progress, ids = history.progress, world.cluster.ids
+    progress, ids = history.progress, world.nodes.ids
     attempt = _attempts(world, progress)
     place = tuple(
         Place(slot, attempt(slot), ids[row], desired, world.job.version, spec.resources)
@@ -130,7 +130,7 @@ def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
     return Placement(
         place,
         unplaced,
-        blocked(world.cluster, asked.demand, unplaced, progress.waiting_since or world.now),
+        blocked(world.room, asked.demand, unplaced, progress.waiting_since or world.now),
         avoided=_only_avoided_have_room(world, asked),
     )
 
@@ -146,7 +146,7 @@ def _attempts(world: World, progress: Progress) -> Callable[[int], int]:
 
 def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) -> Question:
     """What placing one more execution of this job would ask."""
-    spec, index, bad = world.job.spec, world.cluster.index, history.progress.bad_nodes
+    spec, index, bad = world.job.spec, world.nodes.index, history.progress.bad_nodes
     refusing = avoided(bad, world.now)
     nobody = has_many(refusing)
     return Question(
@@ -155,7 +155,7 @@ def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) 
         affinities=spec.affinities,
         spread=spec.spread,
         count=world.job.count,
-        used=used_rows(world.cluster, keep),
+        used=used_rows(world.nodes, keep),
         failures={index[n]: it.failed for n, it in bad.items() if it.failed and n in index},
         avoid=frozenset(index.values() if nobody else (index[n] for n in refusing if n in index)),
     )
@@ -165,7 +165,7 @@ def _only_avoided_have_room(world: World, asked: Question) -> bool:
     """Whether time will help: a node that has just refused the job would have room."""
     if not asked.avoid:
         return False
-    left = room(world.cluster, asked)
+    left = how_many(world.room, asked)
     return any(left[row] > 0 for row in asked.avoid)
 
 
@@ -204,7 +204,7 @@ def _plan(decided: Decision) -> Plan:
 
 def _record(decided: Decision) -> dict[str, Any]:
     world = decided.world
-    found = record(world.cluster, question(world, decided.history, ()).demand)
+    found = record(world.room, question(world, decided.history, ()).demand)
     return {**found, "reason": reasons.dump([shortage(decided)])[0]}
 
 

@@ -139,6 +139,6 @@ def _again(decided: Decision) -> datetime:
 
 
 def _names(decided: Decision, nodes: Iterable[str]) -> tuple[tuple[str, ...], int]:
-    cluster = decided.world.cluster
-    rows = ((node, cluster.index.get(node)) for node in set(nodes))
-    return reasons.named(node if row is None else cluster.names[row] for node, row in rows)
+    known = decided.world.nodes
+    rows = ((node, known.index.get(node)) for node in set(nodes))
+    return reasons.named(node if row is None else known.names[row] for node, row in rows)

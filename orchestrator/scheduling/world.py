@@ -148,45 +148,62 @@ class JobView:
     progress: Progress = field(default_factory=Progress)
 
 
-@dataclass(slots=True)
-class Cluster:
-    """All nodes, in columns: row *i* of every array is node ``ids[i]``.
+@dataclass(frozen=True, slots=True, eq=False)
+class Nodes:
+    """What is so of all nodes, in columns: row *i* of every array is node ``ids[i]``.
 
-    ``capacity`` and ``allocated`` have one column per dimension.  ``ready`` nodes may get new
-    work: approved, connected, eligible, not draining, not quarantined; ``unready`` says why not.
-    ``offered`` is what they say they have, where that may be more than was approved.
-    ``labels`` holds what selectors can ask for, see ``nodes.labels``.  Only ``take`` changes a
-    cluster, so that the plans of one lease group share what remains; between two instants the
-    amounts may be written over, anything else needs a new Cluster.  ``taken`` are the rows that
-    ``take`` has changed, ``memo`` is what schedulers have worked out and may forget.
+    ``capacity`` has one column per dimension, ``offered`` what nodes say they have, where that
+    may be more than was approved.  ``ready`` nodes may get new work: approved, connected,
+    eligible, not draining, not quarantined; ``unready`` says why not.  ``labels`` holds what
+    selectors can ask for, see ``nodes.labels``.  ``memo`` is what has been worked out and may be
+    forgotten.  Nothing else ever changes, so threads may share it: other facts are other Nodes.
     """
 
     ids: Sequence[str]
     names: Sequence[str]
     labels: Sequence[Mapping[str, str]]
     capacity: Ints
-    allocated: Ints
     ready: Bools
     unready: Sequence[str]
+    offered: Ints
+    index: Mapping[str, int] = field(init=False)
+    memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", {node: i for i, node in enumerate(self.ids)})
+
+
+@dataclass(slots=True)
+class Room:
+    """What is taken of *nodes*, for the decisions of one lease group, one after the other.
+
+    ``allocated`` has a row for each node.  Deciding changes nothing of it; ``take`` counts what
+    was decided, so that the next decision sees what remains.  ``taken`` are the rows that it has
+    changed, ``revision`` is how new the amounts are, and ``memo`` what placing keeps from one
+    decision to the next.
+    """
+
+    nodes: Nodes
+    allocated: Ints
     revision: int = 0
-    offered: Ints | None = None
-    index: dict[str, int] = field(default_factory=dict)
     taken: list[int] = field(default_factory=list)
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        if not self.index:
-            self.index = {node: i for i, node in enumerate(self.ids)}
-
     @property
     def free(self) -> Ints:
-        return self.capacity - self.allocated
+        return self.nodes.capacity - self.allocated
 
-    def take(self, node: str, need: Resources, times: int = 1) -> None:
-        """Count *need* as allocated on *node*, for the decisions that follow."""
-        row = self.index[node]
-        self.allocated[row] += np.array(need.astuple(), dtype=np.int64) * times
+    def take(self, node: str, need: Resources) -> None:
+        """Count *need* as allocated on *node*."""
+        row = self.nodes.index[node]
+        self.allocated[row] += np.array(need.astuple(), dtype=np.int64)
         self.taken.append(row)
+
+    def renew(self, allocated: Ints, revision: int) -> None:
+        """Begin with these amounts, whatever was taken."""
+        np.copyto(self.allocated, allocated)
+        self.taken.clear()
+        self.revision = revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +216,14 @@ class World:
 
     job: JobView
     executions: tuple[ExecutionView, ...]
-    cluster: Cluster
+    room: Room
     now: datetime
     algorithm: str = "binpack"
     specs: Mapping[int, JobBody] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> Nodes:
+        return self.room.nodes
 
     def spec_of(self, execution: ExecutionView) -> JobBody:
         """What *execution* was made from."""

@@ -11,7 +11,7 @@ from django.db import Error, InterfaceError, OperationalError, connection
 from orchestrator import broker
 from orchestrator.planners.state_updater import Decision, apply
 from orchestrator.scheduling.slot_scheduler import schedule
-from orchestrator.scheduling.world import Cluster, World
+from orchestrator.scheduling.world import Room, World
 
 from . import snapshot
 from .heartbeat import Heartbeat
@@ -75,27 +75,24 @@ class Worker:
             self._size = min(LARGEST, self._size * 2)
 
     def _evaluate(self, leases: Sequence[broker.Lease]) -> None:
-        cluster = self._view.refresh()
-        self._commit(self._decide(leases, self._worlds(leases, cluster), cluster))
+        worlds = self._worlds(leases, self._view.refresh())
+        self._commit(self._decide(leases, worlds))
 
     def _worlds(
-        self, leases: Sequence[broker.Lease], cluster: Cluster
+        self, leases: Sequence[broker.Lease], room: Room
     ) -> Sequence[World | Exception | None]:
         """A world for each lease, or why there is none."""
         try:
-            return snapshot.worlds(leases, cluster)
+            return snapshot.worlds(leases, room)
         except Error:
             raise
         except Exception as error:  # noqa: BLE001 - a job that cannot be read is given back alone.
             if len(leases) == 1:
                 return [error]
-            return [world for one in leases for world in self._worlds([one], cluster)]
+            return [world for one in leases for world in self._worlds([one], room)]
 
     def _decide(
-        self,
-        leases: Sequence[broker.Lease],
-        worlds: Sequence[World | Exception | None],
-        cluster: Cluster,
+        self, leases: Sequence[broker.Lease], worlds: Sequence[World | Exception | None]
     ) -> list[Decision]:
         """The plans of those that could be planned, each over what those before it leave."""
         decisions = []
@@ -111,7 +108,7 @@ class Worker:
                 self._give_back(lease, error)
                 continue
             for place in plan.place:
-                cluster.take(place.node, place.need)
+                world.room.take(place.node, place.need)
             decisions.append(Decision(lease, world, plan))
         return decisions
 

@@ -17,7 +17,7 @@ from nodes.labels import selectable
 from nodes.protocol.resources import DIMENSIONS
 from orchestrator.lifecycle import Desired, JobState, Observed
 from orchestrator.models import SlotState, spec_cache
-from orchestrator.scheduling.world import Cluster, ExecutionView, Ints, JobView, World
+from orchestrator.scheduling.world import ExecutionView, Ints, JobView, Nodes, Room, World
 from orchestrator.spec import JobBody
 
 
@@ -29,7 +29,7 @@ class Leased(Protocol):
 class ClusterView:
     """All nodes as columns, kept by one process and refreshed by what has changed since.
 
-    Not safe for threads: one per worker.
+    Not safe for threads: one per worker.  Its nodes may be read by any.
     """
 
     #: Seconds after which everything is read again, whatever was missed.
@@ -39,32 +39,36 @@ class ClusterView:
         self._rows: dict[str, Mapping[str, Any]] = {}
         self._watermark = 0
         self._loaded_at = float("-inf")
-        self._cluster: Cluster | None = None
+        self._room: Room | None = None
         self._allocated: Ints = np.zeros((0, len(DIMENSIONS)), dtype=np.int64)
 
-    def refresh(self) -> Cluster:
-        """The cluster as of now, or a moment later than any commit that this process has seen.
+    def refresh(self) -> Room:
+        """The room as of now, or a moment later than any commit that this process has seen.
 
-        The cluster is the caller's to ``take`` from; the next refresh forgets what was taken.
+        It is the caller's to ``take`` from; the next refresh forgets what was taken.
         """
         if time.monotonic() - self._loaded_at > self.RELOAD:
             self._rows, self._watermark = {}, 0
-            self._cluster, self._loaded_at = None, time.monotonic()
+            self._room, self._loaded_at = None, time.monotonic()
         read = self._read()
         changed = [row for row in read if row["removed_at"] is None]
         removed = (row["id"] for row in read if row["removed_at"] is not None)
         gone = [key for key in removed if self._rows.pop(key, None)]
-        structural = self._cluster is None or bool(gone)
+        structural = self._room is None or bool(gone)
         for row in changed:
             before = self._rows.get(row["id"])
             structural = structural or before is None or _columns_differ(before, row)
             self._rows[row["id"]] = row
-        if structural or self._cluster is None:
-            self._cluster = _cluster(list(self._rows.values()), self._watermark)
-            self._allocated = self._cluster.allocated.copy()
-        else:
-            self._patch(self._cluster, changed)
-        return self._cluster
+        if structural or self._room is None:
+            rows = sorted(self._rows.values(), key=lambda row: str(row["id"]))
+            self._room = Room(_nodes(rows), _amounts(rows, "allocated"), self._watermark)
+            self._allocated = self._room.allocated.copy()
+            return self._room
+        for row in changed:
+            at = self._room.nodes.index[row["id"]]
+            self._allocated[at] = [row[f"allocated_{d}"] for d in DIMENSIONS]
+        self._room.renew(self._allocated, self._watermark)
+        return self._room
 
     def _read(self) -> list[Mapping[str, Any]]:
         with connection.cursor() as cursor:
@@ -83,16 +87,8 @@ class ClusterView:
             if row["id"] is not None
         ]
 
-    def _patch(self, cluster: Cluster, changed: Sequence[Mapping[str, Any]]) -> None:
-        """Only amounts have changed: write them, over what the last group had taken."""
-        for row in changed:
-            self._allocated[cluster.index[row["id"]]] = [row[f"allocated_{d}"] for d in DIMENSIONS]
-        np.copyto(cluster.allocated, self._allocated)
-        cluster.taken.clear()
-        cluster.revision = self._watermark
 
-
-def worlds(leases: Sequence[Leased], cluster: Cluster) -> list[World | None]:
+def worlds(leases: Sequence[Leased], room: Room) -> list[World | None]:
     """The world of each leased job, in the order of *leases*; None for a job that is gone.
 
     Four queries at most, whatever the number of jobs; ended executions that are settled are not
@@ -108,7 +104,7 @@ def worlds(leases: Sequence[Leased], cluster: Cluster) -> list[World | None]:
         World(
             job=_job_view(row, specs[job, row.version], slots.get(job, ())),
             executions=tuple(executions.get(job, ())),
-            cluster=cluster,
+            room=room,
             now=row.now,
             algorithm=row.algorithm,
             specs={version: specs[job, version] for version in versions.get(job, ())},
@@ -142,19 +138,16 @@ def _columns_differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool
     return any(before[column] != after[column] for column in _STRUCTURE)
 
 
-def _cluster(rows: Sequence[Mapping[str, Any]], revision: int) -> Cluster:
-    rows = sorted(rows, key=lambda row: str(row["id"]))
+def _nodes(rows: Sequence[Mapping[str, Any]]) -> Nodes:
     unready = [readiness.sentence(row) for row in rows]
-    return Cluster(
+    return Nodes(
         ids=tuple(row["id"] for row in rows),
         names=tuple(row["name"] for row in rows),
         labels=tuple(selectable(row["name"], row["labels"], row["attributes"]) for row in rows),
         capacity=_amounts(rows, "capacity"),
-        allocated=_amounts(rows, "allocated"),
         offered=_amounts(rows, "advertised"),
         ready=np.array([not why for why in unready], dtype=np.bool_),
         unready=tuple(unready),
-        revision=revision,
     )
 
 

@@ -33,7 +33,7 @@ from orchestrator.planners import compute_forwarder
 from orchestrator.planners.transitions import lock_executions, lock_nodes, reserve
 from orchestrator.planners.transitions.reservations import release
 from orchestrator.scheduling import feasibility
-from orchestrator.scheduling.world import Cluster
+from orchestrator.scheduling.world import Nodes, Room
 from orchestrator.worker.snapshot import ClusterView
 from tests import rows
 from tests.agent import test_core as agent
@@ -75,16 +75,18 @@ def again(node: Node) -> Node:
     return Node.objects.get(pk=node.pk)
 
 
-def cluster(capacity: Resources, allocated: Resources) -> Cluster:
-    return Cluster(
+def cluster(capacity: Resources, allocated: Resources) -> Room:
+    amounts = np.array([capacity.astuple()], dtype=np.int64)
+    nodes = Nodes(
         ids=["n"],
         names=["N"],
         labels=[{"node.driver.process": "true"}],
-        capacity=np.array([capacity.astuple()], dtype=np.int64),
-        allocated=np.array([allocated.astuple()], dtype=np.int64),
+        capacity=amounts,
+        offered=amounts,
         ready=np.array([True]),
         unready=[""],
     )
+    return Room(nodes, np.array([allocated.astuple()], dtype=np.int64))
 
 
 def of_row(array: np.ndarray) -> Resources:
@@ -166,7 +168,7 @@ def free_for_the_blocked(has: Resources, needs: Resources) -> Resources:
 def free_in_a_snapshot(has: Resources, needs: Resources) -> Resources:
     node = stored(has + needs, needs)
     view = ClusterView().refresh()
-    row = view.index[str(node.pk)]
+    row = view.nodes.index[str(node.pk)]
     return of_row(view.free[row : row + 1])
 
 
@@ -267,7 +269,7 @@ def is_feasible(needs: Resources, has: Resources) -> bool:
 COMPARISONS: tuple[Callable[[Resources, Resources], bool], ...] = (
     Resources.fits,
     lambda needs, has: not needs.shortfalls(has),
-    lambda needs, has: bool(feasibility.large_enough(cluster(has, has), needs)[0]),
+    lambda needs, has: bool(feasibility.large_enough(cluster(has, has).nodes, needs)[0]),
     lambda needs, has: blocked.Waits(needs).held_by(blocked.Room({}, has)) > 0,
     is_taken_by_an_agent,
     is_feasible,

@@ -136,7 +136,7 @@ class Simulation:
     def _apply(self) -> Plan:
         here = cluster(*self.nodes)
         for it in self.executions.values():
-            if it.reserved and it.node in here.index:
+            if it.reserved and it.node in here.nodes.index:
                 here.take(it.node, self.versions[it.version].resources)
         here.taken.clear()
         live = tuple(sorted(self.executions.values(), key=lambda it: it.id))
@@ -162,7 +162,7 @@ class Simulation:
                 round=self.job.round,
             )
             self.executions[new.id] = new
-        assert (here.allocated <= here.capacity).all()
+        assert (here.allocated <= here.nodes.capacity).all()
         self._check(plan)
         self.job = replace(self.job, state=plan.state, progress=plan.progress)
         self.wake = min([followup.at for followup in plan.followups], default=self.now)

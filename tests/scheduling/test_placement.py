@@ -29,7 +29,7 @@ def question(count=1, algorithm="binpack", used=None, failures=None, avoid=(), *
 
 
 def names(here, chosen):
-    return ["+".join(here.ids[row] for row in rows) for rows in chosen]
+    return ["+".join(here.nodes.ids[row] for row in rows) for rows in chosen]
 
 
 HALF = (2000, 4 * GIB, 0, 0)
@@ -54,8 +54,8 @@ def test_what_others_took_counts():
     chosen = []
     while picked := choose(here, question(), 1, now=NOW):
         [(row,)] = picked
-        here.take(here.ids[row], question().demand.need)
-        chosen.append(here.ids[row])
+        here.take(here.nodes.ids[row], question().demand.need)
+        chosen.append(here.nodes.ids[row])
     assert chosen == ["n1", "n2", "n2"]
 
 
@@ -176,7 +176,7 @@ def test_few_executions_go_to_as_many_values_of_a_label():
 def test_a_node_without_the_label_comes_after_every_value_of_it(count):
     here = cluster(node("none", used=HALF), *(node(f"n{zone}", zone=zone) for zone in "abcd"))
     asked = question(count=count, used={1: count}, spread=[{"over": "zone"}])
-    points = {here.ids[row]: scores(here, asked, row)[-1].points for row in range(5)}
+    points = {here.nodes.ids[row]: scores(here, asked, row)[-1].points for row in range(5)}
     assert points["none"] < points["na"] < points["nb"] == points["nd"] == 1
     assert scores(here, asked, 0)[-1].reason == "no label zone"
 
@@ -255,7 +255,7 @@ def test_too_small_and_too_full_are_told_apart():
 def test_what_a_shrunk_node_still_runs_is_nothing_that_it_could_give():
     """Its capacity is what is allocated there: more than it offers now."""
     here = cluster(node("n1", cpu=4000, used=(4000, 0, 0, 0)))
-    here.offered = np.array([(1000, 8 * GIB, 100 * GIB, 0)])
+    here.nodes.offered[:] = [(1000, 8 * GIB, 100 * GIB, 0)]
     asked = demand(job_spec(resources={"cpu": 2}))
     assert refusal(here, 0, asked) == "has 1 core in all, needs 2 cores"
     assert blocked(here, asked, 1, NOW).why == Impossible(1, Lack.SIZE, "cpu", 2000, 1000)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.scheduling.feasibility import demand, large_enough, refusal
-from orchestrator.scheduling.placement import choose, room
+from orchestrator.scheduling.placement import choose, how_many
 from orchestrator.scheduling.placement_record import blocked, record
 from orchestrator.scheduling.ranking import Question, totals
 from tests.scheduling.worlds import GIB, MIB, NOW, cluster, job_spec, node, seconds
@@ -83,9 +83,9 @@ def test_what_was_asked_before_does_not_change_the_answer(data):
         got = choose(warm, asked, slots, now=NOW + seconds(step // 2), ask=ask)
         assert got == choose(cold, asked, slots, now=NOW, ask=ask)
         for row in (row for rows in got for row in rows):
-            warm.take(warm.ids[row], asked.demand.need)
-        assert (warm.allocated <= warm.capacity).all()
-        left = room(warm, asked)
+            warm.take(warm.nodes.ids[row], asked.demand.need)
+        assert (warm.allocated <= warm.nodes.capacity).all()
+        left = how_many(warm, asked)
         left[list(asked.avoid)] = 0
         assert len(got) == slots or not left.any(), "a short answer only when nothing more fits"
 
@@ -126,10 +126,10 @@ def test_refusals_room_and_record_agree(data):
     among = data.draw(nodes())
     here, asked = cluster(*among), data.draw(questions(among))
     fits = [refusal(here, row, asked.demand) is None for row in range(len(among))]
-    assert fits == (room(here, asked) > 0).tolist()
+    assert fits == (how_many(here, asked) > 0).tolist()
     made = record(here, asked.demand)
     assert made["could_run_now"] == sum(fits)
-    assert made["large_enough"] == large_enough(here, asked.demand.need).sum()
+    assert made["large_enough"] == large_enough(here.nodes, asked.demand.need).sum()
     assert not (any(fits) and blocked(here, asked.demand, 1, NOW).impossible)
 
 

@@ -124,7 +124,7 @@ def diff_of(w):
         w,
         history,
         unwanted=unwanted,
-        score_bids=BidScorer(w.cluster, partial(question, w, history)),
+        score_bids=BidScorer(w.room, partial(question, w, history)),
         budget=Budget(max_unavailable=max(w.job.count, 1)),
     )
     return history, unwanted, diff
@@ -185,14 +185,14 @@ def test_only_ended_executions_are_settled_and_only_bids_are_approved(w):
 @given(worlds())
 def test_nothing_is_placed_where_it_does_not_fit_or_may_not_go(w):
     plan = schedule(w)
-    here = w.cluster
-    left = here.capacity - here.allocated
+    here = w.room
+    left = here.nodes.capacity - here.allocated
     for place in plan.place:
-        row = here.index[place.node]
+        row = here.nodes.index[place.node]
         left[row] -= np.array(place.need.astuple())
-        assert here.ready[row]
+        assert here.nodes.ready[row]
         assert place.node not in avoided(plan.progress.bad_nodes, NOW)
-    assert (left[[here.index[place.node] for place in plan.place]] >= 0).all()
+    assert (left[[here.nodes.index[place.node] for place in plan.place]] >= 0).all()
     pairs = [(place.slot, place.node) for place in plan.place]
     assert len(pairs) == len(set(pairs)), "the nodes asked for one slot are different"
     assert all(0 <= place.slot < w.job.spec.count for place in plan.place)

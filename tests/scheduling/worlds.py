@@ -12,10 +12,11 @@ import numpy as np
 from orchestrator import spec
 from orchestrator.lifecycle import Desired, JobState, Observed
 from orchestrator.scheduling.world import (
-    Cluster,
     ExecutionView,
     JobView,
+    Nodes,
     Progress,
+    Room,
     World,
 )
 
@@ -48,17 +49,20 @@ def node(
     }
 
 
-def cluster(*nodes: dict[str, Any] | str) -> Cluster:
+def cluster(*nodes: dict[str, Any] | str) -> Room:
     rows = [node(it) if isinstance(it, str) else it for it in nodes]
-    return Cluster(
+    capacity = np.array([row["capacity"] for row in rows], dtype=np.int64).reshape(-1, 4)
+    known = Nodes(
         ids=[row["name"] for row in rows],
         names=[row["name"].upper() for row in rows],
         labels=[row["labels"] for row in rows],
-        capacity=np.array([row["capacity"] for row in rows], dtype=np.int64).reshape(-1, 4),
-        allocated=np.array([row["used"] for row in rows], dtype=np.int64).reshape(-1, 4),
+        capacity=capacity,
+        offered=capacity.copy(),
         ready=np.array([not row["unready"] for row in rows], dtype=np.bool_),
         unready=[row["unready"] for row in rows],
     )
+    used = np.array([row["used"] for row in rows], dtype=np.int64).reshape(-1, 4)
+    return Room(known, used)
 
 
 def job_spec(**differing: Any) -> spec.JobSpec:
@@ -99,7 +103,7 @@ def execution(observed: str, slot: int = 0, **differing: Any) -> ExecutionView:
 
 def world(
     *executions: ExecutionView,
-    nodes: Sequence[dict[str, Any] | str] | Cluster = ("n1", "n2", "n3", "n4"),
+    nodes: Sequence[dict[str, Any] | str] | Room = ("n1", "n2", "n3", "n4"),
     now: datetime = NOW,
     algorithm: str = "binpack",
     progress: Progress | None = None,
@@ -123,7 +127,7 @@ def world(
     return World(
         job=JobView(**{**ordinary, **(view or {})}),
         executions=tuple(sorted(executions, key=lambda it: it.id)),
-        cluster=nodes if isinstance(nodes, Cluster) else cluster(*nodes),
+        room=nodes if isinstance(nodes, Room) else cluster(*nodes),
         now=now,
         algorithm=algorithm,
     )

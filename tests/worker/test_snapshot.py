@@ -44,15 +44,15 @@ def test_the_view_takes_in_what_has_changed_and_forgets_what_was_taken():
 def test_a_node_that_may_get_no_work_says_why(column, value, why):
     node = rows.node()
     view = snapshot.ClusterView()
-    assert view.refresh().ready.tolist() == [True]
+    assert view.refresh().nodes.ready.tolist() == [True]
     Node.objects.filter(pk=node.pk).update(**{column: value})
     cluster = view.refresh()
-    assert (cluster.ready.tolist(), list(cluster.unready)) == ([False], [why])
+    assert (cluster.nodes.ready.tolist(), list(cluster.nodes.unready)) == ([False], [why])
 
 
 def test_a_node_is_selected_by_what_it_was_given_its_registered_name_and_its_own_word():
     rows.node(labels={"arch": "given", "name": "not this"}, name="here")
-    [labels] = snapshot.ClusterView().refresh().labels
+    [labels] = snapshot.ClusterView().refresh().nodes.labels
     own = {"node.arch": "x86_64", "node.driver.process": "true"}
     assert labels == {"arch": "given", "name": "here", **own}
 
@@ -82,11 +82,11 @@ def test_a_group_is_read_with_a_handful_of_queries(django_assert_max_num_queries
 def test_a_removed_node_leaves_the_view_at_the_next_look():
     gone, stays = rows.node(), rows.node()
     view = snapshot.ClusterView()
-    assert set(view.refresh().ids) == {str(gone.pk), str(stays.pk)}
+    assert set(view.refresh().nodes.ids) == {str(gone.pk), str(stays.pk)}
     endpoint.remove_node(gone.pk, actor="user:ada")
-    assert view.refresh().ids == (str(stays.pk),)
-    assert view.refresh().ids == (str(stays.pk),)
-    assert snapshot.ClusterView().refresh().ids == (str(stays.pk),)
+    assert view.refresh().nodes.ids == (str(stays.pk),)
+    assert view.refresh().nodes.ids == (str(stays.pk),)
+    assert snapshot.ClusterView().refresh().nodes.ids == (str(stays.pk),)
 
 
 def test_the_view_of_a_cluster_whose_last_node_was_removed_is_empty():
@@ -94,4 +94,16 @@ def test_the_view_of_a_cluster_whose_last_node_was_removed_is_empty():
     view = snapshot.ClusterView()
     view.refresh()
     endpoint.remove_node(node.pk, actor="user:ada")
-    assert view.refresh().ids == ()
+    assert view.refresh().nodes.ids == ()
+
+
+def test_nodes_of_which_only_amounts_change_are_the_same_for_whoever_reads_them():
+    node = rows.node(cpu=1000)
+    view = snapshot.ClusterView()
+    nodes = view.refresh().nodes
+    rows.execution(rows.job(), node, cpu=600)
+    room = view.refresh()
+    assert (room.nodes is nodes, room.free[0][0]) == (True, 400)
+    rows.node()
+    assert view.refresh().nodes is not nodes
+    assert len(nodes.ids) == 1
