@@ -1,7 +1,7 @@
 """A database of an earlier release becomes one of today, with what is in it."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
@@ -11,7 +11,16 @@ from django.db import connection
 from orchestrator import endpoint
 from orchestrator.explain import reasons
 from orchestrator.lifecycle import Observed
-from orchestrator.models import Event, Execution, Job, RoleBinding, spec_cache
+from orchestrator.models import (
+    ApiToken,
+    Event,
+    Execution,
+    Job,
+    Namespace,
+    RoleBinding,
+    journal,
+    spec_cache,
+)
 from orchestrator.scheduling.slot_set import flags
 from tests import rows
 from tests.invariants import violations
@@ -73,6 +82,36 @@ def test_what_was_achieved_before_the_upgrade_counts_in_its_round_and_in_no_othe
     endpoint.rerun(job.pk, actor="user:ana")
     job.refresh_from_db()
     assert stored.carried(job.round, job.round_at).completed == b""
+
+
+def test_a_namespace_of_before_has_its_own_journal_and_tokens_name_no_removed_one():
+    user, hour = User.objects.create_user("ana"), timedelta(hours=1)
+    Namespace.objects.create(pk="old")
+    journal.record([journal.fact("secret", "put", "", namespace="old")])
+    for name in ("anew", "gone"):
+        endpoint.create_namespace(name, actor="user:ana")
+        endpoint.delete_namespace(name, actor="user:ana")
+    made = endpoint.create_namespace("anew", actor="user:ana")
+    begin = Event.objects.filter(namespace="anew", what="namespace-create").latest("pk").pk
+    limits = (["old"], ["gone"], ["gone", "old"], ["anew"], [])
+    for number, names in enumerate(limits):
+        ApiToken.objects.create(
+            user=user, digest=f"{number}", namespaces=names, created_at=made.created_at - hour
+        )
+    ApiToken.objects.create(user=user, digest="new", namespaces=["anew"])
+    call_command("migrate", "orchestrator", "0013_slots", verbosity=0)
+    call_command("migrate", verbosity=0)
+    kept = {it.name: it.journal_from for it in Namespace.objects.exclude(pk="default")}
+    assert kept == {"old": 0, "anew": begin - 1}
+    found = ApiToken.objects.order_by("digest")
+    assert [(it.namespaces, it.revoked_at is None) for it in found] == [
+        (["old"], True),
+        (["gone"], False),
+        (["old"], True),
+        (["anew"], False),
+        ([], True),
+        (["anew"], True),
+    ]
 
 
 def test_whoever_could_do_something_before_there_were_roles_keeps_it():
