@@ -88,7 +88,7 @@ def recent(now: datetime) -> Recent:
 _MINUTES = """
     WITH newest AS MATERIALIZED (
         SELECT e.created_at, e.started_at, e.ended_at, j.round_at, j.round = e.round
-               AND e.attempt = 1 AS first
+               AND e.attempt = 1 AND e.created_at >= j.round_at AS first
         FROM (
             SELECT job_id, created_at, started_at, ended_at, round, attempt
             FROM orchestrator_execution WHERE created_at > %(now)s::timestamptz - interval '1 hour'

@@ -13,7 +13,7 @@ from nodes.hints import Hint, after_commit
 from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
 from orchestrator import broker
-from orchestrator.lifecycle import OBSERVED
+from orchestrator.lifecycle import OBSERVED, Desired, Trigger
 from orchestrator.models import Execution, journal
 from orchestrator.planners.transitions import (
     Changes,
@@ -29,8 +29,7 @@ from . import node_journal
 def lose_silent() -> int:
     """Write that what is live on lost nodes is lost; how many.
 
-    It keeps its reservation: that goes back when the node returns and reports it gone.  The rows
-    are asked, so whoever marked a node as lost may have died right after.
+    The rows are asked, so whoever marked a node as lost may have died right after.
     """
     lost = Node.objects.filter(connection=Connection.LOST)
     given_up = set(_live().filter(node__in=lost).values_list("node_id", flat=True).distinct())
@@ -44,8 +43,13 @@ def lose_silent() -> int:
         return lose_locked(mine, reason="its node has been silent too long")
 
 
-def lose_locked(locked: Iterable[LockedExecution], *, reason: str) -> int:
-    """Write that those of these executions, which the caller has locked, that live are lost."""
+def lose_locked(locked: Iterable[LockedExecution], *, reason: str, for_good: bool = False) -> int:
+    """Write that those of these executions, which the caller has locked, that live are lost.
+
+    What may still run keeps its reservation until its node says that it is gone; of a node that
+    is away *for_good* nothing does.  What was only asked for a bid runs nowhere.
+    """
+    locked = list(locked)
     lost = [execution for execution in locked if execution.observed in OBSERVED.live]
     changes = Changes()
     for execution in lost:
@@ -54,23 +58,27 @@ def lose_locked(locked: Iterable[LockedExecution], *, reason: str) -> int:
             ["lose"],
             actor="housekeeping",
             reason=reason,
-            releases=False,
+            releases=for_good or execution.desired is Desired.PENDING,
             outcome=Outcome(code="lost", message=reason),
         )
+    if for_good:
+        for execution in locked:
+            if execution not in lost:
+                changes.give_up(execution, Trigger.NODE_LOST)
     changes.write()
     return len(lost)
 
 
 def lock_whole_node(node: UUID) -> list[LockedExecution]:
-    """Lock what lives on *node*, then *node*: nothing comes to it until the transaction ends.
+    """Lock what *node* has room for, then *node*: nothing comes to it until the transaction ends.
 
     A plan may have put something there between the two; then both are tried again.
     """
     while True:
         savepoint = transaction.savepoint()
-        locked = lock_executions(live_on([node]))
+        locked = lock_executions(reserved_on(node))
         lock_nodes([node])
-        if live_on([node]) <= locked.keys():
+        if set(reserved_on(node)) <= locked.keys():
             transaction.savepoint_commit(savepoint)
             return list(locked.values())
         transaction.savepoint_rollback(savepoint)
@@ -79,6 +87,12 @@ def lock_whole_node(node: UUID) -> list[LockedExecution]:
 def live_on(nodes: Iterable[UUID]) -> set[UUID]:
     """The executions on these nodes that are not over."""
     return set(_live().filter(node_id__in=list(nodes)).values_list("pk", flat=True))
+
+
+def reserved_on(node: UUID) -> list[UUID]:
+    """The executions that *node* has room for, whether they are over or not."""
+    rows = Execution.objects.filter(node_id=node, reserved=True)
+    return list(rows.order_by("pk").values_list("pk", flat=True))
 
 
 def _live() -> QuerySet[Execution]:

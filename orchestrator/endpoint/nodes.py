@@ -18,7 +18,7 @@ from orchestrator.lifecycle import OBSERVED, Trigger
 from orchestrator.models import Execution, journal
 from orchestrator.planners.transitions import Changes, lock_executions, lock_nodes
 
-from .lost_nodes import lock_whole_node, lose_locked
+from .lost_nodes import lock_whole_node, lose_locked, reserved_on
 
 MOST_NAMED = 5
 """Executions that a refusal names; of the others it says how many."""
@@ -36,8 +36,8 @@ def reject_node(node_id: UUID, *, actor: str) -> Node:
     """Give the node no work and no secrets; what runs on it is lost."""
     with transaction.atomic():
         lock_rows(Lock.SESSIONS, [node_id], "epoch")  # Ended below; its lock comes first.
-        live = lock_whole_node(node_id)
-        lose_locked(live, reason=f"its node was rejected by {person(actor)}")
+        held = lock_whole_node(node_id)
+        lose_locked(held, reason=f"its node was rejected by {person(actor)}", for_good=True)
         node = membership.reject(node_id, actor=actor)
         return _changed(node, "reject", f"{person(actor)} rejects", actor)
 
@@ -94,7 +94,7 @@ def remove_node(node_id: UUID, *, actor: str) -> Node:
     """
     with transaction.atomic():
         lock_rows(Lock.SESSIONS, [node_id], "epoch")  # Ended below; its lock comes first.
-        locked = lock_executions(_reserved(node_id))
+        locked = lock_executions(reserved_on(node_id))
         lock_nodes([node_id])
         node = Node.every.get(pk=node_id)
         if node.removed_at is not None:
@@ -102,7 +102,7 @@ def remove_node(node_id: UUID, *, actor: str) -> Node:
         is_lost = node.connection == Connection.LOST
         dead = [it for it in locked.values() if is_lost and it.observed in OBSERVED.terminal]
         # Asked again: until the node was locked, plans could place there.
-        holding = sorted(set(_reserved(node_id)) - {it.id for it in dead})
+        holding = sorted(set(reserved_on(node_id)) - {it.id for it in dead})
         if holding:
             raise NodeInUse(name=node.name, what=_named(holding))
         changes = Changes()
@@ -127,11 +127,6 @@ def _changed(node: Node, what: str, sentence: str, actor: str, *, more: str = ""
     journal.record([journal.fact("node", what, said, actor=actor, node=node.pk)])
     broker.capacity_freed([node.pk])
     return node
-
-
-def _reserved(node_id: UUID) -> list[UUID]:
-    rows = Execution.objects.filter(node_id=node_id, reserved=True)
-    return list(rows.order_by("pk").values_list("pk", flat=True))
 
 
 def _named(executions: list[UUID]) -> str:

@@ -8,8 +8,8 @@ true.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -50,10 +50,14 @@ class _Writing:
     """What of one decision is written; ``dropped`` are sentences about what is not."""
 
     decision: Decision
-    job: _Job
+    job: _Job = field(init=False)
     wishes: list[Wish] = field(default_factory=list)
     places: list[tuple[Place, int]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+
+
+MOST_PLACED = 1000
+"""New executions that one transaction writes: it holds the rows of their nodes until it ends."""
 
 
 def apply(decisions: Sequence[Decision]) -> None:
@@ -61,25 +65,57 @@ def apply(decisions: Sequence[Decision]) -> None:
 
     A decision whose lease was taken over, or whose job has changed meanwhile, is thrown away:
     its job is evaluated again.  Any error undoes the whole group; apply them one by one then.
+    Of a plan with more than MOST_PLACED placements the first ones are written before, in
+    transactions of their own: they are no less wanted if the rest is thrown away.
     """
+    group: list[_Writing] = []
+    for decision in decisions:
+        *first, last = (replace(decision, plan=part) for part in in_parts(decision.plan))
+        dropped = [sentence for part in first for sentence in _write([_Writing(part)], False)]
+        if group and sum(len(it.decision.plan.place) for it in group) + len(last.plan.place) > (
+            MOST_PLACED
+        ):
+            _write(group, True)
+            group = []
+        group.append(_Writing(last, dropped=dropped))
+    _write(group, True)
+
+
+def in_parts(plan: Plan) -> Iterator[Plan]:
+    """*plan*, and before it what of it is written first, so that none places too much at once.
+
+    The first part has all that makes room for the others, the last one all that is known then.
+    """
+    rest = plan
+    while len(rest.place) > MOST_PLACED:
+        yield Plan(place=rest.place[:MOST_PLACED], stop=rest.stop, approve=rest.approve)
+        rest = replace(rest, place=rest.place[MOST_PLACED:], stop=(), approve=())
+    yield rest
+
+
+def _write(writings: Sequence[_Writing], is_last: bool) -> list[str]:
+    """Write them in one transaction, and acknowledge what is written *is_last*; what is dropped."""
     with transaction.atomic(durable=True):
-        if any(d.plan.blocked for d in decisions):
+        if any(w.decision.plan.blocked for w in writings):
             broker.lock_blocking()
-        held = broker.hold([d.lease for d in decisions])
-        decisions = [d for d in decisions if d.lease in held]
-        jobs = _lock_jobs(d.lease.job for d in decisions)
+        held = broker.hold([w.decision.lease for w in writings])
+        writings = [w for w in writings if w.decision.lease in held]
+        jobs = _lock_jobs(w.decision.lease.job for w in writings)
         current, stale = [], []
-        for decision in decisions:
-            job = jobs.get(decision.lease.job)
-            if job is not None and _is_current(job, decision.world):
-                current.append(_Writing(decision, job))
+        for writing in writings:
+            job = jobs.get(writing.decision.lease.job)
+            if job is not None and _is_current(job, writing.decision.world):
+                writing.job = job
+                current.append(writing)
             else:
-                stale.append(decision)
+                stale.append(writing.decision)
         _write_executions(current)
-        _write_jobs(current)
-        _write_slots(current)
-        broker.ack([_result(w) for w in current] + [_thrown_away(d) for d in stale])
+        if is_last:
+            _write_jobs(current)
+            _write_slots(current)
+            broker.ack([_result(w) for w in current] + [_thrown_away(d) for d in stale])
         after_commit(Hint.VIEW)
+    return [sentence for w in current for sentence in w.dropped]
 
 
 class _Job(NamedTuple):

@@ -49,9 +49,21 @@ def with_refusal(nodes: BadNodes, node: str, at: datetime) -> dict[str, BadNode]
 
 
 def remembered(nodes: BadNodes, now: datetime) -> dict[str, BadNode]:
-    """Those of *nodes* that are still remembered at *now*."""
-    lately = [(it.at, node) for node, it in nodes.items() if it.at > now - REMEMBERED]
+    """Those of *nodes* that are still remembered at *now*; first of all those not asked yet."""
+    lately = [
+        (max(it.at, it.until or it.at), node)
+        for node, it in nodes.items()
+        if it.at > now - REMEMBERED
+    ]
     return {node: nodes[node] for _, node in sorted(lately)[-MOST:]}
+
+
+def has_many(avoided: Mapping[str, datetime]) -> bool:
+    """Whether so many nodes have just refused that no more could be remembered.
+
+    The job then asks nobody for a while: or it would ask those again that it has forgotten.
+    """
+    return len(avoided) >= MOST
 
 
 def avoided(nodes: BadNodes, now: datetime) -> dict[str, datetime]:

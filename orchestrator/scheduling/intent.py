@@ -56,7 +56,7 @@ def submit(now: Intent, wanted: spec.JobSpec, *, rerun: bool = False) -> Submiss
     """
     _, digest, generation = spec.stored(wanted)
     has_ended = now.state in ENDED
-    is_stopped = now.stop_requested or now.state is JobState.STOPPED
+    is_stopped = now.state is JobState.STOPPED or (now.stop_requested and not has_ended)
     is_new_version = digest != now.digest
     has_another_task = generation != now.generation and policy_of(wanted.type).slots_complete
     again = has_another_task or is_stopped or (rerun and has_ended)

@@ -7,7 +7,7 @@ what is live with what is wanted, find nodes for what is missing, then say how t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,7 +18,7 @@ from orchestrator.explain.reasons import Completed, NoPlaceInTime, Stopped, Took
 from orchestrator.lifecycle import ENDED, NOT_BEGUN, Desired, JobState, Observed
 from orchestrator.spec import Approval
 
-from .bad_nodes import avoided
+from .bad_nodes import avoided, has_many
 from .bids import BidScorer, used_rows
 from .decision import Decision, Ending, Placement
 from .feasibility import demand
@@ -33,6 +33,7 @@ from .status import followups, reasons_of, shortage, summary
 from .world import TERMINAL, ExecutionView, Progress, World
 
 _ACTIVE = frozenset({Observed.PREPARING, Observed.RUNNING, Observed.PUBLISHING})
+_NOT_RUNNING = TERMINAL | NOT_BEGUN
 
 
 def schedule(world: World) -> Plan:
@@ -111,7 +112,7 @@ def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
     chosen = choose(world.cluster, asked, len(diff.missing), now=world.now, ask=spec.ask)
     desired = Desired.PENDING if spec.approval is Approval.BID else Desired.RUNNING
     progress, ids = history.progress, world.cluster.ids
-    attempt = _attempts(progress, diff.ending)
+    attempt = _attempts(world, progress)
     place = tuple(
         Place(slot, attempt(slot), ids[row], desired, world.job.version, spec.resources)
         for slot, rows in zip(diff.missing, chosen, strict=False)
@@ -128,11 +129,11 @@ def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
     )
 
 
-def _attempts(progress: Progress, ending: Iterable[ExecutionView]) -> Callable[[int], int]:
-    """The number of the next attempt of a slot: above what is still ending there, too."""
+def _attempts(world: World, progress: Progress) -> Callable[[int], int]:
+    """The number of a slot's next attempt in this round: above what still runs there, too."""
     last = dict(progress.attempts)
-    for it in ending:
-        if it.observed not in NOT_BEGUN:
+    for it in world.executions:
+        if it.round == world.job.round and it.observed not in _NOT_RUNNING:
             last[it.slot] = max(last.get(it.slot, 0), it.attempt)
     return lambda slot: last.get(slot, 0) + 1
 
@@ -140,6 +141,8 @@ def _attempts(progress: Progress, ending: Iterable[ExecutionView]) -> Callable[[
 def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) -> Question:
     """What placing one more execution of this job would ask."""
     spec, index, bad = world.job.spec, world.cluster.index, history.progress.bad_nodes
+    refusing = avoided(bad, world.now)
+    nobody = has_many(refusing)
     return Question(
         demand=demand(spec),
         algorithm=world.algorithm,
@@ -148,7 +151,7 @@ def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) 
         count=world.job.count,
         used=used_rows(world.cluster, keep),
         failures={index[n]: it.failed for n, it in bad.items() if it.failed and n in index},
-        avoid=frozenset(index[n] for n in avoided(bad, world.now) if n in index),
+        avoid=frozenset(index.values() if nobody else (index[n] for n in refusing if n in index)),
     )
 
 

@@ -202,3 +202,10 @@ def test_what_failed_counts_by_its_end_and_is_found_by_an_index():
         scenes.ended(made, now - timedelta(minutes=minutes))
     assert {m.ago: m.failed for m in overview.recent(now).minutes if m.failed} == {1: 1, 59: 1}
     assert "execution_failed" in explained(lambda: overview.recent(now))
+
+
+def test_nothing_began_before_it_was_wanted():
+    job, now = rows.job(), timezone.now()
+    rows.execution(job, rows.node(), observed="completed")
+    Job.objects.filter(pk=job.pk).update(round_at=now + timedelta(seconds=1))
+    assert overview.recent(now + timedelta(seconds=2)).waits["submit"] == (None, None)

@@ -12,6 +12,7 @@ from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.worker import snapshot
 from tests import rows
 from tests.interleave.holding import Held
+from tests.orchestrator.test_walk import evaluate
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -65,6 +66,51 @@ def test_what_a_plan_puts_on_a_node_while_it_is_rejected_is_lost_too():
     assert reject.error is None
     placed = Execution.objects.get()
     assert (placed.node_id, placed.observed) == (node.pk, Observed.LOST)
+
+
+def waits_for_lost(**differing):
+    """An execution of a job that waits for its node to return, and that node."""
+    node = rows.node(name="n")
+    job = rows.job(on_lost="wait")
+    return rows.execution(job, node, **differing), node
+
+
+def lose(node):
+    for connection in ("disconnected", "lost"):
+        Node.objects.filter(pk=node.pk).update(connection=connection)
+    endpoint.lose_silent()
+
+
+def is_waited_for(execution):
+    evaluate()
+    execution.refresh_from_db()
+    return not execution.settled
+
+
+@pytest.mark.parametrize("is_lost_before", [False, True])
+def test_nobody_waits_for_a_node_that_was_rejected(is_lost_before):
+    execution, node = waits_for_lost(observed="running")
+    if is_lost_before:
+        lose(node)
+        assert is_waited_for(execution)
+    endpoint.reject_node(node.pk, actor="user:a")
+    node.refresh_from_db()
+    assert (node.allocated_cpu, is_waited_for(execution)) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("observed", "waited_for"),
+    [
+        ("ask_for_bid", False),
+        ("ask_for_bid_accepted", False),
+        ("bid_accepted", True),
+        ("running", True),
+    ],
+)
+def test_only_what_may_run_on_a_lost_node_is_waited_for(observed, waited_for):
+    execution, node = waits_for_lost(observed=observed)
+    lose(node)
+    assert is_waited_for(execution) == waited_for
 
 
 def test_batches_of_the_same_new_names_do_not_deadlock(in_threads):

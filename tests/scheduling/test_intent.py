@@ -35,6 +35,11 @@ def test_the_same_changes_nothing(state):
     assert (done.intent, done.is_change) == (before, False)
 
 
+@pytest.mark.parametrize("state", [JobState.COMPLETED, JobState.FAILED])
+def test_the_same_changes_nothing_of_what_ended_before_it_could_be_stopped(state):
+    assert not submit(intent(state, stop_requested=True), job_spec()).is_change
+
+
 @pytest.mark.parametrize("state", list(JobState))
 def test_another_task_is_a_new_version_and_runs_everything_again(state):
     done = submit(intent(state), job_spec(**ANOTHER))

@@ -15,7 +15,7 @@ from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
-from django.db import connections
+from django.db import connection, connections
 from django.db.models.functions import Now
 from django.test import Client
 from django.utils import timezone
@@ -28,6 +28,7 @@ from orchestrator.models import Event, FailedSignIns, Session
 from orchestrator.server import environment, front_door
 from orchestrator.worker import housekeeping
 from tests import rows
+from tests.interleave.holding import Held
 from tests.nodes.links import hello, joined
 from tests.served import free_port, start
 
@@ -187,6 +188,20 @@ def test_an_admin_unlocks(cheap, ana, by):
         root.post("/admin/orchestrator/failedsignins/", chosen)
     assert told("unlock") == ["Sign-in of ana from 10.0.0.1 is unlocked"]
     assert sign_in_as("ana", GOOD).status_code == 302
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_signs_in_while_somebody_unlocks_gets_an_answer():
+    sign_in.attempt_password("ana", "10.0.0.1")
+    listed = FailedSignIns.objects.order_by("-name")  # As the administration may have them.
+    attempt = Held(lambda: sign_in.attempt_password("ana", "10.0.0.1"), at=1)
+    assert attempt.is_held()
+    unlocking = Held(lambda: sign_in.unlock(listed, actor="user:boss"))
+    with connection.cursor() as watcher:
+        assert not unlocking.is_over(watcher)
+    attempt.finish()
+    unlocking.finish()
+    assert (attempt.error, unlocking.error) == (None, None)
 
 
 def test_who_is_no_admin_neither_sees_nor_unlocks(cheap, ana):

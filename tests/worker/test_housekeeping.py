@@ -3,12 +3,14 @@
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 from django.db.models.functions import Now
 
 from nodes.models import Node
 from orchestrator import endpoint
+from orchestrator.access import sign_in
 from orchestrator.lifecycle import Observed
-from orchestrator.models import BrokerTrigger, Event, IdempotencyKey
+from orchestrator.models import BrokerTrigger, Event, FailedSignIns, IdempotencyKey
 from orchestrator.worker import housekeeping
 from tests import rows
 from tests.interleave.holding import Held
@@ -80,3 +82,14 @@ def test_answers_are_kept_for_a_day():
         IdempotencyKey.objects.filter(key=name).update(created_at=Now() - timedelta(hours=age))
     housekeeping.forget_answers()
     assert list(IdempotencyKey.objects.values_list("key", flat=True)) == ["young"]
+
+
+def test_what_is_swept_away_waits_for_nobody():
+    for name in ("ana", "bo"):
+        FailedSignIns.objects.create(door="password", name=name, address="10.0.0.1")
+    FailedSignIns.objects.update(since=Now() - timedelta(days=1))
+    with transaction.atomic():
+        FailedSignIns.objects.select_for_update().get(name="ana")
+        sweep = Held(sign_in.forget_old)
+        sweep.finish()
+    assert (sweep.error, [it.name for it in FailedSignIns.objects.all()]) == (None, ["ana"])
