@@ -14,7 +14,6 @@ from io import BytesIO
 from typing import Any
 
 from daphne.http_protocol import HTTPFactory, WebRequest
-from daphne.ws_protocol import WebSocketProtocol
 from django.conf import settings
 from twisted.web import http
 
@@ -140,16 +139,19 @@ class Request(WebRequest):  # type: ignore[misc] # Daphne has no types
         )
 
 
-class WebSocket(WebSocketProtocol):  # type: ignore[misc] # Daphne has no types
-    """One that counts as the connection that it began as, until it is lost."""
+def counted(websocket: Any) -> Any:
+    """*websocket*, a class, that counts as the connection it began as, until it is lost."""
 
-    def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
-        self.slot: Slot | None = self.transport.slot
-        super().connectionMade()
+    class Counted(websocket):  # type: ignore[misc] # Daphne has no types
+        def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
+            self.slot: Slot | None = self.transport.slot
+            super().connectionMade()
 
-    def connectionLost(self, reason: Any) -> None:  # noqa: N802 - Twisted's name
-        super().connectionLost(reason)
-        release(self.slot)
+        def connectionLost(self, reason: Any) -> None:  # noqa: N802 - Twisted's name
+            super().connectionLost(reason)
+            release(self.slot)
+
+    return Counted
 
 
 def release(slot: Slot | None) -> None:

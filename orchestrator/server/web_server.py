@@ -63,7 +63,7 @@ class WebServer(Server):  # type: ignore[misc] # Daphne has no types
 
     @ws_factory.setter
     def ws_factory(self, of_daphne: Any) -> None:
-        of_daphne.protocol = http_limits.WebSocket
+        of_daphne.protocol = http_limits.counted(of_daphne.protocol)
         self._ws_factory = of_daphne
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
