@@ -92,9 +92,10 @@ def test_empty_files_take_room_too() -> None:
 def few_files(more: int) -> Iterator[None]:
     """We may open so many more files."""
     most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + more, hard))
+    free = [os.dup(0) for _ in range(more)]
+    for it in free:
+        os.close(it)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(free) + 1, hard))
     try:
         yield
     finally:
