@@ -27,6 +27,7 @@ from .models import Node
 from .protocol import codec
 from .protocol.messages import (
     SUBPROTOCOL,
+    UNKNOWN_OUTCOME,
     VERSION,
     Close,
     FromNode,
@@ -267,7 +268,7 @@ def _credible(report: Report) -> Report:
     return msgspec.structs.replace(
         report,
         happened=Happened.FAIL,
-        code="unknown-outcome",
+        code=UNKNOWN_OUTCOME,
         message=f"the node says that it completed, and its exit code is {code}",
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from nodes.protocol.lifecycle import IllegalTransition, Lifecycle
-from nodes.protocol.messages import Happened, Want
+from nodes.protocol.messages import UNKNOWN_OUTCOME, Happened, Want
 
 __all__ = [
     "AFTER_APPROVAL",
@@ -25,8 +25,10 @@ __all__ = [
     "JobState",
     "Lifecycle",
     "Observed",
+    "StopCause",
     "Trigger",
     "Writer",
+    "is_interruption",
     "need_approval",
     "path",
     "want",
@@ -65,6 +67,29 @@ class Observed(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     LOST = "lost"
+
+
+class StopCause(StrEnum):
+    """Why somebody ended an execution that did not end by itself; the first cause stays."""
+
+    JOB_STOPPED = "job_stopped"
+    JOB_COMPLETED = "job_completed"
+    JOB_FAILED = "job_failed"
+    JOB_TIMED_OUT = "job_timed_out"
+    NEWER_VERSION = "newer_version"
+    RERUN = "rerun"
+    SCALED_IN = "scaled_in"
+    SLOT_COMPLETED = "slot_completed"
+    OVERRAN = "overran"
+    SURPLUS_BID = "surplus_bid"
+    NODE_NOT_READY = "node_not_ready"
+    CONSTRAINTS_UNMET = "constraints_unmet"
+    NODE_LOST = "node_lost"
+    NODE_REJECTED = "node_rejected"
+    FORGOTTEN_BY_NODE = "forgotten_by_node"
+    BID_LOST = "bid_lost"
+    UNDELIVERABLE = "undeliverable"
+    NOT_APPROVED = "not_approved"
 
 
 class Writer(StrEnum):
@@ -184,6 +209,26 @@ MEANING: Mapping[Observed, str] = {
     Observed.CANCELLED: "called off before it ended by itself",
     Observed.LOST: "its node does not answer for it any longer",
 }
+
+
+#: The causes that cut off what was to run on.
+_CUT_OFF = frozenset({StopCause.NODE_LOST, StopCause.NODE_REJECTED, StopCause.FORGOTTEN_BY_NODE})
+
+
+def is_interruption(observed: Observed, cause: str, code: str) -> bool:
+    """Whether an execution that ended so was cut off by what became of its node.
+
+    It was to run, and perhaps did; how it would have ended nobody knows.  Not so what had been
+    told to stop before, or had not been approved.  *cause* is a `StopCause`, or empty.
+    """
+    if cause and cause not in _CUT_OFF:
+        return False
+    return observed is Observed.LOST or is_unknown(observed, code)
+
+
+def is_unknown(observed: Observed, code: str) -> bool:
+    """Whether its node cannot say how it ended."""
+    return observed is Observed.FAILED and code == UNKNOWN_OUTCOME
 
 
 class JobState(StrEnum):

@@ -163,12 +163,12 @@ def move(row: Execution, to: Observed) -> None:
     row.refresh_from_db()
 
 
-def wish(row: Execution, after: Desired) -> None:
+def wish(row: Execution, after: Desired, cause: str = "") -> None:
     """Move the desired lane of *row*, as the node's next order."""
     lock_executions([row.pk])
     on = Node.objects.get(pk=row.node_id)
     Node.objects.filter(pk=on.pk).update(order_rev=on.order_rev + 1)
-    desire([Wish(row.pk, Desired(row.desired), after, on.order_rev + 1, "test")])
+    desire([Wish(row.pk, Desired(row.desired), after, on.order_rev + 1, "test", cause)])
     row.refresh_from_db()
 
 

@@ -131,6 +131,8 @@ def head(
     ]
     if execution.exit_code is not None:
         figures.insert(3, ("exit code", str(execution.exit_code)))
+    if execution.stop_cause:
+        figures.append(("stop cause", execution.stop_cause))
     ladder = tuple(
         (
             str(one.pk),
@@ -199,7 +201,7 @@ def transitions(rows: Sequence[ExecutionHistory]) -> list[Transition]:
                 letter=sign,
                 writer=NAMES.get(sign, row.writer),
                 actor=person(row.actor),
-                reason=row.reason,
+                reason=row.why,
                 rev=row.rev,
             )
         )

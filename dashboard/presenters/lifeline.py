@@ -169,7 +169,7 @@ def _together(rows: Sequence[ExecutionHistory]) -> list[_Step]:
             lanes = {step.lane for step in found if step.at == found[-1].at}
             near = (row.at - found[-1].at).total_seconds() < ONE_MOMENT
             at = found[-1].at if near and row.lane not in lanes else row.at
-        found.append(_Step(at, row.lane, row.after, row.writer, row.actor, row.reason))
+        found.append(_Step(at, row.lane, row.after, row.writer, row.actor, row.why))
     return found
 
 

@@ -6,7 +6,7 @@ import signal
 
 from msgspec.structs import replace
 
-from ..protocol.messages import Happened, Report
+from ..protocol.messages import UNKNOWN_OUTCOME, Happened, Report
 from .bidding import Refusal
 from .facts import Exited, NotStarted, Vanished
 from .records import Entry
@@ -53,9 +53,7 @@ def not_started(fact: NotStarted) -> Report:
 
 
 def unknown(fact: Vanished) -> Report:
-    return Report(
-        fact.execution, Happened.FAIL, code="unknown-outcome", message=fact.message[:4096]
-    )
+    return Report(fact.execution, Happened.FAIL, code=UNKNOWN_OUTCOME, message=fact.message[:4096])
 
 
 def ended(entry: Entry, fact: Exited) -> Report:

@@ -118,12 +118,16 @@ class Happened(StrEnum):
     CANCEL = "cancel"
 
 
+#: The task began, or may have, and its node cannot say how it ended: it was restarted, perhaps.
+UNKNOWN_OUTCOME = "unknown-outcome"
+
+
 class Report(Struct, frozen=True, omit_defaults=True):
     """One fact about one execution.
 
     ``ran`` is seconds on a monotonic clock.  ``stdout`` and ``stderr`` are the last TAIL bytes,
     ``?`` for each that is no text; the sizes are of the whole streams.  ``code`` is one of a small
-    set of words (``exit-code``, ``signal``, ``timeout``, ``not-started``, ``unknown-outcome``,
+    set of words (``exit-code``, ``signal``, ``timeout``, ``not-started``, `UNKNOWN_OUTCOME`,
     ``no-capacity``, ``no-driver``, ``degraded``, ``stopped``,
     ``out-of-memory``, ``out-of-disk``).
     """

@@ -120,7 +120,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
         """Every transition, the oldest first."""
         found = ExecutionHistory.objects.filter(execution_id=row.pk).order_by("rev", "at")
         lines = (
-            (it.rev, it.lane, it.before or "-", it.after, it.writer, it.actor, it.reason, it.at)
+            (it.rev, it.lane, it.before or "-", it.after, it.writer, it.actor, it.why, it.at)
             for it in found
         )
         return format_html(

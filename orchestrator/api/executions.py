@@ -43,7 +43,7 @@ def show_execution(request: HttpRequest, ref: str) -> HttpResponse:
         serializers.execution(
             row,
             schemas.ExecutionInFull,
-            history=[schemas.Transition.of(it) for it in history[:MOST_HISTORY]],
+            history=[schemas.Transition.of(it, reason=it.why) for it in history[:MOST_HISTORY]],
             output=None if output is None else schemas.Output.of(output),
         )
     )

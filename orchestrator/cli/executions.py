@@ -120,6 +120,7 @@ def _show(it: dict[str, Any], out: Output) -> None:
             ("exit code", it["exit_code"]),
             ("code", it["code"]),
             ("hint", it["hint"]),
+            ("stop cause", it["stop_cause"]),
             ("ran", f"{it['ran']:.3f} s" if it["ran"] is not None else ""),
             ("created", Instant(it["created_at"])),
             ("ended", Instant(it["ended_at"])),

@@ -13,12 +13,11 @@ from nodes.hints import Hint, after_commit
 from nodes.models import Node
 from nodes.protocol.lifecycle import Connection
 from orchestrator import broker
-from orchestrator.lifecycle import OBSERVED, Desired, Trigger
+from orchestrator.lifecycle import OBSERVED, Desired, StopCause, Trigger
 from orchestrator.models import Execution, journal
 from orchestrator.planners.transitions import (
     Changes,
     LockedExecution,
-    Outcome,
     lock_executions,
     lock_nodes,
 )
@@ -40,10 +39,17 @@ def lose_silent() -> int:
         # Asked again: a node may have said hello while this waited for the locks.
         silent = set(lost.filter(pk__in=given_up).values_list("pk", flat=True))
         mine = [execution for execution in locked.values() if execution.node in silent]
-        return lose_locked(mine, reason="its node has been silent too long")
+        return lose_locked(mine, StopCause.NODE_LOST, actor="housekeeping")
 
 
-def lose_locked(locked: Iterable[LockedExecution], *, reason: str, for_good: bool = False) -> int:
+def lose_locked(
+    locked: Iterable[LockedExecution],
+    cause: StopCause,
+    detail: str = "",
+    *,
+    actor: str,
+    for_good: bool = False,
+) -> int:
     """Write that those of these executions, which the caller has locked, that live are lost.
 
     What may still run keeps its reservation until its node says that it is gone; of a node that
@@ -53,14 +59,8 @@ def lose_locked(locked: Iterable[LockedExecution], *, reason: str, for_good: boo
     lost = [execution for execution in locked if execution.observed in OBSERVED.live]
     changes = Changes()
     for execution in lost:
-        changes.follow(
-            execution,
-            ["lose"],
-            actor="housekeeping",
-            reason=reason,
-            releases=for_good or execution.desired is Desired.PENDING,
-            outcome=Outcome(code="lost", message=reason),
-        )
+        releases = for_good or execution.desired is Desired.PENDING
+        changes.lose(execution, cause, detail, actor=actor, releases=releases)
     if for_good:
         for execution in locked:
             if execution not in lost:

@@ -14,7 +14,7 @@ from nodes.protocol.lifecycle import Connection
 from orchestrator import broker
 from orchestrator.explain.errors import NodeInUse
 from orchestrator.explain.formatting import person
-from orchestrator.lifecycle import OBSERVED, Trigger
+from orchestrator.lifecycle import OBSERVED, StopCause, Trigger
 from orchestrator.models import Execution, journal
 from orchestrator.planners.transitions import Changes, lock_executions, lock_nodes
 
@@ -37,7 +37,7 @@ def reject_node(node_id: UUID, *, actor: str) -> Node:
     with transaction.atomic():
         lock_rows(Lock.SESSIONS, [node_id], "epoch")  # Ended below; its lock comes first.
         held = lock_whole_node(node_id)
-        lose_locked(held, reason=f"its node was rejected by {person(actor)}", for_good=True)
+        lose_locked(held, StopCause.NODE_REJECTED, actor, actor=actor, for_good=True)
         node = membership.reject(node_id, actor=actor)
         return _changed(node, "reject", f"{person(actor)} rejects", actor)
 

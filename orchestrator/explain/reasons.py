@@ -42,6 +42,7 @@ class How(StrEnum):
     LOST = "lost"
     UNDELIVERED = "undelivered"
     OVERRAN = "overran"
+    INTERRUPTED = "interrupted"
 
 
 class Final(StrEnum):
@@ -49,7 +50,9 @@ class Final(StrEnum):
 
     ATTEMPTS = "attempts"
     NO_USE = "no-use"
-    NOT_RETRIED = "not-retried"
+    NOT_RETRIED = "not-retried"  # As an earlier release said of what `retry.on` left out.
+    ON_LOST = "on-lost"
+    INTERRUPTIONS = "interruptions"
 
 
 class Lack(StrEnum):
@@ -86,6 +89,21 @@ class SlotFailed(_Value, tag="slot-failed", frozen=True):
     final: Final | None = None
     exit_code: int | None = None
     code: str = ""
+    message: str = ""
+
+
+class SlotInterrupted(_Value, tag="slot-interrupted", frozen=True):
+    """An execution of *slot* on *node* was cut off; *final* says why there is no other.
+
+    It was interruption *number* of the slot, of which there may be *most*.
+    """
+
+    slot: int
+    node: str
+    number: int
+    most: int
+    how: How
+    final: Final
     message: str = ""
 
 
@@ -221,6 +239,7 @@ class NodeSilent(_Value, tag="node-silent", frozen=True):
 Reason = (
     Said
     | SlotFailed
+    | SlotInterrupted
     | Completed
     | Stopped
     | TookTooLong
@@ -240,9 +259,13 @@ Reason = (
     | NodeSilent
 )
 
+#: Why a slot is given up.
+Failure = SlotFailed | SlotInterrupted | Said
+
 _CAUSES: dict[type[Reason], Cause] = {
     Said: Cause.SAID,
     SlotFailed: Cause.FAILED,
+    SlotInterrupted: Cause.FAILED,
     Completed: Cause.COMPLETED,
     Stopped: Cause.STOPPED,
     TookTooLong: Cause.TIMEOUT,

@@ -62,15 +62,18 @@ def _(it: reasons.Said) -> Sentence:
     return (it.text,)
 
 
+_HAPPENED = {
+    How.FAILED: "failed on",
+    How.LOST: "was lost with",
+    How.UNDELIVERED: "could not be given to",
+    How.OVERRAN: "ran too long on",
+    How.INTERRUPTED: "was interrupted on",
+}
+
+
 @reason.register
 def _(it: reasons.SlotFailed) -> Sentence:
-    happened = {
-        How.FAILED: f"failed on {it.node}",
-        How.LOST: f"was lost with {it.node}",
-        How.UNDELIVERED: f"could not be given to {it.node}",
-        How.OVERRAN: f"ran too long on {it.node}",
-    }[it.how]
-    said = f"slot {it.slot} {happened} at attempt {it.attempt} of {it.attempts}"
+    said = f"slot {it.slot} {_HAPPENED[it.how]} {it.node} at attempt {it.attempt} of {it.attempts}"
     # What a task returned is said as shortly as it can be; all else in the node's own words.
     returned = it.code == "exit-code" and it.exit_code is not None
     detail = f"exit {it.exit_code}" if returned else (it.message or it.code).rstrip(".")
@@ -80,6 +83,15 @@ def _(it: reasons.SlotFailed) -> Sentence:
     if it.final is Final.NOT_RETRIED:
         said += f"; {it.how} executions are not retried"
     return (said,)
+
+
+@reason.register
+def _(it: reasons.SlotInterrupted) -> Sentence:
+    said = f"slot {it.slot} {_HAPPENED[it.how]} {it.node}"
+    said += f": {it.message.rstrip('.')}" if it.message else ""
+    if it.final is Final.ON_LOST:
+        return (f"{said}; on_lost is fail",)
+    return (f"{said}; it is interruption {it.number:,}, and {it.most:,} are allowed",)
 
 
 @reason.register

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 
 from nodes.models import CurrentXid, Node, Xid8Field, known
 from nodes.protocol.resources import Resources
+from orchestrator.explain import stop_causes
 from orchestrator.lifecycle import APPROVED, DESIRED, OBSERVED, Desired, Observed
 from orchestrator.models import triggers
 
@@ -28,6 +29,8 @@ class Execution(models.Model):
     an earlier release it is empty.
     ``settled`` says that its end has been accounted for in the job's progress, so decisions need
     not read it again.
+    ``stop_cause`` is why somebody ended it, a ``lifecycle.StopCause``, and ``stop_detail`` what
+    only a sentence says; both are empty when it ended by itself, or in an earlier release.
     ``by_*`` carry who makes a change into the trigger, which keeps them in the history and clears
     them: between changes they are null.
     """
@@ -78,6 +81,8 @@ class Execution(models.Model):
     hint = models.TextField(blank=True, default="")
     retryable = models.BooleanField(default=True)
     ran = models.FloatField(null=True, blank=True)
+    stop_cause = models.CharField(max_length=32, blank=True, default="", db_default="")
+    stop_detail = models.TextField(blank=True, default="", db_default="")
     by_writer = models.CharField(max_length=32, null=True, blank=True)
     by_actor = models.TextField(null=True, blank=True)
     by_reason = models.TextField(null=True, blank=True)
@@ -121,6 +126,10 @@ class Execution(models.Model):
                 condition=~Q(observed__in=TERMINAL) | Q(desired="stopped"),
             ),
             models.CheckConstraint(
+                name="what_is_wanted_has_no_stop_cause",
+                condition=Q(stop_cause="") | Q(desired="stopped"),
+            ),
+            models.CheckConstraint(
                 name="live_executions_hold_their_resources",
                 condition=Q(observed__in=TERMINAL) | Q(reserved=True),
             ),
@@ -160,7 +169,8 @@ class ExecutionHistory(models.Model):
     """Every transition of every execution, written by the trigger alone.
 
     ``rev`` is the revision of the execution after the change; a change of both lanes has two rows
-    of one revision.  The key ends in ``at`` so that the table can be partitioned by time.
+    of one revision.  ``cause`` is the ``stop_cause`` that a change has set; then ``reason`` is its
+    detail.  The key ends in ``at`` so that the table can be partitioned by time.
     """
 
     pk = models.CompositePrimaryKey("execution_id", "rev", "lane", "at")
@@ -177,12 +187,18 @@ class ExecutionHistory(models.Model):
     after = models.CharField(max_length=24)
     writer = models.CharField(max_length=32)
     actor = models.TextField(default="")
+    cause = models.CharField(max_length=32, default="", db_default="")
     reason = models.TextField(default="")
     at = models.DateTimeField()
     xid = Xid8Field(db_default=CurrentXid())
 
     class Meta:
         triggers = triggers.history_triggers()
+
+    @property
+    def why(self) -> str:
+        """Cause and reason as a sentence."""
+        return stop_causes.sentence(self.cause, self.reason)
 
 
 class ExecutionOutput(models.Model):

@@ -109,8 +109,9 @@ class Job(models.Model):
 class SlotState(models.Model):
     """A slot of a job that is not as all begin; only the StateUpdater writes it.
 
-    ``attempts`` is the number of its last attempt that has failed, ``failed_attempts`` how many
-    have since somebody wanted the job anew; before ``retry_at`` it is not placed again.
+    ``attempts`` is the number of its last attempt that has failed or was interrupted,
+    ``failed_attempts`` and ``interruptions`` how many have since somebody wanted the job anew;
+    before ``retry_at`` it is not placed again.
     """
 
     pk = models.CompositePrimaryKey("job", "slot")
@@ -119,6 +120,7 @@ class SlotState(models.Model):
     attempts = models.IntegerField(default=0)
     failed_attempts = models.IntegerField(default=0)
     retry_at = models.DateTimeField(null=True)
+    interruptions = models.IntegerField(default=0, db_default=0)
 
     def __str__(self) -> str:
         return f"slot {self.slot}"

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from orchestrator import spec
 from orchestrator.explain import reasons
-from orchestrator.explain.reasons import Said, SlotFailed
+from orchestrator.explain.reasons import Failure, Said, SlotFailed
 from orchestrator.scheduling import slot_set
 from orchestrator.scheduling.bad_nodes import BadNode
 from orchestrator.scheduling.world import Progress
@@ -23,9 +23,9 @@ from orchestrator.spec import JobBody
 from . import JobVersion
 
 Version = tuple[UUID, int]
-#: Number, attempts, failed attempts, and not before when.
-Slot = tuple[int, int, int, datetime | None]
-SLOT = ("slot", "attempts", "failed_attempts", "retry_at")
+#: Number, attempts, failed attempts, not before when, and interruptions.
+Slot = tuple[int, int, int, datetime | None, int]
+SLOT = ("slot", "attempts", "failed_attempts", "retry_at", "interruptions")
 
 
 class SpecCache:
@@ -94,28 +94,30 @@ def dump_progress(progress: Progress) -> dict[str, Any]:
 def load_progress(stored: Mapping[str, Any], slots: Iterable[Slot] = ()) -> Progress:
     """The opposite of `dump_progress`, with the slots that are not as all begin."""
     slots = tuple(slots)
+    last = _failure(stored.get("last_failure"))
     ranges = stored.get("completed", ())  # As an earlier release had it.
     return Progress(
         round=stored.get("round"),
         since=_instant(since) if (since := stored.get("since")) else None,
         completed=slot_set.of_ranges(ranges) if ranges else b64decode(stored.get("done", "")),
-        attempts={slot: n for slot, n, _, _ in slots if n},
-        failed_attempts={slot: n for slot, _, n, _ in slots if n},
-        retry_at={slot: at for slot, _, _, at in slots if at is not None},
+        attempts={slot: n for slot, n, *_ in slots if n},
+        failed_attempts={slot: n for slot, _, n, *_ in slots if n},
+        retry_at={slot: at for slot, _, _, at, _ in slots if at is not None},
+        interruptions={slot: n for slot, *_, n in slots if n},
         bad_nodes={
             node: BadNode(_of_whole(at), failed, refused, _of_whole(until) if until else None)
             for node, (at, failed, refused, until) in stored.get("bad_nodes", {}).items()
         },
         outcomes=stored.get("outcomes", {}),
         failed=_failure(stored.get("failed")),
-        last_failure=_failure(stored.get("last_failure")),
+        last_failure=last if isinstance(last, SlotFailed | Said) else None,
         waiting_since=_instant(waiting) if (waiting := stored.get("waiting_since")) else None,
     )
 
 
-def _failure(stored: Any) -> SlotFailed | Said | None:
+def _failure(stored: Any) -> Failure | None:
     found = reasons.load_one(stored) if stored else None
-    return found if isinstance(found, SlotFailed | Said) else None
+    return found if isinstance(found, Failure) else None
 
 
 def _whole(at: datetime | None) -> int:

@@ -33,7 +33,10 @@ EXECUTION = Columns(
     rising=("order_rev", "told_rev", "settled"),
     falling=("reserved",),
     derived=("rev", "started_at", "ended_at"),
-    moving=("desired", "observed", "by_writer", "by_actor", "by_reason"),
+    moving=(
+        *("desired", "observed", "stop_cause", "stop_detail"),
+        *("by_writer", "by_actor", "by_reason"),
+    ),
     free=("exit_code", "code", "message", "hint", "retryable", "ran"),
 )
 
@@ -70,7 +73,7 @@ EVENT = Columns(
 
 EXECUTION_HISTORY = Columns(
     fixed=(
-        *("execution_id", "rev", "lane", "before", "after", "writer", "actor", "reason"),
+        *("execution_id", "rev", "lane", "before", "after", "writer", "actor", "cause", "reason"),
         *("at", "xid"),
     )
 )
@@ -236,6 +239,8 @@ _BEGIN = f"""
 #: While *desired* is pending a CHECK refuses these; what was stopped may have been approved before.
 _APPROVED_FIRST = array({after for _, event, after in OBSERVED.edges() if event in AFTER_APPROVAL})
 
+_NEW_CAUSE = "CASE WHEN NEW.stop_cause <> OLD.stop_cause THEN NEW.stop_cause ELSE '' END"
+
 _MOVE = f"""
     {refuse_changes(EXECUTION)}
     IF NEW.observed IS DISTINCT FROM OLD.observed OR NEW.desired IS DISTINCT FROM OLD.desired THEN
@@ -258,9 +263,10 @@ _MOVE = f"""
                     OLD.id, NEW.observed USING ERRCODE = 'check_violation';
             END IF;
             INSERT INTO {HISTORY}
-                (execution_id, rev, lane, before, after, writer, actor, reason, at)
+                (execution_id, rev, lane, before, after, writer, actor, cause, reason, at)
             VALUES (NEW.id, NEW.rev, 'observed', OLD.observed, NEW.observed, NEW.by_writer,
-                    coalesce(NEW.by_actor, ''), coalesce(NEW.by_reason, ''), clock_timestamp());
+                    coalesce(NEW.by_actor, ''), {_NEW_CAUSE}, coalesce(NEW.by_reason, ''),
+                    clock_timestamp());
             IF NEW.observed = '{Observed.RUNNING}' THEN
                 NEW.started_at := coalesce(NEW.started_at, clock_timestamp());
             END IF;
@@ -285,9 +291,10 @@ _MOVE = f"""
                     USING ERRCODE = 'check_violation';
             END IF;
             INSERT INTO {HISTORY}
-                (execution_id, rev, lane, before, after, writer, actor, reason, at)
+                (execution_id, rev, lane, before, after, writer, actor, cause, reason, at)
             VALUES (NEW.id, NEW.rev, 'desired', OLD.desired, NEW.desired, NEW.by_writer,
-                    coalesce(NEW.by_actor, ''), coalesce(NEW.by_reason, ''), clock_timestamp());
+                    coalesce(NEW.by_actor, ''), {_NEW_CAUSE}, coalesce(NEW.by_reason, ''),
+                    clock_timestamp());
         END IF;
     ELSE
         NEW.rev := OLD.rev;

@@ -36,6 +36,7 @@ from orchestrator.lifecycle import (
     TOLD,
     Desired,
     Observed,
+    StopCause,
     Writer,
     path,
     want,
@@ -235,8 +236,7 @@ def _not_held(changes: Changes, execution: LockedExecution) -> None:
     elif observed is Observed.ASK_FOR_BID_ACCEPTED and not is_wanted:
         changes.follow(execution, ["reject"], reason="its bid was not needed")
     else:
-        reason = "its node came back without it"
-        changes.follow(execution, ["lose"], reason=reason, outcome=Outcome(message=reason))
+        changes.lose(execution, StopCause.FORGOTTEN_BY_NODE)
 
 
 def _record_strangers(node: UUID, unknown: Sequence[UUID]) -> None:

@@ -177,15 +177,15 @@ def _write_executions(writings: Sequence[_Writing]) -> None:
 def _choose_wishes(
     writing: _Writing, executions: dict[UUID, LockedExecution], order_rev: dict[UUID, int]
 ) -> None:
-    def wish(execution: LockedExecution, after: Desired, reason: str) -> None:
+    def wish(execution: LockedExecution, after: Desired, reason: str, cause: str = "") -> None:
         order_rev[execution.node] += 1
         rev = order_rev[execution.node]
-        writing.wishes.append(Wish(execution.id, execution.desired, after, rev, reason))
+        writing.wishes.append(Wish(execution.id, execution.desired, after, rev, reason, cause))
 
     for stop in writing.decision.plan.stop:
         execution = executions.get(UUID(stop.execution))
         if execution is not None and execution.desired is not Desired.STOPPED:
-            wish(execution, Desired.STOPPED, stop.reason)
+            wish(execution, Desired.STOPPED, stop.detail, stop.cause)
     for approved in writing.decision.plan.approve:
         execution = executions.get(UUID(approved))
         if execution is None or not _bids(execution):
@@ -349,11 +349,11 @@ def _write_slots(writings: Sequence[_Writing]) -> None:
         if begun:
             cursor.execute(
                 "INSERT INTO orchestrator_slotstate"
-                " (job_id, slot, attempts, failed_attempts, retry_at)"
+                " (job_id, slot, attempts, failed_attempts, retry_at, interruptions)"
                 " SELECT * FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::int[],"
-                " %s::timestamptz[]) ON CONFLICT (job_id, slot) DO UPDATE SET"
+                " %s::timestamptz[], %s::int[]) ON CONFLICT (job_id, slot) DO UPDATE SET"
                 " attempts = excluded.attempts, failed_attempts = excluded.failed_attempts,"
-                " retry_at = excluded.retry_at",
+                " retry_at = excluded.retry_at, interruptions = excluded.interruptions",
                 [list(column) for column in zip(*begun, strict=True)],
             )
 

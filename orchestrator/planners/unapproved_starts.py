@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from orchestrator.lifecycle import Desired, need_approval, path
+from orchestrator.explain import stop_causes
+from orchestrator.lifecycle import Desired, StopCause, need_approval, path
 from orchestrator.models import Event, ExecutionHistory, journal
 from orchestrator.planners.transitions import Changes, LockedExecution, Outcome
 
-_REASON = "its node began it before anybody had approved it"
+_SENTENCE = stop_causes.sentence(StopCause.NOT_APPROVED)
 
 
 def lacks_approval(execution: LockedExecution, events: Iterable[str]) -> bool:
@@ -38,9 +39,10 @@ def refuse(
         execution,
         path(execution.observed, "decline") or (),
         actor=actor,
-        reason=_REASON,
+        reason="",
+        cause=StopCause.NOT_APPROVED,
         releases=releases,
-        outcome=Outcome(code="not-approved", message=_REASON),
+        outcome=Outcome(code="not-approved", message=_SENTENCE),
     )
 
 
@@ -59,7 +61,7 @@ def facts(executions: Sequence[LockedExecution]) -> list[Event]:
 
 def _fact(node: UUID, executions: Sequence[LockedExecution]) -> Event:
     first = executions[0]
-    said = _REASON + ("; the node is told to stop it" if first.reserved else "")
+    said = _SENTENCE + ("; the node is told to stop it" if first.reserved else "")
     if len(executions) == 1:
         return journal.fact(
             "execution", "not-approved", said, job=first.job, execution=first.id, node=node

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import transaction
 
 from nodes.callbacks import Unsendable
-from orchestrator.lifecycle import NOT_BEGUN, Desired
+from orchestrator.lifecycle import NOT_BEGUN, Desired, StopCause
 from orchestrator.planners.transitions import Changes, Outcome, execution_id, lock_executions
 
 
@@ -31,7 +31,8 @@ def cannot_send(node: UUID, orders: Sequence[Unsendable], /) -> None:
         changes = Changes()
         for execution in waiting:
             why = _outcome(found[execution.id])
-            changes.follow(execution, ["cancel"], reason=why.message, outcome=why)
+            cause = StopCause.UNDELIVERABLE
+            changes.follow(execution, ["cancel"], reason=why.message, outcome=why, cause=cause)
         changes.write()
 
 

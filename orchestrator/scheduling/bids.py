@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from orchestrator.lifecycle import Desired, Observed
+from orchestrator.lifecycle import Desired, Observed, StopCause
 
 from .plan import Stop
 from .ranking import Question, totals
@@ -48,7 +48,7 @@ def accept_bids(
         else:
             rivals.sort(key=_furthest)
             keep += rivals[:ask]
-            stop += [Stop(it.id, "more nodes were asked than the job says") for it in rivals[ask:]]
+            stop += _surplus(rivals[ask:], "more nodes were asked than the job says")
     bids = [[it for it in rivals if _bids(it)] for rivals in undecided]
     taken = score_bids.best(keep, bids)
     for rivals, best in zip(undecided, taken, strict=True):
@@ -110,7 +110,11 @@ def _furthest(execution: ExecutionView) -> tuple[int, datetime, str]:
 
 
 def _others(rivals: Iterable[ExecutionView], best: ExecutionView, why: str) -> list[Stop]:
-    return [Stop(it.id, why) for it in rivals if it is not best]
+    return _surplus((it for it in rivals if it is not best), why)
+
+
+def _surplus(them: Iterable[ExecutionView], why: str) -> list[Stop]:
+    return [Stop(it.id, StopCause.SURPLUS_BID, why) for it in them]
 
 
 def _bids(execution: ExecutionView) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from orchestrator.explain.reasons import Reason
 from orchestrator.lifecycle import JobState
 
-from .plan import Blocked, Place
+from .plan import Blocked, Place, Why
 from .reconcile import Diff
 from .slot_history import SlotHistory
 from .world import Progress, World
@@ -29,11 +29,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a job ends, why (None: it has ended before), and what its executions are told."""
+    """How a job ends, why (None: it has ended before), and why its executions are stopped."""
 
     state: JobState
     reason: Reason | None
-    told: str = ""
+    why: Why
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from nodes.protocol.resources import Resources
 from orchestrator.explain.reasons import Impossible, Reason, Shortage
-from orchestrator.lifecycle import Desired, JobState, Trigger
+from orchestrator.lifecycle import Desired, JobState, StopCause, Trigger
 
 from .world import Progress
 
@@ -29,12 +29,23 @@ class Place:
     need: Resources
 
 
+class Why(NamedTuple):
+    """Why an execution is stopped; ``detail`` is what only a sentence can say."""
+
+    cause: StopCause
+    detail: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """*execution* is not wanted any longer: a running one stops, a bid is rejected."""
+    """*execution* is not wanted any longer: a running one stops, a bid is rejected.
+
+    ``cause`` and ``detail`` are those of `Why`.
+    """
 
     execution: str
-    reason: str
+    cause: StopCause
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

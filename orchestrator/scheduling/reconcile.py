@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.lifecycle import Desired
+from orchestrator.lifecycle import Desired, StopCause
 
 from .bids import BidScorer, accept_bids
 from .feasibility import as_wanted
-from .plan import Stop
+from .plan import Stop, Why
 from .replacement import Budget, Replacement, replace
 from .slot_history import SlotHistory
 from .slot_set import flags
@@ -40,13 +40,12 @@ class Diff:
 class SlotFacts:
     """What the rules look at.
 
-    ``unwanted`` is why the job wants no execution at all, or empty.  ``done`` has a byte for each
-    slot, 1 when it has completed.  ``suits`` has for each node whether it is as the job wants it.
+    ``done`` has a byte for each slot, 1 when it has completed.  ``suits`` has for each node
+    whether it is as the job wants it.
     """
 
     world: World
     history: SlotHistory
-    unwanted: str
     done: bytes
     suits: Bools
 
@@ -75,48 +74,56 @@ def _is_where_it_must_not_be(facts: SlotFacts, it: ExecutionView) -> bool:
     return row is not None and not facts.suits[row]
 
 
-NEWER = "the job has a newer version"
-
-#: Reasons for which an execution stops at once.  The first that holds is the one given, so the
+#: Causes for which an execution stops at once.  The first that holds is the one given, so the
 #: order is part of the meaning.
-STOP: tuple[tuple[str, Rule], ...] = (
-    (NEWER, lambda facts, it: _is_of_another_round(facts, it) and _runs_something_else(facts, it)),
-    ("the job was run again", _is_of_another_round),
-    ("the job needs fewer slots", lambda facts, it: it.slot >= facts.world.job.count),
-    ("its slot has completed", lambda facts, it: facts.done[it.slot] == 1),
-    ("it ran longer than the job allows", lambda facts, it: it.id in facts.history.overran),
-    ("its node takes no new work any longer", _bids_from_a_node_that_takes_nothing),
+STOP: tuple[tuple[StopCause, Rule], ...] = (
+    (
+        StopCause.NEWER_VERSION,
+        lambda facts, it: _is_of_another_round(facts, it) and _runs_something_else(facts, it),
+    ),
+    (StopCause.RERUN, _is_of_another_round),
+    (StopCause.SCALED_IN, lambda facts, it: it.slot >= facts.world.job.count),
+    (StopCause.SLOT_COMPLETED, lambda facts, it: facts.done[it.slot] == 1),
+    (StopCause.OVERRAN, lambda facts, it: it.id in facts.history.overran),
+    (StopCause.NODE_NOT_READY, _bids_from_a_node_that_takes_nothing),
 )
 
-#: Reasons for which an execution is replaced, as far as the job's budget allows.
-REPLACE: tuple[tuple[str, Rule], ...] = (
-    (NEWER, _runs_something_else),
-    ("its node is not as the job wants it any longer", _is_where_it_must_not_be),
+#: Causes for which an execution is replaced, as far as the job's budget allows.
+REPLACE: tuple[tuple[StopCause, Rule], ...] = (
+    (StopCause.NEWER_VERSION, _runs_something_else),
+    (StopCause.CONSTRAINTS_UNMET, _is_where_it_must_not_be),
 )
 
 
 def reconcile(
-    world: World, history: SlotHistory, *, unwanted: str, score_bids: BidScorer, budget: Budget
+    world: World,
+    history: SlotHistory,
+    *,
+    unwanted: Why | None,
+    score_bids: BidScorer,
+    budget: Budget,
 ) -> Diff:
     """Compare what the job wants with what there is.
 
-    With *unwanted*, a reason, the job wants no execution.
+    With *unwanted* the job wants no execution, and that is why.
     """
     suits = as_wanted(world.cluster, world.job.spec.requirements)
-    facts = SlotFacts(world, history, unwanted, finished(world, history), suits)
+    facts = SlotFacts(world, history, finished(world, history), suits)
     live, stop, ending = [], [], []
-    candidates: dict[str, str] = {}
+    candidates: dict[str, StopCause] = {}
     for execution in world.executions:
         if execution.observed in TERMINAL:
             continue
         if execution.desired is Desired.STOPPED:
             ending.append(execution)
-        elif reason := reason_to_stop(facts, execution):
-            stop.append(Stop(execution.id, reason))
+        elif unwanted is not None:
+            stop.append(Stop(execution.id, *unwanted))
+        elif cause := _first(STOP, facts, execution):
+            stop.append(Stop(execution.id, cause))
         else:
             live.append(execution)
-            if reason := _first(REPLACE, facts, execution):
-                candidates[execution.id] = reason
+            if cause := _first(REPLACE, facts, execution):
+                candidates[execution.id] = cause
     replaced = replace(candidates, live, world.job.count, budget, done=facts.done.count(1))
     keep = [it for it in live if it.id not in candidates]
     keep, surplus, approve = accept_bids(keep, world.job.spec.ask, score_bids)
@@ -130,16 +137,12 @@ def reconcile(
     )
 
 
-def reason_to_stop(facts: SlotFacts, execution: ExecutionView) -> str | None:
-    return facts.unwanted or _first(STOP, facts, execution)
-
-
 def _first(
-    table: Iterable[tuple[str, Rule]], facts: SlotFacts, execution: ExecutionView
-) -> str | None:
-    for reason, holds in table:  # Of thousands of executions: a generator costs as much again.
+    table: Iterable[tuple[StopCause, Rule]], facts: SlotFacts, execution: ExecutionView
+) -> StopCause | None:
+    for cause, holds in table:  # Of thousands of executions: a generator costs as much again.
         if holds(facts, execution):
-            return reason
+            return cause
     return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.lifecycle import Observed
+from orchestrator.lifecycle import Observed, StopCause
 
 from .plan import Stop
 from .world import ExecutionView
@@ -42,7 +42,7 @@ class Replacement:
 
 
 def replace(
-    candidates: Mapping[str, str],
+    candidates: Mapping[str, StopCause],
     live: Iterable[ExecutionView],
     count: int,
     budget: Budget,
@@ -85,6 +85,6 @@ def _runs(it: ExecutionView) -> bool:
     return it.observed is Observed.RUNNING
 
 
-def _doubled(candidates: Mapping[str, str], them: Iterable[ExecutionView]) -> bool:
+def _doubled(candidates: Mapping[str, StopCause], them: Iterable[ExecutionView]) -> bool:
     """Whether a slot has an old execution and a new one."""
     return len({it.id in candidates for it in them}) == 2

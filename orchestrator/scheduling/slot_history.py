@@ -1,7 +1,8 @@
 """What ended executions mean for their job: finished slots, attempts, nodes to avoid.
 
 Counting is idempotent: an execution of attempt *n* raises the attempts of its slot to *n*, so
-that one which is stopped for running too long and then reported as failed counts once.
+that one which is stopped for running too long and then reported as failed counts once.  What was
+cut off by what became of its node is an interruption: counted apart, it costs no attempt.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from orchestrator.explain.reasons import Final, How, Said, SlotFailed
-from orchestrator.lifecycle import ENDED, Desired, Observed
-from orchestrator.spec import Backoff, OnLost, Retry, RetryOn
+from orchestrator.explain.reasons import Failure, Final, How, Said, SlotFailed, SlotInterrupted
+from orchestrator.lifecycle import ENDED, Desired, Observed, is_interruption, is_unknown
+from orchestrator.spec import Backoff, OnLost, Retry
 
 from .bad_nodes import BadNodes, remembered, with_failure, with_refusal
 from .policy import policy_of
@@ -95,7 +96,6 @@ def delay(retry: Retry, attempts: int) -> timedelta:
 
 _HOW = {
     Observed.FAILED: How.FAILED,
-    Observed.LOST: How.LOST,
     Observed.CANCELLED: How.UNDELIVERED,
 }
 
@@ -113,16 +113,18 @@ class _Counting:
     refused: dict[str, datetime] = field(default_factory=dict)
     attempts: dict[int, int] = field(init=False)
     failed_attempts: dict[int, int] = field(init=False)
+    interruptions: dict[int, int] = field(init=False)
     retry_at: dict[int, datetime] = field(init=False)
     bad_nodes: BadNodes = field(init=False)
     outcomes: dict[str, int] = field(init=False)
-    failed: SlotFailed | Said | None = field(init=False)
+    failed: Failure | None = field(init=False)
     last_failure: SlotFailed | Said | None = field(init=False)
 
     def __post_init__(self) -> None:
         progress, now = self.before, self.world.now
         self.attempts = dict(progress.attempts)
         self.failed_attempts = dict(progress.failed_attempts)
+        self.interruptions = dict(progress.interruptions)
         count = self.world.job.count
         later = progress.retry_at.items()
         self.retry_at = {slot: at for slot, at in later if at > now and slot < count}
@@ -143,34 +145,64 @@ class _Counting:
         self.outcomes[observed] = self.outcomes.get(observed, 0) + 1
         if not matters:
             return
+        if is_interruption(execution.observed, execution.cause, execution.code):
+            self._interrupted(execution)
+            return
         match execution.observed:
             case Observed.COMPLETED if policy_of(self.world.job.spec.type).slots_complete:
                 self.completed.add(execution.slot)
-            case Observed.FAILED:
-                self._attempted(execution, RetryOn.FAILED, retryable=execution.retryable)
+            case Observed.FAILED if not is_unknown(execution.observed, execution.code):
+                self._attempted(execution, retryable=execution.retryable)
             case Observed.CANCELLED if not execution.retryable:
-                self._attempted(execution, RetryOn.FAILED, retryable=False)
-            case Observed.LOST if execution.started_at is not None:
-                self._attempted(execution, RetryOn.LOST, retryable=True)
+                self._attempted(execution, retryable=False)
             case Observed.ASK_FOR_BID_REJECTED:
                 ended = execution.ended_at or self.world.now
                 self.refused[execution.node] = max(ended, self.refused.get(execution.node, ended))
 
     def overrun(self, execution: ExecutionView) -> None:
         self.overran.add(execution.id)
-        self._attempted(execution, RetryOn.FAILED, retryable=True)
+        self._attempted(execution, retryable=True)
 
-    def _attempted(self, execution: ExecutionView, kind: RetryOn, *, retryable: bool) -> None:
-        slot, retry = execution.slot, self.world.job.spec.retry
-        if execution.attempt <= self.attempts.get(slot, 0):
+    def _interrupted(self, execution: ExecutionView) -> None:
+        slot, spec = execution.slot, self.world.job.spec
+        if not self._count(execution):
             return
-        self.attempts[slot] = execution.attempt
+        if execution.started_at is not None or execution.observed is Observed.FAILED:
+            ended = execution.ended_at or self.world.now
+            self.bad_nodes = with_failure(self.bad_nodes, execution.node, ended)
+        if slot >= self.world.job.count:
+            return
+        self.interruptions[slot] = number = self.interruptions.get(slot, 0) + 1
+        gives_up, most = spec.on_lost is OnLost.FAIL, spec.retry.max_interruptions
+        if gives_up or number > most:
+            is_lost = execution.observed is Observed.LOST
+            self.failed = self.failed or SlotInterrupted(
+                slot=slot,
+                node=self._name(execution.node),
+                number=number,
+                most=most,
+                how=How.LOST if is_lost else How.INTERRUPTED,
+                final=Final.ON_LOST if gives_up else Final.INTERRUPTIONS,
+                message=execution.message,
+            )
+
+    def _count(self, execution: ExecutionView) -> bool:
+        """Count the attempt that it was; False when that was done before."""
+        if execution.attempt <= self.attempts.get(execution.slot, 0):
+            return False
+        self.attempts[execution.slot] = execution.attempt
+        return True
+
+    def _attempted(self, execution: ExecutionView, *, retryable: bool) -> None:
+        slot, retry = execution.slot, self.world.job.spec.retry
+        if not self._count(execution):
+            return
         ended = execution.ended_at or self.world.now
         self.bad_nodes = with_failure(self.bad_nodes, execution.node, ended)
         if slot >= self.world.job.count:
             return
         self.failed_attempts[slot] = times = self.failed_attempts.get(slot, 0) + 1
-        failure = self._failure(execution, kind, times, retryable=retryable)
+        failure = self._failure(execution, times, retryable=retryable)
         if failure.final is not None:
             self.failed = self.failed or failure
             return
@@ -179,18 +211,10 @@ class _Counting:
         if at > self.world.now:  # It may have ended long ago, on a node that was away.
             self.retry_at[slot] = at
 
-    def _failure(
-        self, execution: ExecutionView, kind: RetryOn, times: int, *, retryable: bool
-    ) -> SlotFailed:
+    def _failure(self, execution: ExecutionView, times: int, *, retryable: bool) -> SlotFailed:
         retry = self.world.job.spec.retry
         final = (
-            Final.NO_USE
-            if not retryable
-            else Final.NOT_RETRIED
-            if kind not in retry.on
-            else Final.ATTEMPTS
-            if times >= retry.attempts
-            else None
+            Final.NO_USE if not retryable else Final.ATTEMPTS if times >= retry.attempts else None
         )
         return SlotFailed(
             slot=execution.slot,
@@ -214,13 +238,14 @@ class _Counting:
         for node, at in self.refused.items():
             bad_nodes = with_refusal(bad_nodes, node, at)
         for slot in self.completed:
-            for kept in (self.attempts, self.failed_attempts, self.retry_at):
+            for kept in (self.attempts, self.failed_attempts, self.interruptions, self.retry_at):
                 kept.pop(slot, None)
         progress = replace(
             before,
             completed=with_slots(before.completed, self.completed),
             attempts=self.attempts,
             failed_attempts=self.failed_attempts,
+            interruptions=self.interruptions,
             retry_at=self.retry_at,
             bad_nodes=remembered(bad_nodes, now),
             outcomes=self.outcomes,

@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestrator.explain import reasons
 from orchestrator.explain.reasons import Completed, NoPlaceInTime, Stopped, TookTooLong
-from orchestrator.lifecycle import ENDED, NOT_BEGUN, Desired, JobState, Observed
+from orchestrator.lifecycle import ENDED, NOT_BEGUN, Desired, JobState, Observed, StopCause
 from orchestrator.spec import Approval
 
 from .bad_nodes import avoided, has_many
@@ -24,7 +24,7 @@ from .decision import Decision, Ending, Placement
 from .feasibility import demand
 from .placement import choose, room
 from .placement_record import blocked, record
-from .plan import Place, Plan
+from .plan import Place, Plan, Why
 from .policy import policy_of
 from .ranking import Question
 from .reconcile import Diff, finished, reconcile
@@ -33,6 +33,11 @@ from .status import followups, reasons_of, shortage, summary
 from .world import TERMINAL, ExecutionView, Progress, World
 
 _ACTIVE = frozenset({Observed.PREPARING, Observed.RUNNING, Observed.PUBLISHING})
+_ENDED = {
+    JobState.COMPLETED: StopCause.JOB_COMPLETED,
+    JobState.FAILED: StopCause.JOB_FAILED,
+    JobState.STOPPED: StopCause.JOB_STOPPED,
+}
 _NOT_RUNNING = TERMINAL | NOT_BEGUN
 
 
@@ -50,18 +55,19 @@ def has_ended(world: World, history: SlotHistory) -> Ending | None:
     """Whether the job as a whole wants nothing any longer.  The first that holds counts."""
     job, progress = world.job, history.progress
     if job.state in ENDED:
-        return Ending(job.state, None, f"the job is {job.state}")
+        detail = job.stop_reason if job.state is JobState.STOPPED else ""
+        return Ending(job.state, None, Why(_ENDED[job.state], detail))
     if policy_of(job.spec.type).slots_complete and all(finished(world, history)):
-        told = "the job has completed" if job.count else "the job wants no slots"
-        return Ending(JobState.COMPLETED, Completed(job.count), told)
+        cause = StopCause.JOB_COMPLETED if job.count else StopCause.SCALED_IN
+        return Ending(JobState.COMPLETED, Completed(job.count), Why(cause))
     if job.stop_requested:
-        told = "the job was stopped" + (f": {job.stop_reason}" if job.stop_reason else "")
-        return Ending(JobState.STOPPED, Stopped(job.stopped_by, job.stop_reason), told)
+        why = Why(StopCause.JOB_STOPPED, job.stop_reason)
+        return Ending(JobState.STOPPED, Stopped(job.stopped_by, job.stop_reason), why)
     if progress.failed:
-        return Ending(JobState.FAILED, progress.failed, "the job failed")
+        return Ending(JobState.FAILED, progress.failed, Why(StopCause.JOB_FAILED))
     total = job.spec.timeouts.total
     if total is not None and job.submitted_at + timedelta(seconds=total) <= world.now:
-        return Ending(JobState.FAILED, TookTooLong(total), "the job took too long")
+        return Ending(JobState.FAILED, TookTooLong(total), Why(StopCause.JOB_TIMED_OUT))
     return None
 
 
@@ -78,7 +84,7 @@ def waited_too_long(decided: Decision) -> Ending | None:
         limit,
         shortage(decided),
     )
-    return Ending(JobState.FAILED, late, "the job found no place in time")
+    return Ending(JobState.FAILED, late, Why(StopCause.JOB_TIMED_OUT, "no place was found in time"))
 
 
 def _decide(
@@ -87,7 +93,7 @@ def _decide(
     diff = reconcile(
         world,
         history,
-        unwanted=ending.told if ending else "",
+        unwanted=ending.why if ending else None,
         score_bids=BidScorer(world.cluster, partial(question, world, history)),
         budget=policy_of(world.job.spec.type).budget(world.job.count),
     )

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nodes.protocol.resources import Resources
-from orchestrator.explain.reasons import Said, SlotFailed
+from orchestrator.explain.reasons import Failure, Said, SlotFailed
 from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed
 from orchestrator.spec import JobBody
 
@@ -29,7 +29,8 @@ class ExecutionView:
     """An execution that is live, or has ended and is not settled yet.
 
     ``reserved`` is whether its resources are still counted on its node: a lost execution gives
-    them back only when its node, returned, says that it is gone.
+    them back only when its node, returned, says that it is gone.  ``cause`` is why somebody ended
+    it, a ``StopCause``; empty when it ended by itself.
     """
 
     id: str
@@ -49,6 +50,7 @@ class ExecutionView:
     message: str = ""
     retryable: bool = True
     reserved: bool = True
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,9 @@ class Progress:
 
     It is about the ``round`` that began at ``since``; of another one it says nothing, see
     ``carried``.  ``completed`` has a bit for each slot, see ``slot_set``.  ``attempts`` is the
-    number of a slot's last attempt that has failed, ``failed_attempts`` how many have since
-    somebody wanted the job anew; ``retry_at`` is when such a slot may be placed again.
+    number of a slot's last attempt that has failed or was interrupted, ``failed_attempts`` and
+    ``interruptions`` how many have since somebody wanted the job anew; ``retry_at`` is when such a
+    slot may be placed again.
     ``bad_nodes`` are those where it has failed lately, or that would not take it.
     ``outcomes`` counts settled executions by observed state.  ``failed`` is how the slot failed
     that is not tried again, if one did; ``last_failure`` is the newest of those that are.
@@ -71,9 +74,10 @@ class Progress:
     attempts: Mapping[int, int] = field(default_factory=dict)
     failed_attempts: Mapping[int, int] = field(default_factory=dict)
     retry_at: Mapping[int, datetime] = field(default_factory=dict)
+    interruptions: Mapping[int, int] = field(default_factory=dict)
     bad_nodes: BadNodes = field(default_factory=dict)
     outcomes: Mapping[str, int] = field(default_factory=dict)
-    failed: SlotFailed | Said | None = None
+    failed: Failure | None = None
     last_failure: SlotFailed | Said | None = None
     waiting_since: datetime | None = None
 
@@ -94,21 +98,28 @@ class Progress:
             since=since,
             failed_attempts={},
             retry_at={},
+            interruptions={},
             failed=None,
             last_failure=None,
             waiting_since=None,
         )
 
     @property
-    def slots(self) -> Mapping[int, tuple[int, int, datetime | None]]:
-        """Of each slot that is not as all begin: attempts, failed attempts, and not before when."""
+    def slots(self) -> Mapping[int, tuple[int, int, datetime | None, int]]:
+        """Of each slot that is not as all begin: the columns of its row, in their order."""
         return {
             slot: (
                 self.attempts.get(slot, 0),
                 self.failed_attempts.get(slot, 0),
                 self.retry_at.get(slot),
+                self.interruptions.get(slot, 0),
             )
-            for slot in {*self.attempts, *self.failed_attempts, *self.retry_at}
+            for slot in {
+                *self.attempts,
+                *self.failed_attempts,
+                *self.retry_at,
+                *self.interruptions,
+            }
         }
 
 

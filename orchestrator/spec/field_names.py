@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -80,6 +81,22 @@ _FILES: tuple[tuple[str, frozenset[str]], ...] = (
     ("Kubernetes", frozenset({"kind", "spec"})),
     ("Kubernetes", frozenset({"metadata", "spec"})),
 )
+
+
+def former(location: list[str], value: object) -> tuple[str, str] | None:
+    """What is said of a field that earlier releases had, and its cure; None of any other."""
+    if location != ["retry", "on"]:
+        return None
+    on = {str(word) for word in value} if isinstance(value, list) else set()
+    meant = {"failed": "retry.attempts: 1", "lost": "on_lost: fail"}
+    if not isinstance(value, list) or not on <= meant.keys():
+        cure = "write on_lost: replace, wait or fail"
+    elif on == meant.keys():
+        cure = "this is what happens without it"
+    else:
+        cure = "write " + " and ".join(it for word, it in meant.items() if word not in on)
+    what = "is a field of earlier releases: on_lost says what becomes of executions that are lost"
+    return f"{json.dumps(value)[:60]} {what}", f"Leave it out; {cure}."
 
 
 def other_file(data: Mapping[Any, Any]) -> str:

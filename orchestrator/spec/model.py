@@ -72,14 +72,10 @@ class Backoff(StrEnum):
     EXPONENTIAL = "exponential"
 
 
-class RetryOn(StrEnum):
-    FAILED = "failed"
-    LOST = "lost"
-
-
 class OnLost(StrEnum):
     REPLACE = "replace"
     WAIT = "wait"
+    FAIL = "fail"
 
 
 class Network(StrEnum):
@@ -176,12 +172,11 @@ class Spread(_Part):
     weight: Annotated[int, Field(ge=1, le=100)] = 50
 
 
-def _sorted_once(words: tuple[RetryOn, ...]) -> tuple[RetryOn, ...]:
-    return tuple(sorted(set(words)))
-
-
 class Retry(_Part):
-    """How often and when a slot is tried again.  ``attempts`` counts the first one too."""
+    """How often and when a slot is tried again.  ``attempts`` counts the first one too.
+
+    An interruption is none of them: it is said apart how many of those a slot may have.
+    """
 
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
     backoff: Annotated[Backoff, Field(strict=False), BeforeValidator(one_of(*Backoff))] = (
@@ -189,12 +184,7 @@ class Retry(_Part):
     )
     delay: Delay = DELAY
     max_delay: Delay = 300.0
-    on: Annotated[
-        tuple[Annotated[RetryOn, Field(strict=False), BeforeValidator(one_of(*RetryOn))], ...],
-        AfterValidator(_sorted_once),
-        BeforeValidator(as_list, json_schema_input_type=list[RetryOn]),
-        Field(max_length=2),
-    ] = (RetryOn.FAILED, RetryOn.LOST)
+    max_interruptions: Annotated[int, Field(ge=0, le=10_000)] = 100
 
     @model_validator(mode="after")
     def _delay_is_within_its_limit(self) -> Self:

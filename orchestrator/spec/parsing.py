@@ -91,6 +91,8 @@ def _worded(detail: ErrorDetails) -> Mistake:
     path, context = ".".join(location), detail.get("ctx", {})
     value = "" if "env" in location else shown(detail["input"])  # It may be a secret.
     if detail["type"] == "extra_forbidden":
+        if found := field_names.former(location, detail["input"]):
+            return mistake(path, *found)
         *parents, key = location
         what = f"is an unknown field {key[:80]!r}"
         return mistake(under(".".join(parents), key), what, field_names.cure(location))

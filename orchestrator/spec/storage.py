@@ -28,7 +28,6 @@ from .model import (
     Network,
     OnLost,
     Retry,
-    RetryOn,
     Spread,
     TaskSpec,
     Timeouts,
@@ -72,7 +71,7 @@ def load(stored: Mapping[str, Any]) -> JobBody:
     It was judged when it came in, and what was accepted stays so: only its types are made again;
     what this release does not know is passed over.  Raises KeyError for what was never one.
     """
-    found: JobBody = _load(JobBody, stored)
+    found: JobBody = _load(JobBody, _without_retry_on(stored))
     return found
 
 
@@ -116,6 +115,18 @@ def _worded(data: dict[str, Any], spec: JobBody) -> dict[str, Any]:
     return data
 
 
+def _without_retry_on(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """*stored*, where an earlier release said by `retry.on` what is not tried again."""
+    retry = stored.get("retry", {})
+    on = retry.get("on", ("failed", "lost"))
+    said: dict[str, Any] = {}
+    if "failed" not in on:
+        said["retry"] = {**retry, "attempts": 1}
+    if "lost" not in on:
+        said["on_lost"] = "fail"
+    return {**stored, **said}
+
+
 def _load(kind: type[BaseModel], stored: Mapping[str, Any]) -> Any:
     made = {
         name: _LOADED[name](stored[name]) if name in _LOADED else stored[name]
@@ -138,7 +149,6 @@ _LOADED: Mapping[str, Callable[[Any], Any]] = {
     "spread": lambda them: tuple(_load(Spread, it) for it in them),
     "retry": partial(_load, Retry),
     "backoff": Backoff,
-    "on": lambda words: tuple(RetryOn(word) for word in words),
     "timeouts": partial(_load, Timeouts),
     "on_lost": OnLost,
     "network": Network,

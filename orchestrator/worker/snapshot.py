@@ -235,7 +235,7 @@ def _unsettled(jobs: Sequence[UUID]) -> dict[UUID, list[ExecutionView]]:
             """
             SELECT job_id, id::text, node_id::text, slot, attempt, version, generation,
                    round, desired, observed, created_at, started_at, ended_at, exit_code, code,
-                   message, retryable, reserved
+                   message, retryable, reserved, stop_cause
             FROM orchestrator_execution WHERE job_id = ANY(%s) AND NOT settled ORDER BY id
             """,
             [list(jobs)],

@@ -11,6 +11,7 @@ from django.test import Client, RequestFactory
 
 from orchestrator.access import tokens
 from orchestrator.api import problems
+from orchestrator.lifecycle import Desired, StopCause
 from orchestrator.models import BrokerTrigger, Job, WorkerProcess
 from tests import rows
 
@@ -79,6 +80,20 @@ def test_why_an_execution_was_lost_is_said_once(api):
     reason = "its node has been silent too long"
     lost = rows.execution(rows.job(), rows.node(), observed="lost", message=reason)
     assert api.get(f"executions/{lost.pk}").json()["sentence"] == reason
+
+
+@pytest.mark.django_db
+def test_why_an_execution_was_stopped_is_a_word_and_in_its_history_a_sentence_too(api):
+    stopped = rows.execution(rows.job(), rows.node(), observed="running")
+    rows.wish(stopped, Desired.STOPPED, StopCause.NEWER_VERSION)
+    said = api.get(f"executions/{stopped.pk}").json()
+    assert (said["stop_cause"], said["stop_detail"]) == ("newer_version", "test")
+    last = said["history"][-1]
+    assert (last["after"], last["cause"]) == ("stopped", "newer_version")
+    assert last["reason"] == "the job has a newer version: test"
+    assert {it["cause"] for it in said["history"][:-1]} == {""}
+    [listed] = api.get("executions").json()["items"]
+    assert listed["stop_cause"] == "newer_version"
 
 
 @pytest.mark.django_db

@@ -23,6 +23,7 @@ from orchestrator.explain.reasons import (
     Refused,
     Said,
     SlotFailed,
+    SlotInterrupted,
     Starting,
     Stopped,
     ToEnd,
@@ -47,6 +48,12 @@ SENTENCES = {
     "slot 0 could not be given to c-01 at attempt 1 of 3: too large; trying again would not help":
         SlotFailed(0, "c-01", 1, 3, How.UNDELIVERED, Final.NO_USE, message="too large"),
     "slot 1 ran too long on c-01 at attempt 3 of 3": SlotFailed(1, "c-01", 3, 3, How.OVERRAN),
+    "slot 0 was lost with c-01: its node has been silent too long; on_lost is fail":
+        SlotInterrupted(0, "c-01", 1, 100, How.LOST, Final.ON_LOST,
+                        "its node has been silent too long."),
+    "slot 3 was interrupted on c-01; it is interruption 101, and 100 are allowed": SlotInterrupted(
+        3, "c-01", 101, 100, How.INTERRUPTED, Final.INTERRUPTIONS
+    ),
     "its slot has completed": Completed(1),
     "both slots have completed": Completed(2),
     "all 1,200 slots have completed": Completed(1200),

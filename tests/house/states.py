@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from nodes.protocol.lifecycle import APPROVAL, CONNECTION, Lifecycle
-from orchestrator.lifecycle import AFTER_APPROVAL, DESIRED, JOB, MEANING, OBSERVED, WRITERS
+from nodes.protocol.messages import UNKNOWN_OUTCOME
+from orchestrator.explain.stop_causes import WORDS
+from orchestrator.lifecycle import (
+    AFTER_APPROVAL,
+    DESIRED,
+    JOB,
+    MEANING,
+    OBSERVED,
+    WRITERS,
+    Observed,
+    is_interruption,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "states.md"
 
@@ -34,7 +45,7 @@ def page() -> str:
     for title, sentence, table in _SECTIONS:
         parts += [f"## {title}", sentence, _diagram(table)]
         if table is OBSERVED:
-            parts += [_meanings(), _writers(), _approval()]
+            parts += [_meanings(), _writers(), _approval(), _stop_causes()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -61,6 +72,22 @@ def _approval() -> str:
     return (
         f"Only after an approval, when *desired* is no longer *pending*: {events}. A node that "
         "goes on without one is told to stop, and the execution ends as `ask_for_bid_rejected`."
+    )
+
+
+def _stop_causes() -> str:
+    rows = [f"| `{cause}` | {words} |" for cause, words in WORDS.items()]
+    table = "\n".join(["| cause | why |", "|---|---|", *rows])
+    cut = ", ".join(f"`{cause}`" for cause in WORDS if is_interruption(Observed.LOST, cause, ""))
+    return "\n\n".join(
+        [
+            "## Why an execution was stopped",
+            "What did not end by itself has a `stop_cause`, the first that somebody gave.",
+            table,
+            f"An execution that is *lost* by {cut} was interrupted, and so was one that has "
+            f"*failed* with the code `{UNKNOWN_OUTCOME}` without a cause: "
+            "[what becomes of it](job-files.md#slots-and-attempts).",
+        ]
     )
 
 

@@ -10,11 +10,12 @@ from django.db import connection
 
 from orchestrator import endpoint
 from orchestrator.explain import reasons
-from orchestrator.lifecycle import Observed
+from orchestrator.lifecycle import Desired, Observed
 from orchestrator.models import (
     ApiToken,
     Event,
     Execution,
+    ExecutionHistory,
     Job,
     Namespace,
     RoleBinding,
@@ -74,7 +75,7 @@ def test_what_was_achieved_before_the_upgrade_counts_in_its_round_and_in_no_othe
     call_command("migrate", verbosity=0)
     job.refresh_from_db()
     slots = list(job.slots.values_list(*spec_cache.SLOT))
-    assert slots == [(2, 2, 2, datetime.fromisoformat(at))]
+    assert slots == [(2, 2, 2, datetime.fromisoformat(at), 0)]
     stored = spec_cache.load_progress(job.progress, slots)
     assert stored.carried(job.round, job.round_at) == stored
     assert flags(stored.completed, 4) == bytes([1, 1, 0, 0])
@@ -99,7 +100,7 @@ def test_a_namespace_of_before_has_its_own_journal_and_tokens_name_no_removed_on
             user=user, digest=f"{number}", namespaces=names, created_at=made.created_at - hour
         )
     ApiToken.objects.create(user=user, digest="new", namespaces=["anew"])
-    call_command("migrate", "orchestrator", "0013_slots", verbosity=0)
+    call_command("migrate", "orchestrator", "0014_stop_causes", verbosity=0)
     call_command("migrate", verbosity=0)
     kept = {it.name: it.journal_from for it in Namespace.objects.exclude(pk="default")}
     assert kept == {"old": 0, "anew": begin - 1}
@@ -112,6 +113,26 @@ def test_a_namespace_of_before_has_its_own_journal_and_tokens_name_no_removed_on
         ([], True),
         (["anew"], True),
     ]
+
+
+def test_what_was_not_retried_when_it_was_lost_is_the_job_that_says_so_now():
+    job = rows.job(name="once", retry={"attempts": 5})
+    stored = job.versions.get().in_full(name="once")
+    stored["retry"]["on"] = ["failed"]
+    rows.version(job, stored)
+    call_command("migrate", "orchestrator", "0011_doors", verbosity=0)
+    call_command("migrate", verbosity=0)
+    again = rows.job_spec(name="once", retry={"attempts": 5}, on_lost="fail")
+    assert not endpoint.submit(again, actor="user:ana").changed
+
+
+def test_why_executions_were_stopped_in_an_earlier_release_is_still_told():
+    stopped = rows.execution(rows.job(), rows.node(), desired=Desired.STOPPED)
+    call_command("migrate", "orchestrator", "0013_slots", verbosity=0)
+    call_command("migrate", verbosity=0)
+    stopped.refresh_from_db()
+    last = ExecutionHistory.objects.filter(execution=stopped).latest("rev")
+    assert (stopped.stop_cause, last.cause, last.why) == ("", "", "test")
 
 
 def test_whoever_could_do_something_before_there_were_roles_keeps_it():

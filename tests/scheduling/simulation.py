@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 from orchestrator import spec as specs
-from orchestrator.lifecycle import ENDED, OBSERVED, Desired, JobState, Observed
+from orchestrator.lifecycle import ENDED, OBSERVED, Desired, JobState, Observed, StopCause
 from orchestrator.scheduling import intent
 from orchestrator.scheduling.plan import Plan
 from orchestrator.scheduling.slot_scheduler import schedule
@@ -37,7 +38,7 @@ class Simulation:
             labels=spec.labels,
         )
         self.job = self._view(state=JobState.PENDING, submitted_at=NOW)
-        self.starts: list[tuple[int, int, int]] = []
+        self.failures: Counter[tuple[int, int]] = Counter()
 
     # --- people ----------------------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ class Simulation:
         made_from = {it.version: self.versions[it.version] for it in live}
         plan = schedule(World(self.job, live, here, self.now, specs=made_from))
         for stop in plan.stop:
-            self.change(stop.execution, desired=Desired.STOPPED)
+            self.change(stop.execution, desired=Desired.STOPPED, cause=stop.cause)
         for approved in plan.approve:
             self.change(approved, desired=Desired.RUNNING)
         for settled in plan.settle:
@@ -209,9 +210,9 @@ class Simulation:
             elif it.observed is Observed.ASK_FOR_BID:
                 self.change(it.id, observed=Observed.ASK_FOR_BID_ACCEPTED)
         elif it.observed is not Observed.RUNNING:
-            self.starts.append((self.job.round, it.slot, it.attempt))
             self.change(it.id, observed=Observed.RUNNING, started_at=self.now)
         elif draw < 0.25:
+            self.failures[it.round, it.slot] += 1
             self.end(it, "failed")
         elif draw < 0.35:
             self.end(it, "lost")
@@ -220,6 +221,9 @@ class Simulation:
 
     def end(self, it: ExecutionView, observed: str, *, reserved: bool = False) -> None:
         gone = {"desired": Desired.STOPPED, "ended_at": self.now, "reserved": reserved}
+        if observed == "lost" and it.desired is not Desired.STOPPED:
+            asked = it.desired is Desired.PENDING
+            gone["cause"] = StopCause.BID_LOST if asked else StopCause.NODE_LOST
         self.change(it.id, observed=Observed(observed), **gone)
 
     def change(self, key: str, **differing: Any) -> None:

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from nodes.protocol.messages import UNKNOWN_OUTCOME
 from nodes.protocol.resources import Resources
+from orchestrator.explain import stop_causes
 from orchestrator.explain.reasons import Cause, Final, SlotFailed, cause
 from orchestrator.explain.wording import all_of, reason, text
-from orchestrator.lifecycle import Desired, JobState, JobType, Trigger
+from orchestrator.lifecycle import Desired, JobState, JobType, StopCause, Trigger
 from orchestrator.scheduling.bad_nodes import AVOID, BadNode, avoided
 from orchestrator.scheduling.plan import Place, Stop
 from orchestrator.scheduling.slot_scheduler import schedule
@@ -42,7 +44,7 @@ def said(plan):
 
 
 def stopped(plan):
-    return {stop.execution: stop.reason for stop in plan.stop}
+    return {stop.execution: stop_causes.sentence(stop.cause, stop.detail) for stop in plan.stop}
 
 
 # --- placing -----------------------------------------------------------------------------------
@@ -131,7 +133,7 @@ def test_of_two_equal_bids_the_older_is_taken_and_the_other_rejected():
     older = execution("ask_for_bid_accepted", node="n1", created_at=NOW - seconds(9))
     plan = schedule(world(younger, older, ask=2))
     assert plan.approve == (older.id,)
-    assert plan.stop == (Stop(younger.id, "another bid was taken"),)
+    assert plan.stop == (Stop(younger.id, StopCause.SURPLUS_BID, "another bid was taken"),)
 
 
 def test_the_better_bid_is_taken_even_when_it_is_younger():
@@ -147,7 +149,9 @@ def test_a_bid_is_rejected_when_its_slot_already_runs():
     bid = execution("ask_for_bid_accepted", 0, node="n2")
     new = execution("new", 0, node="n3")
     plan = schedule(world(runs, bid, new, ask=3))
-    assert stopped(plan) == dict.fromkeys([bid.id, new.id], "another execution has its slot")
+    assert stopped(plan) == dict.fromkeys(
+        [bid.id, new.id], "its bid was not needed: another execution has its slot"
+    )
     assert plan.state is JobState.RUNNING
 
 
@@ -230,12 +234,20 @@ def test_a_completed_slot_needs_no_second_execution():
     assert [slot for slot, _ in placed(plan)] == [1]
 
 
-@pytest.mark.parametrize("state", [JobState.COMPLETED, JobState.FAILED, JobState.STOPPED])
-def test_an_ended_job_only_cleans_up(state):
+@pytest.mark.parametrize(
+    ("state", "cause", "detail"),
+    [
+        (JobState.COMPLETED, StopCause.JOB_COMPLETED, ""),
+        (JobState.FAILED, StopCause.JOB_FAILED, ""),
+        (JobState.STOPPED, StopCause.JOB_STOPPED, "not needed"),
+    ],
+)
+def test_an_ended_job_only_cleans_up(state, cause, detail):
     runs, ended = execution("running", 0), execution("failed", 1)
-    plan = schedule(world(runs, ended, count=2, state=state))
+    view = {"stop_reason": "not needed"}
+    plan = schedule(world(runs, ended, count=2, state=state, view=view))
     assert plan.state is state
-    assert stopped(plan) == {runs.id: f"the job is {state}"}
+    assert plan.stop == (Stop(runs.id, cause, detail),)
     assert plan.reasons is None, "why it ended stays as it was written"
     assert plan.settle == (ended.id,)
     assert (plan.place, plan.followups, plan.progress.attempts) == ((), (), {})
@@ -366,24 +378,11 @@ def test_what_no_node_can_be_told_ends_the_job_and_what_was_cancelled_otherwise_
     assert schedule(world(execution("cancelled"))).state is JobState.QUEUED
 
 
-def test_what_the_job_does_not_retry_ends_it():
-    plan = schedule(world(execution("lost"), retry={"on": ["failed"]}))
-    assert said(plan) == (
-        "slot 0 was lost with N1 at attempt 1 of 3; lost executions are not retried"
-    )
-
-
 @pytest.mark.parametrize("end", ["cancelled", "bid_rejected", "ask_for_bid_rejected"])
 def test_what_is_not_the_tasks_fault_is_no_attempt(end):
     plan = schedule(world(execution(end), progress=Progress(attempts={0: 2})))
     assert plan.progress.attempts == {0: 2}
     assert [(place.slot, place.attempt) for place in plan.place] == [(0, 3)]
-
-
-def test_an_execution_that_was_lost_before_it_started_is_no_attempt():
-    plan = schedule(world(execution("lost", started_at=None)))
-    assert plan.progress.attempts == {}
-    assert len(plan.place) == 1
 
 
 def test_one_attempt_counts_once_however_often_it_is_reported():
@@ -392,14 +391,82 @@ def test_one_attempt_counts_once_however_often_it_is_reported():
     assert (plan.progress.attempts, plan.progress.retry_at) == (again.attempts, again.retry_at)
 
 
+# --- interruptions -----------------------------------------------------------------------------
+
+LOST = {"cause": StopCause.NODE_LOST, "message": "its node has been silent too long"}
+REBOOTED = {"code": UNKNOWN_OUTCOME, "message": "the machine was restarted while the task ran"}
+INTERRUPTED = pytest.mark.parametrize("it", [("lost", LOST), ("failed", REBOOTED)])
+
+
+def interrupted(it, **differing):
+    observed, ended = it
+    return execution(observed, **{**ended, **differing})
+
+
+@INTERRUPTED
+def test_an_interruption_costs_no_attempt_and_no_time(it):
+    plan = schedule(world(interrupted(it), retry={"attempts": 1}))
+    assert (plan.progress.failed_attempts, plan.progress.retry_at) == ({}, {})
+    assert (plan.progress.attempts, plan.progress.interruptions) == ({0: 1}, {0: 1})
+    [place] = plan.place
+    assert (place.slot, place.attempt) == (0, 2)
+    assert place.node != "n1", "the node where it was interrupted comes last"
+
+
+@INTERRUPTED
+def test_a_job_that_gives_up_what_is_lost_runs_each_slot_once_at_most(it):
+    plan = schedule(world(interrupted(it), execution("running", 1), count=2, on_lost="fail"))
+    happened = "was lost with" if it[0] == "lost" else "was interrupted on"
+    assert (plan.state, plan.place) == (JobState.FAILED, ())
+    assert said(plan) == f"slot 0 {happened} N1: {it[1]['message']}; on_lost is fail"
+    assert [stop.cause for stop in plan.stop] == [StopCause.JOB_FAILED]
+
+
+@INTERRUPTED
+def test_a_slot_is_given_up_when_it_was_interrupted_too_often(it):
+    before = Progress(interruptions={0: 2}, attempts={0: 2})
+    once_more = world(interrupted(it, attempt=3), progress=before, retry={"max_interruptions": 3})
+    assert schedule(once_more).state is JobState.QUEUED
+    too_often = world(interrupted(it, attempt=3), progress=before, retry={"max_interruptions": 2})
+    plan = schedule(too_often)
+    assert (plan.state, cause(*plan.reasons)) == (JobState.FAILED, Cause.FAILED)
+    assert said(plan).endswith("; it is interruption 3, and 2 are allowed")
+
+
+def test_what_may_have_run_is_an_interruption_although_nobody_has_seen_it_run():
+    plan = schedule(world(interrupted(("lost", LOST), started_at=None), on_lost="fail"))
+    assert plan.state is JobState.FAILED
+    again = schedule(world(interrupted(("lost", LOST), started_at=None)))
+    assert (again.progress.interruptions, again.progress.bad_nodes) == ({0: 1}, {})
+
+
+@pytest.mark.parametrize("why", [StopCause.BID_LOST, StopCause.CONSTRAINTS_UNMET])
+@INTERRUPTED
+def test_what_was_not_approved_or_told_to_stop_before_is_no_interruption(it, why):
+    plan = schedule(world(interrupted(it, cause=why), on_lost="fail"))
+    assert (plan.state, plan.progress.interruptions) == (JobState.QUEUED, {})
+    assert (plan.progress.attempts, plan.progress.failed_attempts) == ({}, {})
+
+
+def test_what_ran_too_long_and_was_then_lost_is_the_attempt_that_it_was():
+    failed = Progress(attempts={0: 1}, failed_attempts={0: 1})
+    plan = schedule(world(interrupted(("lost", LOST)), progress=failed, on_lost="fail"))
+    assert (plan.state, plan.progress.interruptions) == (JobState.QUEUED, {})
+
+
+def test_interruptions_of_before_do_not_count_for_a_job_that_is_wanted_anew():
+    before = Progress(round=1, since=NOW - seconds(999), interruptions={0: 9}, attempts={0: 9})
+    plan = schedule(world(progress=before))
+    assert (plan.progress.interruptions, plan.progress.attempts) == ({}, {0: 9})
+
+
+def test_a_completed_slot_is_as_all_begin():
+    before = Progress(interruptions={0: 1}, attempts={0: 1})
+    plan = schedule(world(execution("completed", attempt=2), progress=before))
+    assert plan.progress.slots == {}
+
+
 # --- lost nodes --------------------------------------------------------------------------------
-
-
-def test_a_lost_execution_is_replaced():
-    lost = execution("lost", node="n1")
-    plan = schedule(world(lost, retry={"delay": "1s"}))
-    assert (plan.settle, plan.progress.attempts) == ((lost.id,), {0: 1})
-    assert plan.progress.retry_at == {0: NOW + seconds(1)}
 
 
 def test_a_job_that_waits_for_lost_nodes_keeps_their_slots():
@@ -412,7 +479,8 @@ def test_a_job_that_waits_for_lost_nodes_keeps_their_slots():
 def test_a_job_that_waits_goes_on_when_the_node_says_it_is_gone():
     gone = execution("lost", 0, reserved=False)
     plan = schedule(world(gone, on_lost="wait"))
-    assert (plan.settle, plan.progress.attempts) == ((gone.id,), {0: 1})
+    assert (plan.settle, plan.progress.interruptions) == ((gone.id,), {0: 1})
+    assert len(plan.place) == 1
 
 
 # --- versions, rounds, counts ------------------------------------------------------------------
@@ -567,7 +635,7 @@ def test_unplaced_work_waits_as_long_as_the_job_says():
         )
     )
     assert second.state is JobState.FAILED
-    assert stopped(second) == {runs.id: "the job found no place in time"}
+    assert stopped(second) == {runs.id: "the job took too long: no place was found in time"}
 
 
 def test_waiting_ends_when_everything_has_a_place():
@@ -655,7 +723,7 @@ def test_a_job_that_was_asked_for_bids_only_is_not_running_while_it_stops():
 def test_a_job_of_no_slots_tells_what_runs_so():
     it = execution("running", 0)
     plan = schedule(world(it, count=0))
-    assert stopped(plan) == {it.id: "the job wants no slots"}
+    assert stopped(plan) == {it.id: "the job needs fewer slots"}
 
 
 def test_nobody_waits_for_lost_nodes_once_the_job_has_ended():

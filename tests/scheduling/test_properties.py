@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodes.protocol.messages import UNKNOWN_OUTCOME
 from orchestrator.lifecycle import (
     ENDED,
     JOB,
@@ -14,6 +15,8 @@ from orchestrator.lifecycle import (
     IllegalTransition,
     JobState,
     Observed,
+    StopCause,
+    is_interruption,
 )
 from orchestrator.scheduling.bad_nodes import BadNode, avoided
 from orchestrator.scheduling.bids import BidScorer
@@ -23,6 +26,7 @@ from orchestrator.scheduling.slot_history import slot_history
 from orchestrator.scheduling.slot_scheduler import has_ended, question, schedule
 from orchestrator.scheduling.slot_set import flags, of_ranges, with_slots
 from orchestrator.scheduling.world import Progress
+from orchestrator.spec import OnLost
 from tests.scheduling.worlds import NOW, execution, node, seconds, world
 
 NODES = ("n1", "n2", "n3")
@@ -53,6 +57,8 @@ def executions(draw):
                 round=draw(st.integers(1, 2)),
                 retryable=draw(st.booleans()),
                 reserved=draw(st.booleans()),
+                code=draw(st.sampled_from(["", UNKNOWN_OUTCOME])),
+                cause=draw(st.sampled_from(["", *StopCause])),
                 started_at=draw(st.none() | st.sampled_from([NOW, NOW - seconds(500)])),
             )
         )
@@ -65,7 +71,7 @@ def worlds(draw):
     job = {
         "count": count,
         "approval": draw(st.sampled_from(["bid", "none"])),
-        "on_lost": draw(st.sampled_from(["replace", "wait"])),
+        "on_lost": draw(st.sampled_from(sorted(OnLost))),
         "timeouts": {
             "execution": draw(st.sampled_from([None, 60])),
             "queue": draw(st.sampled_from([None, 0, 60])),
@@ -113,7 +119,7 @@ def worlds(draw):
 def diff_of(w):
     history = slot_history(w)
     ending = has_ended(w, history)
-    unwanted = ending.told if ending else ""
+    unwanted = ending.why if ending else None
     diff = reconcile(
         w,
         history,
@@ -239,3 +245,43 @@ def test_slots_are_kept_as_a_set(one, other, count):
 
 def test_the_ranges_of_an_earlier_release_are_the_same_set():
     assert of_ranges([[0, 2], [9, 9]]) == with_slots(b"", [0, 1, 2, 9])
+
+
+# --- interruptions -------------------------------------------------------------------------------
+
+CUT = (Observed.LOST, StopCause.NODE_LOST, "lost"), (Observed.FAILED, "", UNKNOWN_OUTCOME)
+
+
+@given(st.lists(st.sampled_from(CUT), max_size=12), st.integers(0, 12))
+def test_no_interruption_up_to_the_limit_fails_a_job_or_costs_an_attempt(ends, most):
+    progress = Progress()
+    for number, (observed, cause, code) in enumerate(ends, 1):
+        it = execution(observed, attempt=number, cause=cause, code=code)
+        limits = {"attempts": 1, "max_interruptions": most}
+        plan = schedule(world(it, progress=progress, retry=limits))
+        progress = plan.progress
+        assert (progress.failed_attempts, progress.retry_at) == ({}, {})
+        if number > most:
+            assert plan.state is JobState.FAILED
+            return
+        assert progress.interruptions == {0: number}
+        assert [place.attempt for place in plan.place] == [number + 1]
+
+
+@given(
+    st.sampled_from(sorted(Observed)),
+    st.sampled_from(["", *StopCause]),
+    st.sampled_from(["", "exit-code", "signal", "stopped", "timeout", UNKNOWN_OUTCOME]),
+)
+def test_only_what_ends_in_the_dark_is_interrupted_and_only_when_it_was_to_run(
+    observed, cause, code
+):
+    if is_interruption(observed, cause, code):
+        assert observed in OBSERVED.terminal
+        assert observed is Observed.LOST or code == UNKNOWN_OUTCOME
+        assert cause in {
+            "",
+            StopCause.NODE_LOST,
+            StopCause.NODE_REJECTED,
+            StopCause.FORGOTTEN_BY_NODE,
+        }

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.lifecycle import Desired, Observed
+from orchestrator.lifecycle import Desired, Observed, StopCause
 from orchestrator.scheduling.replacement import Budget, replace
 from tests.scheduling.worlds import execution
 
-WHY = "the job has a newer version"
+WHY = StopCause.NEWER_VERSION
 
 
 def old(slot, observed="running"):
@@ -23,7 +23,7 @@ def replaced(live, count, **budget):
 
 
 def stopped(answer, live):
-    told = {stop.execution: stop.reason for stop in answer.stop}
+    told = {stop.execution: stop.cause for stop in answer.stop}
     assert set(told.values()) <= {WHY}
     return [it.slot for it in live if it.id in told]
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from orchestrator.lifecycle import JobState
 from orchestrator.scheduling.slot_set import with_slots
+from orchestrator.spec import OnLost
 from tests.scheduling.simulation import Simulation
 from tests.scheduling.worlds import MIB, job_spec, node
 
@@ -44,7 +45,7 @@ def test_attempts_are_never_exceeded_and_a_failed_job_leaves_nothing_running(see
     simulation = Simulation(Random(seed), spec, ["n1", "n2"])
     simulation.run()
     assert simulation.job.state in {JobState.COMPLETED, JobState.FAILED}
-    assert all(attempt <= 2 for *_, attempt in simulation.starts)
+    assert all(failed <= 2 for failed in simulation.failures.values())
     assert simulation.executions == {}
 
 
@@ -93,7 +94,7 @@ class Busy(Simulation):
     seed=st.integers(0, 2**32),
     ask=st.integers(1, 3),
     approval=st.sampled_from(["bid", "none"]),
-    on_lost=st.sampled_from(["replace", "wait"]),
+    on_lost=st.sampled_from(sorted(OnLost)),
     attempts=st.sampled_from([2, 100]),
     limit=st.sampled_from([None, 3]),
     queue=st.sampled_from([None, 20]),

@@ -109,7 +109,7 @@ def test_all_mistakes_are_told_at_once():
                 "config": {"user": "a", "group": "b"},
                 "resources": {"cpu": "1,5", "memory": 0},
             },
-            "retry": {"attempts": 0, "on": ["cancelled"]},
+            "retry": {"attempts": 0, "on": ["failed"]},
             "timeouts": {"execution": 3, "queue": 2, "total": 1},
         }
     )
@@ -124,7 +124,7 @@ def test_all_mistakes_are_told_at_once():
         "task.resources.cpu",
         "task.resources.memory",
         "retry.attempts",
-        "retry.on.0",
+        "retry.on",
         "timeouts.execution",
         "timeouts.queue",
     }
@@ -317,8 +317,56 @@ def test_a_name_is_short_and_plain(name):
         (job(retry={"delay": "soon"}), "retry.delay", '"soon" is not a duration', None),
         (job(retry={"delay": float("nan")}), "retry.delay", "is not a finite number", None),
         (job(retry={True: ["failed"]}), "retry.True", "has a name that is not text", None),
-        (job(retry={"on": "failed"}), "retry.on", '"failed" must be a list', None),
-        (job(retry={"on": ["cancelled"]}), "retry.on.0", None, "Write failed or lost."),
+        (
+            job(retry={"on": ["failed"]}),
+            "retry.on",
+            '["failed"] is a field of earlier releases: '
+            "on_lost says what becomes of executions that are lost",
+            "Leave it out; write on_lost: fail.",
+        ),
+        (
+            job(retry={"on": ["lost"]}),
+            "retry.on",
+            None,
+            "Leave it out; write retry.attempts: 1.",
+        ),
+        (
+            job(retry={"on": []}),
+            "retry.on",
+            None,
+            "Leave it out; write retry.attempts: 1 and on_lost: fail.",
+        ),
+        (
+            job(retry={"on": ["lost", "failed"]}),
+            "retry.on",
+            None,
+            "Leave it out; this is what happens without it.",
+        ),
+        (
+            job(retry={"on": "failed"}),
+            "retry.on",
+            None,
+            "Leave it out; write on_lost: replace, wait or fail.",
+        ),
+        (
+            job(retry={"on": [{"a": 1}]}),
+            "retry.on",
+            None,
+            "Leave it out; write on_lost: replace, wait or fail.",
+        ),
+        (
+            job(retry={"max_interruptions": -1}),
+            "retry.max_interruptions",
+            "-1 must be at least 0",
+            None,
+        ),
+        (
+            job(retry={"max_interruptions": 10_001}),
+            "retry.max_interruptions",
+            None,
+            "Use 10000 or less.",
+        ),
+        (job(retry={"max_interruptions": None}), "retry.max_interruptions", None, None),
         (job(retry={"backoff": "random"}), "retry.backoff", None, None),
         (
             job(retry={"delay": "10m", "max_delay": "1s"}),
@@ -355,7 +403,7 @@ def test_a_name_is_short_and_plain(name):
         (job(timeouts={"total": [1]}), "timeouts.total", "is not a duration", None),
         (job(grace=-1), "grace", "-1 must not be negative", None),
         (job(grace="10d"), "grace", '"10d" must be at most 1h', "Use 0s to 1h."),
-        (job(on_lost="forget"), "on_lost", '"forget" must be one of replace, wait', None),
+        (job(on_lost="forget"), "on_lost", '"forget" must be one of replace, wait, fail', None),
     ],
 )
 def test_each_bad_field_is_named_with_its_cure(data, path, message, hint):

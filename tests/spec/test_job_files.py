@@ -46,7 +46,7 @@ def test_the_smallest_job_file_has_sane_defaults():
     )
     assert it.resources == Resources(cpu=100, memory=64 * 2**20)
     assert (it.retry.attempts, it.retry.delay, it.retry.max_delay) == (3, 5.0, 300.0)
-    assert it.retry.on == (spec.RetryOn.FAILED, spec.RetryOn.LOST)
+    assert it.retry.max_interruptions == 100
     assert (it.timeouts.execution, it.timeouts.queue, it.timeouts.total) == (None, None, None)
     assert (it.on_lost, it.grace) == (spec.OnLost.REPLACE, 10.0)
     assert it.task.as_message() == Task("process", ("wc", "-w", "a.txt"))
@@ -131,7 +131,13 @@ FULL = {
     "constraints": ["arch in (arm64, amd64), !spot", "docker version>= 24.0", "host =~ r[0-9]+,x"],
     "affinities": [{"match": "ssd", "weight": -20}, {"match": 'zone = "a b"'}],
     "spread": [{"over": "zone", "weight": 10}],
-    "retry": {"attempts": 5, "backoff": "linear", "delay": "2s", "max_delay": 60, "on": ["lost"]},
+    "retry": {
+        "attempts": 5,
+        "backoff": "linear",
+        "delay": "2s",
+        "max_delay": 60,
+        "max_interruptions": 0,
+    },
     "timeouts": {"execution": "1h", "queue": 0, "total": "1d"},
     "on_lost": "wait",
     "grace": 0,
@@ -180,11 +186,28 @@ def test_what_any_release_has_stored_is_read():
     """In full until 0.1; what a later release adds is passed over."""
     before = json.loads((STORED / "0.1.json").read_text())
     it = spec.load(before)
+    del before["retry"]["on"]  # It said that what fails is not retried.
+    before["retry"]["attempts"] = 1
     assert spec.canonical(spec.parse(before)).items() >= spec.in_full(before).items()
     assert it == body_of(spec.parse(before))
     after = {**spec.body(it), "health": {"http": "/"}}
     after["task"] = {**after["task"], "sidecars": []}
     assert spec.load(after) == it
+
+
+@pytest.mark.parametrize(
+    ("on", "means"),
+    [
+        (["failed", "lost"], {"retry": {"attempts": 5}, "on_lost": "wait"}),
+        (["failed"], {"retry": {"attempts": 5}, "on_lost": "fail"}),
+        (["lost"], {"retry": {"attempts": 1}, "on_lost": "wait"}),
+        ([], {"retry": {"attempts": 1}, "on_lost": "fail"}),
+    ],
+)
+def test_what_was_not_retried_in_an_earlier_release_is_not_retried(on, means):
+    stored = {"task": MINIMAL["task"], "retry": {"attempts": 5, "on": on}, "on_lost": "wait"}
+    it = spec.load(stored)
+    assert spec.stored(it) == spec.stored(parsed(**means))
 
 
 def test_what_a_task_asks_of_walls_is_asked_of_nodes():
@@ -211,7 +234,7 @@ def test_what_was_stored_under_other_rules_is_read_as_it_is():
         "forgotten": True,
     }
     it = spec.load(stored)
-    assert it.retry.on == (spec.RetryOn.LOST,)
+    assert (it.retry.attempts, it.retry.max_delay) == (1, 1.0)
     assert (it.task.config, it.task.resources.cpu) == ({"user": "nobody"}, 100)
     assert [len(one.values) for one in it.requirements] == [80, 1]
     assert not any(one.holds("8") for one in it.requirements)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from msgspec import Meta, field
 
-from orchestrator.lifecycle import Desired, Observed, Writer
+from orchestrator.lifecycle import Desired, Observed, StopCause, Writer
 
 from .answers import Answer, Named, NamedJob, Resources
 from .requests import PagingInNamespace
@@ -18,9 +18,15 @@ _State = Annotated[
     str, Meta(extra_json_schema={"enum": ["", *dict.fromkeys(map(str, (*Desired, *Observed)))]})
 ]
 
+_Cause = Annotated[str, Meta(extra_json_schema={"enum": ["", *map(str, StopCause)]})]
+
 
 class Execution(Answer):
-    """`ran` is in seconds; `code`, `message` and `hint` say why it did not end well."""
+    """`ran` is in seconds; `code`, `message` and `hint` say why it did not end well.
+
+    `stop_cause` says why somebody stopped it, `stop_detail` what only a sentence can add to that;
+    both are empty when it ended by itself.
+    """
 
     id: UUID
     job: NamedJob
@@ -39,6 +45,8 @@ class Execution(Answer):
     message: str
     hint: str
     retryable: bool
+    stop_cause: _Cause
+    stop_detail: str
     ran: float | None
     rev: int
     created_at: datetime
@@ -47,12 +55,15 @@ class Execution(Answer):
 
 
 class Transition(Answer):
+    """`cause` is the `stop_cause` that it has set; `reason` says all of it in words."""
+
     rev: int
     lane: Literal["desired", "observed"]
     before: _State
     after: _State
     writer: Writer
     actor: str
+    cause: _Cause
     reason: str
     at: datetime
 

@@ -8,7 +8,16 @@ from uuid import UUID
 from nodes.hints import Hint, after_commit
 from nodes.protocol.resources import Resources
 from orchestrator import broker
-from orchestrator.lifecycle import OBSERVED, Observed, Trigger, Writer, written_by
+from orchestrator.explain import stop_causes
+from orchestrator.lifecycle import (
+    OBSERVED,
+    Desired,
+    Observed,
+    StopCause,
+    Trigger,
+    Writer,
+    written_by,
+)
 
 from .lanes import Observation, Outcome, give_up, observe, order, told
 from .locking import LockedExecution, lock_nodes
@@ -57,11 +66,16 @@ class Changes:
         releases: bool = True,
         outcome: Outcome = Outcome(),  # noqa: B008 - immutable
         told_rev: int = 0,
+        cause: str = "",
     ) -> None:
         """Move it by *events*, one after the other; the last of them has the *outcome*.
 
-        The one that ends it *releases* what it held.
+        The one that ends it *releases* what it held.  When somebody ends it, and not it itself,
+        the last says so by a *cause*, a `StopCause`, of which *reason* is the detail; why it had
+        been told to stop before stays.
         """
+        if cause and execution.desired is Desired.STOPPED:
+            cause, reason = "", stop_causes.sentence(cause, reason)
         listed = list(events)
         for number, event in enumerate(listed, 1):
             before, after = execution.observed, OBSERVED.after(execution.observed, event)
@@ -77,6 +91,7 @@ class Changes:
                     releases=freed,
                     told_rev=told_rev,
                     outcome=outcome if number == len(listed) else Outcome(),
+                    cause=cause if number == len(listed) else "",
                 )
             )
             execution.observed = after
@@ -84,6 +99,29 @@ class Changes:
                 self._free(execution)
             if after in _TRIGGERS:
                 self._wanted[_TRIGGERS[after]].add(execution.job)
+
+    def lose(
+        self,
+        execution: LockedExecution,
+        cause: StopCause,
+        detail: str = "",
+        *,
+        actor: str = "",
+        releases: bool = True,
+    ) -> None:
+        """It is lost by that *cause*; what nobody has approved yet is a lost bid, and no more."""
+        why = stop_causes.sentence(cause, detail)
+        if execution.desired is Desired.PENDING:
+            cause, detail = StopCause.BID_LOST, why
+        self.follow(
+            execution,
+            ["lose"],
+            actor=actor,
+            reason=detail,
+            cause=cause,
+            releases=releases,
+            outcome=Outcome(code="lost", message=why),
+        )
 
     def tell(self, execution: LockedExecution, order_rev: int) -> None:
         """Its node has taken the order of that revision."""

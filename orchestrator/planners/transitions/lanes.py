@@ -34,6 +34,7 @@ class Observation:
 
     ``releases``: its resources are free again with it, and its node need be told nothing more of
     it.  ``told_rev``: the node has taken the order of that revision, which is why it moves.
+    ``cause``: a `StopCause` when somebody ends it so; *reason* is the detail then.
     """
 
     execution: UUID
@@ -45,17 +46,22 @@ class Observation:
     releases: bool = False
     told_rev: int = 0
     outcome: Outcome = Outcome()
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """One move of the desired lane, as order *order_rev* to its node."""
+    """One move of the desired lane, as order *order_rev* to its node.
+
+    ``cause`` is the `StopCause` of a stop; *reason* is the detail then.
+    """
 
     execution: UUID
     before: Desired
     after: Desired
     order_rev: int
     reason: str = ""
+    cause: str = ""
 
 
 def observe(observations: Sequence[Observation]) -> int:
@@ -76,13 +82,15 @@ def observe(observations: Sequence[Observation]) -> int:
                 message = CASE WHEN m.message = '' THEN e.message ELSE m.message END,
                 hint = CASE WHEN m.hint = '' THEN e.hint ELSE m.hint END,
                 retryable = e.retryable AND m.retryable, ran = coalesce(m.ran, e.ran),
+                stop_cause = CASE WHEN m.cause = '' THEN e.stop_cause ELSE m.cause END,
+                stop_detail = CASE WHEN m.cause = '' THEN e.stop_detail ELSE m.reason END,
                 told_rev = CASE WHEN m.releases THEN greatest(e.told_rev, e.order_rev)
                                 ELSE greatest(e.told_rev, m.told_rev) END
             FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
                         %s::bool[], %s::int[], %s::text[], %s::text[], %s::text[], %s::bool[],
-                        %s::float8[], %s::bigint[])
+                        %s::float8[], %s::bigint[], %s::text[])
                 AS m(id, before, after, writer, actor, reason, releases, exit_code, code,
-                     message, hint, retryable, ran, told_rev)
+                     message, hint, retryable, ran, told_rev, cause)
             WHERE e.id = m.id AND e.observed = m.before
             """,
             [
@@ -100,6 +108,7 @@ def observe(observations: Sequence[Observation]) -> int:
                 [o.outcome.retryable for o in wave],
                 [o.outcome.ran for o in wave],
                 [o.told_rev for o in wave],
+                [str(o.cause) for o in wave],
             ],
         )
     return moved
@@ -113,9 +122,10 @@ def desire(wishes: Sequence[Wish]) -> int:
         """
         UPDATE orchestrator_execution e
         SET desired = m.after, order_rev = m.order_rev, by_writer = %s,
-            by_actor = '', by_reason = m.reason
-        FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::text[])
-            AS m(id, before, after, order_rev, reason)
+            by_actor = '', by_reason = m.reason, stop_cause = m.cause,
+            stop_detail = CASE WHEN m.cause = '' THEN '' ELSE m.reason END
+        FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[])
+            AS m(id, before, after, order_rev, reason, cause)
         WHERE e.id = m.id AND e.desired = m.before
         """,
         [
@@ -125,6 +135,7 @@ def desire(wishes: Sequence[Wish]) -> int:
             [str(w.after) for w in wishes],
             [w.order_rev for w in wishes],
             [w.reason for w in wishes],
+            [str(w.cause) for w in wishes],
         ],
     )
 

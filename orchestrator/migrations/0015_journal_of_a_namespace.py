@@ -29,7 +29,7 @@ _REMOVED = """
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('orchestrator', '0013_slots'),
+        ('orchestrator', '0014_stop_causes'),
     ]
 
     operations = [
