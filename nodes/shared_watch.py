@@ -33,10 +33,12 @@ class SharedWatch:
         self._last: LogEnd | Exception | None = None
         self._wanted, self._news = asyncio.Event(), asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
+        self._is_left = False
 
     @property
     def is_over(self) -> bool:
-        return self._last is not None
+        """Whether nothing more will come: its end is known, or its last reader has left."""
+        return self._is_left or self._last is not None
 
     async def read(self, offset: int, before: Callable[[int], Pieces]) -> Pieces:
         """The bytes from *offset* on; *before* reads those that are not here any longer."""
@@ -68,6 +70,8 @@ class SharedWatch:
         finally:
             self.readers -= 1
             if not self.readers:
+                # Before anything is awaited: who comes from now on has to begin another.
+                self._is_left = True
                 self._pump.cancel()
                 await asyncio.wait({self._pump})
 

@@ -94,6 +94,12 @@ def _verdict(entry: Entry, fact: Exited) -> tuple[Happened, str, str, str]:
     if fact.why in _SHORT:
         code, what, cure = _SHORT[fact.why]
         took = f"took {_amount(fact.used)} of {what} and may take {_amount(fact.limit)}"
+        if fact.why == "disk" and fact.used <= fact.limit:  # See ``disk_use``.
+            took = (
+                "its directory could not be counted, each time something in it had moved or could "
+                "not be opened, while its disk lost more than was left of the "
+                f"{_amount(fact.limit)} that it may take"
+            )
         return Happened.FAIL, code, f"{took}; the task {how}", cure
     if fact.status < 0:
         hint = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from threading import Lock
@@ -34,25 +34,34 @@ class Requests:
 
 
 class Slots:
-    """Things of which each user may have so many at once."""
+    """Things of which each user may have so many at once.
+
+    The garbage collector may give one back, in any thread and between any two steps, of `take`
+    too: that waits for no lock, and is counted when the next one is taken.
+    """
 
     def __init__(self) -> None:
         self._taken: Counter[Hashable] = Counter()
+        self._given_back: deque[Hashable] = deque()
         self._lock = Lock()
 
     def take(self, key: Hashable, most: int) -> Slot | None:
         """One more for *key*; None when they have *most* already."""
         with self._lock:
+            while self._given_back:
+                self._count_back(self._given_back.popleft())
             if self._taken[key] >= most:
                 return None
             self._taken[key] += 1
         return Slot(self, key)
 
     def give_back(self, key: Hashable) -> None:
-        with self._lock:
-            self._taken[key] -= 1
-            if not self._taken[key]:
-                del self._taken[key]
+        self._given_back.append(key)
+
+    def _count_back(self, key: Hashable) -> None:
+        self._taken[key] -= 1
+        if not self._taken[key]:
+            del self._taken[key]
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, QuerySet
 
 from orchestrator.explain.errors import NotFound
 from orchestrator.models import (
@@ -17,6 +17,7 @@ from orchestrator.models import (
     JobVersion,
     Namespace,
     Secret,
+    journal,
 )
 from orchestrator.models.access import DEFAULT
 
@@ -33,7 +34,6 @@ _NAMESPACE: dict[type[Model], str] = {
     Execution: "job__namespace",
     Evaluation: "job__namespace",
     BrokerRow: "job__namespace",
-    Event: "namespace",
     Namespace: "pk",
     Secret: "namespace",
 }
@@ -50,11 +50,9 @@ class Sight:
         """Those of *rows* that are seen."""
         if self.names is None:
             return rows
-        path = _NAMESPACE[rows.model]
-        seen = Q(**{f"{path}__in": sorted(self.names)})
-        if rows.model is Event and self.cluster:
-            seen |= Q(namespace=None)
-        return rows.filter(seen)
+        if rows.model is Event:
+            return rows.filter(journal.of_namespaces(self.names, cluster=self.cluster))
+        return rows.filter(**{f"{_NAMESPACE[rows.model]}__in": sorted(self.names)})
 
 
 def visible(rights: Rights, rows: QuerySet[M]) -> QuerySet[M]:

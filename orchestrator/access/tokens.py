@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.contrib.auth.models import User
-from django.db.models import Q
+from django.db import transaction
+from django.db.models import F, Func, Q, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -114,6 +115,19 @@ def revoke(token_id: uuid.UUID) -> bool:
     revoked = ApiToken.objects.filter(pk=token_id, revoked_at=None).update(revoked_at=Now())
     _believed.clear()
     return bool(revoked)
+
+
+def forget_namespace(name: str) -> None:
+    """No token is good in *name* any longer, also not in a namespace that gets the name again.
+
+    A token that was good in no other is revoked: without any it would be good in all.
+    """
+    named = ApiToken.objects.filter(namespaces__contains=[name], revoked_at=None)
+    named.filter(namespaces__len=1).update(revoked_at=Now())
+    without = Func(F("namespaces"), Value(name), function="array_remove")
+    named.filter(namespaces__len__gt=1).update(namespaces=without)
+    _believed.clear()
+    transaction.on_commit(_believed.clear)
 
 
 def _fetch(digest: str) -> ApiToken | None:

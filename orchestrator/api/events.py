@@ -34,8 +34,9 @@ def list_events(request: HttpRequest, query: schemas.Feed) -> HttpResponse:
         return _events(reversed(newest), cursor)
     if query.cursor == "now":
         return _events((), journal.latest())
-    names = None if seen.names is None else sorted(seen.names)
-    page = journal.after(query.cursor or None, query.limit, namespaces=names, cluster=seen.cluster)
+    page = journal.after(
+        query.cursor or None, query.limit, namespaces=seen.names, cluster=seen.cluster
+    )
     return _events(page.events, page.cursor)
 
 

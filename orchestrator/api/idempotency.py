@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from cryptography.fernet import Fernet, InvalidToken
 from django.db import connection, transaction
+from django.db.models import F, Func, TextField, Value
 from django.http import HttpRequest, HttpResponse
 from django.utils.crypto import salted_hmac
 
@@ -61,6 +62,12 @@ def once(view: View) -> View:
             return made
 
     return done_once
+
+
+def forget_namespace(name: str) -> None:
+    """Forget what was answered in *name*: in another namespace of that name it was not done."""
+    of = Func(F("actor"), Value("/"), Value(2), function="split_part", output_field=TextField())
+    IdempotencyKey.objects.annotate(of=of).filter(of=name).delete()
 
 
 def _actor(request: HttpRequest) -> str:

@@ -13,6 +13,7 @@ from orchestrator.models import Namespace
 
 from . import schemas
 from .authentication import NAMESPACES, READ, caller
+from .idempotency import forget_namespace
 from .operations import operation
 from .pagination import page_by
 from .responses import answer
@@ -44,6 +45,7 @@ def delete_namespace(request: HttpRequest, name: str) -> HttpResponse:
     if "\0" in name or len(name) > 63:
         raise NotFound(kind="namespace", name=name[:100])
     gone = endpoint.delete_namespace(name, actor=caller(request).actor)
+    forget_namespace(name)
     return answer(_shown(request, gone))
 
 

@@ -8,6 +8,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
 from django.db.models import ProtectedError
 
+from orchestrator.access import tokens
 from orchestrator.explain.errors import Conflict, NotFound
 from orchestrator.explain.formatting import person
 from orchestrator.models import Namespace, journal
@@ -30,7 +31,10 @@ def create_namespace(
 
 
 def delete_namespace(name: str, *, actor: str) -> Namespace:
-    """Remove a namespace, with the roles in it; raises Conflict while a job is in it."""
+    """Remove a namespace, with the roles, secrets and limits of tokens that name it.
+
+    Raises Conflict while a job is in it.
+    """
     if name == DEFAULT:
         raise Conflict(detail=f"the namespace {DEFAULT} is that of all who name none, and stays")
     try:
@@ -40,6 +44,7 @@ def delete_namespace(name: str, *, actor: str) -> Namespace:
             if found is None:
                 raise NotFound(kind="namespace", name=name)
             Namespace.objects.filter(pk=name).delete()
+            tokens.forget_namespace(name)
             _record(name, "delete", f"{person(actor)} removes the namespace {name}", actor)
     except (ProtectedError, IntegrityError):  # The second: of a job submitted at this moment.
         raise Conflict(detail=f"the namespace {name} has jobs, and so it stays") from None

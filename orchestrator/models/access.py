@@ -24,6 +24,13 @@ ROLES = ("viewer", "submitter", "operator", "admin")
 """Each includes what those before it may do."""
 
 
+class NextEvent(models.Func):
+    """An id that no event has: those of before are smaller, those to come are greater."""
+
+    template = "nextval('orchestrator_event_id_seq')"
+    output_field = models.BigIntegerField()
+
+
 class Namespace(models.Model):
     """A place for jobs: a job's name is unique in its namespace, and roles are given for one."""
 
@@ -31,6 +38,8 @@ class Namespace(models.Model):
     description = models.CharField(max_length=500, blank=True, default="", db_default="")
     created_at = models.DateTimeField(db_default=Now())
     created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL)
+    journal_from = models.BigIntegerField(db_default=NextEvent(), editable=False)
+    """Its events have greater ids; others are of a removed namespace that had its name."""
 
     def __str__(self) -> str:
         return self.name

@@ -10,16 +10,18 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import OuterRef, Q, Subquery
 
 from nodes.hints import Hint, after_commit
 from orchestrator.explain.errors import Conflict, InvalidCursor
 
+from .access import Namespace
 from .cluster import ClusterSetting, Event
 
 
@@ -92,11 +94,21 @@ class Page:
     cursor: str
 
 
+def of_namespaces(names: Iterable[str], *, cluster: bool) -> Q:
+    """The events of these namespaces, and those of none if *cluster* is true.
+
+    Not those of a removed namespace whose name one of them has.
+    """
+    begin = Namespace.objects.filter(pk=OuterRef("namespace")).values("journal_from")
+    found = Q(namespace__in=sorted(names), pk__gt=Subquery(begin))
+    return found | Q(namespace=None) if cluster else found
+
+
 def after(
     cursor: str | None,
     limit: int = 100,
     *,
-    namespaces: Sequence[str] | None = None,
+    namespaces: Iterable[str] | None = None,
     cluster: bool = True,
 ) -> Page:
     """Up to *limit* events after *cursor* (None: from the beginning).
@@ -110,22 +122,15 @@ def after(
     xid, last = (0, 0) if not cursor else _parse(cursor, str(epoch))
     # First: what is passed over below is of before, and need not be looked at again.
     end = None if namespaces is None else _end()
-    events = list(
-        Event.objects.raw(
-            "SELECT * FROM orchestrator_event WHERE (xid, id) > (%(xid)s::text::xid8, %(last)s)"
-            " AND xid < pg_snapshot_xmin(pg_current_snapshot())"
-            " AND (%(all)s OR namespace = ANY(%(names)s) OR (%(cluster)s AND namespace IS NULL))"
-            " ORDER BY xid, id LIMIT %(limit)s",
-            {
-                "xid": str(xid),
-                "last": last,
-                "all": namespaces is None,
-                "names": list(namespaces or ()),
-                "cluster": cluster,
-                "limit": limit,
-            },
-        )
+    seen = Q() if namespaces is None else of_namespaces(namespaces, cluster=cluster)
+    news = Event.objects.filter(seen).extra(
+        where=[
+            "(xid, id) > (%s::text::xid8, %s)",
+            "xid < pg_snapshot_xmin(pg_current_snapshot())",
+        ],
+        params=[str(xid), last],
     )
+    events = list(news.order_by("xid", "pk")[:limit])
     if events:
         xid, last = events[-1].xid, events[-1].pk
     if end is not None and len(events) < limit:

@@ -21,7 +21,10 @@ from orchestrator.endpoint import health  # noqa: E402
 from orchestrator.planners import compute_forwarder  # noqa: E402
 from orchestrator.planners.unsendable_orders import cannot_send  # noqa: E402
 from orchestrator.server import origins  # noqa: E402
-from orchestrator.server.backpressure import as_fast_as_read  # noqa: E402
+from orchestrator.server.backpressure import (  # noqa: E402
+    as_fast_as_read,
+    uncounted_once_greeted,
+)
 from orchestrator.server.database_outages import answering_without_database  # noqa: E402
 from orchestrator.server.front_door import at_the_door  # noqa: E402
 
@@ -61,13 +64,14 @@ def for_our_pages(application: Application) -> Application:
     return answer
 
 
+nodes = NodeConsumer.as_asgi(callbacks=CALLBACKS)
 application = at_the_door(
     ProtocolTypeRouter(
         {
             "http": as_fast_as_read(answering_without_database(http, health.watch)),
             "websocket": URLRouter(
                 [
-                    path("ws/nodes/", not_for_browsers(NodeConsumer.as_asgi(callbacks=CALLBACKS))),
+                    path("ws/nodes/", uncounted_once_greeted(not_for_browsers(nodes))),
                     path(
                         "ws/live/",
                         as_fast_as_read(for_our_pages(AuthMiddlewareStack(LiveConsumer.as_asgi()))),

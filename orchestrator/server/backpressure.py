@@ -18,6 +18,8 @@ class Outgoing(Protocol):
 
     async def room(self) -> None: ...
 
+    def count_no_longer(self) -> None: ...
+
 
 def as_fast_as_read(application: Application) -> Application:
     """Have *application* send its streams no faster than their readers take them.
@@ -38,5 +40,26 @@ def as_fast_as_read(application: Application) -> Application:
                 await outgoing.room()
 
         return await application(scope, receive, send_and_wait)
+
+    return serve
+
+
+def uncounted_once_greeted(application: Application) -> Application:
+    """Count a websocket for its address until *application* says its first word: then it is known.
+
+    A thousand nodes may have one address.
+    """
+
+    async def serve(scope: Any, receive: Any, send: Any) -> Any:
+        outgoing: Outgoing | None = scope.get("extensions", {}).get(EXTENSION)
+        if outgoing is None:
+            return await application(scope, receive, send)
+
+        async def send_and_forget(message: Any) -> None:
+            if message["type"] == "websocket.send":
+                outgoing.count_no_longer()
+            await send(message)
+
+        return await application(scope, receive, send_and_forget)
 
     return serve

@@ -58,6 +58,8 @@ NAMES: dict[str, str] = {
     "for, separated by commas (default: none)",
     "MUSTER_REQUESTS_PER_SECOND": "requests of one user, in one web process (default: 100); 0 for "
     "any number",
+    "MUSTER_CONNECTIONS_PER_ADDRESS": "connections of one address, in one web process (default: "
+    "512), beside those of nodes; 0 for any number",
     "MUSTER_STREAMS_PER_USER": "logs that one user follows at once, in one web process (default: "
     "32)",
     "MUSTER_SOCKETS_PER_USER": "open pages of one user, in one web process (default: 64)",
@@ -99,6 +101,7 @@ class Environment:
     internal_url: str
     trusted_proxies: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     requests_per_second: int
+    connections_per_address: int
     streams_per_user: int
     sockets_per_user: int
     minimum_isolation: str
@@ -173,6 +176,7 @@ def parse(environ: Mapping[str, str]) -> Environment:
         internal_url=internal_url,
         trusted_proxies=_networks(environ.get("MUSTER_TRUSTED_PROXIES", ""), mistakes),
         requests_per_second=whole("MUSTER_REQUESTS_PER_SECOND", 100, 0, 1_000_000),
+        connections_per_address=whole("MUSTER_CONNECTIONS_PER_ADDRESS", 512, 0, 1_000_000),
         streams_per_user=whole("MUSTER_STREAMS_PER_USER", 32, 1, 10_000),
         sockets_per_user=whole("MUSTER_SOCKETS_PER_USER", 64, 1, 10_000),
         minimum_isolation=choice("MUSTER_MINIMUM_ISOLATION", ISOLATION[0], ISOLATION),

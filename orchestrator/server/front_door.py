@@ -61,7 +61,7 @@ def seen_through(scope: Any, proxies: Collection[Network]) -> Any:
     peer = scope.get("client")
     if not proxies:
         return scope
-    if peer is None or not _is_of(peer[0], proxies):
+    if peer is None or not is_of(peer[0], proxies):
         kept = [it for it in scope["headers"] if it[0].lower() not in _TOLD_BY_PROXIES]
         return {**scope, "headers": kept}
     client = peer[0]
@@ -69,7 +69,7 @@ def seen_through(scope: Any, proxies: Collection[Network]) -> Any:
         if (found := _address(said)) is None:
             break
         client = found
-        if not _is_of(client, proxies):
+        if not is_of(client, proxies):
             break
     return {**scope, "client": [client, 0]} if client != peer[0] else scope
 
@@ -92,7 +92,8 @@ def _address(said: str) -> str | None:
         return None
 
 
-def _is_of(address: str, proxies: Collection[Network]) -> bool:
+def is_of(address: str, proxies: Collection[Network]) -> bool:
+    """Whether *address* is that of one of *proxies*."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -1,7 +1,14 @@
-"""What of a request is waited for, and kept: its head for seconds, of its body so much."""
+"""What of a request is waited for, and kept: its head for seconds, of its body so much.
+
+And how many connections one address may have, from the first byte on: those of proxies of ours and
+those of nodes that have been greeted are not counted.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from typing import Any
@@ -9,6 +16,13 @@ from typing import Any
 from daphne.http_protocol import HTTPFactory, WebRequest
 from django.conf import settings
 from twisted.web import http
+
+from nodes.token_bucket import TokenBucket
+from orchestrator.access.limits import Slot, Slots
+from orchestrator.access.sign_in import source
+from orchestrator.server.front_door import is_of
+
+logger = logging.getLogger(__name__)
 
 HEAD_WITHIN = 10.0
 """Seconds in which the head of a request comes whole, from its first byte or the connection on."""
@@ -39,7 +53,11 @@ class Channel(twisted.HTTPChannel):  # type: ignore[misc]
     #: Seconds that a connection may stay open without a request.
     timeOut = 15  # noqa: N815 - Twisted's name
 
+    #: What counts it, if anything does.
+    slot: Slot | None = None
+
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
+        self.transport.slot = self.slot  # A websocket has no more of this connection than that.
         super().connectionMade()
         self._expect(self.factory.server.head_within, b"408 Request Timeout")
 
@@ -59,6 +77,13 @@ class Channel(twisted.HTTPChannel):  # type: ignore[misc]
     def connectionLost(self, reason: Any) -> None:  # noqa: N802 - Twisted's name
         self._expect(None)
         super().connectionLost(reason)
+        release(self.slot)
+
+    def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:  # noqa: N802
+        """Refuse what is not exactly `chunked`: others might read another body out of it."""
+        if header == b"Transfer-Encoding" and data.lower() != b"chunked":
+            return bool(self._failChooseTransferDecoder())
+        return bool(super()._maybeChooseTransferDecoder(header, data))
 
     def refuse(self, status: bytes, kind: bytes = b"text/plain", body: bytes = b"") -> None:
         """Answer before the request is whole; what still comes of it is not looked at."""
@@ -114,11 +139,54 @@ class Request(WebRequest):  # type: ignore[misc] # Daphne has no types
         )
 
 
+def counted(websocket: Any) -> Any:
+    """*websocket*, a class, that counts as the connection it began as, until it is lost."""
+
+    class Counted(websocket):  # type: ignore[misc] # Daphne has no types
+        def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
+            self.slot: Slot | None = self.transport.slot
+            super().connectionMade()
+
+        def connectionLost(self, reason: Any) -> None:  # noqa: N802 - Twisted's name
+            super().connectionLost(reason)
+            release(self.slot)
+
+    return Counted
+
+
+def release(slot: Slot | None) -> None:
+    if slot is not None:
+        slot.release()
+
+
 class Factory(HTTPFactory):  # type: ignore[misc] # Daphne has no types
+    """Makes connections, of one address so many at once; with *most* 0 any number."""
+
+    def __init__(
+        self,
+        server: Any,
+        most: int = settings.CONNECTIONS_PER_ADDRESS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(server)
+        self._most, self._clock = most, clock
+        self._slots = Slots()
+        self._log = TokenBucket(burst=10, rate=0.1)
+
     def protocol(self) -> Any:
         return twisted._GenericHTTPChannelProtocol(Channel())
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802 - Twisted's name
+        """A connection; None for one too many, which is closed."""
+        address, slot = getattr(addr, "host", ""), None
+        if self._most and address and not is_of(address, settings.TRUSTED_PROXIES):
+            slot = self._slots.take(source(address), self._most)
+            if slot is None:
+                if self._log.takes(self._clock()):
+                    said = "%s has %d connections open, and gets no more for now"
+                    logger.warning(said, source(address), self._most)
+                return None
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = Request
+        protocol._channel.slot = slot
         return protocol

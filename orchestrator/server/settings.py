@@ -75,6 +75,7 @@ CSRF_FAILURE_VIEW = "orchestrator.server.error_pages.no_csrf_token"
 INTERNAL_URL = ENVIRONMENT.internal_url
 TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
 REQUESTS_PER_SECOND = ENVIRONMENT.requests_per_second
+CONNECTIONS_PER_ADDRESS = ENVIRONMENT.connections_per_address
 STREAMS_PER_USER = ENVIRONMENT.streams_per_user
 SOCKETS_PER_USER = ENVIRONMENT.sockets_per_user
 SESSION_ENGINE = "orchestrator.access.sessions"

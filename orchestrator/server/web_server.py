@@ -56,6 +56,16 @@ class WebServer(Server):  # type: ignore[misc] # Daphne has no types
     def http_factory(self, _of_daphne: Any) -> None:
         self._http_factory = http_limits.Factory(self)
 
+    @property
+    def ws_factory(self) -> Any:
+        """What makes websockets of connections."""
+        return self._ws_factory
+
+    @ws_factory.setter
+    def ws_factory(self, of_daphne: Any) -> None:
+        of_daphne.protocol = http_limits.counted(of_daphne.protocol)
+        self._ws_factory = of_daphne
+
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         protocol.outgoing = Outgoing(protocol, self._full)
         scope["extensions"] = {EXTENSION: protocol.outgoing}
@@ -143,6 +153,10 @@ class Outgoing:
                 self._unsent += len(message.get("bytes") or message.get("text") or "")
                 if self._unsent > self.most:
                     self.abandon("reads too slowly")
+
+    def count_no_longer(self) -> None:
+        """It is of somebody who may have as many connections as they like."""
+        http_limits.release(self._transport.slot)
 
     def is_stalled(self, now: float, patience: float) -> bool:
         """Whether nothing has left for the client for so long."""

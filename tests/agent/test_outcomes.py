@@ -97,6 +97,18 @@ def report(happened: Happened, exit_code: int | None, *words: str) -> Report:
             ),
         ),
         (
+            lambda: ended(-15, "disk", limit=1 << 30, used=1 << 20),
+            report(
+                Happened.FAIL,
+                None,
+                "out-of-disk",
+                "its directory could not be counted, each time something in it had moved or could "
+                "not be opened, while its disk lost more than was left of the 1 GiB that it may "
+                "take; the task was killed by SIGTERM (15)",
+                "raise task.resources.disk, or let the task write less into its directory",
+            ),
+        ),
+        (
             lambda: outcomes.declined(
                 "e", Refusal("no-driver", LONG, "install it", retryable=False)
             ),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import pytest
 
 from nodes.agent import cgroups, walls
 from nodes.agent.cgroups import Group, make_parents, shares, weight
-from nodes.agent.disk_use import LATE, SOON, DiskUse
 from nodes.agent.options import parse
 from nodes.agent.task_users import Users
 from nodes.protocol.messages import Task
@@ -76,75 +74,6 @@ def test_a_user_is_given_once_until_it_is_free(tmp_path: Path) -> None:
         users.take(1000, 10)
     users.free(taken[3])
     assert users.take(1000, 10).uid == taken[3].uid
-
-
-def test_disk_is_looked_at_seldom_while_little_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    disk, pauses, now = DiskUse(1 << 20, 0.0), [], 0.0
-    for _ in range(5):
-        assert disk.due is not None
-        pauses.append(disk.due - now)
-        now = disk.due
-        assert not disk.is_too_much(now)
-    assert pauses == [SOON, 2 * SOON, 4 * SOON, LATE, LATE]
-    Path("much").write_bytes(b"x" * (3 << 19))
-    assert disk.is_too_much(now)
-    assert disk.used >= 3 << 19
-
-
-def test_many_files_are_looked_at_in_pieces(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for number in range(2_500):
-        Path(str(number)).write_bytes(b"x")
-    disk = DiskUse(9_000 * 1024, 0.0)
-    assert not disk.is_too_much(0.0)
-    assert disk.due == SOON, "the rest comes soon"
-    assert disk.is_too_much(SOON)
-
-
-def test_what_lies_deeper_than_a_path_is_long_is_counted_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for number in range(100):
-        os.mkdir("d" * 150)  # noqa: PTH102 - a path of pathlib's would be too long
-        if number % 10 == 0:
-            Path("some").write_bytes(b"x" * 4096)
-        os.chdir("d" * 150)
-    Path("much").write_bytes(b"x" * (3 << 20))
-    monkeypatch.chdir(tmp_path)
-    before, disk = len(os.listdir("/proc/self/fd")), DiskUse(2 << 20, 0.0)  # noqa: PTH208
-    assert disk.is_too_much(0.0)
-    assert disk.used >= (3 << 20) + 10 * 4096
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
-
-
-def test_empty_files_take_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for number in range(300):
-        Path(str(number)).touch()
-    assert DiskUse(1 << 20, 0.0).is_too_much(0.0)
-
-
-def test_a_look_that_is_given_up_leaves_nothing_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for _ in range(10):
-        os.mkdir("d" * 250)  # noqa: PTH102
-        os.chdir("d" * 250)
-    for number in range(2_100):
-        Path(str(number)).touch()
-    monkeypatch.chdir(tmp_path)
-    before, disk = len(os.listdir("/proc/self/fd")), DiskUse(1 << 30, 0.0)  # noqa: PTH208
-    assert not disk.is_too_much(0.0)
-    assert len(os.listdir("/proc/self/fd")) > before  # noqa: PTH208
-    del disk
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
 def test_what_a_node_cannot_do_for_a_task_is_said_with_the_cure() -> None:

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from nodes import log_forwarding
-from nodes.log_watch import CREDIT, MOST, MOST_APART, NotConnected, TooManyWatches
+from nodes.log_watch import CREDIT, MOST, MOST_APART, NotConnected, TooManyWatches, Watches
 from nodes.protocol.messages import Ack, Close, LogChunk, Unwatch, Watch
 from nodes.shared_watch import KEPT
 from tests.nodes.links import execution, play
@@ -217,6 +217,36 @@ async def test_the_node_is_told_when_the_last_of_them_has_left(node, world, link
     assert world.sessions.statistics()["watches"] == 1
     await readers[1].aclose()
     assert (await link.hear(Unwatch)).watch == watch.watch
+
+
+async def test_who_comes_while_the_last_of_them_leaves_reads_on():
+    said, leaves, may_leave = [], asyncio.Event(), asyncio.Event()
+
+    async def say(message):
+        said.append(type(message))
+        if isinstance(message, Watch):
+            watches.feed(LogChunk(1, message.watch, 0, b"x"))
+        else:
+            leaves.set()
+            await may_leave.wait()
+
+    watches, it = Watches(1, say), execution()
+    first = watches.watch(it, "stdout", offset=0, follow=True)
+    assert await taken(first, 1) == b"x"
+    leaving = asyncio.create_task(first.aclose())
+    await leaves.wait()
+    second = watches.watch(it, "stdout", offset=0, follow=True)
+    async with asyncio.timeout(10):
+        assert await taken(second, 1) == b"x"
+    may_leave.set()
+    await leaving
+    assert len(watches) == 1
+    third = watches.watch(it, "stdout", offset=0, follow=True)
+    assert await taken(third, 1) == b"x"
+    assert said == [Watch, Unwatch, Watch], "two share the second"
+    for pieces in (second, third):
+        await pieces.aclose()
+    assert len(watches) == 0
 
 
 @pytest.mark.parametrize("offset", [0, -100])

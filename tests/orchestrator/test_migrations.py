@@ -1,7 +1,7 @@
 """A database of an earlier release becomes one of today, with what is in it."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
@@ -12,11 +12,14 @@ from orchestrator import endpoint
 from orchestrator.explain import reasons
 from orchestrator.lifecycle import Desired, Observed
 from orchestrator.models import (
+    ApiToken,
     Event,
     Execution,
     ExecutionHistory,
     Job,
+    Namespace,
     RoleBinding,
+    journal,
     spec_cache,
 )
 from orchestrator.scheduling.slot_set import flags
@@ -80,6 +83,36 @@ def test_what_was_achieved_before_the_upgrade_counts_in_its_round_and_in_no_othe
     endpoint.rerun(job.pk, actor="user:ana")
     job.refresh_from_db()
     assert stored.carried(job.round, job.round_at).completed == b""
+
+
+def test_a_namespace_of_before_has_its_own_journal_and_tokens_name_no_removed_one():
+    user, hour = User.objects.create_user("ana"), timedelta(hours=1)
+    Namespace.objects.create(pk="old")
+    journal.record([journal.fact("secret", "put", "", namespace="old")])
+    for name in ("anew", "gone"):
+        endpoint.create_namespace(name, actor="user:ana")
+        endpoint.delete_namespace(name, actor="user:ana")
+    made = endpoint.create_namespace("anew", actor="user:ana")
+    begin = Event.objects.filter(namespace="anew", what="namespace-create").latest("pk").pk
+    limits = (["old"], ["gone"], ["gone", "old"], ["anew"], [])
+    for number, names in enumerate(limits):
+        ApiToken.objects.create(
+            user=user, digest=f"{number}", namespaces=names, created_at=made.created_at - hour
+        )
+    ApiToken.objects.create(user=user, digest="new", namespaces=["anew"])
+    call_command("migrate", "orchestrator", "0014_stop_causes", verbosity=0)
+    call_command("migrate", verbosity=0)
+    kept = {it.name: it.journal_from for it in Namespace.objects.exclude(pk="default")}
+    assert kept == {"old": 0, "anew": begin - 1}
+    found = ApiToken.objects.order_by("digest")
+    assert [(it.namespaces, it.revoked_at is None) for it in found] == [
+        (["old"], True),
+        (["gone"], False),
+        (["old"], True),
+        (["anew"], False),
+        ([], True),
+        (["anew"], True),
+    ]
 
 
 def test_what_was_not_retried_when_it_was_lost_is_the_job_that_says_so_now():

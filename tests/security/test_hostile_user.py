@@ -305,6 +305,61 @@ def test_namespaces_are_made_by_admins_and_removed_when_empty(db):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_who_is_given_the_name_of_a_removed_namespace_reads_nothing_of_that_one(eve, eventually):
+    root, node = api(User.objects.create_superuser("root")), rows.node(name="machine")
+    for what in (CANARY, "news"):
+        assert root("POST", "namespaces", {"name": "team"}).status_code == 201
+        told = f"team: {what}"
+        journal.record([journal.fact("secret", "put", told, namespace="team", node=node.pk)])
+        if what == CANARY:
+            assert root("DELETE", "namespaces/team").status_code == 200
+    rows.give(eve, "admin", "team")
+    User.objects.filter(pk=eve.pk).update(is_staff=True)
+    call, pages = api(eve), browser(eve)
+    eventually(lambda: b"news" in call("GET", "events").content)
+    for door in ("events", "events?last=500", "events?namespace=team", "events?namespace=*"):
+        found = call("GET", door).content
+        assert b"news" in found, door
+        assert CANARY.encode() not in found, door
+    for page in ("/", "/?namespace=team", "/nodes/machine/", "/admin/orchestrator/event/"):
+        found = pages.get(page).content
+        assert b"news" in found, page
+        assert CANARY.encode() not in found, page
+    assert CANARY.encode() in root("GET", "events").content, "who sees all sees what was, too"
+    assert CANARY.encode() not in root("GET", "events?namespace=team").content
+
+
+@pytest.mark.parametrize("others", [[], ["here"]])
+def test_a_token_for_a_removed_namespace_is_none_for_the_next_of_its_name(db, others):
+    user = User.objects.create_superuser("root")
+    root, call = api(user), api(user, namespaces=["team", *others])
+    Namespace.objects.create(pk="here")
+    for verb, *rest in (("POST", "namespaces", {"name": "team"}), ("DELETE", "namespaces/team")):
+        assert root(verb, *rest).status_code < 300
+        assert call("GET", "secrets?namespace=*").status_code == (
+            401 if verb == "DELETE" and not others else 200
+        )
+    assert root("POST", "namespaces", {"name": "team"}).status_code == 201
+    assert call("GET", "jobs?namespace=team").status_code == (404 if others else 401)
+    assert call("GET", "jobs?namespace=here").status_code == (200 if others else 401)
+    assert call("GET", "jobs").status_code == (404 if others else 401)
+
+
+def test_what_was_answered_in_a_removed_namespace_is_not_said_of_the_next(db):
+    user = User.objects.create_superuser("root")
+    secret = tokens.create(user=user, name="t", scopes=["admin"], expires_in=None)
+    root, headers = api(user), {"Authorization": f"Bearer {secret}", "Idempotency-Key": "k"}
+    for _ in range(2):
+        assert root("POST", "namespaces", {"name": "team"}).status_code == 201
+        path = "/api/v1/secrets/key?namespace=team"
+        put = Client().put(path, {"value": CANARY}, "application/json", headers=headers)
+        assert put.status_code < 300, put.content
+        assert "Idempotency-Replayed" not in put.headers
+        assert Secret.objects.get().namespace_id == "team"
+        assert root("DELETE", "namespaces/team").status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
 def test_the_feed_passes_over_what_is_not_seen_and_does_not_come_back_to_it(
     eve, canary, eventually
 ):

@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import weakref
+from collections import Counter
 
 import pytest
 import yaml
@@ -162,6 +165,34 @@ async def test_a_followed_log_breaks_off_when_it_may_no_longer_be_read():
     assert json.loads(rest[-1])["note"] is True
     assert not any(b'"end"' in it for it in rest)
     assert slots.take("eve", 1)
+
+
+class Answer:
+    """One that nobody reads: the garbage collector gives its slot back."""
+
+    def __init__(self, slot):
+        self.me = self
+        weakref.finalize(self, slot.release)
+
+
+class Collecting(Counter):
+    """Where garbage is collected in the middle, as it may at any allocation."""
+
+    def __missing__(self, key):
+        gc.collect()
+        return 0
+
+
+def test_a_slot_that_is_given_back_while_another_is_taken_blocks_nobody_and_is_free():
+    slots = limits.Slots()
+    slots._taken = Collecting()
+    Answer(slots.take("eve", 1))
+    taking = threading.Thread(target=slots.take, args=("mallory", 1), daemon=True)
+    taking.start()
+    taking.join(10)
+    assert not taking.is_alive(), "whoever takes one from now on waits for ever"
+    assert slots.take("eve", 1), "it was given back"
+    assert slots.take("eve", 1) is slots.take("mallory", 1) is None, "both have one"
 
 
 @pytest.mark.parametrize("event", ["revoked", "deactivated", "role taken", "nothing"])

@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 
 import pytest
@@ -19,14 +19,18 @@ from django.db import connection, connections
 from django.db.models.functions import Now
 from django.test import Client
 from django.utils import timezone
+from websockets.sync.client import connect
 
+from nodes.protocol import codec
+from nodes.protocol.messages import SUBPROTOCOL, Welcome
 from orchestrator.access import sign_in, tokens
 from orchestrator.models import Event, FailedSignIns, Session
 from orchestrator.server import environment, front_door
 from orchestrator.worker import housekeeping
 from tests import rows
 from tests.interleave.holding import Held
-from tests.served import start
+from tests.nodes.links import hello, joined
+from tests.served import free_port, start
 
 GOOD = "correct horse battery"
 
@@ -434,3 +438,105 @@ def test_a_body_that_may_be_is_heard_whole(address):
     answer = speak(address, head, body)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"may have" in answer
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "lists",
+    [
+        [b"chunked, identity"],
+        [b"identity"],
+        [b"chunked", b"identity"],
+        [b"identity", b"chunked"],
+        [b"gzip, chunked"],
+        [b"chunked", b"chunked"],
+        [b"xchunked"],
+        [b""],
+    ],
+    ids=lambda lists: b" and ".join(lists).decode(),
+)
+def test_a_body_that_is_sent_in_any_other_way_than_in_chunks_is_refused(address, lists):
+    head = b"POST /api/v1/nodes/enrol HTTP/1.1\r\nHost: localhost\r\n"
+    head += b"".join(b"Transfer-Encoding: " + it + b"\r\n" for it in lists) + b"\r\n"
+    answer = speak(address, head, b"2\r\n{}\r\n0\r\n\r\n", b"GET /healthz HTTP/1.1\r\n\r\n")
+    assert answer == b"HTTP/1.1 400 Bad Request\r\n\r\n"
+
+
+# --- connections of one address ------------------------------------------------------------------
+
+MOST = 3
+
+
+@pytest.fixture
+def crowded(tmp_path, db, eventually):
+    """A function that connects, from an address of this machine, to a web process with a log."""
+    port = free_port()
+    settings = {"MUSTER_CONNECTIONS_PER_ADDRESS": str(MOST), "MUSTER_TRUSTED_PROXIES": "127.0.0.9"}
+    log, links = tmp_path / "log", ExitStack()
+    with log.open("wb") as to:
+        binding = ("-b", "127.0.0.1", "-p", str(port))
+        process = start(*binding, environment=settings, stdout=to, stderr=to)
+
+    def visit(source="127.0.0.1"):
+        """A connection, and whether it is let be: whoever is refused hears of it at once."""
+        link = links.enter_context(
+            socket.create_connection(("127.0.0.1", port), 20, source_address=(source, 0))
+        )
+        link.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with suppress(ConnectionResetError):
+            return link, link.recv(65536).startswith(b"HTTP/1.1 200")
+        return link, False
+
+    def is_there():
+        with suppress(ConnectionRefusedError):
+            link, _ = visit("127.0.0.9")
+            return not link.close()
+        return False
+
+    eventually(is_there, within=60)
+    visit.log, visit.port = log, port
+    yield visit
+    links.close()
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.mark.processes
+def test_one_address_has_so_many_connections_and_is_in_nobody_s_way(crowded, eventually):
+    held = [crowded() for _ in range(MOST)]
+    assert [is_let_be for _, is_let_be in held] == [True] * MOST
+    assert [crowded()[1] for _ in range(20)] == [False] * 20
+    assert crowded("127.0.0.2")[1], "another address"
+    assert [crowded("127.0.0.9")[1] for _ in range(3 * MOST)] == [True] * 3 * MOST, "a proxy"
+    said = "127.0.0.1 has 3 connections open, and gets no more for now"
+    assert 1 <= crowded.log.read_text().count(said) <= 12, "bounded, however many are refused"
+    held[0][0].close()
+    eventually(lambda: crowded()[1])
+
+
+@pytest.mark.processes
+@pytest.mark.django_db(transaction=True)
+def test_nodes_do_not_count_once_they_are_greeted_and_whoever_knocks_does(crowded, eventually):
+    at, credential = f"ws://127.0.0.1:{crowded.port}/ws/nodes/", joined()[1]
+    with ExitStack() as links:
+
+        def knock(credential):
+            headers = {"Authorization": f"Node {credential}"}
+            return links.enter_context(
+                connect(
+                    at,
+                    additional_headers=headers,
+                    subprotocols=[SUBPROTOCOL],
+                    compression=None,
+                    close_timeout=1,
+                )
+            )
+
+        for _ in range(2 * MOST):
+            link = knock(joined()[1])
+            link.send(codec.encode(hello()))
+            assert isinstance(codec.decode_from_server(link.recv(20)), Welcome)
+        silent = knock(credential)
+        assert [crowded()[1] for _ in range(MOST)] == [True] * (MOST - 1) + [False]
+        silent.close()
+        eventually(lambda: crowded()[1])

@@ -6,12 +6,15 @@ import struct
 import sys
 from contextlib import suppress
 
+import django
 import psutil
 from asgiref.sync import async_to_sync, sync_to_async
 
-from orchestrator.management.commands.web import FLAGS
-from orchestrator.server.backpressure import as_fast_as_read
-from orchestrator.server.web_server import WebCommandLine, WebServer
+django.setup()  # What counts connections knows of users, too.
+
+from orchestrator.management.commands.web import FLAGS  # noqa: E402
+from orchestrator.server.backpressure import as_fast_as_read  # noqa: E402
+from orchestrator.server.web_server import WebCommandLine, WebServer  # noqa: E402
 
 PIECE = 64 * 1024
 STALLED_AFTER = 3.0
