@@ -25,10 +25,10 @@ test: $(STAMP) ## everything that must hold, browser tests included where a Chro
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@# Processes mostly wait: what computes goes beside them, and lets them go first.
-	nice $(BIN)/pytest -n auto --dist worksteal -m "not processes and not browser" $(ARGS) >.tests.log 2>&1 & others=$$!; \
+	{ nice $(BIN)/pytest -n auto --dist worksteal -m "not processes and not browser" $(ARGS); others=$$?; \
+	  $(BIN)/pytest -m browser $(ARGS); exit $$((others | $$?)); } >.tests.log 2>&1 & others=$$!; \
 	$(BIN)/pytest -m "processes and not browser" $(ARGS); processes=$$?; \
-	wait $$others; others=$$?; cat .tests.log; \
-	$(BIN)/pytest -m browser $(ARGS); exit $$((processes | others | $$?))
+	wait $$others; others=$$?; cat .tests.log; exit $$((processes | others))
 
 lint: $(STAMP) ## the quick half of the tests: imports, style, types
 	$(BIN)/lint-imports --no-logo

@@ -207,7 +207,9 @@ class _Counting:
             self.failed = self.failed or failure
             return
         self.last_failure = failure
-        self.retry_at[slot] = ended + delay(retry, times)
+        at = ended + delay(retry, times)
+        if at > self.world.now:  # It may have ended long ago, on a node that was away.
+            self.retry_at[slot] = at
 
     def _failure(self, execution: ExecutionView, times: int, *, retryable: bool) -> SlotFailed:
         retry = self.world.job.spec.retry

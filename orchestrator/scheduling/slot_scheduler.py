@@ -176,7 +176,9 @@ def _waiting_since(
     if placement.unplaced:
         return before or world.now
     # A bid that was asked for and is refused puts the slot back: it has waited all along.
-    asking = placement.place or any(it.desired is Desired.PENDING for it in diff.keep)
+    asked = [it for it in diff.keep if it.desired is Desired.PENDING]
+    asking = len(asked) > len(diff.approve)
+    asking = asking or any(it.desired is Desired.PENDING for it in placement.place)
     return before if asking else None
 
 

@@ -20,9 +20,10 @@ NOBODY = "http://127.0.0.1:1"
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     """What the first command imports is not the work that its input makes."""
-    file = tmp_path_factory.mktemp("first") / "tab.yaml"
-    file.write_text("name: a\n\ttask: {}")
-    assert run(["job", "validate", str(file)]) == 2
+    file = tmp_path_factory.mktemp("first") / "first.yaml"
+    for text in ("name: a\n\ttask: {}", "name: \0"):
+        file.write_text(text)
+        assert run(["job", "validate", str(file)]) == USAGE
 
 
 @pytest.fixture

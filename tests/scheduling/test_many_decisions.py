@@ -2,9 +2,13 @@
 
 from dataclasses import replace
 
+from orchestrator import spec
 from orchestrator.lifecycle import Desired, JobState, Observed
-from orchestrator.scheduling.bad_nodes import AVOID
+from orchestrator.scheduling.bad_nodes import AVOID, BadNode
+from orchestrator.scheduling.slot_history import delay
 from orchestrator.scheduling.slot_scheduler import schedule
+from orchestrator.scheduling.status import LOOK_AGAIN
+from orchestrator.scheduling.world import Progress
 from tests.scheduling.worlds import NOW, execution, node, seconds, world
 
 ZONES = [node("n1", zone="a"), node("n2", zone="b")]
@@ -85,3 +89,41 @@ def test_a_job_that_only_refusing_nodes_would_take_fails_when_its_time_in_the_qu
         )
         now += seconds(0.1)
     raise AssertionError("it has found no place in two minutes, and may wait one")
+
+
+def test_a_stored_pause_holds_whatever_the_longest_is_in_this_release():
+    stored = spec.load({"task": {"command": ["true"]}, "retry": {"delay": 900}})
+    assert stored.retry.max_delay < 900
+    assert delay(stored.retry, 1) == seconds(900)
+
+
+def test_a_slot_that_has_completed_is_not_tried_again():
+    before = Progress(attempts={0: 1}, failed_attempts={0: 1}, retry_at={0: NOW + seconds(60)})
+    plan = schedule(world(execution("completed", 0, attempt=2), progress=before, count=2))
+    assert plan.progress.slots == {}
+
+
+def test_a_slot_waits_on_while_a_node_is_asked_and_no_longer_once_it_is_accepted():
+    before = Progress(waiting_since=NOW - seconds(50))
+    for observed, waits in (("ask_for_bid", NOW - seconds(50)), ("ask_for_bid_accepted", None)):
+        plan = schedule(world(execution(observed, 0), progress=before))
+        assert plan.progress.waiting_since == waits
+
+
+def test_a_node_that_freed_room_is_not_kept_from_a_job_for_long():
+    refused = {"n1": BadNode(NOW, refused=9, until=NOW + seconds(3000))}
+    plan = schedule(world(nodes=["n1"], progress=Progress(bad_nodes=refused)))
+    assert [it.at for it in plan.followups] == [NOW + LOOK_AGAIN]
+    assert seconds(60) >= LOOK_AGAIN
+
+
+def test_of_two_that_may_run_for_one_slot_the_one_that_has_come_further_stays():
+    first, second = execution("bid_accepted", 0, node="n1"), execution("running", 0, node="n2")
+    plan = schedule(world(first, second))
+    assert [it.execution for it in plan.stop] == [first.id]
+
+
+def test_of_too_many_that_are_asked_those_stay_that_have_come_furthest():
+    new, asked = execution("new", 0, node="n1"), execution("ask_for_bid", 0, node="n2")
+    plan = schedule(world(new, asked, ask=1))
+    assert [it.execution for it in plan.stop] == [new.id]

@@ -1,12 +1,9 @@
 """What holds for every world, and that a cluster which obeys the plans gets its jobs done."""
 
-from collections import Counter
-from dataclasses import replace
 from functools import partial
-from random import Random
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.protocol.messages import UNKNOWN_OUTCOME
@@ -28,9 +25,9 @@ from orchestrator.scheduling.replacement import Budget
 from orchestrator.scheduling.slot_history import slot_history
 from orchestrator.scheduling.slot_scheduler import has_ended, question, schedule
 from orchestrator.scheduling.slot_set import flags, of_ranges, with_slots
-from orchestrator.scheduling.world import ExecutionView, JobView, Progress, World
+from orchestrator.scheduling.world import Progress
 from orchestrator.spec import OnLost
-from tests.scheduling.worlds import MIB, NOW, cluster, execution, job_spec, node, seconds, world
+from tests.scheduling.worlds import NOW, execution, node, seconds, world
 
 NODES = ("n1", "n2", "n3")
 
@@ -248,149 +245,6 @@ def test_slots_are_kept_as_a_set(one, other, count):
 
 def test_the_ranges_of_an_earlier_release_are_the_same_set():
     assert of_ranges([[0, 2], [9, 9]]) == with_slots(b"", [0, 1, 2, 9])
-
-
-# --- a cluster that obeys ----------------------------------------------------------------------
-
-
-class Simulation:
-    """Nodes that do as they are told, and fail, refuse and get lost as *chance* says."""
-
-    def __init__(self, chance, spec, nodes):
-        self.chance, self.nodes = chance, nodes
-        self.now = NOW
-        self.executions: dict[str, ExecutionView] = {}
-        self.job = JobView(
-            id="j",
-            name="job",
-            spec=spec,
-            count=spec.count,
-            version=1,
-            generation="one",
-            round=1,
-            state=JobState.PENDING,
-            submitted_at=NOW,
-        )
-        self.failures: Counter[int] = Counter()
-        self.wake = NOW
-
-    def run(self, rounds=400):
-        for _ in range(rounds):
-            self.evaluate()
-            if self.job.state in ENDED and not self.executions:
-                return
-            self.happen()
-        raise AssertionError(f"not settled: {self.job.state} {self.job.progress}")
-
-    def evaluate(self):
-        here = cluster(*self.nodes)
-        for it in self.executions.values():
-            if it.observed in OBSERVED.live:
-                here.take(it.node, self.job.spec.resources)
-        here.taken.clear()
-        plan = schedule(
-            World(
-                self.job,
-                tuple(sorted(self.executions.values(), key=lambda it: it.id)),
-                here,
-                self.now,
-            )
-        )
-        for stop in plan.stop:
-            self.change(stop.execution, desired=Desired.STOPPED)
-        for it in plan.approve:
-            self.change(it, desired=Desired.RUNNING)
-        for it in plan.settle:
-            del self.executions[it]
-        for place in plan.place:
-            here.take(place.node, place.need)
-            new = execution(
-                "new",
-                place.slot,
-                node=place.node,
-                attempt=place.attempt,
-                desired=place.desired,
-                created_at=self.now,
-            )
-            self.executions[new.id] = new
-        assert (here.allocated <= here.capacity).all()
-        wanted = [it.slot for it in self.executions.values() if it.desired is Desired.RUNNING]
-        assert len(wanted) == len(set(wanted))
-        self.job = replace(self.job, state=plan.state, progress=plan.progress)
-        self.wake = min([followup.at for followup in plan.followups], default=self.now)
-
-    def happen(self):
-        live = [it for it in self.executions.values() if it.observed in OBSERVED.live]
-        self.now = max(self.now + seconds(1), self.wake if not live else self.now)
-        for it in live:
-            if self.chance.random() < 0.7:
-                self.step(it)
-
-    def step(self, it):
-        draw = self.chance.random()
-        if it.desired is Desired.STOPPED:
-            end = {Observed.ASK_FOR_BID_ACCEPTED: "bid_rejected"}.get(it.observed, "cancelled")
-            return self.end(it, end)
-        if it.desired is Desired.PENDING:
-            if it.observed is Observed.NEW:
-                return self.change(it.id, observed=Observed.ASK_FOR_BID)
-            if it.observed is Observed.ASK_FOR_BID:
-                if draw < 0.3:
-                    return self.end(it, "ask_for_bid_rejected")
-                return self.change(it.id, observed=Observed.ASK_FOR_BID_ACCEPTED)
-            return None
-        if it.observed is not Observed.RUNNING:
-            return self.change(it.id, observed=Observed.RUNNING, started_at=self.now)
-        if draw < 0.25:
-            self.failures[it.slot] += 1
-            return self.end(it, "failed")
-        if draw < 0.35:
-            return self.end(it, "lost")
-        return self.end(it, "completed")
-
-    def end(self, it, observed):
-        gone = {"desired": Desired.STOPPED, "ended_at": self.now, "reserved": False}
-        self.change(it.id, observed=Observed(observed), **gone)
-
-    def change(self, key, **differing):
-        self.executions[key] = replace(self.executions[key], **differing)
-
-
-@settings(max_examples=60)
-@given(
-    seed=st.integers(0, 2**32),
-    count=st.integers(0, 8),
-    ask=st.integers(1, 2),
-    approval=st.sampled_from(["bid", "none"]),
-    on_lost=st.sampled_from(["replace", "wait"]),
-)
-def test_a_cluster_that_obeys_completes_every_job_within_its_attempts(
-    seed, count, ask, approval, on_lost
-):
-    spec = job_spec(
-        count=count,
-        approval=approval,
-        on_lost=on_lost,
-        ask=ask if approval == "bid" else 1,
-        retry={"attempts": 100, "delay": "1s", "max_delay": "2s"},
-        resources={"cpu": 1, "memory": 64 * MIB},
-    )
-    simulation = Simulation(Random(seed), spec, [node("n1", cpu=2000), node("n2", cpu=3000)])
-    simulation.run()
-    assert simulation.job.state is JobState.COMPLETED
-    assert simulation.job.progress.completed == with_slots(b"", range(count))
-    assert simulation.job.progress.outcomes.get("completed", 0) == count, "once each"
-
-
-@settings(max_examples=40)
-@given(seed=st.integers(0, 2**32), count=st.integers(1, 5))
-def test_attempts_are_never_exceeded_and_a_failed_job_leaves_nothing_running(seed, count):
-    spec = job_spec(count=count, retry={"attempts": 2, "delay": "1s"})
-    simulation = Simulation(Random(seed), spec, ["n1", "n2"])
-    simulation.run()
-    assert simulation.job.state in {JobState.COMPLETED, JobState.FAILED}
-    assert all(failed <= 2 for failed in simulation.failures.values())
-    assert simulation.executions == {}
 
 
 # --- interruptions -------------------------------------------------------------------------------
