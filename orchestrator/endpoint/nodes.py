@@ -39,7 +39,8 @@ def reject_node(node_id: UUID, *, actor: str) -> Node:
         held = lock_whole_node(node_id)
         lose_locked(held, StopCause.NODE_REJECTED, actor, actor=actor, for_good=True)
         node = membership.reject(node_id, actor=actor)
-        return _changed(node, "reject", f"{person(actor)} rejects", actor)
+        sentence = f"{person(actor)} rejects"
+        return _changed(node, "reject", sentence, actor, is_freed=bool(held))
 
 
 def label_node(node_id: UUID, labels: Mapping[str, str | None], *, actor: str) -> Node:
@@ -122,10 +123,14 @@ def _labelled(node: Node, labels: Mapping[str, str | None], actor: str) -> Node:
     return _changed(node, "label", f"{person(actor)} labels", actor, more=f": {said[:500]}")
 
 
-def _changed(node: Node, what: str, sentence: str, actor: str, *, more: str = "") -> Node:
+def _changed(
+    node: Node, what: str, sentence: str, actor: str, *, more: str = "", is_freed: bool = False
+) -> Node:
+    """Record it, and wake what waits for the node, unless what *is_freed* there has done so."""
     said = f"{sentence} {node.name}{more}"
     journal.record([journal.fact("node", what, said, actor=actor, node=node.pk)])
-    broker.capacity_freed([node.pk])
+    if not is_freed:
+        broker.capacity_freed([node.pk])
     return node
 
 

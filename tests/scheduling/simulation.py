@@ -39,7 +39,8 @@ class Simulation:
             labels=spec.labels,
         )
         self.job = self._view(state=JobState.PENDING, submitted_at=NOW)
-        self.starts: list[tuple[int, int, int]] = []
+        #: How often each slot has started, and has failed, in each round.
+        self.starts: Counter[tuple[int, int]] = Counter()
         self.failures: Counter[tuple[int, int]] = Counter()
 
     # --- people ----------------------------------------------------------------------------------
@@ -212,27 +213,25 @@ class Simulation:
             elif it.observed is Observed.ASK_FOR_BID:
                 self.change(it.id, observed=Observed.ASK_FOR_BID_ACCEPTED)
         elif it.observed is not Observed.RUNNING:
-            self.starts.append((self.job.round, it.slot, it.attempt))
+            self.starts[it.round, it.slot] += 1
             self.change(it.id, observed=Observed.RUNNING, started_at=self.now)
         elif draw < 0.25:
-            self.failures[self.job.round, it.slot] += 1
+            self.failures[it.round, it.slot] += 1
             self.end(it, "failed")
-        elif draw < 0.3:
-            self.end(it, "failed", code=UNKNOWN_OUTCOME)
+        elif draw < 0.3:  # Its machine was restarted.
+            self.change(it.id, code=UNKNOWN_OUTCOME)
+            self.end(it, "failed")
         elif draw < 0.35:
             self.end(it, "lost")
         elif draw < 0.8:
             self.end(it, "completed")
 
-    def end(
-        self, it: ExecutionView, observed: str, *, reserved: bool = False, code: str = ""
-    ) -> None:
+    def end(self, it: ExecutionView, observed: str, *, reserved: bool = False) -> None:
         gone = {"desired": Desired.STOPPED, "ended_at": self.now, "reserved": reserved}
-        cause = it.cause
-        if observed == Observed.LOST and not cause:
-            is_bid = it.desired is Desired.PENDING
-            cause = StopCause.BID_LOST if is_bid else StopCause.NODE_LOST
-        self.change(it.id, observed=Observed(observed), cause=cause, code=code, **gone)
+        if observed == "lost" and it.desired is not Desired.STOPPED:
+            asked = it.desired is Desired.PENDING
+            gone["cause"] = StopCause.BID_LOST if asked else StopCause.NODE_LOST
+        self.change(it.id, observed=Observed(observed), **gone)
 
     def change(self, key: str, **differing: Any) -> None:
         self.executions[key] = replace(self.executions[key], **differing)
