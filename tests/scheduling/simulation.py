@@ -7,6 +7,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+from nodes.protocol.messages import UNKNOWN_OUTCOME
 from orchestrator import spec as specs
 from orchestrator.lifecycle import ENDED, OBSERVED, Desired, JobState, Observed, StopCause
 from orchestrator.scheduling import intent
@@ -38,6 +39,8 @@ class Simulation:
             labels=spec.labels,
         )
         self.job = self._view(state=JobState.PENDING, submitted_at=NOW)
+        #: How often each slot has started, and has failed, in each round.
+        self.starts: Counter[tuple[int, int]] = Counter()
         self.failures: Counter[tuple[int, int]] = Counter()
 
     # --- people ----------------------------------------------------------------------------------
@@ -210,9 +213,13 @@ class Simulation:
             elif it.observed is Observed.ASK_FOR_BID:
                 self.change(it.id, observed=Observed.ASK_FOR_BID_ACCEPTED)
         elif it.observed is not Observed.RUNNING:
+            self.starts[it.round, it.slot] += 1
             self.change(it.id, observed=Observed.RUNNING, started_at=self.now)
         elif draw < 0.25:
             self.failures[it.round, it.slot] += 1
+            self.end(it, "failed")
+        elif draw < 0.3:  # Its machine was restarted.
+            self.change(it.id, code=UNKNOWN_OUTCOME)
             self.end(it, "failed")
         elif draw < 0.35:
             self.end(it, "lost")

@@ -49,6 +49,16 @@ def test_attempts_are_never_exceeded_and_a_failed_job_leaves_nothing_running(see
     assert simulation.executions == {}
 
 
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32), approval=st.sampled_from(["bid", "none"]))
+def test_what_may_run_once_starts_once(seed, approval):
+    spec = job_spec(count=4, approval=approval, on_lost="fail", retry={"attempts": 1})
+    simulation = Simulation(Random(seed), spec, ["n1", "n2"])
+    simulation.run()
+    assert set(simulation.starts.values()) <= {1}
+    assert simulation.job.state in {JobState.COMPLETED, JobState.FAILED}
+
+
 class Busy(Simulation):
     """People change their minds and operators their cluster while it works."""
 

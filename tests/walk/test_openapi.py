@@ -15,6 +15,10 @@ CONFIGURATION = """
 [parameters]
 "path.ref" = "here"
 "query.follow" = false
+
+# What is wrong may be so large that nobody looks what else it is.
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]
 """
 METHODS = {"get", "put", "post", "delete", "patch"}
 #: For longer: more examples, or `--phases coverage`.
