@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def chosen(constraint):
     """The names of the nodes that a job with this constraint may run on."""
-    cluster = snapshot.ClusterView().refresh()
+    cluster = snapshot.ClusterView().refresh().nodes
     mask = suitable(cluster, demand(rows.job_spec(constraints=[constraint])))
     return [name for name, it in zip(cluster.names, mask, strict=True) if it]
 
@@ -77,7 +77,7 @@ async def test_what_is_approved_is_what_the_node_offered_then(world):
 
 def test_a_job_that_only_the_growth_of_a_node_could_hold_says_who_can_accept_it():
     rows.node(name="n", cpu=4000, approved_cpu=4000, advertised_cpu=16000)
-    cluster = snapshot.ClusterView().refresh()
+    cluster = snapshot.ClusterView().refresh().nodes
     wanted = demand(rows.job_spec(task={"resources": {"cpu": 8}}))
     assert refusals(cluster, 0, wanted) == [
         "has 4 cores in all, needs 8 cores (offers 16 cores: `muster node approve` accepts that)"
