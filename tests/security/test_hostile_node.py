@@ -77,9 +77,9 @@ async def test_what_is_approved_is_what_the_node_offered_then(world):
 
 def test_a_job_that_only_the_growth_of_a_node_could_hold_says_who_can_accept_it():
     rows.node(name="n", cpu=4000, approved_cpu=4000, advertised_cpu=16000)
-    cluster = snapshot.ClusterView().refresh().nodes
+    room = snapshot.ClusterView().refresh()
     wanted = demand(rows.job_spec(task={"resources": {"cpu": 8}}))
-    assert refusals(cluster, 0, wanted) == [
+    assert refusals(room, 0, wanted) == [
         "has 4 cores in all, needs 8 cores (offers 16 cores: `muster node approve` accepts that)"
     ]
     assert wording.node(Node.objects.get()) == (
