@@ -3,10 +3,10 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from dashboard.presenters.slots import grid
 from orchestrator.lifecycle import JobState
 from orchestrator.scheduling.bad_nodes import BadNode
 from orchestrator.scheduling.slot_scheduler import schedule
+from orchestrator.scheduling.slot_set import with_slots
 from orchestrator.scheduling.world import Progress
 from tests.scheduling.worlds import GIB, NOW, execution, node, seconds, world
 
@@ -66,7 +66,18 @@ def test_what_was_replaced_before_its_node_was_lost_keeps_no_slot_waiting():
     assert [it.slot for it in plan.place] == [0]
 
 
-def test_the_slot_that_a_job_failed_for_is_drawn_as_failed_also_when_it_was_interrupted():
-    plan = schedule(world(execution("lost", cause="node_lost"), on_lost="fail"))
-    assert plan.state is JobState.FAILED
-    assert [word for _, word, _ in grid(1, [], plan.progress, state="failed").legend] == ["failed"]
+def test_what_stood_in_a_slot_that_has_completed_meanwhile_fails_nothing_any_more():
+    done = Progress(completed=with_slots(b"", {0}))
+    old = execution("failed", 0, cause="constraints_unmet", exit_code=1, code="exit-code")
+    job = {"count": 2, "retry": {"attempts": 1}}
+    plan = schedule(world(old, execution("running", 1), progress=done, **job))
+    assert plan.state is JobState.RUNNING
+    assert plan.progress.failed is None
+
+
+def test_the_same_when_both_are_accounted_for_at_once():
+    new = execution("completed", 0, node="n2", attempt=2)
+    old = execution("failed", 0, cause="constraints_unmet", exit_code=1, code="exit-code")
+    job = {"count": 2, "retry": {"attempts": 1}}
+    plan = schedule(world(new, old, execution("running", 1), **job))
+    assert plan.state is JobState.RUNNING

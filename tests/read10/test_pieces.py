@@ -64,7 +64,8 @@ def test_what_was_placed_in_a_piece_is_not_placed_again_when_the_next_one_is_tri
     job = submitted(count=50, approval=approval)
     with connection.execute_wrapper(Before(2, INSERT, deadlock)):
         evaluator.pull()
-    assert Execution.objects.filter(job=job).count() == 50
+    slots = Execution.objects.filter(job=job).values_list("slot", flat=True)
+    assert sorted(slots) == sorted(set(slots))
     assert not Evaluation.objects.filter(job=job, state="failed").exists()
 
 
@@ -74,7 +75,21 @@ def test_what_was_placed_in_a_piece_is_not_placed_again_when_the_group_is_writte
     small, large = submitted(priority=60), submitted(count=25, priority=50)
     with connection.execute_wrapper(Before(2, INSERT, deadlock)):
         evaluator.pull()
-    assert [Execution.objects.filter(job=it).count() for it in (small, large)] == [1, 25]
+    assert Execution.objects.filter(job=small).count() == 1
+    slots = Execution.objects.filter(job=large).values_list("slot", flat=True)
+    assert sorted(slots) == sorted(set(slots))
+
+
+def test_the_pieces_of_a_job_take_nothing_from_one_that_comes_before_it(evaluator, in_threads):
+    def leave(cpu):
+        Node.objects.update(allocated_cpu=F("capacity_cpu") - cpu)
+
+    leave(2600)
+    first, _ = submitted(priority=60), submitted(count=25, priority=50)
+    less = Before(1, LOCK_JOBS, lambda: in_threads(lambda: leave(1900)))
+    with connection.execute_wrapper(less):
+        evaluator.pull()
+    assert Execution.objects.filter(job=first).exists()
 
 
 def test_an_attempt_that_ran_too_long_counts_also_when_the_job_changes_between_two_pieces(
@@ -132,9 +147,19 @@ def test_what_an_earlier_release_had_told_to_stop_is_not_interrupted(evaluator):
     assert job.state != "failed"
 
 
-def test_who_follows_what_was_called_off_before_it_began_waits_for_no_node(evaluator):
+def seconds_waited(execution):
+    row = Execution.objects.select_related("node__session").get(pk=execution.pk)
+    return async_to_sync(log_of_execution._waits)(row, Reading(follow=True), 0)
+
+
+def test_who_follows_what_was_called_off_before_it_began_waits_for_no_node():
     job, node = rows.job(), rows.node(connection="disconnected")
     off = rows.execution(job, node, observed=Observed.CANCELLED)
-    row = Execution.objects.select_related("node__session").get(pk=off.pk)
-    waits = async_to_sync(log_of_execution._waits)(row, Reading(follow=True), 0)
-    assert (row.started_at, waits) == (None, 0.0)
+    assert (off.started_at, seconds_waited(off)) == (None, 0.0)
+
+
+def test_who_follows_a_log_waits_for_no_node_that_was_rejected_for_good():
+    node = rows.node()
+    cut_off = rows.execution(rows.job(), node, observed=Observed.RUNNING)
+    endpoint.reject_node(node.pk, actor="user:a")
+    assert seconds_waited(cut_off) == 0.0
