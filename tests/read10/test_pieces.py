@@ -1,0 +1,165 @@
+"""Plans that are written in pieces, and what goes wrong between two of them."""
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import OperationalError, connection
+from django.db.models import F
+
+from nodes.models import Node
+from orchestrator import broker, endpoint
+from orchestrator.endpoint.logs import execution as log_of_execution
+from orchestrator.endpoint.logs.reading import Reading
+from orchestrator.lifecycle import Desired, Observed, Trigger
+from orchestrator.models import Evaluation, Execution, SlotState
+from orchestrator.planners import state_updater
+from orchestrator.worker import Worker
+from orchestrator.worker.worker_id import WorkerId
+from tests import rows
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def evaluator(monkeypatch):
+    monkeypatch.setattr(state_updater, "MOST_PLACED", 20)
+    rows.node(cpu=100_000, memory=64 * 2**40)
+    it = Worker(WorkerId.mine())
+    yield it
+    it.heartbeat.end()
+
+
+def submitted(**differing):
+    job = rows.job(**differing)
+    broker.enqueue(job.pk, Trigger.JOB_SUBMIT)
+    return job
+
+
+class Before:
+    """Does something once, before the *number*-th statement that has *what* in it."""
+
+    def __init__(self, number, what, do):
+        self.left, self.what, self.do = number, what, do
+
+    def __call__(self, execute, sql, parameters, many, context):
+        if self.what in sql:
+            self.left -= 1
+            if self.left == 0:
+                self.do()
+        return execute(sql, parameters, many, context)
+
+
+def deadlock():
+    raise OperationalError("deadlock detected")
+
+
+EXECUTION = "orchestrator_execution"
+INSERT = f"INSERT INTO {EXECUTION} ("
+LOCK_JOBS = "SELECT id, name, intent_rev"
+
+
+@pytest.mark.parametrize("approval", ["bid", "none"])
+def test_what_was_placed_in_a_piece_is_not_placed_again_when_the_next_one_is_tried_again(
+    evaluator, approval
+):
+    job = submitted(count=50, approval=approval)
+    with connection.execute_wrapper(Before(2, INSERT, deadlock)):
+        evaluator.pull()
+    slots = Execution.objects.filter(job=job).values_list("slot", flat=True)
+    assert sorted(slots) == sorted(set(slots))
+    assert not Evaluation.objects.filter(job=job, state="failed").exists()
+
+
+def test_what_was_placed_in_a_piece_is_not_placed_again_when_the_group_is_written_one_by_one(
+    evaluator,
+):
+    small, large = submitted(priority=60), submitted(count=25, priority=50)
+    with connection.execute_wrapper(Before(2, INSERT, deadlock)):
+        evaluator.pull()
+    assert Execution.objects.filter(job=small).count() == 1
+    slots = Execution.objects.filter(job=large).values_list("slot", flat=True)
+    assert sorted(slots) == sorted(set(slots))
+
+
+def test_the_pieces_of_a_job_take_nothing_from_one_that_comes_before_it(evaluator, in_threads):
+    def leave(cpu):
+        Node.objects.update(allocated_cpu=F("capacity_cpu") - cpu)
+
+    leave(2600)
+    first, _ = submitted(priority=60), submitted(count=25, priority=50)
+    less = Before(1, LOCK_JOBS, lambda: in_threads(lambda: leave(1900)))
+    with connection.execute_wrapper(less):
+        evaluator.pull()
+    assert Execution.objects.filter(job=first).exists()
+
+
+def test_an_attempt_that_ran_too_long_counts_also_when_the_job_changes_between_two_pieces(
+    evaluator, in_threads
+):
+    said = {"name": "long", "count": 50, "timeouts": {"execution": 10}}
+    job = endpoint.submit(rows.job_spec(**said), actor="user:a").job
+    late = rows.execution(job, rows.node(), observed=Observed.RUNNING)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE orchestrator_execution DISABLE TRIGGER USER")
+        cursor.execute(f"UPDATE {EXECUTION} SET started_at = now() - interval '1 day'")
+        cursor.execute("ALTER TABLE orchestrator_execution ENABLE TRIGGER USER")
+
+    def change():
+        other = rows.job_spec(**said, priority=60)
+        assert in_threads(lambda: endpoint.submit(other, actor="user:a")) == []
+
+    with connection.execute_wrapper(Before(2, LOCK_JOBS, change)):
+        evaluator.pull()
+    late.refresh_from_db()
+    assert (late.desired, late.stop_cause) == (Desired.STOPPED, "overran")
+    assert SlotState.objects.get(job=job, slot=0).failed_attempts == 1
+
+
+@pytest.mark.parametrize("approval", ["bid", "none"])
+def test_a_slot_whose_place_was_taken_meanwhile_has_waited_all_along(
+    evaluator, in_threads, approval
+):
+    Node.objects.update(allocated_cpu=F("capacity_cpu"))
+    job = submitted(approval=approval, timeouts={"queue": 600})
+    evaluator.pull()
+    job.refresh_from_db()
+    since = job.progress["waiting_since"]
+    Node.objects.update(allocated_cpu=0)
+    broker.enqueue(job.pk, Trigger.OPERATOR)
+
+    def fill():
+        full = F("capacity_cpu")
+        assert in_threads(lambda: Node.objects.update(allocated_cpu=full)) == []
+
+    with connection.execute_wrapper(Before(1, LOCK_JOBS, fill)):
+        evaluator.pull()
+    job.refresh_from_db()
+    assert not Execution.objects.exists()
+    assert job.progress["waiting_since"] == since
+
+
+def test_what_an_earlier_release_had_told_to_stop_is_not_interrupted(evaluator):
+    """Its row says no cause; what is lost after the upgrade had been told to stop all the same."""
+    job, node = submitted(count=1, on_lost="fail"), rows.node()
+    rows.execution(job, node, observed=Observed.RUNNING, desired=Desired.STOPPED)
+    rows.lose(node)
+    evaluator.pull()
+    job.refresh_from_db()
+    assert job.state != "failed"
+
+
+def seconds_waited(execution):
+    row = Execution.objects.select_related("node__session").get(pk=execution.pk)
+    return async_to_sync(log_of_execution._waits)(row, Reading(follow=True), 0)
+
+
+def test_who_follows_what_was_called_off_before_it_began_waits_for_no_node():
+    job, node = rows.job(), rows.node(connection="disconnected")
+    off = rows.execution(job, node, observed=Observed.CANCELLED)
+    assert (off.started_at, seconds_waited(off)) == (None, 0.0)
+
+
+def test_who_follows_a_log_waits_for_no_node_that_was_rejected_for_good():
+    node = rows.node()
+    cut_off = rows.execution(rows.job(), node, observed=Observed.RUNNING)
+    endpoint.reject_node(node.pk, actor="user:a")
+    assert seconds_waited(cut_off) == 0.0
