@@ -12,7 +12,16 @@ from pathlib import Path
 from .table import RESULTS, Row, publish, show
 
 HOME = Path(__file__).resolve().parent.parent
-ON_A_CLUSTER = ("latency", "throughput", "wide", "idle", "blocked", "slow_reader", "authorise")
+ON_A_CLUSTER = (
+    "latency",
+    "throughput",
+    "wide",
+    "idle",
+    "blocked",
+    "slow_reader",
+    "authorise",
+    "large_job",
+)
 OTHERS = {"placement": ("benchmarks/placement.py", "--json")}
 
 

@@ -17,9 +17,11 @@ class OrchestratorConfig(AppConfig):
 
     def ready(self) -> None:
         """Keep the one row of settings, also after a flush; keep django-q2 out of the admin."""
+        from orchestrator.server import timestamps
         from orchestrator.server.cluster.q_admin import unregister_models
 
         unregister_models()
+        timestamps.load_quickly()
         post_migrate.connect(keep_settings, sender=self)
 
 

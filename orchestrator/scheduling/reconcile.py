@@ -95,6 +95,19 @@ REPLACE: tuple[tuple[StopCause, Rule], ...] = (
 )
 
 
+def is_as_wanted(facts: SlotFacts, it: ExecutionView) -> bool:
+    """Whether none of all those holds for one that is to run: as for nearly all of a large job."""
+    job, row = facts.world.job, facts.world.nodes.index.get(it.node)
+    return (
+        it.generation == job.generation
+        and it.round == job.round
+        and it.slot < job.count
+        and not facts.done[it.slot]
+        and it.id not in facts.history.overran
+        and (row is None or bool(facts.suits[row]))
+    )
+
+
 def reconcile(
     world: World,
     history: SlotHistory,
@@ -118,6 +131,8 @@ def reconcile(
             ending.append(execution)
         elif unwanted is not None:
             stop.append(Stop(execution.id, *unwanted))
+        elif execution.desired is Desired.RUNNING and is_as_wanted(facts, execution):
+            live.append(execution)
         elif cause := _first(STOP, facts, execution):
             stop.append(Stop(execution.id, cause))
         else:

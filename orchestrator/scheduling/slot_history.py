@@ -8,12 +8,13 @@ cut off by what became of its node is an interruption: counted apart, it costs n
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from orchestrator.explain.reasons import Failure, Final, How, Said, SlotFailed, SlotInterrupted
 from orchestrator.lifecycle import ENDED, Desired, Observed, is_interruption, is_unknown
-from orchestrator.spec import Backoff, OnLost, Retry
+from orchestrator.spec import Backoff, JobBody, OnLost, Retry
 
 from .bad_nodes import BadNodes, remembered, with_failure, with_refusal
 from .policy import policy_of
@@ -52,13 +53,14 @@ def slot_history(world: World) -> SlotHistory:
     """The progress of the job after everything that has ended."""
     job = world.job
     counting = _Counting(world, job.progress.carried(job.round, job.submitted_at))
-    of_any = (job.spec, *world.specs.values())
-    limited = any(spec.timeouts.execution is not None for spec in of_any)
+    limits = None if job.state in ENDED else Limits.of(world)
     for execution in world.executions:
         if execution.observed in TERMINAL:
             counting.close(execution)
-        elif limited and has_overrun(world, execution):
-            counting.overrun(execution)
+        elif limits and execution.desired is not Desired.STOPPED:
+            at = limits.end_of(execution)
+            if at is not None and at <= world.now and is_current(world, execution):
+                counting.overrun(execution)
     return counting.balance()
 
 
@@ -68,20 +70,30 @@ def is_current(world: World, execution: ExecutionView) -> bool:
     return execution.round == job.round and execution.generation == job.generation
 
 
-def overruns_at(world: World, execution: ExecutionView) -> datetime | None:
-    """When the scheduler stops waiting for the agent to end it."""
-    spec = world.spec_of(execution)
-    limit = spec.timeouts.execution
-    if limit is None or execution.started_at is None:
-        return None
-    return execution.started_at + timedelta(seconds=limit + spec.grace) + OVERRUN
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long executions may take until the scheduler waits for their agent no longer."""
+
+    by_version: Mapping[int, timedelta | None]
+    newest: timedelta | None
+
+    @classmethod
+    def of(cls, world: World) -> Limits | None:
+        """Those of the job's versions; None where none has any."""
+        by_version = {version: _limit(spec) for version, spec in world.specs.items()}
+        limits = cls(by_version, _limit(world.job.spec))
+        return limits if any((limits.newest, *by_version.values())) else None
+
+    def end_of(self, execution: ExecutionView) -> datetime | None:
+        limit = self.by_version.get(execution.version, self.newest)
+        if limit is None or execution.started_at is None:
+            return None
+        return execution.started_at + limit
 
 
-def has_overrun(world: World, execution: ExecutionView) -> bool:
-    if execution.desired is Desired.STOPPED or world.job.state in ENDED:
-        return False
-    at = overruns_at(world, execution)
-    return at is not None and at <= world.now and is_current(world, execution)
+def _limit(spec: JobBody) -> timedelta | None:
+    most = spec.timeouts.execution
+    return None if most is None else timedelta(seconds=most + spec.grace) + OVERRUN
 
 
 def delay(retry: Retry, attempts: int) -> timedelta:

@@ -23,7 +23,7 @@ from orchestrator.lifecycle import ENDED, Desired, JobState, Trigger
 from .bad_nodes import avoided
 from .decision import Decision
 from .plan import FollowUp
-from .slot_history import overruns_at
+from .slot_history import Limits
 from .world import TERMINAL
 
 #: Nodes that refused are asked again after at most this long, so that freed ones count too.
@@ -72,7 +72,8 @@ def followups(decided: Decision) -> tuple[FollowUp, ...]:
     if progress.retry_at:
         at = min(progress.retry_at.values())
         found.append(FollowUp(at, Trigger.RETRY, "a slot may be tried again"))
-    overruns = [overruns_at(world, execution) for execution in decided.diff.keep]
+    limits = Limits.of(world)
+    overruns = [limits.end_of(it) for it in decided.diff.keep] if limits else []
     if soonest := min((at for at in overruns if at is not None), default=None):
         why = "an execution has run as long as it may"
         found.append(FollowUp(soonest, Trigger.EXECUTION_TIMEOUT, why))

@@ -224,7 +224,3 @@ class World:
     @property
     def nodes(self) -> Nodes:
         return self.room.nodes
-
-    def spec_of(self, execution: ExecutionView) -> JobBody:
-        """What *execution* was made from."""
-        return self.specs.get(execution.version, self.job.spec)

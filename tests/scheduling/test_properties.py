@@ -20,7 +20,15 @@ from orchestrator.lifecycle import (
 )
 from orchestrator.scheduling.bad_nodes import BadNode, avoided
 from orchestrator.scheduling.bids import BidScorer
-from orchestrator.scheduling.reconcile import finished, reconcile
+from orchestrator.scheduling.feasibility import as_wanted
+from orchestrator.scheduling.reconcile import (
+    REPLACE,
+    STOP,
+    SlotFacts,
+    finished,
+    is_as_wanted,
+    reconcile,
+)
 from orchestrator.scheduling.replacement import Budget
 from orchestrator.scheduling.slot_history import slot_history
 from orchestrator.scheduling.slot_scheduler import has_ended, question, schedule
@@ -139,6 +147,18 @@ def test_every_live_execution_is_kept_or_stopped_or_ending_and_never_two_of_them
         *(it.id for it in diff.ending),
     ]
     assert sorted(told) == sorted(it.id for it in w.executions if it.observed in OBSERVED.live)
+
+
+@given(worlds())
+def test_what_is_as_wanted_is_what_no_rule_speaks_against(w):
+    history = slot_history(w)
+    suits = as_wanted(w.nodes, w.job.spec.requirements)
+    facts = SlotFacts(w, history, finished(w, history), suits)
+    for it in w.executions:
+        if it.observed in OBSERVED.live and it.desired is Desired.RUNNING:
+            # In order: those after the first that holds may not be asked.
+            speaks = any(holds(facts, it) for _, holds in (*STOP, *REPLACE))
+            assert is_as_wanted(facts, it) is not speaks
 
 
 @given(worlds())

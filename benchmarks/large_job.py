@@ -1,0 +1,127 @@
+"""What does one end cost in a job of many slots: the worker's time, and what is written?"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from typing import Any
+
+import django
+
+from tests.chaos.cluster import Cluster
+
+from .stage import options, stage
+from .table import Row, publish
+
+NODES = 50
+
+WARM = 5
+
+
+def rows(chosen: argparse.Namespace) -> list[Row]:
+    with stage(chosen, agents=0) as cluster:
+        cluster.parts["worker"].stop()  # One of our own evaluates, and is watched.
+        os.environ.update(cluster.environ, DJANGO_SETTINGS_MODULE="orchestrator.server.settings")
+        django.setup()
+        found = measure(cluster, chosen)
+    what = f"one end in a job of {chosen.count:,} slots, replaced"
+    return [
+        Row(
+            f"{what}: worker, p50",
+            round(statistics.median(it for it, _ in found) * 1000, 1),
+            "ms",
+            20.0,
+            detail={"ms": [round(it * 1000, 1) for it, _ in found]},
+        ),
+        Row(
+            f"{what}: the database's log, p50",
+            round(statistics.median(it for _, it in found) / 1000, 2),
+            "kB",
+            4.0,
+            detail={"kB": [round(it / 1000, 2) for _, it in found]},
+        ),
+    ]
+
+
+def measure(cluster: Cluster, chosen: argparse.Namespace) -> list[tuple[float, int]]:
+    """Seconds of the worker, and bytes written, for each of some ends."""
+    from orchestrator import broker, endpoint
+    from orchestrator.models import Execution
+    from orchestrator.worker import Worker
+    from orchestrator.worker.worker_id import WorkerId
+    from tests import rows
+
+    network = Network([rows.node(cpu=10**6, memory=2**45) for _ in range(NODES)])
+    resources = {"cpu": "100m", "memory": "1MiB"}
+    spec = rows.job_spec(count=chosen.count, approval="none", task={"resources": resources})
+    job = endpoint.submit(spec, actor="user:bench").job
+    worker, found = Worker(WorkerId.mine()), []
+    try:
+        while worker.pull():
+            network.obey()
+        runs = Execution.objects.filter(job=job, observed="running")
+        assert runs.count() == chosen.count
+        cluster.database.execute("VACUUM ANALYZE")
+        cluster.database.execute("CHECKPOINT")
+        for _ in range(WARM + chosen.ends):
+            ending = runs.order_by("created_at", "pk").first()
+            assert ending is not None
+            network.interrupt(ending)
+            [lease] = broker.lease(None, 1, worker.name)
+            before, began = written(cluster), time.perf_counter()
+            worker._evaluate([lease])
+            took = time.perf_counter() - began
+            found.append((took, written(cluster) - before))
+            assert network.obey() == 1
+            worker.pull()
+    finally:
+        worker.heartbeat.end()
+    return found[WARM:]
+
+
+def written(cluster: Cluster) -> int:
+    return int(cluster.one("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
+
+
+class Network:
+    """Nodes that start at once whatever they are told to run."""
+
+    def __init__(self, nodes: list[Any]) -> None:
+        self.sent = {node.pk: 0 for node in nodes}
+        self.seq = dict.fromkeys(self.sent, 0)
+
+    def obey(self) -> int:
+        """Take all orders, and report each as started; how many."""
+        from nodes.protocol.messages import Happened, Report
+        from orchestrator.planners import compute_forwarder
+
+        count = 0
+        while told := list(compute_forwarder.orders(self.sent)):
+            for it in told:
+                self.sent[it.node] = it.order_rev
+                taken = [(order.execution, order.want) for order in it.orders]
+                said = [Report(execution, Happened.START) for execution, _ in taken]
+                self.say(it.node, taken, said)
+                count += len(taken)
+        return count
+
+    def interrupt(self, execution: Any) -> None:
+        """Its node does not know how it ended."""
+        from nodes.protocol.messages import UNKNOWN_OUTCOME, Happened, Report
+
+        report = Report(str(execution.pk), Happened.FAIL, code=UNKNOWN_OUTCOME)
+        self.say(execution.node_id, [], [report])
+
+    def say(self, node: Any, taken: list[Any], said: list[Any]) -> None:
+        from nodes.callbacks import Inbound
+        from orchestrator import endpoint
+
+        self.seq[node] += 1
+        frame = (node, 1, self.seq[node], self.sent[node], tuple(taken), tuple(said))
+        endpoint.receive([Inbound(*frame)])
+
+
+if __name__ == "__main__":
+    publish("large_job", rows(options(__doc__, count=10_000, ends=30)))
