@@ -90,6 +90,7 @@ class StopCause(StrEnum):
     BID_LOST = "bid_lost"
     UNDELIVERABLE = "undeliverable"
     NOT_APPROVED = "not_approved"
+    EARLIER_RELEASE = "earlier_release"
 
 
 class Writer(StrEnum):

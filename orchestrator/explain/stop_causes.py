@@ -27,6 +27,7 @@ WORDS: Mapping[StopCause, str] = {
     StopCause.BID_LOST: "it was lost before anybody had approved it",
     StopCause.UNDELIVERABLE: "its node could not be told",
     StopCause.NOT_APPROVED: "its node began it before anybody had approved it",
+    StopCause.EARLIER_RELEASE: "an earlier release told it to stop",
 }
 
 

@@ -4,6 +4,17 @@ import pgtrigger.compiler
 import pgtrigger.migrations
 from django.db import migrations, models
 
+#: What is not accounted for yet, and was told to stop, or lost while it was only asked for a bid:
+#: without a cause it would count as interrupted.  Who ended the wish to run it, history tells.
+_CAUSES = """
+    UPDATE orchestrator_execution e SET
+        stop_cause = CASE h.writer WHEN 'state-updater' THEN 'earlier_release' ELSE 'bid_lost' END,
+        stop_detail = CASE h.writer WHEN 'state-updater' THEN h.reason ELSE e.message END
+    FROM orchestrator_executionhistory h
+    WHERE NOT e.settled AND h.execution_id = e.id AND h.lane = 'desired' AND h.after = 'stopped'
+      AND (h.writer = 'state-updater' OR (h.before = 'pending' AND e.observed = 'lost'))
+"""
+
 
 class Migration(migrations.Migration):
 
@@ -45,4 +56,5 @@ class Migration(migrations.Migration):
             model_name='execution',
             constraint=models.CheckConstraint(condition=models.Q(('stop_cause', ''), ('desired', 'stopped'), _connector='OR'), name='what_is_wanted_has_no_stop_cause'),
         ),
+        migrations.RunSQL(_CAUSES, migrations.RunSQL.noop),
     ]

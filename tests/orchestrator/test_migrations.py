@@ -10,7 +10,7 @@ from django.db import connection
 
 from orchestrator import endpoint
 from orchestrator.explain import reasons
-from orchestrator.lifecycle import Desired, Observed
+from orchestrator.lifecycle import Desired, Observed, is_interruption
 from orchestrator.models import (
     ApiToken,
     Event,
@@ -132,7 +132,34 @@ def test_why_executions_were_stopped_in_an_earlier_release_is_still_told():
     call_command("migrate", verbosity=0)
     stopped.refresh_from_db()
     last = ExecutionHistory.objects.filter(execution=stopped).latest("rev")
-    assert (stopped.stop_cause, last.cause, last.why) == ("", "", "test")
+    assert (stopped.stop_cause, stopped.stop_detail) == ("earlier_release", "test")
+    assert (last.cause, last.why) == ("", "test")
+
+
+@pytest.mark.parametrize("lost", ["before", "after"])
+def test_what_an_earlier_release_had_told_to_stop_is_not_interrupted(lost):
+    """Nor what it had only asked for a bid."""
+    job, node = rows.job(count=4), rows.node()
+    rows.execution(job, node, slot=0, observed=Observed.RUNNING, desired=Desired.STOPPED)
+    rows.execution(job, node, slot=1, observed=Observed.ASK_FOR_BID)
+    rows.execution(job, node, slot=2, observed=Observed.RUNNING)
+    rows.execution(job, node, slot=3, observed=Observed.COMPLETED)
+    if lost == "before":
+        rows.lose(node)
+    call_command("migrate", "orchestrator", "0013_slots", verbosity=0)
+    call_command("migrate", verbosity=0)
+    if lost == "after":
+        rows.lose(node)
+    them = Execution.objects.order_by("slot")
+    assert [
+        (it.stop_cause, is_interruption(Observed(it.observed), it.stop_cause, it.code))
+        for it in them
+    ] == [
+        ("earlier_release", False),
+        ("bid_lost", False),
+        ("" if lost == "before" else "node_lost", True),
+        ("", False),
+    ]
 
 
 def test_whoever_could_do_something_before_there_were_roles_keeps_it():

@@ -137,16 +137,6 @@ def test_a_slot_whose_place_was_taken_meanwhile_has_waited_all_along(
     assert job.progress["waiting_since"] == since
 
 
-def test_what_an_earlier_release_had_told_to_stop_is_not_interrupted(evaluator):
-    """Its row says no cause; what is lost after the upgrade had been told to stop all the same."""
-    job, node = submitted(count=1, on_lost="fail"), rows.node()
-    rows.execution(job, node, observed=Observed.RUNNING, desired=Desired.STOPPED)
-    rows.lose(node)
-    evaluator.pull()
-    job.refresh_from_db()
-    assert job.state != "failed"
-
-
 def seconds_waited(execution):
     row = Execution.objects.select_related("node__session").get(pk=execution.pk)
     return async_to_sync(log_of_execution._waits)(row, Reading(follow=True), 0)
