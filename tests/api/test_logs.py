@@ -3,16 +3,19 @@
 import asyncio
 import json
 from base64 import b64decode
+from collections import Counter
 from contextlib import aclosing
 from uuid import UUID
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.db.backends.signals import connection_created
 from django.test import AsyncClient
 
+from nodes.callbacks import Inbound
 from nodes.models import Node
-from nodes.protocol.messages import Watch
+from nodes.protocol.messages import UNKNOWN_OUTCOME, Happened, Report, Watch
 from orchestrator import endpoint
 from orchestrator.access import tokens
 from orchestrator.api.logs import as_records
@@ -20,6 +23,7 @@ from orchestrator.endpoint import logs
 from orchestrator.endpoint.logs.execution import _begin
 from orchestrator.endpoint.logs.job import _look, _until_looking_again
 from orchestrator.endpoint.logs.reading import LOOK_AGAIN
+from orchestrator.lifecycle import Observed
 from orchestrator.models import Execution, ExecutionOutput, Job
 from tests import rows
 from tests.nodes.links import hello, joined, play, running
@@ -220,6 +224,80 @@ def test_who_follows_what_has_ended_waits_for_nothing_else(offset, connection, p
         found = logs.of_execution(execution.pk, reading, offset, patience=patience)
         async with asyncio.timeout(10):
             assert [it.data async for it in found][-1] == b"the end\n"
+
+    play(scene)
+
+
+def test_what_was_kept_is_read_once_however_long_its_node_is_waited_for():
+    node, _ = joined()
+    execution, asked = ended(node), Counter()
+
+    def counted(execute, sql, *arguments):
+        asked.update(it for it in ("executionoutput", "nodesession") if f"_{it}" in sql)
+        return execute(sql, *arguments)
+
+    def opened(connection, **_):
+        if counted not in connection.execute_wrappers:  # It was open before.
+            connection.execute_wrappers.append(counted)
+
+    async def scene(world):
+        reading = logs.Reading(follow=True)
+        found = logs.of_execution(execution.pk, reading, 0, patience=4 * LOOK_AGAIN)
+        assert [it.data async for it in found][-1] == b"the end\n"
+
+    connection_created.connect(opened)
+    try:
+        play(scene)
+    finally:
+        connection_created.disconnect(opened)
+    assert asked["nodesession"] >= 4
+    assert asked["executionoutput"] == 2, "once to wait, once to show"
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("cancelled", "[muster: it never ran]\n"),
+        ("failed", "[muster: it never ran]\n"),
+        (
+            "rejected",
+            "[muster: the node {name} was rejected, and nothing was kept of what it printed; "
+            "only running it again shows that]\n",
+        ),
+    ],
+)
+def test_who_follows_waits_for_no_node_that_has_nothing_or_never_comes_back(end, said):
+    """Called off before it began, not started, or on a node that was rejected for good."""
+    node, _ = joined()
+    execution = rows.execution(rows.job(), node, observed="preparing", cpu=0, memory=0)
+    if end == "rejected":
+        rows.move(execution, Observed.RUNNING)
+        endpoint.reject_node(node.pk, actor="user:ada")
+    else:
+        rows.move(execution, Observed(end))
+
+    async def scene(world):
+        found = logs.of_execution(execution.pk, logs.Reading(follow=True), 0)
+        async with asyncio.timeout(10):
+            text = b"".join([it.data async for it in found]).decode()
+        assert text == said.format(name=node.name)
+
+    play(scene)
+
+
+def test_who_follows_what_may_have_run_waits_although_nobody_has_seen_it_begin():
+    node, _ = joined()
+    execution = rows.execution(rows.job(), node, observed="preparing", cpu=0, memory=0)
+    report = Report(str(execution.pk), Happened.FAIL, code=UNKNOWN_OUTCOME)
+    endpoint.receive([Inbound(node.pk, 0, 1, 0, (), (report,))])
+    execution.refresh_from_db()
+    assert (execution.observed, execution.started_at) == ("failed", None)
+
+    async def scene(world):
+        found = logs.of_execution(execution.pk, logs.Reading(follow=True), 0)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2 * LOOK_AGAIN):
+                assert not [it async for it in found]
 
     play(scene)
 

@@ -1,14 +1,11 @@
 """Plans that are written in pieces, and what goes wrong between two of them."""
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.db import OperationalError, connection
 from django.db.models import F
 
 from nodes.models import Node
 from orchestrator import broker, endpoint
-from orchestrator.endpoint.logs import execution as log_of_execution
-from orchestrator.endpoint.logs.reading import Reading
 from orchestrator.lifecycle import Desired, Observed, Trigger
 from orchestrator.models import Evaluation, Execution, SlotState
 from orchestrator.planners import state_updater
@@ -135,21 +132,3 @@ def test_a_slot_whose_place_was_taken_meanwhile_has_waited_all_along(
     job.refresh_from_db()
     assert not Execution.objects.exists()
     assert job.progress["waiting_since"] == since
-
-
-def seconds_waited(execution):
-    row = Execution.objects.select_related("node__session").get(pk=execution.pk)
-    return async_to_sync(log_of_execution._waits)(row, Reading(follow=True), 0)
-
-
-def test_who_follows_what_was_called_off_before_it_began_waits_for_no_node():
-    job, node = rows.job(), rows.node(connection="disconnected")
-    off = rows.execution(job, node, observed=Observed.CANCELLED)
-    assert (off.started_at, seconds_waited(off)) == (None, 0.0)
-
-
-def test_who_follows_a_log_waits_for_no_node_that_was_rejected_for_good():
-    node = rows.node()
-    cut_off = rows.execution(rows.job(), node, observed=Observed.RUNNING)
-    endpoint.reject_node(node.pk, actor="user:a")
-    assert seconds_waited(cut_off) == 0.0

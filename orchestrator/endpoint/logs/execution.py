@@ -9,10 +9,11 @@ from uuid import UUID
 
 from nodes import log_forwarding
 from nodes.log_watch import NotConnected, SessionEnded, TooManyWatches
-from nodes.protocol.lifecycle import Connection
+from nodes.models import Node
+from nodes.protocol.lifecycle import Approval, Connection
 from nodes.protocol.messages import LogChunk, LogEnd
 from orchestrator.explain.formatting import counted
-from orchestrator.lifecycle import OBSERVED
+from orchestrator.lifecycle import OBSERVED, Observed, is_unknown
 from orchestrator.models import Execution, ExecutionOutput
 
 from .polling import look, look_again
@@ -33,7 +34,7 @@ async def of_execution(
     while reading.follow and row.observed in BEFORE:
         row = await look_again(key)
     text = _Text(is_cut=at is not None and at < 0)
-    clock, gone_at = asyncio.get_running_loop().time, None
+    clock, gone_at, output = asyncio.get_running_loop().time, None, None
     while True:
         try:
             if at is None:
@@ -54,14 +55,17 @@ async def of_execution(
             if gone_at is None or isinstance(error, SessionEnded):
                 gone_at = clock()
         row = await (look_again(key) if reading.follow else look(key))
-        waits = min(patience, await _waits(row, reading, at))
-        if clock() - gone_at >= waits:
+        if output is None and reading.follow and row.observed in OBSERVED.terminal:
+            output = await _output(row)  # Never another one, once it is there.
+        if clock() - gone_at >= min(patience, _waits(row, output, reading, at)):
             break
     async for piece in _kept(row, reading, at, text, why, is_away=True):
         yield piece
 
 
-async def _waits(row: Execution, reading: Reading, at: int | None) -> float:
+def _waits(
+    row: Execution, output: ExecutionOutput | None, reading: Reading, at: int | None
+) -> float:
     """How many seconds a node that is away is worth waiting for, by what only it has.
 
     Who asked for a tail, and has read nothing yet, had rather see what was kept at once.
@@ -70,16 +74,29 @@ async def _waits(row: Execution, reading: Reading, at: int | None) -> float:
         return 0.0
     if row.observed not in OBSERVED.terminal:
         return PATIENCE
-    node = row.node
-    if at is None or at < 0 or node.connection == Connection.LOST or node.removed_at is not None:
+    if at is None or at < 0 or row.node.connection == Connection.LOST or _gone(row.node):
         return 0.0
-    output = await _output(row)
     if output is None:
-        is_all = row.exit_code is not None or row.observed in NEVER_RAN
+        is_all = row.exit_code is not None or _never_ran(row)
     else:
         kept, size = _kept_of(output, reading.stream)
         is_all = at >= size - len(kept)
     return 0.0 if is_all else COMES_BACK_WITHIN
+
+
+def _never_ran(row: Execution) -> bool:
+    """Whether its node has nothing of it; what is lost, or whose end is unknown, may have run."""
+    observed = Observed(row.observed)
+    if observed in (Observed.CANCELLED, Observed.FAILED) and not is_unknown(observed, row.code):
+        return row.started_at is None
+    return observed in NEVER_RAN
+
+
+def _gone(node: Node) -> str:
+    """What became of a node that never comes back; empty of any other."""
+    if node.removed_at is not None:
+        return "removed"
+    return "rejected" if node.approval == Approval.REJECTED else ""
 
 
 async def _output(row: Execution) -> ExecutionOutput | None:
@@ -170,15 +187,15 @@ async def _kept(
             yield Piece(row.pk, text.note(why), -1, is_note=True, for_now=why)
         return
     output = await _output(row)
-    removed = row.node.removed_at is not None
+    gone = _gone(row.node)
     if output is None:
         if not is_away and row.exit_code is not None:
             return  # The report of its end came, and told of no output.
-        if row.observed in NEVER_RAN:
+        if _never_ran(row):
             note = "it never ran"
-        elif removed:
+        elif gone:
             note = (
-                f"the node {row.node.name} was removed, and nothing was kept of what it printed; "
+                f"the node {row.node.name} was {gone}, and nothing was kept of what it printed; "
                 "only running it again shows that"
             )
         elif is_away:
@@ -197,8 +214,8 @@ async def _kept(
         data = b""  # Of bytes that are no text, former agents kept more than was printed.
     elif kept_from > at:
         missing = counted(kept_from - at, "byte")
-        if removed:
-            where = f"were only on the node {row.node.name}, which was removed"
+        if gone:
+            where = f"were only on the node {row.node.name}, which was {gone}"
         else:
             where = "on a node that is away" if is_away else "not kept any longer"
         yield Piece(row.pk, text.note(f"{missing} {where}"), kept_from, is_note=True)
