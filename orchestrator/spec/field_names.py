@@ -87,9 +87,10 @@ def former(location: list[str], value: object) -> tuple[str, str] | None:
     """What is said of a field that earlier releases had, and its cure; None of any other."""
     if location != ["retry", "on"]:
         return None
-    on = {str(word) for word in value} if isinstance(value, list) else set()
+    words = value if isinstance(value, list) else [value]  # A plain word is meant as a list of it.
+    on = {str(word) for word in words}
     meant = {"failed": "retry.attempts: 1", "lost": "on_lost: fail"}
-    if not isinstance(value, list) or not on <= meant.keys():
+    if not on <= meant.keys():
         cure = "write on_lost: replace, wait or fail"
     elif on == meant.keys():
         cure = "this is what happens without it"

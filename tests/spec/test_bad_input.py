@@ -345,6 +345,14 @@ def test_a_name_is_short_and_plain(name):
         (
             job(retry={"on": "failed"}),
             "retry.on",
+            '"failed" is a field of earlier releases: '
+            "on_lost says what becomes of executions that are lost",
+            "Leave it out; write on_lost: fail.",
+        ),
+        (job(retry={"on": "lost"}), "retry.on", None, "Leave it out; write retry.attempts: 1."),
+        (
+            job(retry={"on": None}),
+            "retry.on",
             None,
             "Leave it out; write on_lost: replace, wait or fail.",
         ),
