@@ -179,8 +179,8 @@ class _Counting:
         slot, spec = execution.slot, self.world.job.spec
         if not self._count(execution):
             return
+        ended = execution.ended_at or self.world.now
         if execution.started_at is not None or execution.observed is Observed.FAILED:
-            ended = execution.ended_at or self.world.now
             self.bad_nodes = with_failure(self.bad_nodes, execution.node, ended)
         if slot >= self.world.job.count:
             return
@@ -197,6 +197,10 @@ class _Counting:
                 final=Final.ON_LOST if gives_up else Final.INTERRUPTIONS,
                 message=execution.message,
             )
+        elif execution.observed is Observed.FAILED and number > 1:  # Its task may be what does it.
+            at = ended + delay(spec.retry, min(number, 100))  # As many as there are attempts.
+            if at > self.world.now:
+                self.retry_at[slot] = at
 
     def _count(self, execution: ExecutionView) -> bool:
         """Count the attempt that it was; False when that was done before."""

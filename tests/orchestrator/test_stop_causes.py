@@ -2,6 +2,7 @@
 
 import pytest
 from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
 
 from nodes.callbacks import Inbound, Unsendable
 from nodes.protocol.messages import UNKNOWN_OUTCOME, Happened, Hello, Report
@@ -143,7 +144,12 @@ def test_what_a_reboot_cut_off_runs_again_and_has_cost_no_attempt(evaluate):
         endpoint.receive([Inbound(node.pk, 1, attempt, 0, (), (report,))])
         evaluate(job)
         slots = list(job.slots.values_list(*spec_cache.SLOT))
-        assert slots == [(0, attempt, 0, None, attempt)]
+        assert [(it[:3], it[3] is None, it[4]) for it in slots] == [
+            ((0, attempt, 0), attempt == 1, attempt)
+        ]
+        if attempt > 1:  # From the second on it waits; that is over now.
+            job.slots.update(retry_at=Now())
+            evaluate(job)
         execution = Execution.objects.get(job=job, attempt=attempt + 1)
         rows.move(execution, Observed.RUNNING)
     report = Report(str(execution.pk), Happened.COMPLETE, exit_code=0)

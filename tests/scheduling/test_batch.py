@@ -433,6 +433,28 @@ def test_a_slot_is_given_up_when_it_was_interrupted_too_often(it):
     assert said(plan).endswith("; it is interruption 3, and 2 are allowed")
 
 
+@pytest.mark.parametrize(
+    ("before", "wait"), [(0, 0), (1, 10), (2, 20), (5, 160), (9, 300), (9_999, 300)]
+)
+def test_what_ends_in_the_dark_again_and_again_waits_as_after_so_many_failures(before, wait):
+    """A task that kills its own supervisor would run without a pause."""
+    progress = Progress(interruptions={0: before}, attempts={0: before})
+    job = {"progress": progress, "retry": {"attempts": 1, "max_interruptions": 10_000}}
+    again = schedule(world(interrupted(("failed", REBOOTED), attempt=before + 1), **job))
+    later = {0: NOW + seconds(wait)} if wait else {}
+    assert (again.progress.retry_at, again.progress.failed_attempts) == (later, {})
+    assert len(again.place) == (0 if wait else 1)
+    lost = schedule(world(interrupted(("lost", LOST), attempt=before + 1), **job))
+    assert (lost.progress.retry_at, len(lost.place)) == ({}, 1)
+
+
+def test_what_ended_in_the_dark_long_ago_waits_no_longer():
+    progress = Progress(interruptions={0: 1}, attempts={0: 1})
+    ended = {"attempt": 2, "ended_at": NOW - seconds(10)}
+    plan = schedule(world(interrupted(("failed", REBOOTED), **ended), progress=progress))
+    assert (plan.progress.retry_at, len(plan.place)) == ({}, 1)
+
+
 def test_what_may_have_run_is_an_interruption_although_nobody_has_seen_it_run():
     plan = schedule(world(interrupted(("lost", LOST), started_at=None), on_lost="fail"))
     assert plan.state is JobState.FAILED
