@@ -36,13 +36,18 @@ from orchestrator.scheduling.plan import Place, Plan
 from orchestrator.scheduling.world import World
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Decision:
-    """A plan, the world it was made from, and the lease under which it may be written."""
+    """A plan, the world it was made from, and the lease under which it may be written.
+
+    ``is_begun`` says that a part of a large plan may have been written: it is not to be tried
+    again, see ``throw_away``.
+    """
 
     lease: broker.Lease
     world: World
     plan: Plan
+    is_begun: bool = False
 
 
 @dataclass(slots=True)
@@ -50,6 +55,7 @@ class _Writing:
     """What of one decision is written; ``dropped`` are sentences about what is not."""
 
     decision: Decision
+    plan: Plan
     job: _Job = field(init=False)
     wishes: list[Wish] = field(default_factory=list)
     places: list[tuple[Place, int]] = field(default_factory=list)
@@ -61,24 +67,35 @@ MOST_PLACED = 1000
 
 
 def apply(decisions: Sequence[Decision]) -> None:
-    """Write the plans of *decisions* and acknowledge their evaluations; all or nothing.
+    """Write the plans of *decisions* and acknowledge their evaluations.
 
     A decision whose lease was taken over, or whose job has changed meanwhile, is thrown away:
-    its job is evaluated again.  Any error undoes the whole group; apply them one by one then.
-    Of a plan with more than MOST_PLACED placements the first ones are written before, in
-    transactions of their own: they are no less wanted if the rest is thrown away.
+    its job is evaluated again.  What takes more than MOST_PLACED placements is written in several
+    transactions, in the order of *decisions*; the first parts of a large plan are no less wanted
+    if its rest is thrown away.  After an error apply them one by one: what was acknowledged is not
+    written again.  Throw away those that are begun.
     """
     group: list[_Writing] = []
     for decision in decisions:
-        *first, last = (replace(decision, plan=part) for part in in_parts(decision.plan))
-        dropped = [sentence for part in first for sentence in _write([_Writing(part)], False)]
-        if group and sum(len(it.decision.plan.place) for it in group) + len(last.plan.place) > (
-            MOST_PLACED
-        ):
-            _write(group, True)
+        *first, last = in_parts(decision.plan)
+        placed = sum(len(it.plan.place) for it in group)
+        if group and (first or placed + len(last.place) > MOST_PLACED):
+            _write(group, is_last=True)
             group = []
-        group.append(_Writing(last, dropped=dropped))
-    _write(group, True)
+        dropped: list[str] = []
+        for part in first:
+            decision.is_begun = True
+            dropped += _write([_Writing(decision, part)], is_last=False)
+        group.append(_Writing(decision, last, dropped=dropped))
+    _write(group, is_last=True)
+
+
+def throw_away(decisions: Sequence[Decision]) -> None:
+    """Acknowledge the evaluations of *decisions* so that their jobs are evaluated again at once."""
+    with transaction.atomic(durable=True):
+        held = broker.hold([d.lease for d in decisions])
+        broker.ack([_thrown_away(d) for d in decisions if d.lease in held])
+        after_commit(Hint.VIEW)
 
 
 def in_parts(plan: Plan) -> Iterator[Plan]:
@@ -93,10 +110,10 @@ def in_parts(plan: Plan) -> Iterator[Plan]:
     yield rest
 
 
-def _write(writings: Sequence[_Writing], is_last: bool) -> list[str]:
+def _write(writings: Sequence[_Writing], *, is_last: bool) -> list[str]:
     """Write them in one transaction, and acknowledge what is written *is_last*; what is dropped."""
     with transaction.atomic(durable=True):
-        if any(w.decision.plan.blocked for w in writings):
+        if any(w.plan.blocked for w in writings):
             broker.lock_blocking()
         held = broker.hold([w.decision.lease for w in writings])
         writings = [w for w in writings if w.decision.lease in held]
@@ -147,15 +164,15 @@ def _write_executions(writings: Sequence[_Writing]) -> None:
         UUID(execution)
         for w in writings
         for execution in (
-            *(stop.execution for stop in w.decision.plan.stop),
-            *w.decision.plan.approve,
+            *(stop.execution for stop in w.plan.stop),
+            *w.plan.approve,
         )
     }
-    settled = {UUID(execution) for w in writings for execution in w.decision.plan.settle}
+    settled = {UUID(execution) for w in writings for execution in w.plan.settle}
     executions = lock_executions(touched | settled)
     nodes = lock_nodes(
         {e.node for e in executions.values() if e.id in touched}
-        | {UUID(place.node) for w in writings for place in w.decision.plan.place}
+        | {UUID(place.node) for w in writings for place in w.plan.place}
     )
     free = {key: node.free for key, node in nodes.items()}
     order_rev = {key: node.order_rev for key, node in nodes.items()}
@@ -182,11 +199,11 @@ def _choose_wishes(
         rev = order_rev[execution.node]
         writing.wishes.append(Wish(execution.id, execution.desired, after, rev, reason, cause))
 
-    for stop in writing.decision.plan.stop:
+    for stop in writing.plan.stop:
         execution = executions.get(UUID(stop.execution))
         if execution is not None and execution.desired is not Desired.STOPPED:
             wish(execution, Desired.STOPPED, stop.detail, stop.cause)
-    for approved in writing.decision.plan.approve:
+    for approved in writing.plan.approve:
         execution = executions.get(UUID(approved))
         if execution is None or not _bids(execution):
             writing.dropped.append(f"the bid of execution {approved[:8]} is gone")
@@ -207,7 +224,7 @@ def _choose_places(
     order_rev: dict[UUID, int],
     taken: dict[UUID, Resources],
 ) -> None:
-    for place in writing.decision.plan.place:
+    for place in writing.plan.place:
         node = UUID(place.node)
         refusal = _refusal(nodes.get(node), free.get(node), place.need)
         if refusal is not None:
@@ -289,13 +306,13 @@ def _insert(placed: Sequence[tuple[_Writing, Place, int]]) -> None:
 
 def _write_jobs(writings: Sequence[_Writing]) -> None:
     changed = [
-        (w.job.id, str(w.decision.plan.state), why, progress, tally)
+        (w.job.id, str(w.plan.state), why, progress, tally)
         for w in writings
         if _differs(
             w,
             why := _reasons(w),
-            progress := spec_cache.dump_progress(w.decision.plan.progress),
-            tally := dict(w.decision.plan.tally),
+            progress := spec_cache.dump_progress(w.plan.progress),
+            tally := dict(w.plan.tally),
         )
     ]
     if not changed:
@@ -320,14 +337,14 @@ def _write_jobs(writings: Sequence[_Writing]) -> None:
     journal.record(
         journal.fact(
             "job",
-            f"job-{w.decision.plan.state}",
-            wording.ending(w.job.name, w.decision.plan.state, w.decision.plan.reasons or ()),
+            f"job-{w.plan.state}",
+            wording.ending(w.job.name, w.plan.state, w.plan.reasons or ()),
             actor="scheduler",
             job=w.job.id,
             evaluation=w.decision.lease.evaluation,
         )
         for w in writings
-        if w.job.state != w.decision.plan.state
+        if w.job.state != w.plan.state
     )
 
 
@@ -336,7 +353,7 @@ def _write_slots(writings: Sequence[_Writing]) -> None:
     begun: list[tuple[Any, ...]] = []
     gone: list[tuple[UUID, int]] = []
     for w in writings:
-        before, after = w.decision.world.job.progress.slots, w.decision.plan.progress.slots
+        before, after = w.decision.world.job.progress.slots, w.plan.progress.slots
         gone += [(w.job.id, slot) for slot in before.keys() - after.keys()]
         begun += [(w.job.id, slot, *it) for slot, it in after.items() if before.get(slot) != it]
     with connection.cursor() as cursor:
@@ -360,7 +377,7 @@ def _write_slots(writings: Sequence[_Writing]) -> None:
 
 def _reasons(writing: _Writing) -> Any:
     """The JSON of the reasons that the plan gives, or that the job has where it leaves them."""
-    planned = writing.decision.plan.reasons
+    planned = writing.plan.reasons
     return json.loads(writing.job.reason) if planned is None else reasons.dump(planned)
 
 
@@ -369,11 +386,11 @@ def _differs(writing: _Writing, why: Any, progress: dict[str, Any], tally: dict[
     if job.seen_intent != job.intent_rev:
         return True
     before = (json.loads(job.reason), json.loads(job.progress), json.loads(job.tally))
-    return (job.state, *before) != (str(writing.decision.plan.state), why, progress, tally)
+    return (job.state, *before) != (str(writing.plan.state), why, progress, tally)
 
 
 def _result(writing: _Writing) -> broker.Result:
-    plan, lease = writing.decision.plan, writing.decision.lease
+    plan, lease = writing.plan, writing.decision.lease
     ended = plan.state in ENDED
     outcome = plan.summary or ("nothing to do" if not ended else f"the job is {plan.state}")
     if writing.dropped:

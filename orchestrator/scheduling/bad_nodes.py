@@ -5,7 +5,7 @@ The newest few, for an hour: what a job keeps is bounded, however many nodes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -58,12 +58,9 @@ def remembered(nodes: BadNodes, now: datetime) -> dict[str, BadNode]:
     return {node: nodes[node] for _, node in sorted(lately)[-MOST:]}
 
 
-def has_many(avoided: Mapping[str, datetime]) -> bool:
-    """Whether so many nodes have just refused that no more could be remembered.
-
-    The job then asks nobody for a while: or it would ask those again that it has forgotten.
-    """
-    return len(avoided) >= MOST
+def has_many(nodes: Sized) -> bool:
+    """Whether these are as many as can be remembered."""
+    return len(nodes) >= MOST
 
 
 def avoided(nodes: BadNodes, now: datetime) -> dict[str, datetime]:

@@ -13,12 +13,19 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from orchestrator.explain.reasons import Failure, Final, How, Said, SlotFailed, SlotInterrupted
-from orchestrator.lifecycle import ENDED, Desired, Observed, is_interruption, is_unknown
+from orchestrator.lifecycle import (
+    ENDED,
+    Desired,
+    Observed,
+    StopCause,
+    is_interruption,
+    is_unknown,
+)
 from orchestrator.spec import Backoff, JobBody, OnLost, Retry
 
 from .bad_nodes import BadNodes, remembered, with_failure, with_refusal
 from .policy import policy_of
-from .slot_set import with_slots
+from .slot_set import has, with_slots
 from .world import TERMINAL, ExecutionView, Progress, World
 
 #: The agent enforces the timeout of an execution; the scheduler waits this much longer.
@@ -54,13 +61,21 @@ def slot_history(world: World) -> SlotHistory:
     job = world.job
     counting = _Counting(world, job.progress.carried(job.round, job.submitted_at))
     limits = None if job.state in ENDED else Limits.of(world)
+    ended, late = [], []
     for execution in world.executions:
         if execution.observed in TERMINAL:
-            counting.close(execution)
-        elif limits and execution.desired is not Desired.STOPPED:
+            ended.append(execution)
+        elif limits and is_current(world, execution):
             at = limits.end_of(execution)
-            if at is not None and at <= world.now and is_current(world, execution):
-                counting.overrun(execution)
+            if execution.cause == StopCause.OVERRAN or (
+                execution.desired is not Desired.STOPPED and at is not None and at <= world.now
+            ):
+                late.append(execution)
+    # What has completed comes first: of its slot nothing else counts then.
+    for execution in sorted(ended, key=lambda it: it.observed is not Observed.COMPLETED):
+        counting.close(execution)
+    for execution in late:
+        counting.overrun(execution)
     return counting.balance()
 
 
@@ -106,10 +121,11 @@ def delay(retry: Retry, attempts: int) -> timedelta:
     return timedelta(seconds=min(retry.delay * factor, max(retry.max_delay, retry.delay)))
 
 
-_HOW = {
-    Observed.FAILED: How.FAILED,
-    Observed.CANCELLED: How.UNDELIVERED,
-}
+def _how(execution: ExecutionView) -> How:
+    if execution.observed is Observed.FAILED:
+        return How.FAILED
+    is_undelivered = execution.observed in TERMINAL and execution.cause != StopCause.OVERRAN
+    return How.UNDELIVERED if is_undelivered else How.OVERRAN
 
 
 @dataclass(slots=True)
@@ -147,7 +163,9 @@ class _Counting:
     def close(self, execution: ExecutionView) -> None:
         """Account for an execution that has ended, unless its node may still run it."""
         matters = is_current(self.world, execution) and self.world.job.state not in ENDED
-        may_return = execution.observed is Observed.LOST and execution.reserved
+        matters = matters and not self._is_done(execution.slot)
+        cut_off = is_interruption(execution.observed, execution.cause, execution.code)
+        may_return = cut_off and execution.observed is Observed.LOST and execution.reserved
         may_return = may_return and execution.slot < self.world.job.count
         if matters and may_return and self.world.job.spec.on_lost is OnLost.WAIT:
             self.held.append(execution)
@@ -157,7 +175,7 @@ class _Counting:
         self.outcomes[observed] = self.outcomes.get(observed, 0) + 1
         if not matters:
             return
-        if is_interruption(execution.observed, execution.cause, execution.code):
+        if cut_off:
             self._interrupted(execution)
             return
         match execution.observed:
@@ -165,15 +183,21 @@ class _Counting:
                 self.completed.add(execution.slot)
             case Observed.FAILED if not is_unknown(execution.observed, execution.code):
                 self._attempted(execution, retryable=execution.retryable)
+            case Observed.CANCELLED if execution.cause == StopCause.OVERRAN:
+                self._attempted(execution, retryable=True)
             case Observed.CANCELLED if not execution.retryable:
                 self._attempted(execution, retryable=False)
             case Observed.ASK_FOR_BID_REJECTED:
                 ended = execution.ended_at or self.world.now
                 self.refused[execution.node] = max(ended, self.refused.get(execution.node, ended))
 
+    def _is_done(self, slot: int) -> bool:
+        return slot in self.completed or has(self.before.completed, slot)
+
     def overrun(self, execution: ExecutionView) -> None:
         self.overran.add(execution.id)
-        self._attempted(execution, retryable=True)
+        if not self._is_done(execution.slot):
+            self._attempted(execution, retryable=True)
 
     def _interrupted(self, execution: ExecutionView) -> None:
         slot, spec = execution.slot, self.world.job.spec
@@ -237,7 +261,7 @@ class _Counting:
             node=self._name(execution.node),
             attempt=times,
             attempts=retry.attempts,
-            how=_HOW.get(execution.observed, How.OVERRAN),
+            how=_how(execution),
             final=final,
             exit_code=execution.exit_code,
             code=execution.code,

@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from orchestrator.explain import reasons
 from orchestrator.explain.reasons import Completed, NoPlaceInTime, Stopped, TookTooLong
 from orchestrator.lifecycle import ENDED, NOT_BEGUN, Desired, JobState, Observed, StopCause
@@ -39,6 +41,7 @@ _ENDED = {
     JobState.STOPPED: StopCause.JOB_STOPPED,
 }
 _NOT_RUNNING = TERMINAL | NOT_BEGUN
+_MAY_BE_REFUSED = NOT_BEGUN | {Observed.BID_ACCEPTED}
 
 
 def schedule(world: World) -> Plan:
@@ -147,8 +150,6 @@ def _attempts(world: World, progress: Progress) -> Callable[[int], int]:
 def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) -> Question:
     """What placing one more execution of this job would ask."""
     spec, index, bad = world.job.spec, world.nodes.index, history.progress.bad_nodes
-    refusing = avoided(bad, world.now)
-    nobody = has_many(refusing)
     return Question(
         demand=demand(spec),
         algorithm=world.algorithm,
@@ -157,8 +158,32 @@ def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) 
         count=world.job.count,
         used=used_rows(world.nodes, keep),
         failures={index[n]: it.failed for n, it in bad.items() if it.failed and n in index},
-        avoid=frozenset(index.values() if nobody else (index[n] for n in refusing if n in index)),
+        avoid=_avoid(world, history),
     )
+
+
+def _avoid(world: World, history: SlotHistory) -> frozenset[int]:
+    """The rows that are not asked now, because they have just refused.
+
+    When as many have as are remembered, nobody is asked until one may be asked again; and then
+    each node in its turn, whatever it scores: those that are forgotten would be asked for ever.
+    """
+    index, progress = world.nodes.index, history.progress
+    known = {node: it for node, it in progress.bad_nodes.items() if node in index}
+    refusing = frozenset(index[node] for node in avoided(known, world.now))
+    if not has_many([node for node, it in known.items() if it.refused]):
+        return refusing
+    every = frozenset(range(len(index)))
+    if has_many(refusing):
+        return every
+    fitting = how_many(world.room, Question(demand(world.job.spec))) > 0
+    fitting[list(refusing)] = False
+    turns = np.flatnonzero(fitting)
+    if not len(turns):
+        return refusing
+    asked = progress.outcomes.get(str(Observed.ASK_FOR_BID_REJECTED), 0) % len(index)
+    turn = turns[np.searchsorted(turns, asked) % len(turns)]
+    return every - {int(turn)}
 
 
 def _only_avoided_have_room(world: World, asked: Question) -> bool:
@@ -175,11 +200,9 @@ def _waiting_since(
     before = history.progress.waiting_since
     if placement.unplaced:
         return before or world.now
-    # A bid that was asked for and is refused puts the slot back: it has waited all along.
-    asked = [it for it in diff.keep if it.desired is Desired.PENDING]
-    asking = len(asked) > len(diff.approve)
-    asking = asking or any(it.desired is Desired.PENDING for it in placement.place)
-    return before if asking else None
+    # What its node refuses puts the slot back, which has waited all along.
+    may_be_refused = any(it.observed in _MAY_BE_REFUSED for it in diff.keep)
+    return before if placement.place or may_be_refused else None
 
 
 def _plan(decided: Decision) -> Plan:

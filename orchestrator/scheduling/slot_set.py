@@ -20,6 +20,11 @@ def with_slots(bits: bytes, slots: Iterable[int]) -> bytes:
     return bytes(found)
 
 
+def has(bits: bytes, slot: int) -> bool:
+    """Whether *slot* is in the set."""
+    return slot < len(bits) * 8 and bool(bits[slot // 8] >> slot % 8 & 1)
+
+
 def flags(bits: bytes, count: int) -> bytes:
     """A byte for each of the first *count* slots, 1 when it is in the set."""
     whole = np.frombuffer(bits.ljust(-(-count // 8), b"\0"), dtype=np.uint8)

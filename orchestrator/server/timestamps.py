@@ -13,7 +13,7 @@ from django.db.backends.postgresql.psycopg_any import BaseTzLoader
 from django.db.backends.signals import connection_created
 
 
-class TimestampLoader(BaseTzLoader):
+class TimestampLoader(BaseTzLoader):  # type: ignore[misc]  # Django has no types.
     """Reads what the database writes in UTC; all else, as infinity, as psycopg does."""
 
     timezone = UTC

@@ -34,7 +34,7 @@ def test_an_instant_is_exact_and_in_utc(text, parts):
 
 
 def test_what_is_no_instant_of_python_is_an_error_of_the_database():
-    with pytest.raises(Exception, match="infinity|too large"):
+    with pytest.raises(Exception, match="infinity"):
         loaded("infinity")
 
 

@@ -12,7 +12,6 @@ from orchestrator import broker, endpoint, worker
 from orchestrator.broker.leases import LEASE
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, Evaluation, Execution, Job, WorkerProcess
-from orchestrator.planners import state_updater
 from orchestrator.worker import Worker
 from orchestrator.worker.worker_id import WorkerId
 from tests import rows
@@ -50,47 +49,6 @@ def test_plans_of_one_group_share_what_is_left(evaluator):
     assert sorted(placed) == [20, 30]
     assert broker.stats().blocked == 1
     assert BrokerRow.objects.get(blocked_on__isnull=False).job_id == jobs[2].pk
-
-
-def in_each_transaction():
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM orchestrator_execution GROUP BY xmin::text")
-        return sorted(number for (number,) in cursor.fetchall())
-
-
-def test_what_is_placed_is_placed_in_pieces(evaluator, monkeypatch):
-    monkeypatch.setattr(state_updater, "MOST_PLACED", 20)
-    rows.node(cpu=100_000, memory=64 * 2**40)
-    jobs = [submitted(count=count) for count in (50, 8, 8, 8)]
-    assert evaluator.pull() == 4
-    assert in_each_transaction() == [16, 18, 20, 20]
-    assert [Execution.objects.filter(job=job).count() for job in jobs] == [50, 8, 8, 8]
-    assert not BrokerRow.objects.filter(leased_want__isnull=False).exists()
-
-
-def test_a_job_that_changes_between_two_pieces_is_evaluated_anew(
-    evaluator, monkeypatch, in_threads
-):
-    monkeypatch.setattr(state_updater, "MOST_PLACED", 20)
-    rows.node(cpu=100_000, memory=64 * 2**40)
-    job = endpoint.submit(rows.job_spec(count=50), actor="user:a").job
-    inserted = []
-
-    def scale_before_the_second(execute, sql, parameters, many, context):
-        if inserted and not job.stop_requested and "FOR NO KEY UPDATE" in sql:
-            job.stop_requested = True
-            assert in_threads(lambda: endpoint.stop(job.pk, actor="user:a")) == []
-        if sql.lstrip().startswith("INSERT INTO orchestrator_execution "):
-            inserted.append(sql)
-        return execute(sql, parameters, many, context)
-
-    [lease] = broker.lease(None, 1, evaluator.name)
-    with connection.execute_wrapper(scale_before_the_second):
-        evaluator._evaluate([lease])
-    assert Execution.objects.filter(job=job).count() == 20
-    assert "thrown away" in Evaluation.objects.get(pk=lease.evaluation).outcome
-    evaluator.pull()
-    assert not Execution.objects.exclude(desired="stopped").exists()
 
 
 def test_a_job_that_cannot_be_read_is_given_back_alone(evaluator):
