@@ -17,6 +17,7 @@ from orchestrator.explain import reasons
 from orchestrator.explain.reasons import Failure, Said, SlotFailed
 from orchestrator.scheduling import slot_set
 from orchestrator.scheduling.bad_nodes import BadNode
+from orchestrator.scheduling.waits import Wait, Waits
 from orchestrator.scheduling.world import Progress
 from orchestrator.spec import JobBody
 
@@ -86,7 +87,10 @@ def dump_progress(progress: Progress) -> dict[str, Any]:
         "outcomes": dict(progress.outcomes),
         "failed": progress.failed and reasons.dump([progress.failed])[0],
         "last_failure": progress.last_failure and reasons.dump([progress.last_failure])[0],
-        "waiting_since": progress.waiting_since and progress.waiting_since.isoformat(),
+        "waits": [
+            [it.since.isoformat(), it.slots and b64encode(it.slots).decode()]
+            for it in progress.waits
+        ],
     }
     return {name: value for name, value in whole.items() if value}
 
@@ -111,7 +115,16 @@ def load_progress(stored: Mapping[str, Any], slots: Iterable[Slot] = ()) -> Prog
         outcomes=stored.get("outcomes", {}),
         failed=_failure(stored.get("failed")),
         last_failure=last if isinstance(last, SlotFailed | Said) else None,
-        waiting_since=_instant(waiting) if (waiting := stored.get("waiting_since")) else None,
+        waits=_waits(stored),
+    )
+
+
+def _waits(stored: Mapping[str, Any]) -> Waits:
+    if since := stored.get("waiting_since"):  # As an earlier release had it.
+        return (Wait(_instant(since)),)
+    return tuple(
+        Wait(_instant(since), slots and b64decode(slots))
+        for since, slots in stored.get("waits", ())
     )
 
 

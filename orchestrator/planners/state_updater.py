@@ -22,6 +22,7 @@ from orchestrator import broker
 from orchestrator.explain import reasons, wording
 from orchestrator.lifecycle import ENDED, OBSERVED, Desired, Observed, Writer
 from orchestrator.models import Execution, journal, spec_cache
+from orchestrator.planners import slot_rows
 from orchestrator.planners.transitions import (
     LockedExecution,
     LockedNode,
@@ -129,7 +130,10 @@ def _write(writings: Sequence[_Writing], *, is_last: bool) -> list[str]:
         _write_executions(current)
         if is_last:
             _write_jobs(current)
-            _write_slots(current)
+            slot_rows.write(
+                (w.job.id, w.decision.world.job.progress.slots, w.plan.progress.slots)
+                for w in current
+            )
             broker.ack([_result(w) for w in current] + [_thrown_away(d) for d in stale])
         after_commit(Hint.VIEW)
     return [sentence for w in current for sentence in w.dropped]
@@ -346,33 +350,6 @@ def _write_jobs(writings: Sequence[_Writing]) -> None:
         for w in writings
         if w.job.state != w.plan.state
     )
-
-
-def _write_slots(writings: Sequence[_Writing]) -> None:
-    """Write the slots of which a plan says something else than there was."""
-    begun: list[tuple[Any, ...]] = []
-    gone: list[tuple[UUID, int]] = []
-    for w in writings:
-        before, after = w.decision.world.job.progress.slots, w.plan.progress.slots
-        gone += [(w.job.id, slot) for slot in before.keys() - after.keys()]
-        begun += [(w.job.id, slot, *it) for slot, it in after.items() if before.get(slot) != it]
-    with connection.cursor() as cursor:
-        if gone:
-            cursor.execute(
-                "DELETE FROM orchestrator_slotstate s USING unnest(%s::uuid[], %s::int[])"
-                " AS g(job, slot) WHERE s.job_id = g.job AND s.slot = g.slot",
-                [list(column) for column in zip(*gone, strict=True)],
-            )
-        if begun:
-            cursor.execute(
-                "INSERT INTO orchestrator_slotstate"
-                " (job_id, slot, attempts, failed_attempts, retry_at, interruptions)"
-                " SELECT * FROM unnest(%s::uuid[], %s::int[], %s::int[], %s::int[],"
-                " %s::timestamptz[], %s::int[]) ON CONFLICT (job_id, slot) DO UPDATE SET"
-                " attempts = excluded.attempts, failed_attempts = excluded.failed_attempts,"
-                " retry_at = excluded.retry_at, interruptions = excluded.interruptions",
-                [list(column) for column in zip(*begun, strict=True)],
-            )
 
 
 def _reasons(writing: _Writing) -> Any:

@@ -17,12 +17,12 @@ from .world import Progress, World
 class Placement:
     """Where the missing slots go.
 
-    ``blocked`` says why some go nowhere; ``avoided`` that nodes would have room which have
+    ``unplaced`` go nowhere, ``blocked`` says why; ``avoided`` that nodes would have room which have
     refused the job a moment ago.
     """
 
     place: tuple[Place, ...] = ()
-    unplaced: int = 0
+    unplaced: tuple[int, ...] = ()
     blocked: Blocked | None = None
     avoided: bool = False
 

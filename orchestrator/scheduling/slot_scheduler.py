@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from orchestrator.explain.reasons import Completed, NoPlaceInTime, Stopped, Took
 from orchestrator.lifecycle import ENDED, NOT_BEGUN, Desired, JobState, Observed, StopCause
 from orchestrator.spec import Approval
 
+from . import waits
 from .bad_nodes import avoided, has_many
 from .bids import BidScorer, used_rows
 from .decision import Decision, Ending, Placement
@@ -76,13 +77,14 @@ def has_ended(world: World, history: SlotHistory) -> Ending | None:
 
 def waited_too_long(decided: Decision) -> Ending | None:
     """Whether unplaced work has waited longer than the job allows."""
-    limit, since = decided.world.job.spec.timeouts.queue, decided.progress.waiting_since
-    if limit is None or since is None or not decided.placement.unplaced:
+    limit = decided.world.job.spec.timeouts.queue
+    since = waits.longest(decided.progress.waits, decided.placement.unplaced)
+    if limit is None or since is None:
         return None
     if since + timedelta(seconds=limit) > decided.world.now:
         return None
     late = NoPlaceInTime(
-        decided.placement.unplaced,
+        len(decided.placement.unplaced),
         decided.world.job.count,
         limit,
         shortage(decided),
@@ -102,14 +104,10 @@ def _decide(
     )
     if ending is not None:
         history = history.given_up()
-        since = (progress or history.progress).waiting_since
-        return Decision(
-            world, history, replace(history.progress, waiting_since=since), diff, ending
-        )
+        waited = (progress or history.progress).waits
+        return Decision(world, history, replace(history.progress, waits=waited), diff, ending)
     placement = find_places(world, history, diff)
-    progress = replace(
-        history.progress, waiting_since=_waiting_since(world, history, diff, placement)
-    )
+    progress = replace(history.progress, waits=_waits(world, history, diff, placement))
     return Decision(world, history, progress, diff, None, placement)
 
 
@@ -127,13 +125,13 @@ def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
         for slot, rows in zip(diff.missing, chosen, strict=False)
         for row in rows
     )
-    unplaced = len(diff.missing) - len(chosen)
+    unplaced = diff.missing[len(chosen) :]
     if not unplaced:
         return Placement(place)
     return Placement(
         place,
         unplaced,
-        blocked(world.room, asked.demand, unplaced, progress.waiting_since or world.now),
+        blocked(world.room, asked.demand, len(unplaced), progress.waiting_since or world.now),
         avoided=_only_avoided_have_room(world, asked),
     )
 
@@ -194,15 +192,15 @@ def _only_avoided_have_room(world: World, asked: Question) -> bool:
     return any(left[row] > 0 for row in asked.avoid)
 
 
-def _waiting_since(
-    world: World, history: SlotHistory, diff: Diff, placement: Placement
-) -> datetime | None:
-    before = history.progress.waiting_since
-    if placement.unplaced:
-        return before or world.now
+def _waits(world: World, history: SlotHistory, diff: Diff, placement: Placement) -> waits.Waits:
+    """Who waits since when, each slot for itself where the job says how long it may."""
+    before, unplaced = history.progress.waits, placement.unplaced
     # What its node refuses puts the slot back, which has waited all along.
-    may_be_refused = any(it.observed in _MAY_BE_REFUSED for it in diff.keep)
-    return before if placement.place or may_be_refused else None
+    uncertain = {it.slot for it in diff.keep if it.observed in _MAY_BE_REFUSED} if before else set()
+    uncertain.update(it.slot for it in placement.place)
+    if world.job.spec.timeouts.queue is None:
+        return waits.of_any(before, world.now, unplaced=bool(unplaced), uncertain=bool(uncertain))
+    return waits.after(before, world.now, unplaced, uncertain)
 
 
 def _plan(decided: Decision) -> Plan:

@@ -20,6 +20,7 @@ from orchestrator.explain.reasons import (
 )
 from orchestrator.lifecycle import ENDED, Desired, JobState, Trigger
 
+from . import waits
 from .bad_nodes import avoided
 from .decision import Decision
 from .plan import FollowUp
@@ -56,7 +57,7 @@ def summary(decided: Decision) -> str:
     )
     parts = [f"{verb} {number}" for verb, number in done if number]
     if placement.unplaced:
-        parts.append(f"{placement.unplaced} waiting for {wording.awaited(shortage(decided))}")
+        parts.append(f"{len(placement.unplaced)} waiting for {wording.awaited(shortage(decided))}")
     if decided.ending is not None and decided.ending.reason is not None:
         parts.append(wording.ending("the job", decided.ending.state, [decided.ending.reason]))
     return ", ".join(parts) or "nothing to do"
@@ -80,8 +81,8 @@ def followups(decided: Decision) -> tuple[FollowUp, ...]:
     if timeouts.total is not None:
         at = world.job.submitted_at + timedelta(seconds=timeouts.total)
         found.append(FollowUp(at, Trigger.JOB_TIMEOUT, "the job has taken as long as it may"))
-    since = progress.waiting_since
-    if decided.placement.unplaced and timeouts.queue is not None and since is not None:
+    since = waits.longest(progress.waits, decided.placement.unplaced)
+    if timeouts.queue is not None and since is not None:
         at = since + timedelta(seconds=timeouts.queue)
         found.append(FollowUp(at, Trigger.QUEUE_TIMEOUT, "a slot has waited as long as it may"))
     if decided.placement.avoided:
@@ -101,7 +102,7 @@ def _waiting(decided: Decision) -> Iterator[Reason]:
     placement, progress = decided.placement, decided.progress
     if placement.unplaced:
         count, since = decided.world.job.count, progress.waiting_since
-        yield Unplaced(placement.unplaced, count, shortage(decided), since)
+        yield Unplaced(len(placement.unplaced), count, shortage(decided), since)
     if progress.retry_at:
         until = min(progress.retry_at.values())
         yield Delayed(len(progress.retry_at), until, progress.last_failure)

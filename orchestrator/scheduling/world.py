@@ -16,6 +16,7 @@ from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed
 from orchestrator.spec import JobBody
 
 from .bad_nodes import BadNodes
+from .waits import Waits
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -65,7 +66,7 @@ class Progress:
     ``bad_nodes`` are those where it has failed lately, or that would not take it.
     ``outcomes`` counts settled executions by observed state.  ``failed`` is how the slot failed
     that is not tried again, if one did; ``last_failure`` is the newest of those that are.
-    ``waiting_since`` is when a slot first found no place, until all have one.
+    ``waits`` are the slots that have found no place, by when that was, the earliest first.
     """
 
     round: int | None = None
@@ -79,7 +80,7 @@ class Progress:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     failed: Failure | None = None
     last_failure: SlotFailed | Said | None = None
-    waiting_since: datetime | None = None
+    waits: Waits = ()
 
     def carried(self, round_: int, since: datetime) -> Progress:
         """What of it counts in the round *round_*, when the job is wanted since *since*.
@@ -101,8 +102,13 @@ class Progress:
             interruptions={},
             failed=None,
             last_failure=None,
-            waiting_since=None,
+            waits=(),
         )
+
+    @property
+    def waiting_since(self) -> datetime | None:
+        """When a slot first found no place, until all have one."""
+        return self.waits[0].since if self.waits else None
 
     @property
     def slots(self) -> Mapping[int, tuple[int, int, datetime | None, int]]:

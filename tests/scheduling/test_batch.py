@@ -14,6 +14,7 @@ from orchestrator.scheduling.bad_nodes import AVOID, BadNode, avoided
 from orchestrator.scheduling.plan import Place, Stop
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.slot_set import with_slots
+from orchestrator.scheduling.waits import Wait
 from orchestrator.scheduling.world import Progress
 from tests.scheduling.worlds import (
     GIB,
@@ -661,7 +662,7 @@ def test_unplaced_work_waits_as_long_as_the_job_says():
 
 
 def test_waiting_ends_when_everything_has_a_place():
-    waited = Progress(waiting_since=NOW - seconds(50))
+    waited = Progress(waits=(Wait(NOW - seconds(50)),))
     plan = schedule(world(execution("running"), progress=waited))
     assert plan.progress.waiting_since is None
 
@@ -774,7 +775,7 @@ def test_a_failed_job_that_is_wanted_anew_tries_what_it_had_given_up():
         attempts={1: 3},
         failed_attempts={1: 3},
         failed=failed,
-        waiting_since=NOW - seconds(900),
+        waits=(Wait(NOW - seconds(900)),),
     )
     plan = schedule(world(count=2, progress=before, timeouts={"queue": "1m"}))
     assert [(place.slot, place.attempt) for place in plan.place] == [(1, 4)]

@@ -3,13 +3,18 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from orchestrator import spec
 from orchestrator.lifecycle import Desired, JobState, Observed
+from orchestrator.scheduling import waits
 from orchestrator.scheduling.bad_nodes import AVOID, BadNode
 from orchestrator.scheduling.slot_history import delay
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.slot_set import with_slots
 from orchestrator.scheduling.status import LOOK_AGAIN
+from orchestrator.scheduling.waits import Wait
 from orchestrator.scheduling.world import Progress
 from tests.scheduling.worlds import GIB, NOW, execution, node, seconds, world
 
@@ -108,7 +113,7 @@ def test_a_slot_that_has_completed_is_not_tried_again():
 def test_a_slot_has_waited_until_its_node_can_refuse_it_no_longer():
     since = NOW - seconds(50)
     for observed in ("ask_for_bid", "ask_for_bid_accepted", "bid_accepted", "preparing"):
-        plan = schedule(world(execution(observed, 0), progress=Progress(waiting_since=since)))
+        plan = schedule(world(execution(observed, 0), progress=Progress(waits=(Wait(since),))))
         assert plan.progress.waiting_since == (None if observed == "preparing" else since)
 
 
@@ -201,3 +206,31 @@ def test_the_same_when_both_are_accounted_for_at_once():
     job = {"count": 2, "retry": {"attempts": 1}}
     plan = schedule(world(new, old, execution("running", 1), **job))
     assert plan.state is JobState.RUNNING
+
+
+def test_each_slot_may_wait_as_long_as_the_job_says():
+    """One that has waited long and found its place takes nothing from one that begins to wait."""
+    small = {"count": 2, "resources": {"cpu": 1}, "approval": "none", "timeouts": {"queue": 60}}
+    full = schedule(world(nodes=[node("n1", cpu=1000)], **small))
+    assert (len(full.place), full.progress.waiting_since) == (1, NOW)
+    runs = execution("running", 1)  # The one that waited has its place, the other was lost.
+    taken = {"nodes": [node("n1", cpu=1000, used=(1000, 0, 0, 0))], **small}
+    plan = schedule(world(runs, progress=full.progress, now=NOW + seconds(50), **taken))
+    assert plan.progress.waiting_since == NOW + seconds(50)
+    assert [it.at for it in plan.followups] == [NOW + seconds(110)]
+    for at, state in ((61, JobState.RUNNING), (110, JobState.FAILED)):
+        then = {"progress": plan.progress, "now": NOW + seconds(at), **taken}
+        assert schedule(world(runs, **then)).state is state
+
+
+@given(st.lists(st.sets(st.integers(0, 20)), max_size=12))
+def test_no_slot_is_given_up_too_early_however_many_begin_to_wait(steps):
+    waited, since = (), {}
+    for minute, unplaced in enumerate(steps):
+        now = NOW + seconds(60 * minute)
+        waited = waits.after(waited, now, sorted(unplaced), ())
+        since = {slot: since.get(slot, now) for slot in unplaced}
+        assert len(waited) <= waits.MOST
+        for slot in unplaced:
+            assert waits.longest(waited, [slot]) >= since[slot]
+        assert waits.longest(waited, sorted(unplaced)) == min(since.values(), default=None)

@@ -33,6 +33,7 @@ from orchestrator.scheduling.replacement import Budget
 from orchestrator.scheduling.slot_history import slot_history
 from orchestrator.scheduling.slot_scheduler import has_ended, question, schedule
 from orchestrator.scheduling.slot_set import flags, of_ranges, with_slots
+from orchestrator.scheduling.waits import Wait
 from orchestrator.scheduling.world import Progress
 from orchestrator.spec import OnLost
 from tests.scheduling.worlds import NOW, execution, node, seconds, world
@@ -108,7 +109,7 @@ def worlds(draw):
         bad_nodes=dict.fromkeys(
             draw(st.sets(st.sampled_from(NODES))), BadNode(NOW, refused=1, until=NOW + seconds(9))
         ),
-        waiting_since=draw(st.none() | st.just(NOW - seconds(100))),
+        waits=draw(st.sampled_from([(), (Wait(NOW - seconds(100)),), (Wait(NOW, b"\3"),)])),
     )
     return world(
         *draw(executions()),

@@ -99,7 +99,7 @@ class Busy(Simulation):
             self.find(it["name"])
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     ask=st.integers(1, 3),

@@ -119,7 +119,7 @@ def test_a_slot_whose_place_was_taken_meanwhile_has_waited_all_along(
     job = submitted(approval=approval, timeouts={"queue": 600})
     evaluator.pull()
     job.refresh_from_db()
-    since = job.progress["waiting_since"]
+    since = job.progress["waits"]
     Node.objects.update(allocated_cpu=0)
     broker.enqueue(job.pk, Trigger.OPERATOR)
 
@@ -131,7 +131,7 @@ def test_a_slot_whose_place_was_taken_meanwhile_has_waited_all_along(
         evaluator.pull()
     job.refresh_from_db()
     assert not Execution.objects.exists()
-    assert job.progress["waiting_since"] == since
+    assert job.progress["waits"] == since
 
 
 def test_a_job_whose_pieces_cannot_be_written_is_given_back_with_the_reason(evaluator):
