@@ -28,7 +28,7 @@ OPTIONS = ("--phases", "fuzzing", "--max-examples", "4", "--generation-determini
 def test_every_answer_is_one_that_the_document_has(up, var, eventually):
     one = up("--no-demo", "--agents", "0")
     who = ("token", "create", "--user", "admin", "--name", "test", "--scope", "admin")
-    eventually(lambda: one.has_said("password"), within=60)
+    eventually(lambda: one.has_said("Ready: it takes jobs."), within=60)
     token = manage(var, *who).stdout.strip()
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=f"{one.here}/api/v1/", headers=headers, timeout=20) as api:
