@@ -116,6 +116,7 @@ def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
     if not diff.missing:
         return Placement()
     spec, asked = world.job.spec, question(world, history, (*diff.keep, *diff.hold))
+    asked = replace(asked, avoid=_avoid(world, history, len(diff.missing) * spec.ask))
     chosen = choose(world.room, asked, len(diff.missing), now=world.now, ask=spec.ask)
     desired = Desired.PENDING if spec.approval is Approval.BID else Desired.RUNNING
     progress, ids = history.progress, world.nodes.ids
@@ -156,15 +157,15 @@ def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) 
         count=world.job.count,
         used=used_rows(world.nodes, keep),
         failures={index[n]: it.failed for n, it in bad.items() if it.failed and n in index},
-        avoid=_avoid(world, history),
     )
 
 
-def _avoid(world: World, history: SlotHistory) -> frozenset[int]:
+def _avoid(world: World, history: SlotHistory, wanted: int) -> frozenset[int]:
     """The rows that are not asked now, because they have just refused.
 
     When as many have as are remembered, nobody is asked until one may be asked again; and then
-    each node in its turn, whatever it scores: those that are forgotten would be asked for ever.
+    as many as are *wanted* in their turn, whatever they score: those that are forgotten would be
+    asked for ever.
     """
     index, progress = world.nodes.index, history.progress
     known = {node: it for node, it in progress.bad_nodes.items() if node in index}
@@ -180,8 +181,8 @@ def _avoid(world: World, history: SlotHistory) -> frozenset[int]:
     if not len(turns):
         return refusing
     asked = progress.outcomes.get(str(Observed.ASK_FOR_BID_REJECTED), 0) % len(index)
-    turn = turns[np.searchsorted(turns, asked) % len(turns)]
-    return every - {int(turn)}
+    turns = np.roll(turns, -int(np.searchsorted(turns, asked)))
+    return every.difference(turns[:wanted].tolist())
 
 
 def _only_avoided_have_room(world: World, asked: Question) -> bool:
@@ -225,7 +226,7 @@ def _plan(decided: Decision) -> Plan:
 
 def _record(decided: Decision) -> dict[str, Any]:
     world = decided.world
-    found = record(world.room, question(world, decided.history, ()).demand)
+    found = record(world.room, demand(world.job.spec))
     return {**found, "reason": reasons.dump([shortage(decided)])[0]}
 
 

@@ -234,3 +234,11 @@ def test_no_slot_is_given_up_too_early_however_many_begin_to_wait(steps):
         for slot in unplaced:
             assert waits.longest(waited, [slot]) >= since[slot]
         assert waits.longest(waited, sorted(unplaced)) == min(since.values(), default=None)
+
+
+def test_a_job_that_many_have_refused_asks_as_many_as_it_has_slots():
+    long_ago = BadNode(NOW - seconds(600), refused=1, until=NOW - seconds(500))
+    before = Progress(bad_nodes={f"n{i:02}": long_ago for i in range(64)})
+    nodes = [node(f"n{i:02}", cpu=1000) for i in range(80)]
+    plan = schedule(world(nodes=nodes, progress=before, count=30, resources={"cpu": 1}))
+    assert len({place.node for place in plan.place}) == 30
