@@ -11,9 +11,9 @@ from django.db.models.functions import Now
 
 from nodes.models import Node, NodeHeartbeat, NodeSession
 from nodes.protocol.resources import DIMENSIONS
-from orchestrator import spec
+from orchestrator import broker, spec
 from orchestrator.endpoint.lost_nodes import lose_silent
-from orchestrator.lifecycle import OBSERVED, Desired, Observed, Writer, path
+from orchestrator.lifecycle import OBSERVED, Desired, Observed, Trigger, Writer, path
 from orchestrator.models import Execution, Job, JobVersion, Namespace, RoleBinding
 from orchestrator.planners.transitions import Observation, Wish, desire, lock_executions, observe
 
@@ -68,6 +68,13 @@ def job(**differing: Any) -> Job:
     if columns:  # A job begins pending and goes on from there.
         Job.objects.filter(pk=row.pk).update(**columns)
         row.refresh_from_db()
+    return row
+
+
+def submitted(**differing: Any) -> Job:
+    """A stored job whose evaluation was asked for."""
+    row = job(**differing)
+    broker.enqueue(row.pk, Trigger.JOB_SUBMIT)
     return row
 
 

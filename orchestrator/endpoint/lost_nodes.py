@@ -55,16 +55,16 @@ def lose_locked(
     What may still run keeps its reservation until its node says that it is gone; of a node that
     is away *for_good* nothing does.  What was only asked for a bid runs nowhere.
     """
-    locked = list(locked)
-    lost = [execution for execution in locked if execution.observed in OBSERVED.live]
+    lost, over = [], []
+    for execution in locked:
+        (lost if execution.observed in OBSERVED.live else over).append(execution)
     changes = Changes()
     for execution in lost:
         releases = for_good or execution.desired is Desired.PENDING
         changes.lose(execution, cause, detail, actor=actor, releases=releases)
     if for_good:
-        for execution in locked:
-            if execution not in lost:
-                changes.give_up(execution, Trigger.NODE_LOST)
+        for execution in over:
+            changes.give_up(execution, Trigger.NODE_LOST)
     changes.write()
     return len(lost)
 

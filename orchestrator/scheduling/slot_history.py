@@ -222,9 +222,7 @@ class _Counting:
                 message=execution.message,
             )
         elif execution.observed is Observed.FAILED and number > 1:  # Its task may be what does it.
-            at = ended + delay(spec.retry, min(number, 100))  # As many as there are attempts.
-            if at > self.world.now:
-                self.retry_at[slot] = at
+            self._pause(slot, ended, min(number, 100))  # As many as there are attempts.
 
     def _count(self, execution: ExecutionView) -> bool:
         """Count the attempt that it was; False when that was done before."""
@@ -234,7 +232,7 @@ class _Counting:
         return True
 
     def _attempted(self, execution: ExecutionView, *, retryable: bool) -> None:
-        slot, retry = execution.slot, self.world.job.spec.retry
+        slot = execution.slot
         if not self._count(execution):
             return
         ended = execution.ended_at or self.world.now
@@ -247,7 +245,10 @@ class _Counting:
             self.failed = self.failed or failure
             return
         self.last_failure = failure
-        at = ended + delay(retry, times)
+        self._pause(slot, ended, times)
+
+    def _pause(self, slot: int, ended: datetime, times: int) -> None:
+        at = ended + delay(self.world.job.spec.retry, times)
         if at > self.world.now:  # It may have ended long ago, on a node that was away.
             self.retry_at[slot] = at
 

@@ -319,8 +319,7 @@ def test_who_follows_what_may_have_run_waits_although_nobody_has_seen_it_begin()
 )
 def test_what_was_kept_is_shown_when_the_node_is_away(reader, query, text):
     node, _ = joined()
-    execution = rows.execution(rows.job(), node, observed="completed", cpu=0, memory=0)
-    ExecutionOutput.objects.create(execution=execution, stdout="the end\n", stdout_size=100)
+    execution = ended(node)
 
     async def scene(world):
         assert await reader(f"executions/{execution.pk}/logs?{query}") == text

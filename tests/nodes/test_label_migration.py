@@ -6,7 +6,6 @@ from django.core.management import call_command
 from nodes import membership
 from nodes.models import Node
 from orchestrator import broker
-from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow
 from tests import rows
 
@@ -56,8 +55,7 @@ def test_a_label_that_only_one_of_two_tokens_may_have_given_is_the_nodes_own_wor
 
 
 def test_a_job_that_waits_for_a_driver_goes_on_waiting_for_it(before_labels_were_told_apart):
-    job = rows.job()
-    broker.enqueue(job.pk, Trigger.JOB_SUBMIT)
+    job = rows.submitted()
     broker.lease(None, 1, "w")
     before_labels_were_told_apart()
     where = ["driver.process = true", "zone = driver.x"]

@@ -4,7 +4,7 @@ import pytest
 
 from nodes.models import Node, NodeSession
 from orchestrator import broker, endpoint
-from orchestrator.lifecycle import Observed, Trigger
+from orchestrator.lifecycle import Observed
 from orchestrator.models import BrokerTrigger, Event, Execution, Job
 from orchestrator.planners import state_updater
 from orchestrator.planners.state_updater import Decision
@@ -54,8 +54,7 @@ def test_a_quarantine_is_ended_once_however_often_the_node_is_released():
 
 
 def test_what_a_plan_puts_on_a_node_while_it_is_rejected_is_lost_too():
-    node, job = rows.node(), rows.job(approval="none")
-    broker.enqueue(job.pk, Trigger.JOB_SUBMIT)
+    node, _ = rows.node(), rows.submitted(approval="none")
     (lease,) = broker.lease(None, 1, "w")
     (world,) = snapshot.worlds([lease], snapshot.ClusterView().refresh())
     plan = schedule(world)

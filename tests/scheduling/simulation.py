@@ -15,6 +15,7 @@ from orchestrator.scheduling.plan import Plan
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.world import ExecutionView, JobView, World
 from tests.scheduling.worlds import NOW, cluster, execution, node, seconds
+from tests.scheduling.worlds import intent as intent_of
 
 
 class Simulation:
@@ -28,16 +29,7 @@ class Simulation:
         self.nodes = [node(it) if isinstance(it, str) else it for it in nodes]
         self.executions: dict[str, ExecutionView] = {}
         self.versions = {1: spec}
-        self.wanted = intent.Intent(
-            state=JobState.PENDING,
-            version=1,
-            digest=specs.digest(spec),
-            generation=specs.generation(spec),
-            round=1,
-            count=spec.count,
-            priority=spec.priority,
-            labels=spec.labels,
-        )
+        self.wanted = intent_of(spec)
         self.job = self._view(state=JobState.PENDING, submitted_at=NOW)
         #: How often each slot has started, and has failed, in each round.
         self.starts: Counter[tuple[int, int]] = Counter()

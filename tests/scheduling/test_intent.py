@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator import spec
 from orchestrator.lifecycle import JobState
-from orchestrator.scheduling.intent import Intent, submit
+from orchestrator.scheduling.intent import submit
+from tests.scheduling import worlds
 from tests.scheduling.worlds import job_spec
 
 ENDED = [JobState.COMPLETED, JobState.FAILED, JobState.STOPPED]
@@ -14,18 +14,8 @@ ANOTHER = {"task": {"command": ["false"]}}
 
 
 def intent(state=JobState.RUNNING, *, stop_requested=False, **differing):
-    it = job_spec(**differing)
-    return Intent(
-        state=state,
-        version=4,
-        digest=spec.digest(it),
-        generation=spec.generation(it),
-        round=2,
-        count=it.count,
-        priority=it.priority,
-        labels=it.labels,
-        stop_requested=stop_requested,
-    )
+    known = {"state": state, "version": 4, "round": 2, "stop_requested": stop_requested}
+    return worlds.intent(job_spec(**differing), **known)
 
 
 @pytest.mark.parametrize("state", [it for it in JobState if it is not JobState.STOPPED])

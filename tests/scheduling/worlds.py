@@ -11,6 +11,7 @@ import numpy as np
 
 from orchestrator import spec
 from orchestrator.lifecycle import Desired, JobState, Observed
+from orchestrator.scheduling.intent import Intent
 from orchestrator.scheduling.world import (
     ExecutionView,
     JobView,
@@ -69,6 +70,21 @@ def job_spec(**differing: Any) -> spec.JobSpec:
     resources = differing.pop("resources", {})
     task = {"command": ["true"], "resources": resources, **differing.pop("task", {})}
     return spec.parse({"name": "job", "task": task, **differing})
+
+
+def intent(wanted: spec.JobSpec, **differing: Any) -> Intent:
+    """What people want of a job that they have just submitted so."""
+    ordinary = {
+        "state": JobState.PENDING,
+        "version": 1,
+        "digest": spec.digest(wanted),
+        "generation": spec.generation(wanted),
+        "round": 1,
+        "count": wanted.count,
+        "priority": wanted.priority,
+        "labels": wanted.labels,
+    }
+    return Intent(**{**ordinary, **differing})
 
 
 #: What an execution in this observed state is usually wanted to be.

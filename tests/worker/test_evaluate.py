@@ -10,31 +10,16 @@ from nodes.callbacks import Inbound
 from nodes.protocol.messages import Happened, Report
 from orchestrator import broker, endpoint, worker
 from orchestrator.broker.leases import LEASE
-from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerRow, Evaluation, Execution, Job, WorkerProcess
-from orchestrator.worker import Worker
 from orchestrator.worker.worker_id import WorkerId
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture
-def evaluator():
-    it = Worker(WorkerId.mine())
-    yield it
-    it.heartbeat.end()
-
-
-def submitted(**differing):
-    job = rows.job(**differing)
-    broker.enqueue(job.pk, Trigger.JOB_SUBMIT)
-    return job
-
-
 def test_a_pull_evaluates_until_nothing_is_ready(evaluator):
     rows.node(cpu=100_000, memory=64 * 2**40)
-    jobs = [submitted() for _ in range(30)]
+    jobs = [rows.submitted() for _ in range(30)]
     assert evaluator.pull() >= 30
     assert Execution.objects.filter(job__in=jobs).count() == 30
     assert not BrokerRow.objects.filter(leased_want__isnull=False).exists()
@@ -43,7 +28,7 @@ def test_a_pull_evaluates_until_nothing_is_ready(evaluator):
 
 def test_plans_of_one_group_share_what_is_left(evaluator):
     rows.node(cpu=250)
-    jobs = [submitted(priority=priority) for priority in (20, 30, 10)]
+    jobs = [rows.submitted(priority=priority) for priority in (20, 30, 10)]
     assert evaluator.pull() == 3
     placed = Execution.objects.values_list("job__priority", flat=True)
     assert sorted(placed) == [20, 30]
@@ -53,7 +38,7 @@ def test_plans_of_one_group_share_what_is_left(evaluator):
 
 def test_a_job_that_cannot_be_read_is_given_back_alone(evaluator):
     rows.node()
-    healthy, poisoned = submitted(), submitted()
+    healthy, poisoned = rows.submitted(), rows.submitted()
     rows.version(poisoned, {"nonsense": True})
     evaluator.pull()
     assert Execution.objects.get().job_id == healthy.pk
@@ -65,7 +50,7 @@ def test_a_job_that_cannot_be_read_is_given_back_alone(evaluator):
 
 def test_a_node_that_does_not_wait_for_approvals_is_kept_away_from(evaluator):
     eager, other = rows.node(cpu=1000), rows.node(cpu=4000)
-    job = submitted()
+    job = rows.submitted()
     asked = rows.execution(job, eager, observed="ask_for_bid")
     report = Report(execution=str(asked.pk), happened=Happened.START)
     endpoint.receive([Inbound(eager.pk, 1, 1, 0, (), (report,))])
@@ -90,7 +75,7 @@ def breakage():
 
 def test_a_plan_that_cannot_be_written_is_given_back_alone(evaluator, breakage):
     rows.node()
-    jobs = [submitted() for _ in range(4)]
+    jobs = [rows.submitted() for _ in range(4)]
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE TRIGGER broken BEFORE INSERT ON orchestrator_execution FOR EACH ROW"
@@ -104,7 +89,7 @@ def test_a_plan_that_cannot_be_written_is_given_back_alone(evaluator, breakage):
 
 
 def test_a_job_of_a_type_nobody_decides_about_is_parked_not_lost(evaluator):
-    poisoned = submitted()
+    poisoned = rows.submitted()
     rows.version(poisoned, {})
     for _ in range(5):
         BrokerRow.objects.update(not_before=None)
@@ -114,7 +99,7 @@ def test_a_job_of_a_type_nobody_decides_about_is_parked_not_lost(evaluator):
 
 
 def test_a_job_deleted_meanwhile_is_nobodys_business(evaluator):
-    submitted()
+    rows.submitted()
     broker.fold()
     Job.objects.all().delete()
     assert evaluator.pull() == 0
@@ -122,7 +107,7 @@ def test_a_job_deleted_meanwhile_is_nobodys_business(evaluator):
 
 def test_a_lost_connection_costs_a_delivery_and_no_evaluation(evaluator, caplog, eventually):
     rows.node()
-    job, before = submitted(), evaluator.name
+    job, before = rows.submitted(), evaluator.name
     evaluator.pull(0)
     leased = broker.lease(None, 1, before)
     with connection.cursor() as cursor:
@@ -165,7 +150,7 @@ class TestPulse:
         assert not WorkerProcess.objects.exists()
 
     def test_leases_are_renewed_while_work_goes_on(self, evaluator):
-        submitted()
+        rows.submitted()
         leases = broker.lease(None, 1, evaluator.name, lease_seconds=5)
         with evaluator.heartbeat.holding(leases):
             evaluator.heartbeat._renewed_at -= LEASE / 3 + 1
@@ -174,7 +159,7 @@ class TestPulse:
         assert remaining.total_seconds() > LEASE / 2
 
     def test_the_dead_are_buried(self):
-        job = submitted()
+        job = rows.submitted()
         mine = WorkerId.mine()
         dead = WorkerId(mine.host, 2**22 - 1, 1, mine.space, "x").name
         broker.lease(None, 1, dead)

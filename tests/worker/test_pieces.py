@@ -9,26 +9,15 @@ from orchestrator import broker, endpoint
 from orchestrator.lifecycle import Desired, Observed, Trigger
 from orchestrator.models import BrokerRow, Evaluation, Execution, SlotState
 from orchestrator.planners import state_updater
-from orchestrator.worker import Worker
-from orchestrator.worker.worker_id import WorkerId
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture
-def evaluator(monkeypatch):
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
     monkeypatch.setattr(state_updater, "MOST_PLACED", 20)
     rows.node(cpu=100_000, memory=64 * 2**40)
-    it = Worker(WorkerId.mine())
-    yield it
-    it.heartbeat.end()
-
-
-def submitted(**differing):
-    job = rows.job(**differing)
-    broker.enqueue(job.pk, Trigger.JOB_SUBMIT)
-    return job
 
 
 class Before:
@@ -58,7 +47,7 @@ LOCK_JOBS = "SELECT id, name, intent_rev"
 def test_what_was_placed_in_a_piece_is_not_placed_again_when_the_next_one_is_tried_again(
     evaluator, approval
 ):
-    job = submitted(count=50, approval=approval)
+    job = rows.submitted(count=50, approval=approval)
     with connection.execute_wrapper(Before(2, INSERT, deadlock)):
         evaluator.pull()
     slots = Execution.objects.filter(job=job).values_list("slot", flat=True)
@@ -69,7 +58,7 @@ def test_what_was_placed_in_a_piece_is_not_placed_again_when_the_next_one_is_tri
 def test_what_was_placed_in_a_piece_is_not_placed_again_when_the_group_is_written_one_by_one(
     evaluator,
 ):
-    small, large = submitted(priority=60), submitted(count=25, priority=50)
+    small, large = rows.submitted(priority=60), rows.submitted(count=25, priority=50)
     with connection.execute_wrapper(Before(2, INSERT, deadlock)):
         evaluator.pull()
     assert Execution.objects.filter(job=small).count() == 1
@@ -82,7 +71,7 @@ def test_the_pieces_of_a_job_take_nothing_from_one_that_comes_before_it(evaluato
         Node.objects.update(allocated_cpu=F("capacity_cpu") - cpu)
 
     leave(2600)
-    first, _ = submitted(priority=60), submitted(count=25, priority=50)
+    first, _ = rows.submitted(priority=60), rows.submitted(count=25, priority=50)
     less = Before(1, LOCK_JOBS, lambda: in_threads(lambda: leave(1900)))
     with connection.execute_wrapper(less):
         evaluator.pull()
@@ -116,7 +105,7 @@ def test_a_slot_whose_place_was_taken_meanwhile_has_waited_all_along(
     evaluator, in_threads, approval
 ):
     Node.objects.update(allocated_cpu=F("capacity_cpu"))
-    job = submitted(approval=approval, timeouts={"queue": 600})
+    job = rows.submitted(approval=approval, timeouts={"queue": 600})
     evaluator.pull()
     job.refresh_from_db()
     since = job.progress["waits"]
@@ -138,7 +127,7 @@ def test_a_job_whose_pieces_cannot_be_written_is_given_back_with_the_reason(eval
     def refuse():
         raise IntegrityError("refused")
 
-    small, large = submitted(priority=60), submitted(count=50, priority=50)
+    small, large = rows.submitted(priority=60), rows.submitted(count=50, priority=50)
     with connection.execute_wrapper(Before(3, INSERT, refuse)):
         evaluator.pull()
     assert Execution.objects.filter(job=small).count() == 1
@@ -153,7 +142,7 @@ def in_each_transaction():
 
 
 def test_what_is_placed_is_placed_in_pieces(evaluator):
-    jobs = [submitted(count=count) for count in (50, 8, 8, 8)]
+    jobs = [rows.submitted(count=count) for count in (50, 8, 8, 8)]
     assert evaluator.pull() == 4
     assert in_each_transaction() == [16, 18, 20, 20]
     assert [Execution.objects.filter(job=job).count() for job in jobs] == [50, 8, 8, 8]
