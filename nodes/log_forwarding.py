@@ -140,11 +140,11 @@ async def _watch_elsewhere(wanted: Wanted, address: str) -> AsyncIterator[LogChu
             if answer.status_code != httpx.codes.OK:
                 raise NotConnected(_refused(address, f"HTTP {answer.status_code}"))
             async for kind, at, data in _decoded(answer.aiter_raw()):
+                has_begun = True  # Also where the task says nothing.
                 match kind:
                     case Kind.ALIVE:
                         pass
                     case Kind.CHUNK:
-                        has_begun = True
                         yield LogChunk(0, "", at, data)
                     case Kind.END:
                         yield LogEnd(0, "", data.decode())

@@ -55,7 +55,8 @@ def lose_locked(
     What may still run keeps its reservation until its node says that it is gone; of a node that
     is away *for_good* nothing does.  What was only asked for a bid runs nowhere.
     """
-    lost, over = [], []
+    lost: list[LockedExecution] = []
+    over: list[LockedExecution] = []
     for execution in locked:
         (lost if execution.observed in OBSERVED.live else over).append(execution)
     changes = Changes()

@@ -87,6 +87,7 @@ def dump_progress(progress: Progress) -> dict[str, Any]:
         "outcomes": dict(progress.outcomes),
         "failed": progress.failed and reasons.dump([progress.failed])[0],
         "last_failure": progress.last_failure and reasons.dump([progress.last_failure])[0],
+        "turn": progress.turn,
         "waits": [
             [it.since.isoformat(), it.slots and b64encode(it.slots).decode()]
             for it in progress.waits
@@ -116,6 +117,7 @@ def load_progress(stored: Mapping[str, Any], slots: Iterable[Slot] = ()) -> Prog
         failed=_failure(stored.get("failed")),
         last_failure=last if isinstance(last, SlotFailed | Said) else None,
         waits=_waits(stored),
+        turn=stored.get("turn", ""),
     )
 
 

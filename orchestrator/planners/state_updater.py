@@ -8,7 +8,7 @@ true.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -41,14 +41,15 @@ from orchestrator.scheduling.world import World
 class Decision:
     """A plan, the world it was made from, and the lease under which it may be written.
 
-    ``is_begun`` says that a part of a large plan may have been written: it is not to be tried
-    again, see ``throw_away``.
+    ``plan`` is what of it is still to be written, ``dropped`` what of the rest was not.
+    ``is_in_doubt`` says that nobody knows whether a part of it is: it must not be tried again.
     """
 
     lease: broker.Lease
     world: World
     plan: Plan
-    is_begun: bool = False
+    dropped: list[str] = field(default_factory=list)
+    is_in_doubt: bool = False
 
 
 @dataclass(slots=True)
@@ -73,42 +74,40 @@ def apply(decisions: Sequence[Decision]) -> None:
     A decision whose lease was taken over, or whose job has changed meanwhile, is thrown away:
     its job is evaluated again.  What takes more than MOST_PLACED placements is written in several
     transactions, in the order of *decisions*; the first parts of a large plan are no less wanted
-    if its rest is thrown away.  After an error apply them one by one: what was acknowledged is not
-    written again.  Throw away those that are begun.
+    if its rest is thrown away.  After an error apply them one by one: what was written is not
+    written again.  Those that are in doubt are to be decided again.
     """
     group: list[_Writing] = []
     for decision in decisions:
-        *first, last = in_parts(decision.plan)
-        placed = sum(len(it.plan.place) for it in group)
-        if group and (first or placed + len(last.place) > MOST_PLACED):
+        if len(decision.plan.place) > MOST_PLACED and group:
             _write(group, is_last=True)
             group = []
-        dropped: list[str] = []
-        for part in first:
-            decision.is_begun = True
-            dropped += _write([_Writing(decision, part)], is_last=False)
-        group.append(_Writing(decision, last, dropped=dropped))
+        while len(decision.plan.place) > MOST_PLACED:
+            part, rest = parts(decision.plan)
+            decision.dropped += _write_part(_Writing(decision, part))
+            decision.plan = rest
+        placed = sum(len(it.plan.place) for it in group)
+        if group and placed + len(decision.plan.place) > MOST_PLACED:
+            _write(group, is_last=True)
+            group = []
+        group.append(_Writing(decision, decision.plan, dropped=[*decision.dropped]))
     _write(group, is_last=True)
 
 
-def throw_away(decisions: Sequence[Decision]) -> None:
-    """Acknowledge the evaluations of *decisions* so that their jobs are evaluated again at once."""
-    with transaction.atomic(durable=True):
-        held = broker.hold([d.lease for d in decisions])
-        broker.ack([_thrown_away(d) for d in decisions if d.lease in held])
-        after_commit(Hint.VIEW)
+def _write_part(writing: _Writing) -> list[str]:
+    """Write a part that is not the last, whose lease does not tell whether it was written."""
+    try:
+        return _write([writing], is_last=False)
+    except Exception:
+        is_rolled_back = connection.connection is not None and connection.is_usable()
+        writing.decision.is_in_doubt = not is_rolled_back
+        raise
 
 
-def in_parts(plan: Plan) -> Iterator[Plan]:
-    """*plan*, and before it what of it is written first, so that none places too much at once.
-
-    The first part has all that makes room for the others, the last one all that is known then.
-    """
-    rest = plan
-    while len(rest.place) > MOST_PLACED:
-        yield Plan(place=rest.place[:MOST_PLACED], stop=rest.stop, approve=rest.approve)
-        rest = replace(rest, place=rest.place[MOST_PLACED:], stop=(), approve=())
-    yield rest
+def parts(plan: Plan) -> tuple[Plan, Plan]:
+    """What of a large *plan* is written first, with all that makes room for the rest; the rest."""
+    first = Plan(place=plan.place[:MOST_PLACED], stop=plan.stop, approve=plan.approve)
+    return first, replace(plan, place=plan.place[MOST_PLACED:], stop=(), approve=())
 
 
 def _write(writings: Sequence[_Writing], *, is_last: bool) -> list[str]:

@@ -5,7 +5,7 @@ The newest few, for an hour: what a job keeps is bounded, however many nodes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Container, Mapping, Sized
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -63,6 +63,14 @@ def has_many(nodes: Sized) -> bool:
     return len(nodes) >= MOST
 
 
-def avoided(nodes: BadNodes, now: datetime) -> dict[str, datetime]:
-    """The nodes that are not asked at *now*, and until when."""
-    return {n: it.until for n, it in nodes.items() if it.until is not None and it.until > now}
+def avoided(
+    nodes: BadNodes, now: datetime, known: Container[str] | None = None
+) -> dict[str, datetime]:
+    """The nodes that are not asked at *now*, and until when; of the *known* ones, if it says so."""
+    refusing = {n: it.until for n, it in nodes.items() if it.until is not None and it.until > now}
+    return {n: until for n, until in refusing.items() if known is None or n in known}
+
+
+def has_refusing(nodes: BadNodes, now: datetime, known: Container[str]) -> bool:
+    """Whether as many of the *known* nodes as are remembered have refused of late."""
+    return has_many(avoided(nodes, now - AVOID_AT_MOST, known))

@@ -273,6 +273,12 @@ class _Counting:
         row = self.world.nodes.index.get(node)
         return "a node that is gone" if row is None else self.world.nodes.names[row]
 
+    def _last_failure(self) -> SlotFailed | Said | None:
+        """The last one of those that are tried again, as long as its slot waits for that."""
+        last = self.last_failure
+        waits = last.slot in self.retry_at if isinstance(last, SlotFailed) else bool(self.retry_at)
+        return last if waits else None
+
     def balance(self) -> SlotHistory:
         before, now = self.before, self.world.now
         bad_nodes = self.bad_nodes
@@ -291,6 +297,6 @@ class _Counting:
             bad_nodes=remembered(bad_nodes, now),
             outcomes=self.outcomes,
             failed=self.failed,
-            last_failure=self.last_failure if self.retry_at else None,
+            last_failure=self._last_failure(),
         )
         return SlotHistory(progress, tuple(self.settled), tuple(self.held), frozenset(self.overran))

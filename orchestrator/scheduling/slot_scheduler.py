@@ -21,7 +21,7 @@ from orchestrator.lifecycle import ENDED, NOT_BEGUN, Desired, JobState, Observed
 from orchestrator.spec import Approval
 
 from . import waits
-from .bad_nodes import avoided, has_many
+from .bad_nodes import avoided, has_many, has_refusing
 from .bids import BidScorer, used_rows
 from .decision import Decision, Ending, Placement
 from .feasibility import demand
@@ -107,7 +107,11 @@ def _decide(
         waited = (progress or history.progress).waits
         return Decision(world, history, replace(history.progress, waits=waited), diff, ending)
     placement = find_places(world, history, diff)
-    progress = replace(history.progress, waits=_waits(world, history, diff, placement))
+    progress = replace(
+        history.progress,
+        waits=_waits(world, history, diff, placement),
+        turn=_turn(world, history, placement),
+    )
     return Decision(world, history, progress, diff, None, placement)
 
 
@@ -116,7 +120,7 @@ def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
     if not diff.missing:
         return Placement()
     spec, asked = world.job.spec, question(world, history, (*diff.keep, *diff.hold))
-    asked = replace(asked, avoid=_avoid(world, history, len(diff.missing) * spec.ask))
+    asked = replace(asked, avoid=_avoid(world, history))
     chosen = choose(world.room, asked, len(diff.missing), now=world.now, ask=spec.ask)
     desired = Desired.PENDING if spec.approval is Approval.BID else Desired.RUNNING
     progress, ids = history.progress, world.nodes.ids
@@ -132,7 +136,12 @@ def find_places(world: World, history: SlotHistory, diff: Diff) -> Placement:
     return Placement(
         place,
         unplaced,
-        blocked(world.room, asked.demand, len(unplaced), progress.waiting_since or world.now),
+        blocked(
+            world.room,
+            asked.demand,
+            len(unplaced),
+            waits.longest(progress.waits, unplaced) or world.now,
+        ),
         avoided=_only_avoided_have_room(world, asked),
     )
 
@@ -160,47 +169,45 @@ def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) 
     )
 
 
-def _avoid(world: World, history: SlotHistory, wanted: int) -> frozenset[int]:
+def _avoid(world: World, history: SlotHistory) -> frozenset[int]:
     """The rows that are not asked now, because they have just refused.
 
     When as many have as are remembered, nobody is asked until one may be asked again; and then
-    as many as are *wanted* in their turn, whatever they score: those that are forgotten would be
-    asked for ever.
+    one node after the other, whatever it scores: those that are forgotten would be asked for ever.
     """
-    index, progress = world.nodes.index, history.progress
-    known = {node: it for node, it in progress.bad_nodes.items() if node in index}
-    refusing = frozenset(index[node] for node in avoided(known, world.now))
-    if not has_many([node for node, it in known.items() if it.refused]):
-        return refusing
+    index, progress, now = world.nodes.index, history.progress, world.now
+    refusing = [index[node] for node in avoided(progress.bad_nodes, now, index)]
+    if not has_refusing(progress.bad_nodes, now, index):
+        return frozenset(refusing)
     every = frozenset(range(len(index)))
     if has_many(refusing):
         return every
     fitting = how_many(world.room, Question(demand(world.job.spec))) > 0
-    fitting[list(refusing)] = False
-    turns = np.flatnonzero(fitting)
-    if not len(turns):
-        return refusing
-    asked = progress.outcomes.get(str(Observed.ASK_FOR_BID_REJECTED), 0) % len(index)
-    turns = np.roll(turns, -int(np.searchsorted(turns, asked)))
-    return every.difference(turns[:wanted].tolist())
+    fitting[refusing] = False
+    turns = np.flatnonzero(fitting).tolist()
+    last = index.get(progress.turn, -1)
+    return every - {next((row for row in turns if row > last), *turns[:1])} if turns else every
+
+
+def _turn(world: World, history: SlotHistory, placement: Placement) -> str:
+    """The node that was asked last, when each is in its turn."""
+    progress = history.progress
+    if not has_refusing(progress.bad_nodes, world.now, world.nodes.index):
+        return ""
+    return placement.place[-1].node if placement.place else progress.turn
 
 
 def _only_avoided_have_room(world: World, asked: Question) -> bool:
     """Whether time will help: a node that has just refused the job would have room."""
-    if not asked.avoid:
-        return False
-    left = how_many(world.room, asked)
-    return any(left[row] > 0 for row in asked.avoid)
+    return bool((how_many(world.room, asked)[list(asked.avoid)] > 0).any())
 
 
 def _waits(world: World, history: SlotHistory, diff: Diff, placement: Placement) -> waits.Waits:
-    """Who waits since when, each slot for itself where the job says how long it may."""
+    """Who waits since when, each slot for itself."""
     before, unplaced = history.progress.waits, placement.unplaced
     # What its node refuses puts the slot back, which has waited all along.
     uncertain = {it.slot for it in diff.keep if it.observed in _MAY_BE_REFUSED} if before else set()
     uncertain.update(it.slot for it in placement.place)
-    if world.job.spec.timeouts.queue is None:
-        return waits.of_any(before, world.now, unplaced=bool(unplaced), uncertain=bool(uncertain))
     return waits.after(before, world.now, unplaced, uncertain)
 
 

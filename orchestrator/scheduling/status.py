@@ -101,8 +101,9 @@ def shortage(decided: Decision) -> Shortage:
 def _waiting(decided: Decision) -> Iterator[Reason]:
     placement, progress = decided.placement, decided.progress
     if placement.unplaced:
-        count, since = decided.world.job.count, progress.waiting_since
-        yield Unplaced(len(placement.unplaced), count, shortage(decided), since)
+        missing, count = len(placement.unplaced), decided.world.job.count
+        since = waits.longest(progress.waits, placement.unplaced)
+        yield Unplaced(missing, count, shortage(decided), since)
     if progress.retry_at:
         until = min(progress.retry_at.values())
         yield Delayed(len(progress.retry_at), until, progress.last_failure)
@@ -131,7 +132,7 @@ def _starting(decided: Decision) -> list[Reason]:
 
 
 def _avoided(decided: Decision) -> dict[str, datetime]:
-    return avoided(decided.progress.bad_nodes, decided.world.now)
+    return avoided(decided.progress.bad_nodes, decided.world.now, decided.world.nodes.index)
 
 
 def _again(decided: Decision) -> datetime:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,7 +14,10 @@ MOST = 4
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """These ``slots``, a set as in ``slot_set``, have had no place ``since`` then; None is any."""
+    """These ``slots``, a set as in ``slot_set``, have had no place ``since`` then.
+
+    None is of an earlier release, which did not tell which.
+    """
 
     since: datetime
     slots: bytes | None = None
@@ -26,36 +29,27 @@ class Wait:
 Waits = tuple[Wait, ...]
 
 
-def of_any(before: Waits, now: datetime, *, unplaced: bool, uncertain: bool) -> Waits:
-    """The same when nobody asks which slot it is: since when not all have had one."""
-    if before and (unplaced or uncertain):
-        return (Wait(before[0].since),)
-    return (Wait(now),) if unplaced else ()
-
-
 def after(
-    before: Waits, now: datetime, unplaced: Collection[int], uncertain: Iterable[int]
+    before: Waits, now: datetime, unplaced: Collection[int], uncertain: Collection[int]
 ) -> Waits:
     """What waits at *now*: the *unplaced*, and of the *uncertain* those that waited *before*.
 
     The place of an uncertain one may still be refused, and it has waited all along then.
     """
     left = dict.fromkeys([*unplaced, *uncertain])
-    found: list[Wait] = []
+    found: list[tuple[datetime, list[int]]] = []
     for wait in before:
-        if slots := [slot for slot in left if wait.holds(slot)]:
-            found.append(Wait(wait.since, with_slots(b"", slots)))
+        among = left if wait.slots is not None else uncertain or unplaced
+        if slots := [slot for slot in among if slot in left and wait.holds(slot)]:
+            found.append((wait.since, slots))
             for slot in slots:
                 del left[slot]
     if new := [slot for slot in unplaced if slot in left]:
-        found.append(Wait(now, with_slots(b"", new)))
-    if len(found) <= MOST:
-        return tuple(found)
-    *first, last, newest = found  # Together from the later instant: none is given up too early.
-    size = max(len(last.slots or b""), len(newest.slots or b""))
-    both = int.from_bytes(last.slots or b"", "little")
-    both |= int.from_bytes(newest.slots or b"", "little")
-    return (*first, Wait(newest.since, both.to_bytes(size, "little")))
+        found.append((now, new))
+    if len(found) > MOST:  # Together from the later instant: none is given up too early.
+        *found, (_, last), (since, newest) = found
+        found.append((since, last + newest))
+    return tuple(Wait(since, with_slots(b"", slots)) for since, slots in found)
 
 
 def longest(waits: Waits, slots: Sequence[int]) -> datetime | None:

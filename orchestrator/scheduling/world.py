@@ -67,6 +67,7 @@ class Progress:
     ``outcomes`` counts settled executions by observed state.  ``failed`` is how the slot failed
     that is not tried again, if one did; ``last_failure`` is the newest of those that are.
     ``waits`` are the slots that have found no place, by when that was, the earliest first.
+    ``turn`` is the node that was asked last, where each is in its turn because so many refused.
     """
 
     round: int | None = None
@@ -81,6 +82,7 @@ class Progress:
     failed: Failure | None = None
     last_failure: SlotFailed | Said | None = None
     waits: Waits = ()
+    turn: str = ""
 
     def carried(self, round_: int, since: datetime) -> Progress:
         """What of it counts in the round *round_*, when the job is wanted since *since*.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from django.db import Error, InterfaceError, OperationalError, connection
 
 from orchestrator import broker
-from orchestrator.planners.state_updater import Decision, apply, throw_away
+from orchestrator.planners.state_updater import Decision, apply
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.world import Room, World
 
@@ -116,8 +116,8 @@ class Worker:
         """Write all plans at once or, if that fails, one by one.
 
         What the database refused for its own reasons (a lost connection, a deadlock) is tried
-        *again* once: if it had been committed after all, the fence says so.  A large plan of which
-        a part may have been written is not: its job is evaluated again.
+        *again* once: if it had been committed after all, the fence says so.  What nobody knows
+        of is given back.
         """
         if not decisions:
             return
@@ -126,13 +126,10 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - the guilty one is found and given back
             connection.close_if_unusable_or_obsolete()
             is_its_own = isinstance(error, OperationalError | InterfaceError)
-            if begun := [it for it in decisions if it.is_begun]:
-                if is_its_own:
-                    self._throw_away(begun)
-                else:
-                    for decision in begun:
-                        self._give_back(decision.lease, error)
-                self._commit([it for it in decisions if not it.is_begun])
+            if doubtful := [it for it in decisions if it.is_in_doubt]:
+                for decision in doubtful:
+                    self._give_back(decision.lease, error)
+                self._commit([it for it in decisions if not it.is_in_doubt])
             elif len(decisions) > 1:
                 log.warning("a group of %d plans is written one by one: %s", len(decisions), error)
                 for decision in decisions:
@@ -141,13 +138,6 @@ class Worker:
                 self._commit(decisions, again=False)
             else:
                 self._give_back(decisions[0].lease, error)
-
-    def _throw_away(self, decisions: Sequence[Decision]) -> None:
-        try:
-            throw_away(decisions)
-        except Error as error:
-            log.warning("evaluations cannot be given back now: %s", error)
-            self._leave_behind()
 
     def _give_back(self, lease: broker.Lease, error: Exception) -> None:
         log.warning(

@@ -357,6 +357,19 @@ def test_a_removed_node_is_not_said_to_be_away(reader, kept, said):
     play(scene)
 
 
+def test_of_a_task_that_printed_nothing_nobody_says_that_it_was_not_kept(reader):
+    """Its final report came and told of no output; its node is away."""
+    node, _ = joined()
+    execution = rows.execution(rows.job(), node, observed="running", cpu=0, memory=0)
+    report = Report(str(execution.pk), Happened.COMPLETE, exit_code=0)
+    endpoint.receive([Inbound(node.pk, 0, 1, 0, (), (report,))])
+
+    async def scene(world):
+        assert await reader(f"executions/{execution.pk}/logs") == ""
+
+    play(scene)
+
+
 def test_a_tail_of_what_was_kept_begins_with_a_whole_character_and_names_what_is_missing(reader):
     node, _ = joined()
     execution = rows.execution(rows.job(), node, observed="completed", cpu=0, memory=0)

@@ -55,7 +55,7 @@ def test_a_label_that_only_one_of_two_tokens_may_have_given_is_the_nodes_own_wor
 
 
 def test_a_job_that_waits_for_a_driver_goes_on_waiting_for_it(before_labels_were_told_apart):
-    job = rows.submitted()
+    rows.submitted()
     broker.lease(None, 1, "w")
     before_labels_were_told_apart()
     where = ["driver.process = true", "zone = driver.x"]

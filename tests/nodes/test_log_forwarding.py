@@ -138,6 +138,7 @@ def elsewhere(what):
         (CHUNK + HEADER.pack(4, 0, 0), ([b"one"], SessionEnded, "the node is not connected")),
         (HEADER.pack(5, 0, 0), ([], TooManyWatches, "")),
         (CHUNK, ([b"one"], SessionEnded, elsewhere("broke off"))),
+        (HEADER.pack(1, 0, 0), ([], SessionEnded, elsewhere("broke off"))),
         (CHUNK[:-1], ([], NotConnected, elsewhere("does not answer"))),
         (b"", ([], NotConnected, elsewhere("does not answer"))),
     ],

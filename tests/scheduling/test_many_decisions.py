@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import spec
+from orchestrator.explain.reasons import Delayed, Unplaced
 from orchestrator.lifecycle import Desired, JobState, Observed
 from orchestrator.scheduling import waits
 from orchestrator.scheduling.bad_nodes import AVOID, BadNode
@@ -242,3 +243,92 @@ def test_a_job_that_many_have_refused_asks_as_many_as_it_has_slots():
     nodes = [node(f"n{i:02}", cpu=1000) for i in range(80)]
     plan = schedule(world(nodes=nodes, progress=before, count=30, resources={"cpu": 1}))
     assert len({place.node for place in plan.place}) == 30
+
+
+def never_asked(names, *, lasting, **job):
+    """Those of *names* that are never asked, when all refuse all that they are asked, at once."""
+    now, refused, progress, asked = NOW, (), Progress(), set()
+    while now < NOW + seconds(lasting) and asked < set(names):
+        plan = schedule(world(*refused, nodes=names, now=now, progress=progress, **job))
+        progress, refused = plan.progress, ()
+        if not plan.place:
+            now = max(plan.followups[0].at, now + seconds(0.02))
+            continue
+        asked |= {it.node for it in plan.place}
+        now += seconds(0.2)
+        refused = tuple(
+            execution("ask_for_bid_rejected", it.slot, node=it.node, ended_at=now)
+            for it in plan.place
+        )
+    return sorted(set(names) - asked)
+
+
+def test_each_node_has_its_turn_also_for_a_job_that_asks_a_node_for_two_slots_at_once():
+    names = [f"n{i:03}" for i in range(200)]
+    small = {"resources": {"cpu": 0.1, "memory": "64MiB"}}
+    assert never_asked(names, lasting=300, count=1, **small) == []
+    assert never_asked(names, lasting=1200, count=2, **small) == []  # Four times as long.
+
+
+def test_nodes_that_refused_long_ago_do_not_make_a_job_ask_one_node_at_a_time():
+    """None of them is avoided any longer, and a hundred others have never refused."""
+    fresh = [node(f"a{i:03}", cpu=1000) for i in range(100)]
+    often = [node(f"b{i:02}", cpu=1000) for i in range(64)]
+    at = NOW - seconds(1800)
+    bad = {it["name"]: BadNode(at, refused=1, until=at + seconds(30)) for it in often}
+    asked = {"count": 100, "resources": {"cpu": 1}, "nodes": [*fresh, *often]}
+    assert len(schedule(world(**asked, progress=Progress(bad_nodes=bad))).place) > 1
+
+
+def test_a_job_waits_no_longer_when_all_that_waited_run():
+    """Slot 0 waited, and runs; slot 1 never did, and looks for its second place."""
+    job = {"count": 2, "retry": {"attempts": 9, "delay": 1}, "state": JobState.RUNNING}
+    before = Progress(waits=(Wait(NOW - seconds(9000)),))
+    placed, other = execution("bid_accepted", 0), execution("running", 1, node="n2")
+    plan = schedule(world(placed, other, progress=before, **job))
+    assert plan.progress.waiting_since == NOW - seconds(9000)  # It may be refused.
+    runs = execution("running", 0)
+    failed = execution("failed", 1, node="n2", exit_code=1, code="exit-code")
+    failed = replace(failed, ended_at=NOW - seconds(10))
+    full = [node(it, used=(4000, 0, 0, 0)) for it in ("n1", "n2")]
+    roomy = schedule(world(runs, failed, progress=plan.progress, now=NOW + seconds(1), **job))
+    assert [it.slot for it in roomy.place] == [1]
+    no = execution("ask_for_bid_rejected", 1, node="n3", attempt=2, ended_at=NOW + seconds(2))
+    then = {"progress": roomy.progress, "now": NOW + seconds(2), "nodes": full}
+    late = schedule(world(runs, no, **then, **job))
+    assert late.progress.waiting_since >= NOW, late.reasons
+
+
+def test_a_slot_that_begins_to_wait_has_not_waited_since_another_did_when_a_limit_is_set():
+    """The job had none, and slot 0 has waited for long; slot 1 is lost as slot 0 finds a place."""
+    before = Progress(waits=(Wait(NOW - seconds(9000)),), attempts={1: 1})
+    job = {"count": 2, "resources": {"cpu": 1}, "timeouts": {"queue": 60}}
+    one = [node("n1", cpu=1000)]
+    plan = schedule(world(nodes=one, progress=before, state=JobState.RUNNING, **job))
+    assert [it.slot for it in plan.place] == [0]
+    assert plan.state is not JobState.FAILED
+
+
+def test_a_slot_that_backs_off_after_an_interruption_is_not_explained_by_anothers_failure():
+    job = {"count": 2, "retry": {"attempts": 9, "delay": 60}, "state": JobState.RUNNING}
+    bad = execution("failed", 0, exit_code=1, code="exit-code", ended_at=NOW)
+    cut = execution("failed", 1, node="n2", code="unknown-outcome", ended_at=NOW + seconds(50))
+    first = schedule(world(bad, progress=Progress(interruptions={1: 1}), now=NOW, **job))
+    assert first.progress.last_failure.slot == 0
+    plan = schedule(world(cut, progress=first.progress, now=NOW + seconds(50), **job))
+    runs = execution("running", 0, attempt=2)
+    later = schedule(world(runs, progress=plan.progress, now=NOW + seconds(70), **job))
+    [delayed] = [it for it in later.reasons if isinstance(it, Delayed)]
+    assert delayed.slots == 1
+    assert getattr(delayed.last, "slot", 1) == 1, delayed
+
+
+def test_what_is_said_of_unplaced_slots_is_since_when_they_wait_and_not_another():
+    """Slot 0 has waited for long, and was asked for a bid; slot 1 begins to wait."""
+    before = Progress(waits=(Wait(NOW - seconds(3000), b"\1"),))
+    asked = execution("ask_for_bid", 0)
+    full = [node("n1", cpu=1000, used=(1000, 0, 0, 0))]
+    job = {"count": 2, "resources": {"cpu": 1}, "timeouts": {"queue": 3600}}
+    plan = schedule(world(asked, nodes=full, progress=before, **job))
+    [unplaced] = [it for it in plan.reasons if isinstance(it, Unplaced)]
+    assert (unplaced.missing, unplaced.since) == (1, NOW)

@@ -124,12 +124,15 @@ def test_a_slot_whose_place_was_taken_meanwhile_has_waited_all_along(
 
 
 def test_a_job_whose_pieces_cannot_be_written_is_given_back_with_the_reason(evaluator):
-    def refuse():
-        raise IntegrityError("refused")
-
     small, large = rows.submitted(priority=60), rows.submitted(count=50, priority=50)
-    with connection.execute_wrapper(Before(3, INSERT, refuse)):
-        evaluator.pull()
+
+    def refuse(execute, sql, parameters, many, context):
+        if INSERT in sql and Execution.objects.filter(job=large).exists():
+            raise IntegrityError("refused")
+        return execute(sql, parameters, many, context)
+
+    with connection.execute_wrapper(refuse):
+        evaluator.pull(1)
     assert Execution.objects.filter(job=small).count() == 1
     assert Execution.objects.filter(job=large).count() == 20
     assert Evaluation.objects.filter(job=large, state="failed").exists()
@@ -168,3 +171,45 @@ def test_a_job_that_changes_between_two_pieces_is_evaluated_anew(evaluator, in_t
     assert "thrown away" in Evaluation.objects.get(pk=lease.evaluation).outcome
     evaluator.pull()
     assert not Execution.objects.exclude(desired="stopped").exists()
+
+
+def test_a_large_plan_is_not_given_back_for_the_fault_of_another(evaluator):
+    large, guilty = rows.submitted(count=25, priority=60), rows.submitted(priority=50)
+
+    def refuse(execute, sql, parameters, many, context):
+        if INSERT in sql and any(guilty.pk in it for it in parameters if isinstance(it, list)):
+            raise IntegrityError("refused")
+        return execute(sql, parameters, many, context)
+
+    with connection.execute_wrapper(refuse):
+        evaluator.pull(1)
+    assert Evaluation.objects.filter(job=guilty, state="failed").exists()
+    assert not Evaluation.objects.filter(job=large, state="failed").exists()
+
+
+def test_a_large_plan_that_the_database_never_takes_is_not_tried_without_a_pause(evaluator):
+    job = rows.submitted(count=50)
+
+    def refuse(execute, sql, parameters, many, context):
+        if INSERT in sql:
+            raise OperationalError("canceling statement due to statement timeout")
+        return execute(sql, parameters, many, context)
+
+    with connection.execute_wrapper(refuse):
+        evaluator.pull(2)
+    assert Evaluation.objects.filter(job=job).count() <= 3
+
+
+def test_what_the_database_refused_is_not_said_to_have_changed(evaluator):
+    job, left = rows.submitted(count=50), [1]
+
+    def refuse(execute, sql, parameters, many, context):
+        if INSERT in sql and left:
+            left.pop()
+            raise OperationalError("deadlock detected")
+        return execute(sql, parameters, many, context)
+
+    with connection.execute_wrapper(refuse):
+        evaluator.pull(1)
+    first = Evaluation.objects.filter(job=job).earliest("pk")
+    assert "the job changed" not in first.outcome

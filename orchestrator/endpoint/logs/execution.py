@@ -189,7 +189,7 @@ async def _kept(
     output = await _output(row)
     gone = _gone(row.node)
     if output is None:
-        if not is_away and row.exit_code is not None:
+        if row.exit_code is not None:
             return  # The report of its end came, and told of no output.
         if _never_ran(row):
             note = "it never ran"
