@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import django
 
+from orchestrator.server.postgres import programs
 from tests.chaos.cluster import Cluster
 
 from .stage import options, stage
@@ -30,23 +33,29 @@ def rows(chosen: argparse.Namespace) -> list[Row]:
     return [
         Row(
             f"{what}: worker, p50",
-            round(statistics.median(it for it, _ in found) * 1000, 1),
+            round(statistics.median(it for it, _, _ in found) * 1000, 1),
             "ms",
             20.0,
-            detail={"ms": [round(it * 1000, 1) for it, _ in found]},
+            detail={"ms": [round(it * 1000, 1) for it, _, _ in found]},
         ),
         Row(
             f"{what}: the database's log, p50",
-            round(statistics.median(it for _, it in found) / 1000, 2),
+            round(statistics.median(it for _, it, _ in found) / 1000, 2),
             "kB",
             4.0,
-            detail={"kB": [round(it / 1000, 2) for _, it in found]},
+            detail={"kB": [round(it / 1000, 2) for _, it, _ in found]},
+        ),
+        Row(
+            f"{what}: and pages that it copied, as it does once after a checkpoint, p50",
+            round(statistics.median(it for _, _, it in found) / 1000, 2),
+            "kB",
+            detail={"kB": [round(it / 1000, 2) for _, _, it in found]},
         ),
     ]
 
 
-def measure(cluster: Cluster, chosen: argparse.Namespace) -> list[tuple[float, int]]:
-    """Seconds of the worker, and bytes written, for each of some ends."""
+def measure(cluster: Cluster, chosen: argparse.Namespace) -> list[tuple[float, int, int]]:
+    """Seconds of the worker, and bytes written, see ``written``, for each of some ends."""
     from orchestrator import broker, endpoint
     from orchestrator.models import Execution
     from orchestrator.worker import Worker
@@ -70,19 +79,29 @@ def measure(cluster: Cluster, chosen: argparse.Namespace) -> list[tuple[float, i
             assert ending is not None
             network.interrupt(ending)
             [lease] = broker.lease(None, 1, worker.name)
-            before, began = written(cluster), time.perf_counter()
+            before, began = cluster.one(_AT), time.perf_counter()
             worker._evaluate([lease])
             took = time.perf_counter() - began
-            found.append((took, written(cluster) - before))
+            found.append((took, before, cluster.one(_AT)))
             assert network.obey() == 1
             worker.pull()
     finally:
         worker.heartbeat.end()
-    return found[WARM:]
+    return [(took, *written(cluster, *between)) for took, *between in found[WARM:]]
 
 
-def written(cluster: Cluster) -> int:
-    return int(cluster.one("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
+_AT = "SELECT pg_current_wal_insert_lsn()"
+
+
+def written(cluster: Cluster, since: str, until: str) -> tuple[int, int]:
+    """Bytes of records in the database's log, and of the pages that were copied with them."""
+    where = Path(cluster.one("SHOW data_directory"), "pg_wal")
+    program = [programs.find() / "pg_waldump", "--path", where, "--start", since, "--end", until]
+    said = subprocess.run([*program, "--stats"], check=True, capture_output=True, text=True).stdout
+    # Total, records, bytes of records [their share], bytes of pages [their share], bytes
+    [total] = [line for line in said.splitlines() if line.startswith("Total")]
+    numbers = [int(it) for it in total.split() if it.isdecimal()]
+    return numbers[1], numbers[2]
 
 
 class Network:

@@ -21,7 +21,7 @@ from nodes.protocol.resources import Resources
 from orchestrator import broker
 from orchestrator.explain import reasons, wording
 from orchestrator.lifecycle import ENDED, OBSERVED, Desired, Observed, Writer
-from orchestrator.models import Execution, journal, spec_cache
+from orchestrator.models import journal, spec_cache
 from orchestrator.planners import slot_rows
 from orchestrator.planners.transitions import (
     LockedExecution,
@@ -254,9 +254,14 @@ def _refusal(node: LockedNode | None, free: Resources | None, need: Resources) -
 
 
 def _settle(executions: Collection[UUID]) -> None:
-    if executions:
-        ended = Execution.objects.filter(pk__in=executions, observed__in=OBSERVED.terminal)
-        ended.update(settled=True)
+    if not executions:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE orchestrator_execution SET settled = true"
+            " WHERE id = ANY(%s) AND observed = ANY(%s)",
+            [list(executions), [str(it) for it in OBSERVED.terminal]],
+        )
 
 
 _INSERT = """

@@ -14,7 +14,7 @@ from orchestrator.lifecycle import Desired, Observed, StopCause
 
 from .plan import Stop
 from .ranking import Question, totals
-from .world import ExecutionView, Nodes, Room
+from .world import ExecutionView, Room, World
 
 #: How far an execution has come; of two for one slot the further one stays.
 _ORDER = (
@@ -88,12 +88,17 @@ class BidScorer:
         return taken
 
 
-def used_rows(nodes: Nodes, live: Sequence[ExecutionView]) -> dict[int, float]:
-    """How many executions each row has of these; those for one slot are parts of one."""
+def used_rows(world: World, live: Sequence[ExecutionView]) -> dict[int, float]:
+    """How many executions each row has of these; those for one slot are parts of one.
+
+    Those that are in columns count as well.
+    """
     rivals = Counter(it.slot for it in live)
-    used: dict[int, float] = {}
+    there = world.running.nodes
+    rows, counts = np.unique(there[there >= 0], return_counts=True)
+    used: dict[int, float] = dict(zip(rows.tolist(), counts.tolist(), strict=True))
     for it in live:
-        if (row := nodes.index.get(it.node)) is not None:
+        if (row := world.nodes.index.get(it.node)) is not None:
             used[row] = used.get(row, 0) + 1 / rivals[it.slot]
     return used
 

@@ -22,10 +22,10 @@ from .world import TERMINAL, Bools, ExecutionView, World
 class Diff:
     """Every live execution is in exactly one of ``keep``, ``hold``, ``stop`` and ``ending``.
 
-    ``hold`` are those that must go and stay until others run.  ``ending`` have been told to stop
-    before.  ``approve`` are among ``keep``.  ``missing`` are the slots that need a node now:
-    those that nothing kept, held, completed or awaited stands for, and those whose new execution
-    comes before the old one goes.
+    Those that the world has in columns are in none: they stay.  ``hold`` are those that must go
+    and stay until others run.  ``ending`` have been told to stop before.  ``approve`` are among
+    ``keep``.  ``missing`` are the slots that need a node now: those that nothing kept, held,
+    completed or awaited stands for, and those whose new execution comes before the old one goes.
     """
 
     keep: tuple[ExecutionView, ...] = ()
@@ -139,7 +139,8 @@ def reconcile(
             live.append(execution)
             if cause := _first(REPLACE, facts, execution):
                 candidates[execution.id] = cause
-    replaced = replace(candidates, live, world.job.count, budget, done=facts.done.count(1))
+    others = facts.done.count(1) + len(world.running)
+    replaced = replace(candidates, live, world.job.count, budget, others=others)
     keep = [it for it in live if it.id not in candidates]
     keep, surplus, approve = accept_bids(keep, world.job.spec.ask, score_bids)
     return Diff(
@@ -171,6 +172,7 @@ def _missing(
 ) -> tuple[int, ...]:
     """The slots without anything: not done, not kept, not held by a lost one, not backing off."""
     taken = bytearray(facts.done)
+    np.frombuffer(taken, dtype=np.uint8)[facts.world.running.slots] = 1
     for held in replaced.hold:
         taken[held.slot] = 1
     for slot in replaced.first:

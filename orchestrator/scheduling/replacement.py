@@ -46,20 +46,20 @@ def replace(
     live: Iterable[ExecutionView],
     count: int,
     budget: Budget,
-    done: int = 0,
+    others: int = 0,
 ) -> Replacement:
     """Which of *candidates* (executions, and why they must go) stop now, within *budget*.
 
-    *live* are all executions of the job that have not been told to stop, *done* how many slots
-    want none any longer.  What does not run is stopped at once, and so is what a new one stands
-    in for already; the lowest slots come first.
+    *live* are all executions of the job that have not been told to stop, *others* how many further
+    slots have one that runs and stays, or want none any longer.  What does not run is stopped at
+    once, and so is what a new one stands in for already; the lowest slots come first.
     """
     if not candidates:  # As nearly always: then nobody is counted.
         return Replacement()
     slots: dict[int, list[ExecutionView]] = {}
     for it in sorted(live, key=lambda it: (it.slot, it.id)):
         slots.setdefault(it.slot, []).append(it)
-    available = sum(any(map(_runs, them)) for them in slots.values()) + done
+    available = sum(any(map(_runs, them)) for them in slots.values()) + others
     may_go = available - (count - budget.max_unavailable)
     may_come = budget.max_surge - sum(_doubled(candidates, them) for them in slots.values())
     stop: list[Stop] = []

@@ -31,6 +31,7 @@ from .plan import Place, Plan, Why
 from .policy import policy_of
 from .ranking import Question
 from .reconcile import Diff, finished, reconcile
+from .running import one_by_one, with_exceptions
 from .slot_history import SlotHistory, slot_history
 from .status import followups, reasons_of, shortage, summary
 from .world import TERMINAL, ExecutionView, Progress, World
@@ -47,6 +48,7 @@ _MAY_BE_REFUSED = NOT_BEGUN | {Observed.BID_ACCEPTED}
 
 def schedule(world: World) -> Plan:
     """Decide what should change about a job; raises LookupError for a type that has no policy."""
+    world = with_exceptions(world)
     history = slot_history(world)
     ending = has_ended(world, history)
     decided = _decide(world, history, ending)
@@ -95,6 +97,7 @@ def waited_too_long(decided: Decision) -> Ending | None:
 def _decide(
     world: World, history: SlotHistory, ending: Ending | None, progress: Progress | None = None
 ) -> Decision:
+    world = one_by_one(world) if ending else world
     diff = reconcile(
         world,
         history,
@@ -164,7 +167,7 @@ def question(world: World, history: SlotHistory, keep: Sequence[ExecutionView]) 
         affinities=spec.affinities,
         spread=spec.spread,
         count=world.job.count,
-        used=used_rows(world.nodes, keep),
+        used=used_rows(world, keep),
         failures={index[n]: it.failed for n, it in bad.items() if it.failed and n in index},
     )
 
@@ -244,7 +247,7 @@ def _state(decided: Decision) -> JobState:
         stopping = decided.ending.state is JobState.STOPPED and live
         if decided.world.job.state in ENDED or not stopping:
             return decided.ending.state
-    active = any(it.observed in _ACTIVE for it in live)
+    active = len(decided.world.running) or any(it.observed in _ACTIVE for it in live)
     return JobState.RUNNING if active else JobState.QUEUED
 
 
@@ -253,6 +256,8 @@ def _tally(decided: Decision) -> dict[str, int]:
     tally = Counter(decided.progress.outcomes)
     settled = set(decided.history.settle)
     tally.update(str(it.observed) for it in decided.world.executions if it.id not in settled)
+    if running := len(decided.world.running):
+        tally[str(Observed.RUNNING)] += running
     if decided.placement.place:
         tally[str(Observed.NEW)] += len(decided.placement.place)
     return dict(sorted(tally.items()))

@@ -24,6 +24,7 @@ from . import waits
 from .bad_nodes import avoided
 from .decision import Decision
 from .plan import FollowUp
+from .running import next_overrun
 from .slot_history import Limits
 from .world import TERMINAL
 
@@ -75,6 +76,7 @@ def followups(decided: Decision) -> tuple[FollowUp, ...]:
         found.append(FollowUp(at, Trigger.RETRY, "a slot may be tried again"))
     limits = Limits.of(world)
     overruns = [limits.end_of(it) for it in decided.diff.keep] if limits else []
+    overruns.append(next_overrun(world))
     if soonest := min((at for at in overruns if at is not None), default=None):
         why = "an execution has run as long as it may"
         found.append(FollowUp(soonest, Trigger.EXECUTION_TIMEOUT, why))

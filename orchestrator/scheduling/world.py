@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -52,6 +52,40 @@ class ExecutionView:
     retryable: bool = True
     reserved: bool = True
     cause: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Running:
+    """Executions of a large job that run as they were told, in columns: one after the other.
+
+    All are of the job's generation and round, no two of the same slot.  ``nodes`` are rows of the
+    world's nodes, -1 for a node that is gone; ``started`` is in microseconds since 2000.  ``view``
+    gives the one in a row, where something is to be said of it, see ``running``.
+    """
+
+    slots: Ints
+    nodes: Ints
+    versions: Ints
+    started: Ints
+    view: Callable[[int], ExecutionView]
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def only(self, which: Bools) -> Running:
+        """Those of them that *which* marks."""
+        rows = np.flatnonzero(which)
+        columns = (self.slots[rows], self.nodes[rows], self.versions[rows], self.started[rows])
+        return Running(*columns, lambda row: self.view(int(rows[row])))
+
+
+def _no_view(row: int) -> ExecutionView:
+    raise IndexError(row)
+
+
+_NONE = np.zeros(0, dtype=np.int64)
+#: As of nearly all jobs.
+NONE_IN_COLUMNS = Running(_NONE, _NONE, _NONE, _NONE, _no_view)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +252,9 @@ class Room:
 class World:
     """Everything one decision may look at.
 
-    ``executions`` are those of ``job`` that are not settled, in the order of their ids; ``specs``
-    has the version of each.  ``algorithm`` is ``binpack`` or ``spread``.
+    ``executions`` are those of ``job`` that are not settled, in the order of their ids, but those
+    that are in ``running``; ``specs`` has the version of each.  ``algorithm`` is ``binpack`` or
+    ``spread``.
     """
 
     job: JobView
@@ -228,6 +263,7 @@ class World:
     now: datetime
     algorithm: str = "binpack"
     specs: Mapping[int, JobBody] = field(default_factory=dict)
+    running: Running = NONE_IN_COLUMNS
 
     @property
     def nodes(self) -> Nodes:

@@ -15,10 +15,12 @@ from django.db import connection
 from nodes import readiness
 from nodes.labels import selectable
 from nodes.protocol.resources import DIMENSIONS
-from orchestrator.lifecycle import Desired, JobState, Observed
-from orchestrator.models import SlotState, spec_cache
-from orchestrator.scheduling.world import ExecutionView, Ints, JobView, Nodes, Room, World
+from orchestrator.lifecycle import JobState
+from orchestrator.models import spec_cache
+from orchestrator.scheduling.world import Ints, JobView, Nodes, Room, World
 from orchestrator.spec import JobBody
+
+from .executions import unsettled
 
 
 class Leased(Protocol):
@@ -96,18 +98,19 @@ def worlds(leases: Sequence[Leased], room: Room) -> list[World | None]:
     """
     ids = [lease.job for lease in leases]
     jobs = {row.id: row for row in _jobs(ids)}
-    executions, slots = _unsettled(ids), _slots(ids)
-    versions = {job: {it.version for it in them} for job, them in executions.items()}
+    executions, slots = unsettled(jobs.values(), room.nodes), _slots(ids)
+    versions = {job: them.versions for job, them in executions.items()}
     live = {(job, version) for job, them in versions.items() for version in them}
     specs = spec_cache.specs({(row.id, row.version) for row in jobs.values()} | live)
     return [
         World(
             job=_job_view(row, specs[job, row.version], slots.get(job, ())),
-            executions=tuple(executions.get(job, ())),
+            executions=tuple(executions[job].views),
             room=room,
             now=row.now,
             algorithm=row.algorithm,
-            specs={version: specs[job, version] for version in versions.get(job, ())},
+            specs={version: specs[job, version] for version in versions[job]},
+            running=executions[job].running,
         )
         if (row := jobs.get(job)) is not None
         else None
@@ -196,9 +199,15 @@ def _jobs(ids: Sequence[UUID]) -> list[_Job]:
 
 
 def _slots(jobs: Sequence[UUID]) -> dict[UUID, list[spec_cache.Slot]]:
-    rows = SlotState.objects.filter(job_id__in=jobs)
+    columns = ", ".join(spec_cache.SLOT)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT job_id, {columns} FROM orchestrator_slotstate WHERE job_id = ANY(%s)",  # noqa: S608
+            [list(jobs)],
+        )
+        rows = cursor.fetchall()
     found: dict[UUID, list[spec_cache.Slot]] = {}
-    for job, *slot in rows.values_list("job_id", *spec_cache.SLOT):
+    for job, *slot in rows:
         found.setdefault(job, []).append(tuple(slot))
     return found
 
@@ -220,27 +229,3 @@ def _job_view(job: _Job, spec: JobBody, slots: Sequence[spec_cache.Slot]) -> Job
         stopped_by=job.stopped_by,
         progress=spec_cache.load_progress(json.loads(job.progress), slots),
     )
-
-
-def _unsettled(jobs: Sequence[UUID]) -> dict[UUID, list[ExecutionView]]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT job_id, id::text, node_id::text, slot, attempt, version, generation,
-                   round, desired, observed, created_at, started_at, ended_at, exit_code, code,
-                   message, retryable, reserved, stop_cause
-            FROM orchestrator_execution WHERE job_id = ANY(%s) AND NOT settled ORDER BY id
-            """,
-            [list(jobs)],
-        )
-        rows = cursor.fetchall()
-    found: dict[UUID, list[ExecutionView]] = {}
-    for job, *it in rows:
-        it[7:9] = _DESIRED[it[7]], _OBSERVED[it[8]]
-        found.setdefault(job, []).append(ExecutionView(*it))
-    return found
-
-
-#: Looked up thousands of times in one group; calling the enum costs ten times as much.
-_DESIRED = {str(state): state for state in Desired}
-_OBSERVED = {str(state): state for state in Observed}

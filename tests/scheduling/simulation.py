@@ -14,7 +14,15 @@ from orchestrator.scheduling import intent
 from orchestrator.scheduling.plan import Plan
 from orchestrator.scheduling.slot_scheduler import schedule
 from orchestrator.scheduling.world import ExecutionView, JobView, World
-from tests.scheduling.worlds import NOW, cluster, execution, node, seconds
+from tests.scheduling.worlds import (
+    NOW,
+    cluster,
+    execution,
+    in_columns,
+    node,
+    seconds,
+    unordered,
+)
 from tests.scheduling.worlds import intent as intent_of
 
 
@@ -136,7 +144,9 @@ class Simulation:
         here.taken.clear()
         live = tuple(sorted(self.executions.values(), key=lambda it: it.id))
         made_from = {it.version: self.versions[it.version] for it in live}
-        plan = schedule(World(self.job, live, here, self.now, specs=made_from))
+        as_views = World(self.job, live, here, self.now, specs=made_from)
+        plan = schedule(in_columns(as_views))
+        assert unordered(plan) == unordered(schedule(as_views))
         for stop in plan.stop:
             self.change(stop.execution, desired=Desired.STOPPED, cause=stop.cause)
         for approved in plan.approve:

@@ -3,7 +3,7 @@
 from functools import partial
 
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nodes.protocol.messages import UNKNOWN_OUTCOME
@@ -30,15 +30,26 @@ from orchestrator.scheduling.reconcile import (
     reconcile,
 )
 from orchestrator.scheduling.replacement import Budget
-from orchestrator.scheduling.slot_history import slot_history
+from orchestrator.scheduling.running import with_exceptions
+from orchestrator.scheduling.slot_history import OVERRUN, slot_history
 from orchestrator.scheduling.slot_scheduler import has_ended, question, schedule
 from orchestrator.scheduling.slot_set import flags, of_ranges, with_slots
 from orchestrator.scheduling.waits import Wait
 from orchestrator.scheduling.world import Progress
 from orchestrator.spec import OnLost
-from tests.scheduling.worlds import NOW, execution, node, seconds, world
+from tests.scheduling.worlds import (
+    NOW,
+    execution,
+    in_columns,
+    node,
+    seconds,
+    unordered,
+    world,
+)
 
 NODES = ("n1", "n2", "n3")
+#: Seconds after which an execution that may run for 60 is waited for no longer.
+OVER = 60 + 10 + OVERRUN.total_seconds()
 
 
 @st.composite
@@ -92,6 +103,8 @@ def worlds(draw):
         job["ask"] = draw(st.integers(1, 3))
     if draw(st.booleans()):
         job["spread"] = [{"over": "zone"}]
+    if draw(st.booleans()):
+        job["constraints"] = ["zone = a"]
     nodes = [
         node(
             name,
@@ -125,7 +138,8 @@ def worlds(draw):
     )
 
 
-def diff_of(w):
+def diff_of(w, most=None):
+    """What reconciling finds, when *most* slots may have nothing at once; as for a batch: all."""
     history = slot_history(w)
     ending = has_ended(w, history)
     unwanted = ending.why if ending else None
@@ -134,7 +148,7 @@ def diff_of(w):
         history,
         unwanted=unwanted,
         score_bids=BidScorer(w.room, partial(question, w, history)),
-        budget=Budget(max_unavailable=max(w.job.count, 1)),
+        budget=Budget(max_unavailable=most or max(w.job.count, 1)),
     )
     return history, unwanted, diff
 
@@ -249,6 +263,59 @@ def test_a_job_that_has_not_ended_is_never_forgotten(w):
 @given(worlds())
 def test_deciding_twice_decides_the_same(w):
     assert schedule(w) == schedule(w)
+
+
+@st.composite
+def large(draw):
+    """A job of which much runs as it was told, and little is otherwise."""
+    ago = draw(st.dictionaries(st.integers(0, 6), st.sampled_from([0, 40, OVER, 500]), min_size=1))
+    running = [
+        execution("running", slot, node=[*NODES, "gone"][slot % 4], started_at=NOW - seconds(it))
+        for slot, it in ago.items()
+    ]
+    others = [it for it in draw(executions()) if it.slot not in ago or it.desired != "running"]
+    completed = draw(st.sets(st.integers(0, 6), max_size=1))
+    return world(
+        *running,
+        *others[:1],
+        nodes=[node(name, cpu=1000, zone=draw(st.sampled_from("aab"))) for name in NODES],
+        progress=Progress(completed=with_slots(b"", completed)),
+        state=draw(st.sampled_from([JobState.QUEUED, JobState.RUNNING])),
+        view={"stop_requested": draw(st.sampled_from([False, False, False, True]))},
+        count=draw(st.integers(4, 8)),
+        retry={"attempts": 9},
+        timeouts={"execution": draw(st.sampled_from([None, 60]))},
+        constraints=draw(st.sampled_from([[], ["zone = a"]])),
+        resources={"cpu": "200m"},
+    )
+
+
+@given(large() | worlds())
+def test_what_is_decided_does_not_depend_on_how_the_executions_are_read(w):
+    """Those of a large job that run as they were told come in columns."""
+    assert unordered(schedule(in_columns(w))) == unordered(schedule(w))
+
+
+@given(large(), st.integers(1, 6))
+def test_no_more_is_replaced_at_once_when_what_runs_is_read_in_columns(w, most):
+    _, unwanted, diff = diff_of(w, most)
+    assume(not unwanted)
+    _, _, read = diff_of(with_exceptions(in_columns(w)), most)
+    assert {it.execution for it in read.stop} == {it.execution for it in diff.stop}
+    assert (read.hold, read.missing) == (diff.hold, diff.missing)
+
+
+def test_a_job_is_looked_at_again_when_the_first_of_what_runs_as_told_may_run_no_longer():
+    """Whatever the rest may."""
+    ran = [execution("running", slot, started_at=NOW - seconds(9 * slot)) for slot in range(4)]
+    job = {"count": 4, "timeouts": {"execution": 60}, "state": JobState.RUNNING}
+    [again] = schedule(in_columns(world(*ran, **job))).followups
+    assert again.at == NOW + seconds(OVER - 27)
+
+
+def test_of_what_runs_as_told_one_is_looked_at_only_where_something_is_said_of_it():
+    w = world(*(execution("running", slot) for slot in range(5)), count=4)
+    assert [it.slot for it in with_exceptions(in_columns(w)).executions] == [4]
 
 
 @given(worlds())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,12 +13,15 @@ import numpy as np
 from orchestrator import spec
 from orchestrator.lifecycle import Desired, JobState, Observed
 from orchestrator.scheduling.intent import Intent
+from orchestrator.scheduling.plan import Plan
+from orchestrator.scheduling.running import microseconds
 from orchestrator.scheduling.world import (
     ExecutionView,
     JobView,
     Nodes,
     Progress,
     Room,
+    Running,
     World,
 )
 
@@ -146,4 +150,47 @@ def world(
         room=nodes if isinstance(nodes, Room) else cluster(*nodes),
         now=now,
         algorithm=algorithm,
+    )
+
+
+def in_columns(of: World) -> World:
+    """The same world, with all in columns that runs as it was told: as large jobs are read."""
+    told = {it.slot: it for it in of.executions if _runs_as_told(of, it)}
+    columns = list(told.values())
+    rest = tuple(it for it in of.executions if it not in columns)
+    numbers = np.array(
+        [
+            (
+                it.slot,
+                of.nodes.index.get(it.node, -1),
+                it.version,
+                microseconds(it.started_at or of.now),
+            )
+            for it in columns
+        ],
+        dtype=np.int64,
+    ).reshape(-1, 4)
+    return replace(of, executions=rest, running=Running(*numbers.T, columns.__getitem__))
+
+
+def _runs_as_told(of: World, it: ExecutionView) -> bool:
+    plain = ExecutionView(
+        **{name: getattr(it, name) for name in ("id", "node", "slot", "attempt", "version")},
+        generation=of.job.generation,
+        round=of.job.round,
+        desired=Desired.RUNNING,
+        observed=Observed.RUNNING,
+        created_at=it.created_at,
+        started_at=it.started_at,
+    )
+    return it == plain and it.started_at is not None
+
+
+def unordered(plan: Plan) -> Plan:
+    """*plan*, whatever the order in which it says what is done at once."""
+    return replace(
+        plan,
+        stop=tuple(sorted(plan.stop, key=lambda it: it.execution)),
+        approve=tuple(sorted(plan.approve)),
+        settle=tuple(sorted(plan.settle)),
     )

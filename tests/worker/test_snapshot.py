@@ -1,5 +1,7 @@
 """Rows to worlds: true, bounded, and not growing with history."""
 
+from dataclasses import replace
+
 import pytest
 
 from nodes.models import Node
@@ -7,7 +9,9 @@ from nodes.protocol.resources import Resources
 from orchestrator import broker, endpoint
 from orchestrator.lifecycle import JobType, Observed, Trigger
 from orchestrator.models import Execution
-from orchestrator.worker import snapshot
+from orchestrator.scheduling.running import one_by_one
+from orchestrator.scheduling.world import Room
+from orchestrator.worker import executions, snapshot
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -65,6 +69,27 @@ def test_settled_executions_are_not_read():
     live = rows.execution(job, node, slot=2)
     [world] = snapshot.worlds(lease(job), snapshot.ClusterView().refresh())
     assert [it.id for it in world.executions] == [str(live.pk)]
+
+
+def test_what_runs_as_told_in_a_large_job_is_read_in_columns_and_nothing_else(monkeypatch):
+    node, job = rows.node(cpu=64_000), rows.job(count=executions.MANY)
+    for slot, observed in enumerate([*["running"] * 3, "new", "completed", "lost", "publishing"]):
+        rows.execution(job, node, slot=slot, observed=observed)
+    rows.execution(job, rows.node(), slot=7, observed="running", cpu=0, memory=0)
+    rows.execution(job, node, slot=8, observed="running", generation="another")
+    rows.execution(job, node, slot=9, observed="running", round=2)
+    leases = lease(job)
+    cluster = snapshot.ClusterView().refresh()
+    cluster = Room(replace(cluster.nodes, ids=[str(node.pk)]), cluster.allocated)
+    [world] = snapshot.worlds(leases, cluster)
+    assert sorted(world.running.slots.tolist()) == [0, 1, 2, 7]
+    assert {it.slot for it in world.executions} == {3, 4, 5, 6, 8, 9}
+    of = dict(zip(world.running.slots.tolist(), world.running.nodes.tolist(), strict=True))
+    assert of == {0: 0, 1: 0, 2: 0, 7: -1}
+    monkeypatch.setattr(executions, "MANY", executions.MANY + 1)
+    [one_after_the_other] = snapshot.worlds(leases, cluster)
+    assert len(one_after_the_other.running) == 0
+    assert one_by_one(world).executions == one_after_the_other.executions
 
 
 def test_a_group_is_read_with_a_handful_of_queries(django_assert_max_num_queries):
