@@ -69,11 +69,20 @@ def _each_place_first(plans: list[Plan]) -> list[Plan]:
 
 
 async def tell_to_the_end(plan: Plan, place: Path) -> Verdict:
-    """The verdict on *plan*; a story that comes to no end is one, too."""
+    """The verdict on *plan*; a story that comes to no end is one, too.
+
+    What strikes a call that no disk fails is told again: the calls of a process are not the same
+    each time.
+    """
     try:
-        return await tell(plan, place)
+        for _ in range(5):
+            verdict = await tell(plan, place)
+            if verdict.is_possible or not verdict.found:
+                return verdict
+            shutil.rmtree(place)
     except (TimeoutError, OSError) as error:
         return Verdict(plan, True, (f"came to no end: {error!r}",), 0, {})
+    return verdict
 
 
 def table(places: Places, verdicts: list[Verdict]) -> str:

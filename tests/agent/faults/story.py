@@ -75,7 +75,7 @@ class Verdict:
     """What was *found* wrong.
 
     *hit*: the fault has happened; *unknown*: of so many tasks nobody can tell how they ended, or
-    they were not started.
+    they were not started.  *is_possible* is False when an error struck a call that no disk fails.
     """
 
     plan: Plan
@@ -83,6 +83,7 @@ class Verdict:
     found: tuple[str, ...]
     unknown: int
     places: dict[str, list[list[int]]]
+    is_possible: bool = True
 
 
 class Story:
@@ -114,8 +115,14 @@ class Story:
             found += [f"another boot: {one}" for one in await self._judge(o)]
         finally:
             await self._kill_all()
+        is_possible = not self.tracer.failed_what_no_disk_fails()
         return Verdict(
-            self.plan, self.tracer.has_hit(), tuple(found), unknown, self.tracer.places()
+            self.plan,
+            self.tracer.has_hit(),
+            tuple(found),
+            unknown,
+            self.tracer.places(),
+            is_possible,
         )
 
     # --- until the fault -------------------------------------------------------------------------
@@ -138,7 +145,8 @@ class Story:
             for one in (acting, hit):
                 one.cancel()
             for failure in await asyncio.gather(acting, hit, return_exceptions=True):
-                if isinstance(failure, TimeoutError) and self.agent.returncode is None:
+                is_alive = self.agent.returncode is None and not self._has_no_room_to_begin(o)
+                if isinstance(failure, TimeoutError) and is_alive:
                     self.stalled.append(f"stood still: {failure}")
             if self.plan.dies == "the agent, while all run":
                 await self._kill_agent()
@@ -149,6 +157,10 @@ class Story:
                 await o.until(lambda: o.final("late"), _STEP)
         await self._end_agent()
         await self.tracer.detach()
+
+    def _has_no_room_to_begin(self, o: Orchestrator) -> bool:
+        """Whether it says that it waits for room for its ledger, and has not come further."""
+        return not o.socket and "trying on until there is" in self.log.read_text()
 
     async def _trace(self, process: Process) -> None:
         plan, followed = self.plan, self.plan.role != "spawner"

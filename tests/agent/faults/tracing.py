@@ -34,6 +34,7 @@ FAULTS = {
 }
 #: Stops itself until it is traced.
 _WAIT = "import os, runpy, signal; os.kill(os.getpid(), signal.SIGSTOP); runpy."
+_WAKE_UP_FAILED = re.compile(r'write\(\d+, "\\\d+", 1\) += -1 .*INJECTED')
 _CALL = re.compile(r"^(?:(\d+) +)?(\w+)\((.*)")
 
 
@@ -74,6 +75,10 @@ class Tracer:
     def has_hit(self) -> bool:
         text = self._text()
         return "(INJECTED)" in text or "+++ killed by SIGKILL" in text
+
+    def failed_what_no_disk_fails(self) -> bool:
+        """Whether the error was put on the byte by which a signal wakes its own process."""
+        return _WAKE_UP_FAILED.search(self._text()) is not None
 
     async def detach(self) -> None:
         if self._process is not None:
