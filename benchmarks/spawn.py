@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from nodes.agent.drivers.process import ProcessDriver
 from nodes.agent.facts import Exited, Fact, Started
 from nodes.agent.records import Entry, Stage
-from nodes.agent.walls import LEVELS, Wanted, build
-from nodes.protocol.messages import Task
+from nodes.agent.walls import AUTO, Wanted, build
+from nodes.protocol.messages import ISOLATION, Task
 from nodes.protocol.resources import Resources
 
 #: As a job that says nothing asks for.
@@ -96,7 +96,7 @@ async def main() -> None:
     parser.add_argument("--tasks", type=int, default=2000)
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--state-dir", type=Path)
-    parser.add_argument("--isolation", choices=LEVELS, default="none")
+    parser.add_argument("--isolation", choices=(*ISOLATION, AUTO), default="none")
     parser.add_argument("command", nargs="*", default=["/usr/bin/true"])
     options = parser.parse_args()
     state = options.state_dir or Path(tempfile.mkdtemp())
@@ -124,4 +124,5 @@ async def main() -> None:
         shutil.rmtree(state, ignore_errors=True)  # The driver removes its directories itself.
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -93,7 +93,7 @@ class SlotFailed(_Value, tag="slot-failed", frozen=True):
 
 
 class SlotInterrupted(_Value, tag="slot-interrupted", frozen=True):
-    """An execution of *slot* on *node* was cut off; *final* says why there is no other.
+    """An execution of *slot* on *node* was cut off; *final* says why there is no other, if so.
 
     It was interruption *number* of the slot, of which there may be *most*.
     """
@@ -103,7 +103,7 @@ class SlotInterrupted(_Value, tag="slot-interrupted", frozen=True):
     number: int
     most: int
     how: How
-    final: Final
+    final: Final | None = None
     message: str = ""
 
 
@@ -189,7 +189,7 @@ class Delayed(_Value, tag="delayed", frozen=True):
 
     slots: int
     until: datetime
-    last: SlotFailed | Said | None = None
+    last: SlotFailed | SlotInterrupted | Said | None = None
 
 
 class AwaitsLost(_Value, tag="awaits-lost", frozen=True):

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from orchestrator import spec
 from orchestrator.explain import reasons
-from orchestrator.explain.reasons import Failure, Said, SlotFailed
+from orchestrator.explain.reasons import Failure
 from orchestrator.scheduling import slot_set
 from orchestrator.scheduling.bad_nodes import BadNode
 from orchestrator.scheduling.waits import Wait, Waits
@@ -99,7 +99,6 @@ def dump_progress(progress: Progress) -> dict[str, Any]:
 def load_progress(stored: Mapping[str, Any], slots: Iterable[Slot] = ()) -> Progress:
     """The opposite of `dump_progress`, with the slots that are not as all begin."""
     slots = tuple(slots)
-    last = _failure(stored.get("last_failure"))
     ranges = stored.get("completed", ())  # As an earlier release had it.
     return Progress(
         round=stored.get("round"),
@@ -115,7 +114,7 @@ def load_progress(stored: Mapping[str, Any], slots: Iterable[Slot] = ()) -> Prog
         },
         outcomes=stored.get("outcomes", {}),
         failed=_failure(stored.get("failed")),
-        last_failure=last if isinstance(last, SlotFailed | Said) else None,
+        last_failure=_failure(stored.get("last_failure")),
         waits=_waits(stored),
         turn=stored.get("turn", ""),
     )

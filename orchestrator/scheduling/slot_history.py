@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from orchestrator.explain.reasons import Failure, Final, How, Said, SlotFailed, SlotInterrupted
+from orchestrator.explain.reasons import Failure, Final, How, SlotFailed, SlotInterrupted
 from orchestrator.lifecycle import (
     ENDED,
     Desired,
@@ -146,7 +146,7 @@ class _Counting:
     bad_nodes: BadNodes = field(init=False)
     outcomes: dict[str, int] = field(init=False)
     failed: Failure | None = field(init=False)
-    last_failure: SlotFailed | Said | None = field(init=False)
+    last_failure: Failure | None = field(init=False)
 
     def __post_init__(self) -> None:
         progress, now = self.before, self.world.now
@@ -209,19 +209,24 @@ class _Counting:
         if slot >= self.world.job.count:
             return
         self.interruptions[slot] = number = self.interruptions.get(slot, 0) + 1
-        gives_up, most = spec.on_lost is OnLost.FAIL, spec.retry.max_interruptions
-        if gives_up or number > most:
-            is_lost = execution.observed is Observed.LOST
-            self.failed = self.failed or SlotInterrupted(
-                slot=slot,
-                node=self._name(execution.node),
-                number=number,
-                most=most,
-                how=How.LOST if is_lost else How.INTERRUPTED,
-                final=Final.ON_LOST if gives_up else Final.INTERRUPTIONS,
-                message=execution.message,
-            )
+        most, final = spec.retry.max_interruptions, None
+        if spec.on_lost is OnLost.FAIL:
+            final = Final.ON_LOST
+        elif number > most:
+            final = Final.INTERRUPTIONS
+        interrupted = SlotInterrupted(
+            slot=slot,
+            node=self._name(execution.node),
+            number=number,
+            most=most,
+            how=How.LOST if execution.observed is Observed.LOST else How.INTERRUPTED,
+            final=final,
+            message=execution.message,
+        )
+        if final is not None:
+            self.failed = self.failed or interrupted
         elif execution.observed is Observed.FAILED and number > 1:  # Its task may be what does it.
+            self.last_failure = interrupted
             self._pause(slot, ended, min(number, 100))  # As many as there are attempts.
 
     def _count(self, execution: ExecutionView) -> bool:
@@ -273,11 +278,12 @@ class _Counting:
         row = self.world.nodes.index.get(node)
         return "a node that is gone" if row is None else self.world.nodes.names[row]
 
-    def _last_failure(self) -> SlotFailed | Said | None:
+    def _last_failure(self) -> Failure | None:
         """The last one of those that are tried again, as long as its slot waits for that."""
         last = self.last_failure
-        waits = last.slot in self.retry_at if isinstance(last, SlotFailed) else bool(self.retry_at)
-        return last if waits else None
+        if isinstance(last, SlotFailed | SlotInterrupted):
+            return last if last.slot in self.retry_at else None
+        return last if self.retry_at else None
 
     def balance(self) -> SlotHistory:
         before, now = self.before, self.world.now

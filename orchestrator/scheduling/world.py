@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nodes.protocol.resources import Resources
-from orchestrator.explain.reasons import Failure, Said, SlotFailed
+from orchestrator.explain.reasons import Failure
 from orchestrator.lifecycle import OBSERVED, Desired, JobState, Observed
 from orchestrator.spec import JobBody
 
@@ -99,7 +99,8 @@ class Progress:
     slot may be placed again.
     ``bad_nodes`` are those where it has failed lately, or that would not take it.
     ``outcomes`` counts settled executions by observed state.  ``failed`` is how the slot failed
-    that is not tried again, if one did; ``last_failure`` is the newest of those that are.
+    that is not tried again, if one did; ``last_failure`` is the newest of those that are, for which
+    a slot waits.
     ``waits`` are the slots that have found no place, by when that was, the earliest first.
     ``turn`` is the node that was asked last, where each is in its turn because so many refused.
     """
@@ -114,7 +115,7 @@ class Progress:
     bad_nodes: BadNodes = field(default_factory=dict)
     outcomes: Mapping[str, int] = field(default_factory=dict)
     failed: Failure | None = None
-    last_failure: SlotFailed | Said | None = None
+    last_failure: Failure | None = None
     waits: Waits = ()
     turn: str = ""
 

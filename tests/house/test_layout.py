@@ -1,6 +1,7 @@
 """The rules of the house that no linter knows."""
 
 import ast
+import importlib
 import re
 import subprocess
 import tomllib
@@ -106,6 +107,12 @@ def test_the_wheel_of_the_agent_has_every_module_of_it():
     wheel = tomllib.loads((HOME / "nodes/agent/pyproject.toml").read_text())
     packed = wheel["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert {path.name for path in (HOME / "nodes/agent").glob("*.py")} <= packed.keys()
+
+
+@pytest.mark.parametrize("name", sorted(it.stem for it in (HOME / "benchmarks").glob("[a-z]*.py")))
+def test_a_benchmark_knows_what_it_measures(name):
+    """Nothing but an hour's run would tell that a name of the product has changed."""
+    importlib.import_module(f"benchmarks.{name}")
 
 
 def test_everything_is_typed_strictly():

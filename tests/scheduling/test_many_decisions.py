@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import spec
-from orchestrator.explain.reasons import Delayed, Unplaced
+from orchestrator.explain import wording
+from orchestrator.explain.reasons import Delayed, How, Unplaced
 from orchestrator.lifecycle import Desired, JobState, Observed
 from orchestrator.scheduling import waits
 from orchestrator.scheduling.bad_nodes import AVOID, BadNode
@@ -320,7 +321,10 @@ def test_a_slot_that_backs_off_after_an_interruption_is_not_explained_by_another
     later = schedule(world(runs, progress=plan.progress, now=NOW + seconds(70), **job))
     [delayed] = [it for it in later.reasons if isinstance(it, Delayed)]
     assert delayed.slots == 1
-    assert getattr(delayed.last, "slot", 1) == 1, delayed
+    said = (delayed.last.slot, delayed.last.number, delayed.last.how, delayed.last.final)
+    assert said == (1, 2, How.INTERRUPTED, None)
+    text = "".join(str(it) for it in wording.reason(delayed))
+    assert text.startswith("slot 1 was interrupted on N2; it is interruption 2, and 100 are")
 
 
 def test_what_is_said_of_unplaced_slots_is_since_when_they_wait_and_not_another():
