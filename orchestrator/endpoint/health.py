@@ -29,6 +29,7 @@ from orchestrator.explain.database_errors import (
     classify,
 )
 from orchestrator.explain.formatting import counted, duration
+from orchestrator.models import journal
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,8 @@ def look(database: BaseDatabaseWrapper) -> Health:
         cursor.execute(_WORKERS, [SILENCE.total_seconds()])
         if not any(_lives(host, pid) for host, pid in cursor.fetchall()):
             return Health(NO_WORKER)
-    return Health(warning=" ".join([*_stalled(database), *_silent(database)]))
+    warnings = (*_stalled(database), *_silent(database), *_held_back(database))
+    return Health(warning=" ".join(warnings))
 
 
 def _stalled(database: BaseDatabaseWrapper) -> Iterator[str]:
@@ -124,6 +126,16 @@ def _silent(database: BaseDatabaseWrapper) -> Iterator[str]:
             f"The worker {':'.join(name.split(':')[:2])} has not been heard of for"
             f" {duration(silence)}: {counted(jobs, 'job')} it has taken"
             f" {'waits' if jobs == 1 else 'wait'} until {waits}, or until it is killed."
+        )
+
+
+def _held_back(database: BaseDatabaseWrapper) -> Iterator[str]:
+    writer = journal.oldest_writer(database)
+    if writer is not None and writer.seconds >= SLOW:
+        who = f"{writer.application} " if writer.application else ""
+        yield (
+            f"The event feed stands still: a transaction of {who}(process {writer.process} of the"
+            f" database) has been writing events for {duration(writer.seconds)}."
         )
 
 

@@ -41,7 +41,7 @@ class Event(models.Model):
 
     ``namespace`` is that of its job; what concerns no job is the cluster's, and has none.
 
-    Readers follow ``(xid, id)`` below the oldest running transaction: ids alone are committed
+    Readers follow ``id`` below what is still being written, see ``journal``: ids are committed
     out of order, and a reader that trusts them loses rows.
     """
 
@@ -61,7 +61,6 @@ class Event(models.Model):
     class Meta:
         triggers = triggers.event_triggers()
         indexes = [
-            models.Index(fields=["xid", "id"], name="event_feed"),
             models.Index(fields=["job_id", "-id"], name="event_of_job"),
             models.Index(fields=["namespace", "-id"], name="event_of_namespace"),
             models.Index(fields=["node_id", "-id"], name="event_of_node"),

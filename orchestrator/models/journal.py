@@ -1,8 +1,10 @@
 """The journal: facts, appended in the transaction of their cause, read after a cursor.
 
-Ids are committed out of order, so a reader that asks for ``id > n`` loses rows.  Readers follow
-``(xid, id)`` below the oldest running transaction instead; the cursor is opaque and carries the
-cluster's epoch, so that it is refused after a restore.
+Ids are committed out of order, so a reader that asks for ``id > n`` loses rows.  So whoever writes
+first takes, by a trigger, a shared advisory lock that carries the last id that was given by then:
+all that it draws are greater.  Readers go up to the smallest that is held, and a transaction that
+writes no event keeps none of them back, however long it is open.  The cursor is opaque and carries
+the cluster's epoch, so that it is refused after a restore.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import OuterRef, Q, Subquery
 
 from nodes.hints import Hint, after_commit
 from orchestrator.explain.errors import Conflict, InvalidCursor
 
 from .access import Namespace
-from .cluster import ClusterSetting, Event
+from .cluster import Event
+from .triggers import JOURNAL, LAST_EVENT
 
 
 def record(events: Iterable[Event]) -> None:
@@ -116,55 +120,107 @@ def after(
     With *namespaces* only theirs, and those of no namespace if *cluster* is true.
 
     Never misses a committed row, whatever order transactions commit in; it may lag behind the
-    longest running one.  Raises Conflict for a cursor of another epoch, or none of ours.
+    longest that writes events.  Raises Conflict for a cursor of another epoch, or none of ours.
     """
-    epoch = ClusterSetting.objects.values_list("epoch", flat=True).get(pk=1)
-    xid, last = (0, 0) if not cursor else _parse(cursor, str(epoch))
-    # First: what is passed over below is of before, and need not be looked at again.
-    end = None if namespaces is None else _end()
+    epoch, end = _end()  # Before the rows are looked at: all up to there can be seen then.
+    last = _parse(cursor, epoch) if cursor else 0
     seen = Q() if namespaces is None else of_namespaces(namespaces, cluster=cluster)
-    news = Event.objects.filter(seen).extra(
-        where=[
-            "(xid, id) > (%s::text::xid8, %s)",
-            "xid < pg_snapshot_xmin(pg_current_snapshot())",
-        ],
-        params=[str(xid), last],
-    )
-    events = list(news.order_by("xid", "pk")[:limit])
-    if events:
-        xid, last = events[-1].xid, events[-1].pk
-    if end is not None and len(events) < limit:
-        xid, last = max((xid, last), (end, 0))
-    return Page(tuple(events), _format(str(epoch), xid, last))
+    news = Event.objects.filter(seen, pk__gt=last, pk__lte=end)
+    events = tuple(news.order_by("pk")[:limit])
+    last = events[-1].pk if len(events) == limit else max(last, end)
+    return Page(events, _format(epoch, last))
 
 
 def latest() -> str:
     """A cursor at the end of the feed: what is committed later comes after it."""
-    epoch = ClusterSetting.objects.values_list("epoch", flat=True).get(pk=1)
-    return _format(str(epoch), _end(), 0)
+    return _format(*_end())
 
 
-def _end() -> int:
-    """The oldest transaction that still runs."""
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A transaction that writes events: the process that it runs in, and for how many seconds."""
+
+    application: str
+    process: int
+    seconds: float
+
+
+def oldest_writer(database: BaseDatabaseWrapper = connection) -> Writer | None:
+    """Who keeps readers from what is newer, if somebody does."""
+    with database.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT coalesce(application_name, ''), pid,
+                   coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8
+            FROM ({_WRITERS}) w LEFT JOIN pg_stat_activity USING (pid) ORDER BY after LIMIT 1
+            """  # noqa: S608 - only our own columns
+        )
+        row = cursor.fetchone()
+    return None if row is None else Writer(*row)
+
+
+def _end() -> tuple[str, int]:
+    """The cluster's epoch, and an id up to which all can be seen by statements to come.
+
+    The last id is asked for before the locks, as these are asked with it: who begins to write
+    between the two draws greater ones.
+    """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
-        (xid,) = cursor.fetchone()
-    return int(xid)
+        cursor.execute(
+            f"""
+            SELECT epoch::text, least(given.last, held.after)
+            FROM orchestrator_clustersetting, (SELECT {LAST_EVENT} AS last OFFSET 0) given,
+            LATERAL (SELECT min(after) AS after FROM ({_WRITERS}) w WHERE given.last >= 0) held
+            WHERE id = 1
+            """  # noqa: S608 - only our own columns
+        )
+        epoch, end = cursor.fetchone()
+    return epoch, end
 
 
-def _format(epoch: str, xid: int, last: int) -> str:
-    return base64.urlsafe_b64encode(f"{epoch}:{xid}:{last}".encode()).decode().rstrip("=")
+#: Each lock that is held for the journal: by whom, and after which id its holder writes.
+_WRITERS = f"""
+    SELECT pid, ((classid::bigint & 65535) << 32) | objid::bigint AS after FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid::bigint >> 16 = {JOURNAL}
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""  # noqa: S608 - a number of ours
 
 
-def _parse(cursor: str, epoch: str) -> tuple[int, int]:
+def _format(epoch: str, last: int) -> str:
+    return base64.urlsafe_b64encode(f"{epoch}:{last}".encode()).decode().rstrip("=")
+
+
+def _parse(cursor: str, epoch: str) -> int:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        theirs, xid, last = text.split(":")
-        position = int(xid), int(last)
+        theirs, *numbers = text.split(":")
+        *before, last = map(int, numbers)
     except (binascii.Error, UnicodeDecodeError, ValueError):
         raise InvalidCursor(cursor=cursor[:80]) from None
     if theirs != epoch:
         raise Conflict(detail="the cursor is of an earlier life of this cluster; start again")
-    if not 0 <= position[0] < 2**63 or not 0 <= position[1] < 2**63:
+    if len(before) > 1 or not all(0 <= number < 2**63 for number in (*before, last)):
         raise InvalidCursor(cursor=cursor[:80])
-    return position
+    return _of_an_earlier_release(before[0], last) if before else last
+
+
+#: By so much may the ids differ of events that are written at once.
+_AT_ONCE = 100_000
+
+
+def _of_an_earlier_release(xid: int, last: int) -> int:
+    """Where a reader goes on that has seen all up to (*xid*, *last*): it may see some twice."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM orchestrator_event WHERE (xid, id) <= (%s::text::xid8, %s)"
+            " ORDER BY id DESC LIMIT 1",
+            [str(xid), last],
+        )
+        (newest,) = cursor.fetchone() or (0,)
+        cursor.execute(
+            "SELECT min(id) - 1 FROM orchestrator_event"
+            " WHERE id > %s AND (xid, id) > (%s::text::xid8, %s)",
+            [newest - _AT_ONCE, str(xid), last],
+        )
+        (before,) = cursor.fetchone()
+    return int(newest if before is None else before)

@@ -119,9 +119,29 @@ def history_triggers() -> list[pgtrigger.Trigger]:
     ]
 
 
+#: The last number that an event was given, or 0.
+LAST_EVENT = "coalesce(pg_sequence_last_value('orchestrator_event_id_seq'), 0)"
+
+#: What the highest 16 bits of an advisory lock's key say: who holds it writes the journal.  The
+#: other 48 bits are the last event's number when it began to.
+JOURNAL = 0x6A6F
+
+
 def event_triggers() -> list[pgtrigger.Trigger]:
-    """The journal is appended to."""
-    return [_append_only("event_stays")]
+    """The journal is appended to, and who appends says so until all can see it."""
+    return [
+        _append_only("event_stays"),
+        pgtrigger.Trigger(
+            name="event_is_announced",
+            level=pgtrigger.Statement,
+            when=pgtrigger.Before,
+            operation=pgtrigger.Insert,
+            func=f"""
+                PERFORM pg_advisory_xact_lock_shared({JOURNAL << 48} + {LAST_EVENT});
+                RETURN NULL;
+            """,
+        ),
+    ]
 
 
 def job_triggers() -> list[pgtrigger.Trigger]:

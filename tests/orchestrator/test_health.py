@@ -16,9 +16,17 @@ from django.test import Client
 from orchestrator.endpoint import health
 from orchestrator.endpoint.health import Health, Watch
 from orchestrator.explain.database_errors import FULL, SILENT, UNREACHABLE
-from orchestrator.models import BrokerRow, BrokerTrigger, ClusterSetting, Evaluation, WorkerProcess
+from orchestrator.models import (
+    BrokerRow,
+    BrokerTrigger,
+    ClusterSetting,
+    Evaluation,
+    WorkerProcess,
+    journal,
+)
 from orchestrator.server.database_outages import answering_without_database
 from tests import rows
+from tests.orchestrator.sessions import open_transaction
 
 FINE = Health()
 
@@ -88,6 +96,17 @@ def test_a_worker_that_is_silent_while_it_holds_jobs_is_named_with_them(worker):
         r"leases end, or until it is killed\.",
         answer.json()["detail"],
     )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_keeps_events_from_being_read_is_named(worker, monkeypatch):
+    monkeypatch.setattr(health, "SLOW", 1e-9)
+    assert health.current() == FINE
+    with open_transaction(lambda: journal.record([journal.fact("job", "any", "any")])):
+        warning = health.current().warning
+    said = r"The event feed stands still: a transaction of .+ \(process \d+ of the database\) has"
+    assert re.match(said, warning), warning
+    assert health.current() == FINE
 
 
 # --- a watch -------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The journal loses no row, whatever order transactions commit in."""
 
+import base64
 import threading
 
 import pytest
@@ -7,6 +8,7 @@ from django.db import connection, connections, transaction
 
 from orchestrator.explain.errors import Conflict
 from orchestrator.models import ClusterSetting, Event, journal
+from tests.orchestrator.sessions import open_transaction
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -20,56 +22,77 @@ def read(cursor=None, limit=100):
     return [event.what for event in page.events], page.cursor
 
 
-@pytest.fixture
-def read_until(eventually):
-    """Read on until *count* rows were seen: any transaction of the server may hold them back."""
-
-    def wait(count, cursor=None, limit=100):
-        seen = []
-
-        def enough():
-            nonlocal cursor
-            more, cursor = read(cursor, limit)
-            seen.extend(more)
-            return len(seen) >= count
-
-        eventually(enough, say=f"{count} rows, saw {seen}")
-        return seen, cursor
-
-    return wait
-
-
-def test_pages_follow_each_other_without_overlap(read_until):
+def test_pages_follow_each_other_without_overlap():
     write("a", "b", "c")
-    first, cursor = read_until(2, limit=2)
-    rest, cursor = read_until(1, cursor)
+    first, cursor = read(limit=2)
+    rest, cursor = read(cursor)
     assert (first, rest) == (["a", "b"], ["c"])
     assert read(cursor)[0] == []
     write("d")
-    assert read_until(1, cursor)[0] == ["d"]
+    assert read(cursor)[0] == ["d"]
 
 
-def test_a_row_that_commits_late_is_seen_by_a_reader_that_passed_its_id(read_until):
-    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
+def insert():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO orchestrator_event (topic, what, actor, message, data)"
+            " VALUES ('job', 'slow', '', '', '{}')"
+        )
 
-    def slow():
-        with transaction.atomic():
-            write("slow")
-            begun.set()
-            go_on.wait(20)
-        connections.close_all()
-        done.set()
 
-    thread = threading.Thread(target=slow)
-    thread.start()
-    begun.wait(20)
-    write("quick")  # A higher id, committed first.
-    seen, cursor = read()
-    go_on.set()
-    done.wait(20)
-    thread.join()
-    later, _ = read_until(2 - len(seen), cursor)
-    assert sorted(seen + later) == ["quick", "slow"]
+@pytest.mark.parametrize("slow", [lambda: write("slow"), insert], ids=["record", "psql"])
+def test_a_row_that_commits_late_is_seen_by_a_reader_that_passed_its_id(slow):
+    with open_transaction(slow):
+        write("quick")  # A higher id, committed first.
+        seen, cursor = read()
+        assert seen == []
+    assert read(cursor)[0] == ["slow", "quick"]
+
+
+def test_a_transaction_that_writes_no_event_holds_nothing_back():
+    """As pg_dump, or a psql that somebody forgot, in this database or another."""
+
+    def stranger():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_current_xact_id()")
+
+    with open_transaction(stranger):
+        write("a")
+        seen, cursor = read()
+        write("b")
+        assert (seen, read(cursor)[0]) == (["a"], ["b"])
+        assert journal.oldest_writer() is None
+
+
+def test_who_holds_the_feed_back_is_named(eventually):
+    before = journal.latest()
+    with open_transaction(lambda: write("a")):
+        writer = journal.oldest_writer()
+        assert writer.application
+        eventually(lambda: journal.oldest_writer().seconds > writer.seconds)
+        assert journal.latest() == before
+    assert journal.oldest_writer() is None
+
+
+@pytest.mark.parametrize("read_by_then", [0, 1, 2, 3])
+def test_a_cursor_of_an_earlier_release_loses_nothing(read_by_then):
+    """Its readers followed transactions, of which a later one may have smaller ids."""
+    write("a", "b", "c", "d")
+    rows = list(Event.objects.order_by("pk"))
+    xids = [9, 7, 8, 10]  # In the order of that release: b, c, a, d.
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE orchestrator_event DISABLE TRIGGER USER")
+        for row, xid in zip(rows, xids, strict=True):
+            cursor.execute(
+                "UPDATE orchestrator_event SET xid = %s::text::xid8 WHERE id = %s", [xid, row.pk]
+            )
+        cursor.execute("ALTER TABLE orchestrator_event ENABLE TRIGGER USER")
+    order = [rows[1], rows[2], rows[0], rows[3]]
+    epoch = ClusterSetting.objects.get().epoch
+    at = (xids[rows.index(order[read_by_then])], 0)  # As "now" was said.
+    old = base64.urlsafe_b64encode(f"{epoch}:{at[0]}:{at[1]}".encode()).decode()
+    unread = {row.what for row in order[read_by_then:]}
+    assert unread <= set(read(old)[0])
 
 
 def test_many_writers_and_one_reader_miss_nothing():
@@ -103,17 +126,16 @@ def test_a_cursor_that_is_none_of_ours_is_refused_with_a_sentence(cursor):
         journal.after(cursor)
 
 
-def test_a_cursor_of_an_earlier_life_is_refused(read_until):
+def test_a_cursor_of_an_earlier_life_is_refused():
     write("a")
-    _, cursor = read_until(1)
+    _, cursor = read()
     ClusterSetting.objects.update(epoch="00000000-0000-0000-0000-000000000001")
     with pytest.raises(Conflict, match="an earlier life"):
         journal.after(cursor)
 
 
-def test_the_latest_cursor_shows_only_what_comes_after_it(read_until):
+def test_the_latest_cursor_shows_only_what_comes_after_it():
     write("before")
-    read_until(1)
     cursor = journal.latest()
     write("after")
-    assert read_until(1, cursor)[0] == ["after"]
+    assert read(cursor)[0] == ["after"]
