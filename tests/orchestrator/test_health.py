@@ -26,7 +26,7 @@ from orchestrator.models import (
 )
 from orchestrator.server.database_outages import answering_without_database
 from tests import rows
-from tests.orchestrator.sessions import open_transaction
+from tests.sessions import open_transaction
 
 FINE = Health()
 

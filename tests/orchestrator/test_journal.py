@@ -8,7 +8,7 @@ from django.db import connection, connections, transaction
 
 from orchestrator.explain.errors import Conflict
 from orchestrator.models import ClusterSetting, Event, journal
-from tests.orchestrator.sessions import open_transaction
+from tests.sessions import open_transaction
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from django.db import connection
 
 from nodes.models import Node
 from nodes.protocol.resources import Resources
@@ -13,6 +14,7 @@ from orchestrator.scheduling.running import one_by_one
 from orchestrator.scheduling.world import Room
 from orchestrator.worker import executions, snapshot
 from tests import rows
+from tests.sessions import open_transaction
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -112,6 +114,29 @@ def test_a_removed_node_leaves_the_view_at_the_next_look():
     assert view.refresh().nodes.ids == (str(stays.pk),)
     assert view.refresh().nodes.ids == (str(stays.pk),)
     assert snapshot.ClusterView().refresh().nodes.ids == (str(stays.pk),)
+
+
+def test_no_node_is_read_twice_while_somebody_keeps_a_transaction_open():
+    def stranger():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_current_xact_id()")
+
+    view = snapshot.ClusterView()
+    with open_transaction(stranger):
+        node = rows.node(cpu=1000)
+        assert [row["id"] for row in view._read()] == [str(node.pk)]
+        assert view._read() == []
+        rows.execution(rows.job(), node, cpu=600)
+        assert [row["allocated_cpu"] for row in view._read()] == [600]
+
+
+def test_what_is_committed_late_is_read_then():
+    node = rows.node(cpu=1000)
+    view = snapshot.ClusterView()
+    with open_transaction(lambda: Node.objects.filter(pk=node.pk).update(allocated_cpu=100)):
+        rows.node()
+        assert min(view.refresh().free[:, 0]) == 1000
+    assert 900 in view.refresh().free[:, 0]
 
 
 def test_the_view_of_a_cluster_whose_last_node_was_removed_is_empty():
