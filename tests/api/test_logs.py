@@ -764,3 +764,16 @@ def test_a_place_to_go_on_that_is_none_is_a_mistake_with_its_name(api, after):
         f'"{after}" is no list of places to go on',
     )
     assert "`execution:offset`" in found["hint"]
+
+
+def test_of_a_task_that_printed_something_it_is_said_that_it_was_not_kept(reader):
+    """Its node told again how it ended, as it remembers that for long: without what it printed."""
+    node, _ = joined()
+    execution = rows.execution(rows.job(), node, observed="running", cpu=0, memory=0)
+    report = Report(str(execution.pk), Happened.COMPLETE, exit_code=0, stdout_size=100)
+    endpoint.receive([Inbound(node.pk, 0, 1, 0, (), (report,))])
+
+    async def scene(world):
+        assert await reader(f"executions/{execution.pk}/logs") != ""
+
+    play(scene)

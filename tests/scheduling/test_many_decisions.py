@@ -336,3 +336,17 @@ def test_what_is_said_of_unplaced_slots_is_since_when_they_wait_and_not_another(
     plan = schedule(world(asked, nodes=full, progress=before, **job))
     [unplaced] = [it for it in plan.reasons if isinstance(it, Unplaced)]
     assert (unplaced.missing, unplaced.since) == (1, NOW)
+
+
+def test_a_slot_that_waits_after_its_failure_says_so_also_when_another_failed_since_and_runs():
+    """Slot 0 has failed often and waits for long, slot 1 failed later and waited a moment."""
+    job = {"count": 2, "retry": {"attempts": 9, "delay": 10}, "state": JobState.RUNNING}
+    often = execution("failed", 0, exit_code=1, code="exit-code", ended_at=NOW)
+    once = execution("failed", 1, node="n2", exit_code=1, code="exit-code", ended_at=NOW)
+    before = Progress(failed_attempts={0: 5})
+    plan = schedule(world(often, execution("running", 1), progress=before, **job))
+    plan = schedule(world(once, progress=plan.progress, **job))
+    runs = execution("running", 1, node="n3", attempt=2)
+    later = schedule(world(runs, progress=plan.progress, now=NOW + seconds(20), **job))
+    [delayed] = [it for it in later.reasons if isinstance(it, Delayed)]
+    assert (delayed.slots, delayed.last and delayed.last.slot) == (1, 0)

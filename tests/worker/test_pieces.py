@@ -213,3 +213,25 @@ def test_what_the_database_refused_is_not_said_to_have_changed(evaluator):
         evaluator.pull(1)
     first = Evaluation.objects.filter(job=job).earliest("pk")
     assert "the job changed" not in first.outcome
+
+
+@pytest.mark.parametrize("approval", ["bid", "none"])
+def test_a_piece_is_not_placed_again_when_the_answer_to_its_commit_was_lost(
+    evaluator, monkeypatch, approval
+):
+    job, commit, inserted = rows.submitted(count=50, approval=approval), connection._commit, []
+
+    def commit_and_break():
+        commit()
+        if len(inserted) == 1:
+            inserted.append("answered")
+            connection.connection.close()
+            raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(connection, "_commit", commit_and_break)
+    with connection.execute_wrapper(Before(1, INSERT, lambda: inserted.append("first"))):
+        evaluator.pull()
+    assert len(inserted) == 2
+    slots = Execution.objects.filter(job=job).values_list("slot", flat=True)
+    assert sorted(slots) == sorted(set(slots))
+    assert not Evaluation.objects.filter(job=job, error__contains="duplicate key").exists()

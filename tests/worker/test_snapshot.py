@@ -157,3 +157,10 @@ def test_nodes_of_which_only_amounts_change_are_the_same_for_whoever_reads_them(
     rows.node()
     assert view.refresh().nodes is not nodes
     assert len(nodes.ids) == 1
+
+
+def test_a_group_of_large_jobs_is_read_with_a_handful_of_queries(django_assert_max_num_queries):
+    leases = lease(*(rows.job(count=executions.MANY) for _ in range(25)))
+    cluster = snapshot.ClusterView().refresh()
+    with django_assert_max_num_queries(5):
+        snapshot.worlds(leases, cluster)
