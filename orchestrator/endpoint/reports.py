@@ -133,7 +133,8 @@ class _Batch:
         self.changes.follow(
             execution, [last], actor=actor, reason=report.message, outcome=_outcome(report)
         )
-        if report.stdout or report.stderr:
+        # What was printed and is not kept is known by its size.
+        if report.stdout_size or report.stderr_size:
             self.outputs.append(
                 ExecutionOutput(
                     execution_id=execution.id,

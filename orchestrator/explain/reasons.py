@@ -185,7 +185,7 @@ class NoPlaceInTime(_Value, tag="no-place-in-time", frozen=True):
 
 
 class Delayed(_Value, tag="delayed", frozen=True):
-    """*slots* are tried again, the next of them at *until*; *last* is the newest failure."""
+    """*slots* are tried again, the next of them at *until*; *last* is how the latest failed."""
 
     slots: int
     until: datetime

@@ -96,11 +96,13 @@ def apply(decisions: Sequence[Decision]) -> None:
 
 def _write_part(writing: _Writing) -> list[str]:
     """Write a part that is not the last, whose lease does not tell whether it was written."""
+    connection.ensure_connection()
+    before = connection.connection
     try:
         return _write([writing], is_last=False)
     except Exception:
-        is_rolled_back = connection.connection is not None and connection.is_usable()
-        writing.decision.is_in_doubt = not is_rolled_back
+        # After a connection that was lost there is another by now.
+        writing.decision.is_in_doubt = connection.connection is not before
         raise
 
 

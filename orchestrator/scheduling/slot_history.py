@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from orchestrator.explain.reasons import Failure, Final, How, SlotFailed, SlotInterrupted
+from orchestrator.explain.reasons import Failure, Final, How, Said, SlotFailed, SlotInterrupted
 from orchestrator.lifecycle import (
     ENDED,
     Desired,
@@ -226,8 +226,7 @@ class _Counting:
         if final is not None:
             self.failed = self.failed or interrupted
         elif execution.observed is Observed.FAILED and number > 1:  # Its task may be what does it.
-            self.last_failure = interrupted
-            self._pause(slot, ended, min(number, 100))  # As many as there are attempts.
+            self._pause(interrupted, ended, min(number, 100))  # As many as there are attempts.
 
     def _count(self, execution: ExecutionView) -> bool:
         """Count the attempt that it was; False when that was done before."""
@@ -249,13 +248,17 @@ class _Counting:
         if failure.final is not None:
             self.failed = self.failed or failure
             return
-        self.last_failure = failure
-        self._pause(slot, ended, times)
+        self._pause(failure, ended, times)
 
-    def _pause(self, slot: int, ended: datetime, times: int) -> None:
+    def _pause(self, failure: SlotFailed | SlotInterrupted, ended: datetime, times: int) -> None:
         at = ended + delay(self.world.job.spec.retry, times)
-        if at > self.world.now:  # It may have ended long ago, on a node that was away.
-            self.retry_at[slot] = at
+        if at <= self.world.now:  # It may have ended long ago, on a node that was away.
+            return
+        self.retry_at[failure.slot] = at
+        last = self._last_failure()
+        # That of the slot which waits longest: so there is one as long as any waits.
+        if last is None or isinstance(last, Said) or at >= self.retry_at[last.slot]:
+            self.last_failure = failure
 
     def _failure(self, execution: ExecutionView, times: int, *, retryable: bool) -> SlotFailed:
         retry = self.world.job.spec.retry
@@ -279,7 +282,7 @@ class _Counting:
         return "a node that is gone" if row is None else self.world.nodes.names[row]
 
     def _last_failure(self) -> Failure | None:
-        """The last one of those that are tried again, as long as its slot waits for that."""
+        """How the slot failed that waits longest to be tried again, if any waits."""
         last = self.last_failure
         if isinstance(last, SlotFailed | SlotInterrupted):
             return last if last.slot in self.retry_at else None

@@ -99,8 +99,7 @@ class Progress:
     slot may be placed again.
     ``bad_nodes`` are those where it has failed lately, or that would not take it.
     ``outcomes`` counts settled executions by observed state.  ``failed`` is how the slot failed
-    that is not tried again, if one did; ``last_failure`` is the newest of those that are, for which
-    a slot waits.
+    that is not tried again, if one did; ``last_failure`` how that did which waits longest to be.
     ``waits`` are the slots that have found no place, by when that was, the earliest first.
     ``turn`` is the node that was asked last, where each is in its turn because so many refused.
     """

@@ -6,7 +6,7 @@ a tenth of reading each with all that could be said of it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -59,14 +59,14 @@ def unsettled(jobs: Collection[Job], nodes: Nodes) -> dict[UUID, Unsettled]:
     not run as told.  What begins or ends meanwhile is neither missed nor seen twice.
     """
     found = {job.id: Unsettled() for job in jobs}
-    large = [job for job in jobs if job.slots >= MANY]
-    query, values = _OF_JOBS, [[job.id for job in jobs if job.slots < MANY]]
+    large = {job.id: job for job in jobs if job.slots >= MANY}
+    query, values = _OF_JOBS, [[job for job in found if job not in large]]
     if large:
         others: list[UUID] = []
-        for job in large:
-            columns, them = _told_apart(job)
-            found[job.id].running = _running(columns, job, nodes)
-            others += them
+        for job, columns, them in _told_apart(large.values()):
+            if columns:
+                found[job].running = _running(columns, large[job], nodes)
+            others += them or ()
         query, values = _OF_JOBS + _MORE, [*values, others]
     with connection.cursor() as cursor:
         cursor.execute(query, values)
@@ -89,26 +89,32 @@ _OF_JOBS = f"{_VIEWS} WHERE job_id = ANY(%s) AND NOT settled"
 _MORE = f" UNION ALL {_VIEWS} WHERE id = ANY(%s)"
 
 
-def _told_apart(job: Job) -> tuple[bytes, list[UUID]]:
-    """The records of what runs the job's task in its round, and the ids of the others."""
+def _told_apart(large: Iterable[Job]) -> list[tuple[UUID, bytes | None, list[UUID] | None]]:
+    """Of each job the records of what runs its task in its round, and the ids of the others."""
+    known = [(job.id, job.generation, job.round) for job in large]
     with connection.cursor() as cursor:
         cursor.cursor.format = Format.BINARY  # As text what is read would be twice as long.
         cursor.execute(
             """
-            SELECT coalesce(string_agg(
+            SELECT job_id, string_agg(
                     uuid_send(id) || uuid_send(node_id) || int4send(slot) || int4send(attempt)
                     || int4send(version) || timestamptz_send(created_at)
-                    || timestamptz_send(started_at), '') FILTER (WHERE as_told), ''),
-                coalesce(array_agg(id) FILTER (WHERE NOT as_told), '{}')
+                    || timestamptz_send(started_at), '') FILTER (WHERE as_told),
+                array_agg(id) FILTER (WHERE NOT as_told)
             FROM (
-                SELECT *, desired = 'running' AND observed = 'running' AND generation = %s
-                    AND round = %s AND started_at IS NOT NULL AS as_told
-                FROM orchestrator_execution WHERE job_id = %s AND NOT settled OFFSET 0) e
+                SELECT e.*, e.generation = j.generation AND e.round = j.round
+                    AND desired = 'running' AND observed = 'running' AND started_at IS NOT NULL
+                    AS as_told
+                FROM orchestrator_execution e
+                JOIN unnest(%s::uuid[], %s::text[], %s::int[]) AS j(id, generation, round)
+                    ON j.id = e.job_id
+                WHERE NOT settled OFFSET 0) e
+            GROUP BY job_id
             """,
-            [job.generation, job.round, job.id],
+            [list(column) for column in zip(*known, strict=True)],
         )
-        columns, others = cursor.fetchone()
-        return columns, others
+        rows: list[tuple[UUID, bytes | None, list[UUID] | None]] = cursor.fetchall()
+        return rows
 
 
 _RECORD = np.dtype(
