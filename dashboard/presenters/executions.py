@@ -220,12 +220,14 @@ def outputs(output: ExecutionOutput | None) -> list[Output]:
     return [
         Output(name, _ESCAPES.sub("", text)[-SHOWN_OUTPUT:], _how_much(text, size))
         for name, text, size in both
-        if text
+        if size
     ]
 
 
 def _how_much(text: str, size: int) -> str:
     kept = len(text.encode())
+    if not kept:
+        return f"none of {counted(size, 'byte')} was kept"
     return (
         f"the last {kept:,} of {size:,} bytes"
         if size > kept

@@ -139,6 +139,11 @@ def test_one_byte_is_one_whatever_became_of_it():
     assert found[0].note == "all of it, 1 byte"
 
 
+def test_of_output_that_was_not_kept_it_is_said_how_much_there_was():
+    [found] = executions.outputs(ExecutionOutput(stderr_size=100))
+    assert (found.name, found.text, found.note) == ("stderr", "", "none of 100 bytes was kept")
+
+
 def test_output_that_was_cut_says_how_much_there_was():
     found = executions.outputs(ExecutionOutput(stdout="tail", stdout_size=9000, stderr=""))
     assert [(one.name, one.note) for one in found] == [("stdout", "the last 4 of 9,000 bytes")]
