@@ -8,7 +8,7 @@ from nodes.protocol.messages import UNKNOWN_OUTCOME
 from nodes.protocol.resources import Resources
 from orchestrator.explain import stop_causes
 from orchestrator.explain.reasons import Cause, Final, SlotFailed, cause
-from orchestrator.explain.wording import all_of, reason, text
+from orchestrator.explain.wording import all_of, reason, slots_done, text
 from orchestrator.lifecycle import Desired, JobState, JobType, StopCause, Trigger
 from orchestrator.scheduling.bad_nodes import AVOID, BadNode, avoided
 from orchestrator.scheduling.plan import Place, Stop
@@ -820,3 +820,13 @@ def test_what_runs_where_it_may_not_is_moved_and_the_rest_goes_on():
     plan = schedule(world(right, wrong, nodes=nodes, count=2, constraints=["zone = b"]))
     assert stopped(plan) == {wrong.id: "its node is not as the job wants it any longer"}
     assert placed(plan) == [(1, "n3")]
+
+
+# --- what is said of slots that no longer count ------------------------------------------------
+
+
+def test_a_slot_above_the_lowered_count_is_not_one_of_those_that_have_completed():
+    runs = [execution("running", slot, node="n1") for slot in (0, 1)]
+    done = Progress(completed=with_slots(b"", [7, 9]), outcomes={"completed": 2})
+    plan = schedule(world(*runs, count=2, progress=done))
+    assert slots_done(plan.tally, 2) == 0
