@@ -120,7 +120,7 @@ def _show(it: dict[str, Any], out: Output) -> None:
             ("exit code", it["exit_code"]),
             ("code", it["code"]),
             ("hint", it["hint"]),
-            ("stop cause", it["stop_cause"]),
+            ("stop cause", ": ".join(filter(None, (it["stop_cause"], it["stop_detail"])))),
             ("ran", f"{it['ran']:.3f} s" if it["ran"] is not None else ""),
             ("created", Instant(it["created_at"])),
             ("ended", Instant(it["ended_at"])),

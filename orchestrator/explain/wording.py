@@ -91,7 +91,8 @@ def _(it: reasons.SlotInterrupted) -> Sentence:
     said += f": {it.message.rstrip('.')}" if it.message else ""
     if it.final is Final.ON_LOST:
         return (f"{said}; on_lost is fail",)
-    return (f"{said}; it is interruption {it.number:,}, and {it.most:,} are allowed",)
+    are = "is" if it.most == 1 else "are"
+    return (f"{said}; it is interruption {it.number:,}, and {it.most:,} {are} allowed",)
 
 
 @reason.register
@@ -297,6 +298,7 @@ def job(row: JobLike, also: Iterable[Reason] = ()) -> Sentence:
         return _ended(row, found)
     if row.stop_requested:
         asked = (f"stopping, asked for {_asked_for(row.stopped_by, row.stop_reason)}",)
+        found = tuple(it for it in found if isinstance(it, reasons.ToEnd))  # It waits no more.
         return joined([asked, *map(reason, (*found, *also))])
     if row.state == JobState.PENDING:
         return joined([("waits for its evaluation",), *map(reason, also)])
@@ -342,8 +344,7 @@ def _counts(row: JobLike, *, alone: bool) -> str:
 
 def ending(name: str, state: str, found: Iterable[Reason]) -> str:
     """What the journal says when a job comes to *state*."""
-    said = text(all_of(found))
-    if not said:
+    if not (said := text(all_of(found))):
         return f"{name} is {state}"
     return (
         f"{name} is {state} {said}" if state == JobState.STOPPED else f"{name} is {state}: {said}"

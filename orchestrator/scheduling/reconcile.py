@@ -130,7 +130,7 @@ def reconcile(
         if execution.desired is Desired.STOPPED:
             ending.append(execution)
         elif unwanted is not None:
-            stop.append(Stop(execution.id, *unwanted))
+            stop.append(Stop(execution.id, *_cause_of_its_own(facts, execution, unwanted)))
         elif execution.desired is Desired.RUNNING and is_as_wanted(facts, execution):
             live.append(execution)
         elif cause := _first(STOP, facts, execution):
@@ -151,6 +151,15 @@ def reconcile(
         approve=approve,
         missing=() if unwanted else _missing(facts, keep, replaced),
     )
+
+
+def _cause_of_its_own(facts: SlotFacts, it: ExecutionView, unwanted: Why) -> Why:
+    """Why one stops of a job that wants none: what it did itself may be why there is no job."""
+    if it.id in facts.history.overran:
+        return Why(StopCause.OVERRAN)
+    if unwanted.cause is StopCause.JOB_COMPLETED and it.slot >= facts.world.job.count:
+        return Why(StopCause.SCALED_IN)
+    return unwanted
 
 
 def _first(

@@ -64,8 +64,8 @@ def has_ended(world: World, history: SlotHistory) -> Ending | None:
         detail = job.stop_reason if job.state is JobState.STOPPED else ""
         return Ending(job.state, None, Why(_ENDED[job.state], detail))
     if policy_of(job.spec.type).slots_complete and all(finished(world, history)):
-        cause = StopCause.JOB_COMPLETED if job.count else StopCause.SCALED_IN
-        return Ending(JobState.COMPLETED, Completed(job.count), Why(cause))
+        why = Why(StopCause.JOB_COMPLETED)
+        return Ending(JobState.COMPLETED, Completed(job.count), why)
     if job.stop_requested:
         why = Why(StopCause.JOB_STOPPED, job.stop_reason)
         return Ending(JobState.STOPPED, Stopped(job.stopped_by, job.stop_reason), why)
@@ -80,13 +80,15 @@ def has_ended(world: World, history: SlotHistory) -> Ending | None:
 def waited_too_long(decided: Decision) -> Ending | None:
     """Whether unplaced work has waited longer than the job allows."""
     limit = decided.world.job.spec.timeouts.queue
-    since = waits.longest(decided.progress.waits, decided.placement.unplaced)
-    if limit is None or since is None:
+    if limit is None:
         return None
-    if since + timedelta(seconds=limit) > decided.world.now:
+    begun = decided.world.now - timedelta(seconds=limit)
+    late_waits = tuple(it for it in decided.progress.waits if it.since <= begun)
+    slots = [it for it in decided.placement.unplaced if waits.longest(late_waits, [it])]
+    if not slots:
         return None
     late = NoPlaceInTime(
-        len(decided.placement.unplaced),
+        len(slots),
         decided.world.job.count,
         limit,
         shortage(decided),
@@ -252,7 +254,10 @@ def _state(decided: Decision) -> JobState:
 
 
 def _tally(decided: Decision) -> dict[str, int]:
-    """Executions of this round and before by observed state, after the plan."""
+    """Executions of this round and before by observed state, after the plan.
+
+    Where slots complete, of the completed ones as many as have a slot of the job.
+    """
     tally = Counter(decided.progress.outcomes)
     settled = set(decided.history.settle)
     tally.update(str(it.observed) for it in decided.world.executions if it.id not in settled)
@@ -260,4 +265,7 @@ def _tally(decided: Decision) -> dict[str, int]:
         tally[str(Observed.RUNNING)] += running
     if decided.placement.place:
         tally[str(Observed.NEW)] += len(decided.placement.place)
-    return dict(sorted(tally.items()))
+    if policy_of(decided.world.job.spec.type).slots_complete:
+        done = finished(decided.world, decided.history).count(1)
+        tally[str(Observed.COMPLETED)] = min(done, tally[str(Observed.COMPLETED)])
+    return {state: number for state, number in sorted(tally.items()) if number}

@@ -39,6 +39,7 @@ _COUNTERPARTS: Mapping[str, str] = {
     **dict.fromkeys(
         ("killtimeout", "stopgraceperiod", "terminationgraceperiodseconds", "graceperiod"), "grace"
     ),
+    **dict.fromkeys(("disconnect", "maxclientdisconnect", "stoponclientdisconnect"), "on_lost"),
     **dict.fromkeys(("meta", "annotations", "tags"), "labels"),
     **dict.fromkeys(("priorityclassname", "prio"), "priority"),
     **dict.fromkeys(("tasks", "containers", "services", "template", "group", "groups"), "task"),

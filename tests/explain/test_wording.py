@@ -54,6 +54,9 @@ SENTENCES = {
     "slot 3 was interrupted on c-01; it is interruption 101, and 100 are allowed": SlotInterrupted(
         3, "c-01", 101, 100, How.INTERRUPTED, Final.INTERRUPTIONS
     ),
+    "slot 3 was lost with c-01; it is interruption 2, and 1 is allowed": SlotInterrupted(
+        3, "c-01", 2, 1, How.LOST, Final.INTERRUPTIONS
+    ),
     "its slot has completed": Completed(1),
     "both slots have completed": Completed(2),
     "all 1,200 slots have completed": Completed(1200),
@@ -175,6 +178,11 @@ WAITS = reasons.dump([Unplaced(2, 5, NoRoom(2, {"cpu": 500}))])
             {"state": "running", "stop_requested": True, "stopped_by": "user:ana",
              "stop_reason": "enough", "reason": reasons.dump([ToEnd(1)])},
             "stopping, asked for by ana: enough; 1 execution still to end",
+        ),
+        (
+            {"state": "running", "stop_requested": True, "stopped_by": "user:ana",
+             "stop_reason": "enough", "reason": reasons.dump([AwaitsLost(1, ("c-01",))])},
+            "stopping, asked for by ana: enough",
         ),
     ],
 )  # fmt: skip

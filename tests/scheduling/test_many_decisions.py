@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from orchestrator import spec
 from orchestrator.explain import wording
 from orchestrator.explain.reasons import Delayed, How, Unplaced
-from orchestrator.lifecycle import Desired, JobState, Observed
+from orchestrator.lifecycle import Desired, JobState, Observed, StopCause
 from orchestrator.scheduling import waits
 from orchestrator.scheduling.bad_nodes import AVOID, BadNode
 from orchestrator.scheduling.slot_history import delay
@@ -350,3 +350,32 @@ def test_a_slot_that_waits_after_its_failure_says_so_also_when_another_failed_si
     later = schedule(world(runs, progress=plan.progress, now=NOW + seconds(20), **job))
     [delayed] = [it for it in later.reasons if isinstance(it, Delayed)]
     assert (delayed.slots, delayed.last and delayed.last.slot) == (1, 0)
+
+
+def test_who_waited_too_long_is_counted_without_those_that_began_to_wait_later():
+    waited = (Wait(NOW - seconds(30), b"\1"), Wait(NOW - seconds(5), b"\2"))
+    full = [node("n1", cpu=1000, used=(1000, 0, 0, 0))]
+    job = {"count": 2, "resources": {"cpu": 1}, "timeouts": {"queue": 20}}
+    plan = schedule(world(nodes=full, progress=Progress(waits=waited), **job))
+    assert plan.state is JobState.FAILED
+    assert plan.reasons[0].missing == 1
+
+
+def test_what_ran_too_long_is_stopped_for_that_also_when_the_job_fails_with_it():
+    late = execution("running", 0, started_at=NOW - seconds(999))
+    other = execution("running", 1, node="n2")
+    job = {"count": 2, "retry": {"attempts": 1}, "timeouts": {"execution": 60}}
+    plan = schedule(world(late, other, state=JobState.RUNNING, **job))
+    assert plan.state is JobState.FAILED
+    assert {it.execution: it.cause for it in plan.stop} == {
+        late.id: StopCause.OVERRAN,
+        other.id: StopCause.JOB_FAILED,
+    }
+
+
+def test_a_slot_above_the_count_is_scaled_in_also_where_the_job_has_completed_with_that():
+    above = execution("running", 1)
+    done = Progress(completed=b"\1", outcomes={"completed": 1})
+    plan = schedule(world(above, count=1, progress=done, state=JobState.RUNNING))
+    assert plan.state is JobState.COMPLETED
+    assert [it.cause for it in plan.stop] == [StopCause.SCALED_IN]

@@ -35,6 +35,7 @@ from orchestrator.spec.parsing import InvalidSpec
         ("nodeSelector", "Did you mean 'constraints'?"),
         ("task.restart_policy", "Did you mean retry, at the top level?"),
         ("kill_timeout", "Did you mean 'grace'?"),
+        ("max_client_disconnect", "Did you mean 'on_lost'?"),
         # What has no counterpart.
         ("task.foo", "Known here: driver, command, env, config, resources, run_as, network."),
     ],

@@ -48,7 +48,7 @@ class Valid(Answer):
 
 
 class Job(Answer):
-    """`tally` counts its executions by what is observed of them.
+    """`tally` counts its executions by what is observed of them; of the completed ones, its slots.
 
     `reasons` are why it is as it is: what each `is`, its `cause`, its numbers and times.
     """
