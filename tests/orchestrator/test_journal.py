@@ -2,6 +2,7 @@
 
 import base64
 import threading
+from contextlib import suppress
 
 import pytest
 from django.db import connection, connections, transaction
@@ -47,6 +48,26 @@ def test_a_row_that_commits_late_is_seen_by_a_reader_that_passed_its_id(slow):
         seen, cursor = read()
         assert seen == []
     assert read(cursor)[0] == ["slow", "quick"]
+
+
+def test_a_transaction_takes_one_lock_however_often_it_writes():
+    """Also after a part of it was rolled back, which gives up what that part had taken."""
+
+    def often():
+        with suppress(ZeroDivisionError), transaction.atomic():
+            write("never")
+            raise ZeroDivisionError
+        for number in range(5):
+            write(f"slow-{number}")
+
+    held = f"SELECT count(*) FROM ({journal._WRITERS}) w"
+    with open_transaction(often), connection.cursor() as cursor:
+        cursor.execute(held)
+        assert cursor.fetchone() == (1,)
+        write("quick")
+        seen, at = read()
+        assert seen == []
+    assert read(at)[0] == [*(f"slow-{number}" for number in range(5)), "quick"]
 
 
 def test_a_transaction_that_writes_no_event_holds_nothing_back():
