@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.apps import apps
 from django.db import connection
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from nodes.models import Listening, Node, NodeHeartbeat
@@ -42,9 +43,9 @@ class Scene:
         # Of equal nodes the id decides.
         self.node = rows.node(id=UUID(int=1), name="n1")
         self.other = rows.node(id=UUID(int=2), name="n2")
-        NodeHeartbeat.objects.update(seen_at=Now() + SOON)  # As long as it is tried, not silent.
         for who in ("detector", "ears"):
-            Listening.objects.create(who=who, since=Now() - 2 * LONG, at=Now() + SOON)
+            Listening.objects.create(who=who, since=Now() - 2 * LONG, at=Now())
+        nobody_is_silent(NodeHeartbeat.objects.all())
         self.job = rows.job(**{"name": "j", "count": 2, "approval": "none", **job})
         self.execution: Execution | None = None
         self.decision: Decision | None = None
@@ -217,6 +218,12 @@ SCENES: dict[str, Callable[[], Scene]] = {
 }
 
 
+def nobody_is_silent(of: QuerySet[NodeHeartbeat]) -> None:
+    """Those nodes, and who listens to them, were heard of just now, however long it was tried."""
+    of.update(seen_at=Now() + SOON)
+    Listening.objects.update(at=Now() + SOON)
+
+
 class Stage:
     """A scene, and its rows as they were when it was made, as often as they are asked for."""
 
@@ -236,6 +243,7 @@ class Stage:
             *(f"INSERT INTO {table} SELECT * FROM saved.{table}" for table in _tables()),
             "SET session_replication_role = DEFAULT",
         )
+        nobody_is_silent(NodeHeartbeat.objects.filter(seen_at__gt=Now() - LONG / 2))
         return self._scene
 
 
