@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from orchestrator.explain import reasons
 from orchestrator.models import Event, Execution, Job, JobVersion, spec_cache
 from orchestrator.scheduling.world import Progress
 from tests import rows
@@ -395,3 +396,11 @@ def test_a_repeated_submission_is_answered_with_the_same_warnings(api):
     answers = [api.post("jobs", with_driver("qemu"), Idempotency_Key="k") for _ in range(2)]
     assert answers[0].json() == answers[1].json()
     assert answers[1].json()["warnings"]
+
+
+def test_a_job_that_stops_waits_for_nothing_in_any_of_its_answers(api):
+    job, waits = rows.job(), reasons.dump([reasons.AwaitsLost(1, ("c-01",))])
+    Job.objects.filter(pk=job.pk).update(stop_requested=True, reason=waits)
+    shown = api.get(f"jobs/{job.pk}").json()
+    assert "c-01" not in shown["sentence"]
+    assert (shown["reason"], shown["reasons"]) == ("", [])

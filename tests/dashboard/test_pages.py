@@ -407,3 +407,12 @@ def test_jobs_that_wait_for_their_moment_say_when_the_next_one_is(operator):
         BrokerRow.objects.create(job=rows.job(), type="batch", not_before=moment)
     text = operator.get("/queue/").content.decode()
     assert f'next <time datetime="{at.isoformat()}" data-until>' in text
+
+
+def test_the_page_of_a_job_that_stops_explains_no_wait(scene, operator):
+    """It does not start by itself when a node has room."""
+    page = f"/jobs/{scene['blocked'].pk}/"
+    assert "Why it waits" in operator.get(page).content.decode()
+    Job.objects.filter(pk=scene["blocked"].pk).update(stop_requested=True)
+    rendering.render_cache = rendering.RenderCache()
+    assert "Why it waits" not in operator.get(page).content.decode()

@@ -160,3 +160,46 @@ def test_the_latest_cursor_shows_only_what_comes_after_it():
     cursor = journal.latest()
     write("after")
     assert read(cursor)[0] == ["after"]
+
+
+def test_how_long_somebody_writes_is_counted_from_when_it_began_to_write(eventually):
+    """Not from when its transaction began, which kept nobody back until then."""
+
+    def late():
+        with connection.cursor() as cursor:
+
+            def is_old():
+                cursor.execute("SELECT clock_timestamp() - now() > interval '2 seconds'")
+                return cursor.fetchone()[0]
+
+            eventually(is_old)
+        write("late")
+
+    with open_transaction(late):
+        assert journal.oldest_writer().seconds < 1.5
+
+
+def test_who_writes_as_another_role_is_known_to_write_for_some_time(eventually):
+    """As an operator's command does: web processes do not see since when its session is busy."""
+    with open_transaction(lambda: write("a")), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE ROLE ordinary")
+            cursor.execute("SET LOCAL ROLE ordinary")
+        eventually(lambda: journal.oldest_writer().seconds > 0, within=2)
+        transaction.set_rollback(True)
+
+
+def test_no_setting_of_a_session_makes_an_event_one_that_readers_miss():
+    """Any session may make it, as it may the one by which triggers are ignored."""
+
+    def slow():
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('muster.announced', pg_current_xact_id()::text, true)"
+            )
+        write("slow")
+
+    with open_transaction(slow):
+        write("quick")
+        seen, cursor = read()
+    assert [*seen, *read(cursor)[0]] == ["slow", "quick"]

@@ -830,3 +830,11 @@ def test_a_slot_above_the_lowered_count_is_not_one_of_those_that_have_completed(
     done = Progress(completed=with_slots(b"", [7, 9]), outcomes={"completed": 2})
     plan = schedule(world(*runs, count=2, progress=done))
     assert slots_done(plan.tally, 2) == 0
+
+
+def test_what_completes_after_its_job_has_failed_is_counted_as_completed():
+    done = execution("completed", 0)
+    failed = SlotFailed(slot=1, node="N2", attempt=1, attempts=1, final=Final.ATTEMPTS)
+    before = Progress(failed=failed, outcomes={"failed": 1})
+    plan = schedule(world(done, count=2, progress=before, state=JobState.FAILED))
+    assert plan.tally == {"completed": 1, "failed": 1}

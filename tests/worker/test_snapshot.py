@@ -8,8 +8,11 @@ from django.db import connection
 from nodes.models import Node
 from nodes.protocol.resources import Resources
 from orchestrator import broker, endpoint
+from orchestrator.broker.blocked import room_since
 from orchestrator.lifecycle import JobType, Observed, Trigger
 from orchestrator.models import Execution
+from orchestrator.scheduling.feasibility import demand
+from orchestrator.scheduling.placement_record import record
 from orchestrator.scheduling.running import one_by_one
 from orchestrator.scheduling.world import Room
 from orchestrator.worker import executions, snapshot
@@ -164,3 +167,28 @@ def test_a_group_of_large_jobs_is_read_with_a_handful_of_queries(django_assert_m
     cluster = snapshot.ClusterView().refresh()
     with django_assert_max_num_queries(5):
         snapshot.worlds(leases, cluster)
+
+
+def stranger():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_current_xact_id()")
+
+
+def test_nodes_that_the_view_has_seen_are_no_news_while_somebody_keeps_a_transaction_open():
+    """Else each group of plans that blocks reads all of them again for as long as a dump takes."""
+    with open_transaction(stranger):
+        rows.node(cpu=1000)
+        seen = snapshot.ClusterView().refresh()
+        assert room_since(seen.revision, Resources(cpu=1)) == []
+
+
+def test_the_record_of_a_placement_is_of_the_room_that_there_is_now():
+    """Also where as much was freed here as was taken there while something else was open."""
+    wanted = demand(rows.job_spec(task={"resources": {"cpu": 0.8}}))
+    with open_transaction(stranger):
+        nodes, view = [rows.node(cpu=1000, name=name) for name in "ab"], snapshot.ClusterView()
+        for full in nodes:
+            Node.objects.exclude(pk=full.pk).update(allocated_cpu=0)
+            Node.objects.filter(pk=full.pk).update(allocated_cpu=600)
+            made = record(view.refresh(), wanted)
+            assert [it["name"] for it in made["nearest"]] == [full.name]
