@@ -18,13 +18,18 @@ from .slot_set import flags
 from .world import Bools, World
 
 #: From where columns count time, as the database does.
-EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def microseconds(instant: datetime) -> int:
     """*instant* as columns have it."""
-    return (instant - EPOCH) // _MICROSECOND
+    return (instant - _EPOCH) // _MICROSECOND
+
+
+def instant(microseconds: int) -> datetime:
+    """The opposite of `microseconds`."""
+    return _EPOCH + microseconds * _MICROSECOND
 
 
 def one_by_one(world: World) -> World:
@@ -59,7 +64,7 @@ def next_overrun(world: World) -> datetime | None:
     ends = _ends(world)
     if not ends.size or not np.isfinite(soonest := ends.min()):
         return None
-    return EPOCH + int(soonest) * _MICROSECOND
+    return instant(int(soonest))
 
 
 def _ends(world: World) -> npt.NDArray[np.float64]:

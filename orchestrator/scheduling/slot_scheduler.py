@@ -64,8 +64,7 @@ def has_ended(world: World, history: SlotHistory) -> Ending | None:
         detail = job.stop_reason if job.state is JobState.STOPPED else ""
         return Ending(job.state, None, Why(_ENDED[job.state], detail))
     if policy_of(job.spec.type).slots_complete and all(finished(world, history)):
-        why = Why(StopCause.JOB_COMPLETED)
-        return Ending(JobState.COMPLETED, Completed(job.count), why)
+        return Ending(JobState.COMPLETED, Completed(job.count), Why(StopCause.JOB_COMPLETED))
     if job.stop_requested:
         why = Why(StopCause.JOB_STOPPED, job.stop_reason)
         return Ending(JobState.STOPPED, Stopped(job.stopped_by, job.stop_reason), why)
@@ -83,17 +82,13 @@ def waited_too_long(decided: Decision) -> Ending | None:
     if limit is None:
         return None
     begun = decided.world.now - timedelta(seconds=limit)
-    late_waits = tuple(it for it in decided.progress.waits if it.since <= begun)
-    slots = [it for it in decided.placement.unplaced if waits.longest(late_waits, [it])]
+    late = [wait for wait in decided.progress.waits if wait.since <= begun]
+    slots = sum(any(wait.holds(slot) for wait in late) for slot in decided.placement.unplaced)
     if not slots:
         return None
-    late = NoPlaceInTime(
-        len(slots),
-        decided.world.job.count,
-        limit,
-        shortage(decided),
-    )
-    return Ending(JobState.FAILED, late, Why(StopCause.JOB_TIMED_OUT, "no place was found in time"))
+    reason = NoPlaceInTime(slots, decided.world.job.count, limit, shortage(decided))
+    why = Why(StopCause.JOB_TIMED_OUT, "no place was found in time")
+    return Ending(JobState.FAILED, reason, why)
 
 
 def _decide(

@@ -774,6 +774,8 @@ def test_of_a_task_that_printed_something_it_is_said_that_it_was_not_kept(reader
     endpoint.receive([Inbound(node.pk, 0, 1, 0, (), (report,))])
 
     async def scene(world):
-        assert await reader(f"executions/{execution.pk}/logs") != ""
+        assert await reader(f"executions/{execution.pk}/logs") == (
+            "[muster: 100 bytes on a node that is away]\n"
+        )
 
     play(scene)
