@@ -42,6 +42,10 @@ class CurrentXid(models.Func):
     output_field = Xid8Field()
 
 
+NOTHING_SEEN = "1:1:"
+"""The snapshot, as the database writes it, of which nothing was visible that ``changed``."""
+
+
 class PresentNodes(models.Manager["Node"]):
     """All nodes but those that were removed."""
 

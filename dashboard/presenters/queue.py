@@ -192,7 +192,7 @@ def _detail(found: BrokerRow, name: str) -> Sentence:
         return needs(found.blocked_on or {})
     if name == "ready" and found.deliveries > 1:
         return (f"delivered {counted(found.deliveries, 'time')} without success",)
-    return wording.all_of(reasons.load(found.job.reason))
+    return wording.all_of(reasons.of_job(found.job))
 
 
 def blocked_since(found: BrokerRow) -> datetime:

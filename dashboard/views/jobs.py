@@ -13,7 +13,7 @@ from dashboard.queries.paging import Part
 from dashboard.rendering import Page
 from orchestrator.endpoint import silent_nodes, spec_warnings
 from orchestrator.explain.formatting import listed
-from orchestrator.explain.reasons import NodeSilent, Unplaced, load
+from orchestrator.explain.reasons import NodeSilent, Unplaced, of_job
 from orchestrator.lifecycle import ENDED
 from orchestrator.models import BrokerRow, Evaluation, Job, spec_cache
 
@@ -117,11 +117,13 @@ class JobPage(OneJob):
         """What the job waits for, with the record of the evaluation that found it so."""
         if self.job.state in ENDED:
             return None
-        reason = explain.foremost((*load(self.job.reason), *self.silent), self.now)
+        reason = explain.foremost((*of_job(self.job), *self.silent), self.now)
         last = next((look for look in self.looks if look.finished_at), None)
         record = last.record if last else None
         if reason is not None:
             return explain.explain(reason, record if isinstance(reason, Unplaced) else None)
+        if self.job.stop_requested:
+            return None
         row = _row(self.job)  # What an earlier release blocked has only its record.
         is_blocked = row is not None and row.blocked_on is not None
         return explain.of_record(record) if is_blocked and record else None

@@ -16,7 +16,7 @@ from .schemas import Evaluation, Execution, Job, Named, NamedJob, Node, Resource
 
 def job(row: models.Job, kind: type[Job] = Job, *, also: Iterable[Reason] = (), **more: Any) -> Job:
     """*also* are reasons that are looked up for one job, not for every one of a list."""
-    found = (*reasons.load(row.reason), *also)
+    found = (*reasons.of_job(row), *also)
     return kind.of(
         row,
         sentence=wording.text(wording.job(row, also)),

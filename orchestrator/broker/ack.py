@@ -11,6 +11,7 @@ from typing import Any
 from django.db import connection
 
 from nodes.hints import Hint, after_commit
+from nodes.models import NOTHING_SEEN
 from orchestrator.explain.errors import LeaseLost
 from orchestrator.lifecycle import Trigger
 from orchestrator.scheduling.feasibility import Demand
@@ -37,7 +38,7 @@ class Result:
     followups: Sequence[tuple[datetime, Trigger]] = ()
     blocked: Blocked | None = None
     demand: Demand | None = None
-    revision: int = 0
+    revision: str = NOTHING_SEEN
     ended: bool = False
     record: Mapping[str, Any] | None = None
 
@@ -77,7 +78,8 @@ def _recheck(results: list[Result]) -> list[Result]:
     again = {waits.digest for waits, _ in blocked.values()}
     if may_block():
         needed = least(waits.need for waits, _ in blocked.values())
-        rooms = room_since(min(revision for _, revision in blocked.values()), needed)
+        views = {revision for _, revision in blocked.values()}  # One, of a group.
+        rooms = [room for view in views for room in room_since(view, needed)]
         classes = {waits.digest: waits for waits, _ in blocked.values()}
         again = {name for name, it in classes.items() if any(map(it.held_by, rooms))}
     return [

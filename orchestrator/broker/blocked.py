@@ -19,7 +19,8 @@ from functools import lru_cache
 from typing import Any
 
 from django.db import OperationalError, connection, transaction
-from django.db.models import F, Q
+from django.db.models import BooleanField, F, Q
+from django.db.models.expressions import RawSQL
 from psycopg.errors import LockNotAvailable
 
 from nodes import readiness
@@ -103,9 +104,18 @@ class Room:
     free: Resources
 
 
-def room_since(revision: int, least: Resources) -> list[Room]:
-    """The nodes changed since a view of the cluster with this *revision* that can hold *least*."""
-    return rooms(Q(changed__gte=revision) & with_room_for(least))
+def room_since(revision: str, least: Resources) -> list[Room]:
+    """The nodes changed since a view of the cluster with this *revision* that can hold *least*.
+
+    The revision is the snapshot of the database in which the view was taken.
+    """
+    unseen = RawSQL(
+        "nodes_node.changed >= pg_snapshot_xmin(%s::pg_snapshot)"
+        " AND NOT pg_visible_in_snapshot(nodes_node.changed, %s::pg_snapshot)",
+        [revision, revision],
+        output_field=BooleanField(),
+    )
+    return rooms(Q(unseen) & with_room_for(least))
 
 
 def least(needs: Iterable[Resources]) -> Resources:

@@ -61,6 +61,10 @@ UNKNOWN = Trouble("unknown", "The state of the cluster cannot be read.", "The lo
 _migrated = False
 """Migrations are never taken back under a running server, so a yes is kept."""
 
+_seen_writing: tuple[journal.Writer, float] | None = None
+"""Who was seen to write events at the last look, and since when; of other database roles'
+sessions the database itself does not tell that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
@@ -130,12 +134,19 @@ def _silent(database: BaseDatabaseWrapper) -> Iterator[str]:
 
 
 def _held_back(database: BaseDatabaseWrapper) -> Iterator[str]:
-    writer = journal.oldest_writer(database)
-    if writer is not None and writer.seconds >= SLOW:
+    global _seen_writing  # noqa: PLW0603 - see its docstring
+    writer, now = journal.oldest_writer(database), time.monotonic()
+    if writer is None:
+        _seen_writing = None
+        return
+    if _seen_writing is None or _seen_writing[0] != writer:
+        _seen_writing = (writer, now)
+    if (lasts := now - _seen_writing[1]) >= SLOW:
         who = f"{writer.application} " if writer.application else ""
+        where = f"process {writer.process} of the database" if writer.process else "prepared"
         yield (
-            f"The event feed stands still: a transaction of {who}(process {writer.process} of the"
-            f" database) has been writing events for {duration(writer.seconds)}."
+            f"The event feed stands still: a transaction of {who}({where})"
+            f" has been writing events for {duration(lasts)}."
         )
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
+
+from orchestrator.lifecycle import ENDED
 
 #: Names of nodes that a reason holds; of more it holds the number.
 MOST_NAMES = 3
@@ -185,7 +187,10 @@ class NoPlaceInTime(_Value, tag="no-place-in-time", frozen=True):
 
 
 class Delayed(_Value, tag="delayed", frozen=True):
-    """*slots* are tried again, the next of them at *until*; *last* is how the latest failed."""
+    """*slots* are tried again, the next of them at *until*.
+
+    *last* is how that failed which waits longest.
+    """
 
     slots: int
     until: datetime
@@ -300,6 +305,22 @@ def load(stored: Any) -> tuple[Reason, ...]:
     """The opposite of `dump`; the sentence of an earlier release is one reason, "" is none."""
     found: Sequence[Any] = stored if isinstance(stored, list) else [stored]
     return tuple(it for it in map(load_one, found) if it != Said(""))
+
+
+class JobLike(Protocol):
+    """The row of a job."""
+
+    state: str
+    reason: Any
+    stop_requested: bool
+
+
+def of_job(row: JobLike) -> tuple[Reason, ...]:
+    """Why a job is as it is.  One that stops waits for nothing but its executions' end."""
+    found = load(row.reason)
+    if row.stop_requested and row.state not in ENDED:
+        return tuple(it for it in found if isinstance(it, ToEnd))
+    return found
 
 
 def load_one(stored: Any) -> Reason:

@@ -263,14 +263,11 @@ def _names(names: Sequence[str], more: int) -> str:
 # --- a job -------------------------------------------------------------------------------------
 
 
-class JobLike(Protocol):
+class JobLike(reasons.JobLike, Protocol):
     """What the sentence of a job is made of: its row."""
 
-    state: str
     count: int
     tally: Any
-    reason: Any
-    stop_requested: bool
     stop_reason: str
     stopped_by: str
     round_at: datetime
@@ -293,12 +290,11 @@ def job(row: JobLike, also: Iterable[Reason] = ()) -> Sentence:
 
     *also* are reasons that only who looks knows, such as a node that is silent.
     """
-    found = reasons.load(row.reason)
+    found = reasons.of_job(row)
     if row.state in ENDED:
         return _ended(row, found)
     if row.stop_requested:
         asked = (f"stopping, asked for {_asked_for(row.stopped_by, row.stop_reason)}",)
-        found = tuple(it for it in found if isinstance(it, reasons.ToEnd))  # It waits no more.
         return joined([asked, *map(reason, (*found, *also))])
     if row.state == JobState.PENDING:
         return joined([("waits for its evaluation",), *map(reason, also)])

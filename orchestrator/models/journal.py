@@ -138,11 +138,14 @@ def latest() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A transaction that writes events: the process that it runs in, and for how many seconds."""
+    """A transaction that writes events: the process that it runs in, and after which id it does.
+
+    There is no process where it was prepared and is to be committed by another.
+    """
 
     application: str
-    process: int
-    seconds: float
+    process: int | None
+    after: int
 
 
 def oldest_writer(database: BaseDatabaseWrapper = connection) -> Writer | None:
@@ -150,8 +153,7 @@ def oldest_writer(database: BaseDatabaseWrapper = connection) -> Writer | None:
     with database.cursor() as cursor:
         cursor.execute(
             f"""
-            SELECT coalesce(application_name, ''), pid,
-                   coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8
+            SELECT coalesce(application_name, ''), pid, after
             FROM ({_WRITERS}) w LEFT JOIN pg_stat_activity USING (pid) ORDER BY after LIMIT 1
             """  # noqa: S608 - only our own columns
         )
@@ -204,23 +206,13 @@ def _parse(cursor: str, epoch: str) -> int:
     return _of_an_earlier_release(before[0], last) if before else last
 
 
-#: By so much may the ids differ of events that are written at once.
-_AT_ONCE = 100_000
-
-
 def _of_an_earlier_release(xid: int, last: int) -> int:
     """Where a reader goes on that has seen all up to (*xid*, *last*): it may see some twice."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id FROM orchestrator_event WHERE (xid, id) <= (%s::text::xid8, %s)"
-            " ORDER BY id DESC LIMIT 1",
+            "SELECT coalesce(min(id) FILTER (WHERE (xid, id) > (%s::text::xid8, %s)) - 1,"
+            " max(id), 0) FROM orchestrator_event",
             [str(xid), last],
         )
-        (newest,) = cursor.fetchone() or (0,)
-        cursor.execute(
-            "SELECT min(id) - 1 FROM orchestrator_event"
-            " WHERE id > %s AND (xid, id) > (%s::text::xid8, %s)",
-            [newest - _AT_ONCE, str(xid), last],
-        )
         (before,) = cursor.fetchone()
-    return int(newest if before is None else before)
+    return int(before)

@@ -136,14 +136,9 @@ def event_triggers() -> list[pgtrigger.Trigger]:
             level=pgtrigger.Statement,
             when=pgtrigger.Before,
             operation=pgtrigger.Insert,
-            # The first of a transaction is the smallest; a lock for each would fill their table.
+            # Each statement takes one: what a session says of itself is not to be believed.
             func=f"""
-                IF current_setting('muster.announced', true)
-                    IS DISTINCT FROM pg_current_xact_id()::text
-                THEN
-                    PERFORM pg_advisory_xact_lock_shared({JOURNAL << 48} + {LAST_EVENT});
-                    PERFORM set_config('muster.announced', pg_current_xact_id()::text, true);
-                END IF;
+                PERFORM pg_advisory_xact_lock_shared({JOURNAL << 48} + {LAST_EVENT});
                 RETURN NULL;
             """,
         ),

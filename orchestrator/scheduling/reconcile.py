@@ -154,12 +154,14 @@ def reconcile(
 
 
 def _cause_of_its_own(facts: SlotFacts, it: ExecutionView, unwanted: Why) -> Why:
-    """Why one stops of a job that wants none: what it did itself may be why there is no job."""
-    if it.id in facts.history.overran:
-        return Why(StopCause.OVERRAN)
-    if unwanted.cause is StopCause.JOB_COMPLETED and it.slot >= facts.world.job.count:
-        return Why(StopCause.SCALED_IN)
-    return unwanted
+    """Why one stops of a job that wants none: what is so of it alone may be why there is no job.
+
+    That its slot is too many is why only where the job has completed without it.
+    """
+    has_completed = unwanted.cause is StopCause.JOB_COMPLETED
+    own = {StopCause.OVERRAN, *([StopCause.SCALED_IN] if has_completed else [])}
+    cause = _first(((cause, rule) for cause, rule in STOP if cause in own), facts, it)
+    return Why(cause) if cause else unwanted
 
 
 def _first(

@@ -162,8 +162,8 @@ class _Counting:
 
     def close(self, execution: ExecutionView) -> None:
         """Account for an execution that has ended, unless its node may still run it."""
-        matters = is_current(self.world, execution) and self.world.job.state not in ENDED
-        matters = matters and not self._is_done(execution.slot)
+        is_open = is_current(self.world, execution) and not self._is_done(execution.slot)
+        matters = is_open and self.world.job.state not in ENDED
         cut_off = is_interruption(execution.observed, execution.cause, execution.code)
         may_return = cut_off and execution.observed is Observed.LOST and execution.reserved
         may_return = may_return and execution.slot < self.world.job.count
@@ -173,14 +173,15 @@ class _Counting:
         self.settled.append(execution.id)
         observed = str(execution.observed)
         self.outcomes[observed] = self.outcomes.get(observed, 0) + 1
+        completes = policy_of(self.world.job.spec.type).slots_complete
+        if is_open and completes and execution.observed is Observed.COMPLETED:
+            self.completed.add(execution.slot)  # Also where the job had been given up by then.
         if not matters:
             return
         if cut_off:
             self._interrupted(execution)
             return
         match execution.observed:
-            case Observed.COMPLETED if policy_of(self.world.job.spec.type).slots_complete:
-                self.completed.add(execution.slot)
             case Observed.FAILED if not is_unknown(execution.observed, execution.code):
                 self._attempted(execution, retryable=execution.retryable)
             case Observed.CANCELLED if execution.cause == StopCause.OVERRAN:
@@ -256,7 +257,8 @@ class _Counting:
             return
         self.retry_at[failure.slot] = at
         last = self._last_failure()
-        # That of the slot which waits longest: so there is one as long as any waits.
+        # That of the slot which waits longest, so that there is one as long as any waits, if no
+        # lower count takes that slot away.
         if last is None or isinstance(last, Said) or at >= self.retry_at[last.slot]:
             self.last_failure = failure
 

@@ -227,7 +227,7 @@ class Room:
 
     nodes: Nodes
     allocated: Ints
-    revision: int = 0
+    revision: str = ""
     taken: list[int] = field(default_factory=list)
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -241,7 +241,7 @@ class Room:
         self.allocated[row] += np.array(need.astuple(), dtype=np.int64)
         self.taken.append(row)
 
-    def renew(self, allocated: Ints, revision: int) -> None:
+    def renew(self, allocated: Ints, revision: str) -> None:
         """Begin with these amounts, whatever was taken."""
         np.copyto(self.allocated, allocated)
         self.taken.clear()

@@ -14,6 +14,7 @@ from django.db import connection
 
 from nodes import readiness
 from nodes.labels import selectable
+from nodes.models import NOTHING_SEEN
 from nodes.protocol.resources import DIMENSIONS
 from orchestrator.lifecycle import JobState
 from orchestrator.models import spec_cache
@@ -39,8 +40,7 @@ class ClusterView:
 
     def __init__(self) -> None:
         self._rows: dict[str, Mapping[str, Any]] = {}
-        self._seen = _NOTHING
-        self._revision = 0
+        self._seen = NOTHING_SEEN
         self._loaded_at = float("-inf")
         self._room: Room | None = None
         self._allocated: Ints = np.zeros((0, len(DIMENSIONS)), dtype=np.int64)
@@ -51,7 +51,7 @@ class ClusterView:
         It is the caller's to ``take`` from; the next refresh forgets what was taken.
         """
         if time.monotonic() - self._loaded_at > self.RELOAD:
-            self._rows, self._seen = {}, _NOTHING
+            self._rows, self._seen = {}, NOTHING_SEEN
             self._room, self._loaded_at = None, time.monotonic()
         read = self._read()
         changed = [row for row in read if row["removed_at"] is None]
@@ -64,13 +64,13 @@ class ClusterView:
             self._rows[row["id"]] = row
         if structural or self._room is None:
             rows = sorted(self._rows.values(), key=lambda row: str(row["id"]))
-            self._room = Room(_nodes(rows), _amounts(rows, "allocated"), self._revision)
+            self._room = Room(_nodes(rows), _amounts(rows, "allocated"), self._seen)
             self._allocated = self._room.allocated.copy()
             return self._room
         for row in changed:
             at = self._room.nodes.index[row["id"]]
             self._allocated[at] = [row[f"allocated_{d}"] for d in DIMENSIONS]
-        self._room.renew(self._allocated, self._revision)
+        self._room.renew(self._allocated, self._seen)
         return self._room
 
     def _read(self) -> list[Mapping[str, Any]]:
@@ -79,7 +79,7 @@ class ClusterView:
             cursor.execute(_NODES, [self._seen, bool(self._rows)])
             names = [column.name for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-        self._seen, self._revision = rows[0]["seen"], int(rows[0]["horizon"])
+        self._seen = rows[0]["seen"]
         return [
             {
                 **row,
@@ -119,15 +119,11 @@ def worlds(leases: Sequence[Leased], room: Room) -> list[World | None]:
     ]
 
 
-_NOTHING = "1:1:"
-"""What a snapshot of the database is called in which nothing can be seen."""
-
 #: What could not be seen then: so who has a transaction open for long has no node read again.
 _NODES = f"""
     WITH look AS (SELECT pg_current_snapshot() AS now, %s::pg_snapshot AS before)
-    SELECT now::text AS seen, pg_snapshot_xmin(now)::text AS horizon,
-           n.id::text AS id, n.name, n.approval, n.connection, n.eligible, n.draining,
-           n.quarantined, n.degraded, n.labels, n.attributes, n.removed_at,
+    SELECT now::text AS seen, n.id::text AS id, n.name, n.approval, n.connection, n.eligible,
+           n.draining, n.quarantined, n.degraded, n.labels, n.attributes, n.removed_at,
            {", ".join(f"n.capacity_{d}, n.allocated_{d}, n.advertised_{d}" for d in DIMENSIONS)}
     FROM look LEFT JOIN nodes_node n ON n.changed >= pg_snapshot_xmin(before)
         AND NOT pg_visible_in_snapshot(n.changed, before) AND (n.removed_at IS NULL OR %s)

@@ -737,7 +737,7 @@ async def test_a_journal_is_kept_until_what_it_tells_is_accounted_for(tmp_path: 
     await one.end()
 
 
-async def test_what_ended_on_a_full_disk_without_an_agent_is_unknown_not_unstarted(
+async def test_what_ended_on_a_full_disk_and_told_nobody_is_unknown_not_unstarted(
     tmp_path: Path,
 ) -> None:
     first = Bench(tmp_path)
@@ -747,6 +747,10 @@ async def test_what_ended_on_a_full_disk_without_an_agent_is_unknown_not_unstart
     _, supervisor = handle_of(await first.started("a"))
     fill_the_disk_of(supervisor)
     first.driver.close()
+    # It would hear of the end, and tell the next agent that asks soon enough.
+    spawner = spawner_of(supervisor)
+    os.kill(spawner, signal.SIGKILL)
+    await until(lambda: not alive(spawner))
     await asyncio.to_thread(fifo.write_text, "go\n")
     await until(lambda: not alive(supervisor))
     second = Bench(tmp_path, entry("a"))

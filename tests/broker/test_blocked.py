@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import connection, transaction
 
-from nodes.models import Node
+from nodes.models import NOTHING_SEEN, Node
 from nodes.protocol.resources import Resources
 from orchestrator import broker
 from orchestrator.explain.reasons import NoRoom
@@ -22,14 +22,14 @@ SINCE = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 #: The revision of a view of the cluster that has seen everything there is and will be.
-ALL_SEEN = 2**62
+ALL_SEEN = f"{2**62 + 3}:{2**62 + 3}:"
 
 
 def revision():
     """The revision of a view of the cluster taken now, as the snapshot of worlds has it."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
-        return int(cursor.fetchone()[0])
+        cursor.execute("SELECT pg_current_snapshot()::text")
+        return cursor.fetchone()[0]
 
 
 def block(queue, jobs, *, need=CORE, missing=1, where="", revision=ALL_SEEN):
@@ -182,7 +182,7 @@ class TestAlone:
 
     def test_a_change_that_was_not_seen_is_looked_at_again_soon(self, queue):
         node = rows.node(cpu=1000)
-        (job,) = block(queue, [queue.job()], revision=0)
+        (job,) = block(queue, [queue.job()], revision=NOTHING_SEEN)
         row = queue.row(job)
         assert row.blocked_on is None
         assert row.want > row.done

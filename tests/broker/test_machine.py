@@ -30,7 +30,7 @@ from tests import rows
 
 JOBS = st.integers(0, 2)
 LONG = timedelta(hours=1)
-NEVER_CHANGED = 2**62
+NEVER_CHANGED = f"{2**62 + 3}:{2**62 + 3}:"
 
 
 @dataclass

@@ -25,7 +25,7 @@ from tests import rows
 pytestmark = pytest.mark.django_db(transaction=True)
 
 BLOCKED = Blocked(Resources(cpu=1000), 1, NoRoom(1))
-ALL_SEEN = 2**62
+ALL_SEEN = f"{2**62 + 3}:{2**62 + 3}:"
 
 
 @contextmanager

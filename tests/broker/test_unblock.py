@@ -7,7 +7,7 @@ import pytest
 from django.db import connection, transaction
 
 from nodes.hints import Hint, Listener
-from nodes.models import Node
+from nodes.models import NOTHING_SEEN, Node
 from nodes.protocol.resources import Resources
 from orchestrator import broker
 from orchestrator.broker.blocked import Room, Waits, room_since
@@ -97,7 +97,7 @@ class TestHandingOut:
         ]
         Node.objects.bulk_create(full)
         rows.node(id=UUID(int=2**128 - 1), cpu=4000)
-        (room,) = room_since(0, CORE)
+        (room,) = room_since(NOTHING_SEEN, CORE)
         assert room.free.cpu == 4000
 
 

@@ -390,14 +390,3 @@ def test_a_slot_above_the_count_is_scaled_in_also_where_it_has_run_too_long_besi
     plan = schedule(world(above, progress=Progress(completed=b"\1"), **job))
     assert plan.state is JobState.COMPLETED
     assert [it.cause for it in plan.stop] == [StopCause.SCALED_IN]
-
-
-def test_a_slot_that_waits_after_its_failure_says_so_also_when_one_that_waits_longer_is_gone():
-    """Slot 1 has failed more often and waits longer, until a lower count takes it away."""
-    job = {"retry": {"attempts": 9, "delay": 10}, "state": JobState.RUNNING}
-    failed = {"exit_code": 1, "code": "exit-code", "ended_at": NOW}
-    both = execution("failed", 0, **failed), execution("failed", 1, node="n2", **failed)
-    plan = schedule(world(*both, count=2, progress=Progress(failed_attempts={1: 3}), **job))
-    plan = schedule(world(count=1, progress=plan.progress, **job))
-    [delayed] = [it for it in plan.reasons if isinstance(it, Delayed)]
-    assert (delayed.slots, delayed.last and delayed.last.slot) == (1, 0)

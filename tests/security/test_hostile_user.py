@@ -367,7 +367,7 @@ def test_the_feed_passes_over_what_is_not_seen_and_does_not_come_back_to_it(
     journal.record([journal.fact("cluster", "pause", "the queue is paused")])
 
     def feed(until, query=""):
-        # It is no newer than the oldest transaction of the server, of whichever database.
+        # It is no newer than the oldest transaction that writes events.
         def look():
             found = call("GET", f"events{query}").json()
             return found if until(found) else None
