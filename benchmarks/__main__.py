@@ -15,6 +15,7 @@ HOME = Path(__file__).resolve().parent.parent
 ON_A_CLUSTER = (
     "latency",
     "throughput",
+    "storage",
     "wide",
     "idle",
     "blocked",

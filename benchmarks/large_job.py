@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import django
 
-from orchestrator.server.postgres import programs
 from tests.chaos.cluster import Cluster
 
-from .stage import options, stage
+from .stage import end_of_log, options, stage, written
 from .table import Row, publish
 
 NODES = 50
@@ -55,7 +52,7 @@ def rows(chosen: argparse.Namespace) -> list[Row]:
 
 
 def measure(cluster: Cluster, chosen: argparse.Namespace) -> list[tuple[float, int, int]]:
-    """Seconds of the worker, and bytes written, see ``written``, for each of some ends."""
+    """For each of some ends seconds of the worker, and bytes of records and of copied pages."""
     from orchestrator import broker, endpoint
     from orchestrator.models import Execution
     from orchestrator.worker import Worker
@@ -79,29 +76,16 @@ def measure(cluster: Cluster, chosen: argparse.Namespace) -> list[tuple[float, i
             assert ending is not None
             network.interrupt(ending)
             [lease] = broker.lease(None, 1, worker.name)
-            before, began = cluster.one(_AT), time.perf_counter()
+            before, began = end_of_log(cluster), time.perf_counter()
             worker._evaluate([lease])
             took = time.perf_counter() - began
-            found.append((took, before, cluster.one(_AT)))
+            found.append((took, before, end_of_log(cluster)))
             assert network.obey() == 1
             worker.pull()
     finally:
         worker.heartbeat.end()
-    return [(took, *written(cluster, *between)) for took, *between in found[WARM:]]
-
-
-_AT = "SELECT pg_current_wal_insert_lsn()"
-
-
-def written(cluster: Cluster, since: str, until: str) -> tuple[int, int]:
-    """Bytes of records in the database's log, and of the pages that were copied with them."""
-    where = Path(cluster.one("SHOW data_directory"), "pg_wal")
-    program = [programs.find() / "pg_waldump", "--path", where, "--start", since, "--end", until]
-    said = subprocess.run([*program, "--stats"], check=True, capture_output=True, text=True).stdout
-    # Total, records, bytes of records [their share], bytes of pages [their share], bytes
-    [total] = [line for line in said.splitlines() if line.startswith("Total")]
-    numbers = [int(it) for it in total.split() if it.isdecimal()]
-    return numbers[1], numbers[2]
+    logs = [(took, list(written(cluster, *between))) for took, *between in found[WARM:]]
+    return [(took, sum(it.size for it in log), sum(it.pages for it in log)) for took, log in logs]
 
 
 class Network:

@@ -14,10 +14,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
+from orchestrator.server.postgres import programs
 from tests.chaos.cluster import Cluster, until
 
 from .table import on_cores
@@ -77,6 +78,49 @@ def wait_until_completed(cluster: Cluster, name: str, count: int, within: float 
         pause=0.1,
         say=lambda: f"{left()} jobs are not completed\n{cluster.said()}",
     )
+
+
+# --- the database's log ----------------------------------------------------------------------
+
+
+class Record(NamedTuple):
+    """One record of the write-ahead log."""
+
+    kind: str
+    file: str
+    """``database/file`` of the first relation that it changes, or nothing."""
+    size: int
+    """Bytes, without those of pages."""
+    pages: int
+    """Bytes of pages that were copied with it, as each is once after a checkpoint."""
+
+
+_RECORD = re.compile(
+    r"rmgr: (\w+) +len \(rec/tot\): +(\d+)/ *(\d+),.*? desc: ([A-Z_+]*)(?:.*?: rel \d+/(\d+/\d+))?"
+)
+
+
+def end_of_log(cluster: Cluster) -> str:
+    return str(cluster.one("SELECT pg_current_wal_insert_lsn()"))
+
+
+def written(cluster: Cluster, since: str, until_then: str) -> Iterator[Record]:
+    """The records between two ends of the log."""
+    flushed = "SELECT pg_current_wal_flush_lsn() >= %s::pg_lsn"
+    until(lambda: cluster.one(flushed, until_then), say="all of the log is on disk")
+    where = Path(cluster.one("SHOW data_directory"), "pg_wal")
+    program = [programs.find() / "pg_waldump", "--path", where]
+    ran = subprocess.run(
+        [*program, "--start", since, "--end", until_then],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in ran.stdout.splitlines():
+        found = _RECORD.match(line)
+        assert found is not None, line
+        size, total = int(found[2]), int(found[3])
+        yield Record(f"{found[1]} {found[4]}".strip(), found[5] or "", size, total - size)
 
 
 # --- profiles --------------------------------------------------------------------------------
