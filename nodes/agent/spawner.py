@@ -61,9 +61,9 @@ _PACKET = 1 << 20
 _JOURNAL_BYTES = 8 << 20
 #: Requests taken before looking at the others: a flood of starts must not delay an exit.
 _AT_ONCE = 8
-#: Supervisors that wait for a task: so many at most, more of those that have walls, which are
-#: dearer to make; for so many seconds at most.
-_IDLE, _IDLE_WALLED = 8, 32
+#: Supervisors that wait for a task: so many at most, for so many seconds at most.  To make one
+#: costs as much as a short task, so a flood of those must find enough of them.
+_IDLE = 64
 _IDLE_FOR = 5.0
 #: Milliseconds from one look at whether the state directory is still there to the next.
 _LOOK_EVERY = 5000.0
@@ -185,7 +185,7 @@ class Spawner:
         one = self.supervisors.get(pid)
         if one is None or one.link is None or self.is_busy(one):
             return
-        if len(self.idle) >= (_IDLE_WALLED if one.walls else _IDLE):
+        if len(self.idle) >= _IDLE:
             self.dismiss(one)
             return
         one.since = time.monotonic()
