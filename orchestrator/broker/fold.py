@@ -103,10 +103,13 @@ def _fold() -> int:
                 "by_people": list(BY_PEOPLE),
             }
             cursor.execute(_NEW_ROWS, which)
-            cursor.execute(_FOLD, which)
-            seen, done, locked = cursor.fetchone()
+            seen, done = cursor.fetchone()
+            if done < seen:
+                cursor.execute(_FOLD, which)
+                others, locked = cursor.fetchone()
+                done += others
+                passed_over += locked
             folded += done
-            passed_over += locked
             if seen < BATCH:
                 break
     return folded
@@ -122,6 +125,21 @@ _DUE = """
         FOR UPDATE SKIP LOCKED)
 """
 
+# Of the jobs that this ends with: what was asked for each, by trigger; and it is no more asked for.
+_COUNTED = """
+    counted AS (
+        SELECT job_id, sum(n) AS n, jsonb_object_agg(trigger, n) AS triggers, min(since) AS since,
+               bool_or(trigger = ANY (%(by_people)s::text[])) AS by_people
+        FROM (SELECT job_id, trigger, count(*) AS n, min(not_before) AS since
+              FROM due WHERE job_id {} GROUP BY job_id, trigger) AS each_trigger
+        GROUP BY job_id)
+"""
+_GONE = """
+    gone AS (
+        DELETE FROM orchestrator_brokertrigger t USING due
+        WHERE t.id = due.id AND due.job_id {} RETURNING t.id)
+"""
+
 # Tokens of a new row begin above all that an earlier row of the same job can have had.  The lock
 # on the job is for those who make the same row at the same time: ON CONFLICT waits for them.
 _NEW_ROWS = f"""
@@ -131,13 +149,18 @@ _NEW_ROWS = f"""
         WHERE j.id IN (SELECT job_id FROM due)
           AND NOT EXISTS (SELECT FROM orchestrator_brokerrow r WHERE r.job_id = j.id)
         ORDER BY j.id
-        FOR NO KEY UPDATE SKIP LOCKED)
-    INSERT INTO orchestrator_brokerrow (job_id, type, priority, want, done, token, worker,
-        not_before_trigger, deliveries, blocked_class, triggers)
-    SELECT id, type, priority, 0, 0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
-        '', '', 0, '', '{{}}'
-    FROM new
-    ON CONFLICT DO NOTHING
+        FOR NO KEY UPDATE SKIP LOCKED),
+    {_COUNTED.format("IN (SELECT id FROM new)")},
+    made AS (
+        INSERT INTO orchestrator_brokerrow (job_id, type, priority, want, done, token, worker,
+            not_before_trigger, deliveries, blocked_class, triggers, ready_since)
+        SELECT id, type, priority, n, 0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+            '', '', 0, '', triggers, since
+        FROM new JOIN counted ON job_id = id
+        ON CONFLICT DO NOTHING
+        RETURNING job_id),
+    {_GONE.format("IN (SELECT job_id FROM made)")}
+    SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM gone)
 """  # noqa: S608 - our own columns
 
 # A row in back-off stays there, unless a person asks: else a steady trickle of reports would
@@ -152,17 +175,8 @@ _FOLD = f"""
         FOR UPDATE SKIP LOCKED),
     passed_over AS MATERIALIZED (
         SELECT DISTINCT job_id FROM due WHERE job_id NOT IN (SELECT job_id FROM held)),
-    counted AS (
-        SELECT job_id, sum(n) AS n, jsonb_object_agg(trigger, n) AS triggers, min(since) AS since,
-               bool_or(trigger = ANY (%(by_people)s::text[])) AS by_people
-        FROM (SELECT job_id, trigger, count(*) AS n, min(not_before) AS since
-              FROM due WHERE job_id NOT IN (SELECT job_id FROM passed_over)
-              GROUP BY job_id, trigger) AS each_trigger
-        GROUP BY job_id),
-    gone AS (
-        DELETE FROM orchestrator_brokertrigger t USING due
-        WHERE t.id = due.id AND due.job_id NOT IN (SELECT job_id FROM passed_over)
-        RETURNING t.id),
+    {_COUNTED.format("NOT IN (SELECT job_id FROM passed_over)")},
+    {_GONE.format("NOT IN (SELECT job_id FROM passed_over)")},
     folded AS (
         UPDATE orchestrator_brokerrow r SET
             want = r.want + c.n,
@@ -180,6 +194,5 @@ _FOLD = f"""
             not_before_trigger = '', dead_letter = NULL, blocked_on = NULL, blocked_class = ''
         FROM counted c JOIN orchestrator_job j ON j.id = c.job_id
         WHERE r.job_id = c.job_id)
-    SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM gone),
-           ARRAY(SELECT job_id FROM passed_over)
+    SELECT (SELECT count(*) FROM gone), ARRAY(SELECT job_id FROM passed_over)
 """  # noqa: S608 - our own columns
