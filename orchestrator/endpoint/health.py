@@ -292,11 +292,11 @@ class Watch:
     def _ask(self) -> Health:
         try:
             return _with_disk(self._look())
-        except Error as error:
-            return _with_disk(Health(classify(error) or UNKNOWN))
-        except Exception:  # The watch goes on, whatever a look brings.
-            logger.exception("the state of the cluster cannot be read")
-            return Health(UNKNOWN)
+        except Exception as error:  # The watch goes on, whatever a look brings.
+            trouble = classify(error)
+            if trouble is None and not isinstance(error, Error):
+                logger.exception("the state of the cluster cannot be read")
+            return _with_disk(Health(trouble or UNKNOWN))
 
 
 def _with_disk(health: Health) -> Health:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 import psycopg
@@ -33,6 +34,12 @@ TOO_MANY_CONNECTIONS = Trouble(
     "database-connections",
     "The database has no connection left for Muster.",
     "End other clients of the database, or raise its max_connections.",
+)
+NO_FILES = Trouble(
+    "process-files",
+    "This process may open no more files, so it reaches no database.",
+    "Raise the limit (ulimit -n, LimitNOFILE=) and start it again.",
+    total=True,
 )
 STARTING = Trouble(
     "database-starting",
@@ -116,13 +123,18 @@ _BY_WORDS: tuple[tuple[str, Trouble], ...] = (
 
 
 def classify(error: BaseException | None) -> Trouble | None:
-    """Say what is the matter when *error* came of the database's state; None if it did not."""
+    """Say what is the matter when *error* came of the database's state; None if it did not.
+
+    That there is no way to it, as this process has no files left, counts as such.
+    """
     cause = error
     while cause is not None:
         if isinstance(cause, PoolTimeout):
             return POOL_EXHAUSTED
         if isinstance(cause, psycopg.Error):
             return _of(cause)
+        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            return NO_FILES
         cause = cause.__cause__  # Django raises errors of its own from the driver's.
     gone = (OperationalError, InterfaceError)  # Or by itself, when it knows that all is over.
     return UNREACHABLE if isinstance(error, gone) else None

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from playwright.sync_api import Error
 
 WITHIN, LOOKS = 6.0, 12
 """Seconds for a page to show what has changed; less than the ten after which it looks anyway.
@@ -56,7 +57,12 @@ def shows_what_its_address_gives(page: Any, *, within: float = WITHIN) -> None:
     """Fail unless *page* soon is live and shows what a page fetched now shows, filter and all."""
     deadline = time.monotonic() + within
     for look in itertools.count(1):
-        seen = page.evaluate(SHOWN)
+        try:
+            seen = page.evaluate(SHOWN)
+        except Error as error:
+            if "context was destroyed" not in str(error) or time.monotonic() > deadline:
+                raise
+            continue  # The page is loaded anew just then, as by going back: it is looked at after.
         differs = differing(seen)
         if not differs and seen["pill"] == "live":
             return

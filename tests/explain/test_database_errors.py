@@ -1,5 +1,6 @@
 """What a database error means, from real servers and from the words that PostgreSQL has."""
 
+import errno
 import select
 
 import psycopg
@@ -36,6 +37,7 @@ from orchestrator.server.environment import HOME
         (psycopg.errors.ConnectionTimeout("connection timeout expired"), "database-silent"),
         (psycopg.OperationalError("server closed the connection"), "database-unreachable"),
         (psycopg.InterfaceError("the connection is closed"), "database-unreachable"),
+        (OSError(errno.EMFILE, "Too many open files"), "process-files"),
         (psycopg.OperationalError("password authentication failed for user"), "database-refused"),
     ],
 )
@@ -53,6 +55,7 @@ def test_an_outage_has_a_code_a_sentence_and_a_cure(error, code):
         psycopg.errors.UniqueViolation("twice"),
         psycopg.errors.InFailedSqlTransaction("aborted"),
         ValueError("nothing of the kind"),
+        OSError(errno.ENOENT, "No such file"),
         None,
     ],
 )
