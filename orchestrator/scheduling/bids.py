@@ -94,9 +94,10 @@ def used_rows(world: World, live: Sequence[ExecutionView]) -> dict[int, float]:
     Those that are in columns count as well.
     """
     rivals = Counter(it.slot for it in live)
-    there = world.running.nodes
-    rows, counts = np.unique(there[there >= 0], return_counts=True)
-    used: dict[int, float] = dict(zip(rows.tolist(), counts.tolist(), strict=True))
+    used: dict[int, float] = {}
+    if len(there := world.running.nodes):
+        rows, counts = np.unique(there[there >= 0], return_counts=True)
+        used = dict(zip(rows.tolist(), counts.tolist(), strict=True))
     for it in live:
         if (row := world.nodes.index.get(it.node)) is not None:
             used[row] = used.get(row, 0) + 1 / rivals[it.slot]

@@ -69,7 +69,8 @@ def next_overrun(world: World) -> datetime | None:
 
 def _ends(world: World) -> npt.NDArray[np.float64]:
     """Until when each of those in columns may run, in microseconds; for ever where no limit is."""
-    running, limits = world.running, Limits.of(world)
+    running = world.running
+    limits = Limits.of(world) if len(running) else None
     ends = np.full(len(running), np.inf)
     if limits is None:
         return ends
