@@ -114,6 +114,22 @@ _ALWAYS = {
         FROM orchestrator_execution e JOIN nodes_node n ON n.id = e.node_id
         WHERE e.told_rev > n.order_rev OR e.order_rev > n.order_rev
     """,
+    "what lives is looked up as it is": """
+        SELECT coalesce(e.id, l.execution_id), e.desired, e.observed, e.settled, e.reserved,
+               l.job_id, l.node_id, l.slot, l.is_wanted, l.record
+        FROM (SELECT * FROM orchestrator_execution WHERE NOT settled OR reserved) e
+        FULL JOIN orchestrator_liveexecution l ON l.execution_id = e.id
+        WHERE (e.job_id, e.node_id, e.slot, nullif(e.desired = 'running', false))
+              IS DISTINCT FROM (l.job_id, l.node_id, l.slot, l.is_wanted)
+           OR l.record IS NOT NULL AND ((e.desired, e.observed) <> ('running', 'running')
+                  OR length(l.record) <> 80 OR substr(l.record, 1, 16) <> uuid_send(e.id))
+    """,
+    "what a node was not told is looked up as it is": """
+        SELECT coalesce(e.id, u.execution_id), e.order_rev, e.told_rev, u.rev
+        FROM (SELECT * FROM orchestrator_execution WHERE order_rev > told_rev) e
+        FULL JOIN orchestrator_untoldorder u ON u.execution_id = e.id
+        WHERE (e.node_id, e.order_rev) IS DISTINCT FROM (u.node_id, u.rev)
+    """,
     "a lease is one evaluation": """
         SELECT job_id, token, count(*) FROM orchestrator_evaluation
         GROUP BY job_id, token HAVING count(*) > 1

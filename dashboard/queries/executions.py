@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from nodes.membership.silence import SILENT_AFTER
 from orchestrator.access.sight import Sight
@@ -14,6 +14,9 @@ from .paging import Part, part
 MOST_TRANSITIONS = 100
 MOST_ATTEMPTS = 50
 MOST_PLACED = 50
+
+#: By so much may the clock of the database have been set meanwhile.
+_CLOCK = timedelta(minutes=1)
 
 
 def one(seen: Sight, reference: str) -> Execution:
@@ -54,6 +57,13 @@ def attempts(execution: Execution) -> Part[Execution]:
 
 
 def placed_by(evaluation: Evaluation) -> Part[Execution]:
-    """What *evaluation* decided to run, by slot."""
-    rows = Execution.objects.filter(evaluation=evaluation).select_related("job", "node")
+    """What *evaluation* decided to run, by slot: made between its lease and its end.
+
+    So it is found among those of its job.
+    """
+    rows = Execution.objects.filter(job=evaluation.job_id, evaluation=evaluation)
+    rows = rows.filter(created_at__gte=evaluation.leased_at - _CLOCK)
+    if evaluation.finished_at:
+        rows = rows.filter(created_at__lte=evaluation.finished_at + _CLOCK)
+    rows = rows.select_related("job", "node")
     return part(rows.order_by("slot", "pk"), MOST_PLACED)

@@ -61,7 +61,9 @@ def slots(job: Job) -> list[tuple[int, str, str, UUID]]:
     """
     rows = Execution.objects.filter(job=job, round=job.round)
     values = rows.values_list("slot", "desired", "observed", "pk")
-    live = list(values.filter(settled=False).order_by("slot", "created_at")[:MOST_SLOTS])
+    live = list(
+        values.filter(live__job=job, settled=False).order_by("slot", "created_at")[:MOST_SLOTS]
+    )
     if job.state not in ENDED:
         return live
     over = values.filter(

@@ -41,7 +41,7 @@ def one(reference: str) -> Node:
 
 def holds(sight: Sight, node: Node) -> int:
     """How many executions in *sight* have resources counted on *node*."""
-    return sight.of(Execution.objects.filter(node=node, reserved=True)).count()
+    return sight.of(Execution.objects.filter(live__node=node, reserved=True)).count()
 
 
 def executions(sight: Sight, node: Node, before: str) -> Slice[Execution]:
@@ -51,7 +51,7 @@ def executions(sight: Sight, node: Node, before: str) -> Slice[Execution]:
 
 def held(sight: Sight, node: Node, limit: int) -> list[Execution]:
     """Executions in *sight* whose resources are counted on *node*, the largest first."""
-    rows = sight.of(Execution.objects.filter(node=node, reserved=True).select_related("job"))
+    rows = sight.of(Execution.objects.filter(live__node=node, reserved=True).select_related("job"))
     return list(rows.order_by("-memory", "-cpu", "pk")[:limit])
 
 

@@ -68,7 +68,9 @@ def live() -> dict[str, int]:
 
 _LIVE = """
     SELECT observed, count(*) FROM (
-        SELECT observed FROM orchestrator_execution WHERE NOT settled AND ended_at IS NULL LIMIT %s
+        SELECT observed FROM orchestrator_liveexecution l CROSS JOIN LATERAL (
+            SELECT * FROM orchestrator_execution WHERE id = l.execution_id OFFSET 0) e
+        WHERE NOT settled AND ended_at IS NULL LIMIT %s
     ) live GROUP BY observed
 """
 
@@ -97,9 +99,10 @@ _MINUTES = """
     ), moments AS (
         SELECT started_at AS at, 1 AS started, 0 AS failed FROM newest WHERE started_at IS NOT NULL
         UNION ALL
-        (SELECT ended_at, 0, 1 FROM orchestrator_execution
-         WHERE observed = 'failed' AND ended_at > %(now)s::timestamptz - interval '1 hour'
-         ORDER BY ended_at DESC LIMIT %(most_failed)s)
+        (SELECT at, 0, 1 FROM orchestrator_executionhistory
+         WHERE lane = 'observed' AND after = 'failed'
+             AND at > %(now)s::timestamptz - interval '1 hour'
+         ORDER BY at DESC LIMIT %(most_failed)s)
     ), minutes AS (
         SELECT greatest(0, floor(extract(epoch FROM %(now)s::timestamptz - at) / 60))::int AS ago,
                sum(started) AS started, sum(failed) AS failed

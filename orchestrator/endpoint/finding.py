@@ -52,13 +52,13 @@ _RUNNING = Execution.objects.filter(reserved=True, observed=Observed.RUNNING)
 
 def running_on(nodes: Sequence[Node]) -> dict[UUID, int]:
     """How many executions run on each of *nodes*; a node with none is left out."""
-    rows = _RUNNING.filter(node__in=nodes)
-    return dict(rows.values_list("node").annotate(n=Count("*")))
+    rows = _RUNNING.filter(live__node__in=nodes)
+    return dict(rows.values_list("live__node").annotate(n=Count("*")))
 
 
 def counted_running(nodes: models.QuerySet[Node]) -> models.QuerySet[Node]:
     """*nodes*, each with how many executions are ``running`` on it, in the same query."""
-    here = _RUNNING.filter(node=models.OuterRef("pk")).order_by().values("node")
+    here = _RUNNING.filter(live__node=models.OuterRef("pk")).order_by().values("live__node")
     count = models.Subquery(here.annotate(n=Count("*")).values("n"))
     return nodes.annotate(running=Coalesce(count, 0))
 
@@ -118,7 +118,7 @@ def silent_nodes(job: Job, most: int = 3) -> list[NodeSilent]:
     """The nodes that hold something live of *job* and have not been heard of, longest first."""
     if job.state not in {JobState.QUEUED, JobState.RUNNING}:
         return []
-    live = Execution.objects.filter(job=job, settled=False, ended_at=None)
+    live = Execution.objects.filter(live__job=job, settled=False, ended_at=None)
     silent = live.filter(
         node__connection__in=["connected", "disconnected"],
         node__heartbeat__seen_at__lt=Now() - SILENT_AFTER,

@@ -87,12 +87,12 @@ def lock_whole_node(node: UUID) -> list[LockedExecution]:
 
 def live_on(nodes: Iterable[UUID]) -> set[UUID]:
     """The executions on these nodes that are not over."""
-    return set(_live().filter(node_id__in=list(nodes)).values_list("pk", flat=True))
+    return set(_live().filter(live__node__in=list(nodes)).values_list("pk", flat=True))
 
 
 def reserved_on(node: UUID) -> list[UUID]:
     """The executions that *node* has room for, whether they are over or not."""
-    rows = Execution.objects.filter(node_id=node, reserved=True)
+    rows = Execution.objects.filter(live__node=node, reserved=True)
     return list(rows.order_by("pk").values_list("pk", flat=True))
 
 

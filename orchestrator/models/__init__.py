@@ -7,7 +7,13 @@ Moves between states are checked by the triggers of ``triggers.py``, generated f
 from .access import FailedSignIns, Namespace, RoleBinding, Session
 from .cluster import ApiToken, ClusterSetting, Event
 from .evaluations import BrokerRow, BrokerTrigger, Evaluation, WorkerProcess
-from .executions import Execution, ExecutionHistory, ExecutionOutput
+from .executions import (
+    Execution,
+    ExecutionHistory,
+    ExecutionOutput,
+    LiveExecution,
+    UntoldOrder,
+)
 from .jobs import IdempotencyKey, Job, JobVersion, SlotState
 from .secrets import Secret
 
@@ -25,10 +31,12 @@ __all__ = [
     "IdempotencyKey",
     "Job",
     "JobVersion",
+    "LiveExecution",
     "Namespace",
     "RoleBinding",
     "Secret",
     "Session",
     "SlotState",
+    "UntoldOrder",
     "WorkerProcess",
 ]

@@ -63,7 +63,11 @@ class Event(models.Model):
         indexes = [
             models.Index(fields=["job_id", "-id"], name="event_of_job"),
             models.Index(fields=["namespace", "-id"], name="event_of_namespace"),
-            models.Index(fields=["node_id", "-id"], name="event_of_node"),
+            models.Index(
+                fields=["node_id", "-id"],
+                name="event_of_node",
+                condition=Q(node_id__isnull=False),
+            ),
         ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from nodes.models import CurrentXid, Node, Xid8Field, known
@@ -23,6 +23,8 @@ TERMINAL = known(tuple(OBSERVED.terminal))
 class Execution(models.Model):
     """One attempt of one slot of a job on one node; also the order to that node.
 
+    No index looks at a column that its life changes: so changes are cheap, and what it is looked
+    up by while it lives is in `LiveExecution` and `UntoldOrder`.
     ``order_rev`` is the newest order about it, ``told_rev`` the newest that the node has taken, or
     need not take any more.  ``reserved`` says that its resources are still counted on the node.
     ``generation`` is that of the task that it runs, see ``spec.storage``; of what ended in
@@ -91,23 +93,8 @@ class Execution(models.Model):
         triggers = triggers.execution_triggers()
         indexes = [
             models.Index(fields=["job", "-created_at", "id"], name="execution_of_job"),
-            models.Index(fields=["job"], name="execution_unsettled", condition=Q(settled=False)),
-            models.Index(
-                fields=["node", "order_rev"],
-                name="execution_untold",
-                condition=Q(order_rev__gt=F("told_rev")),
-            ),
-            models.Index(fields=["node"], name="execution_reserved", condition=Q(reserved=True)),
             models.Index(fields=["node", "-created_at", "id"], name="execution_of_node"),
             models.Index(fields=["-created_at", "id"], name="execution_newest"),
-            models.Index(
-                fields=["-ended_at"], name="execution_failed", condition=Q(observed="failed")
-            ),
-            models.Index(
-                fields=["evaluation"],
-                name="execution_of_evaluation",
-                condition=Q(evaluation__isnull=False),
-            ),
         ]
         constraints = [
             models.CheckConstraint(
@@ -150,11 +137,6 @@ class Execution(models.Model):
                 name="execution_needs_are_not_negative",
                 condition=Q(cpu__gte=0, memory__gte=0, disk__gte=0, gpu__gte=0),
             ),
-            models.UniqueConstraint(
-                name="one_wanted_execution_per_slot",
-                fields=["job", "slot"],
-                condition=Q(desired="running"),
-            ),
         ]
 
     def __str__(self) -> str:
@@ -163,6 +145,70 @@ class Execution(models.Model):
     @property
     def resources(self) -> Resources:
         return Resources(self.cpu, self.memory, self.disk, self.gpu)
+
+
+class LiveExecution(models.Model):
+    """An execution that is not settled, or holds room of its node; what it is looked up by.
+
+    ``is_wanted`` is true while *running* is desired, else null.  ``record`` is what decisions need
+    of it while it runs as it was told, see ``worker.executions``; null while it does not, and
+    where its job had few slots when it began to.  The triggers of executions alone write it.
+    """
+
+    execution = models.OneToOneField(
+        Execution,
+        on_delete=models.DO_NOTHING,
+        primary_key=True,
+        related_name="live",
+        db_constraint=False,
+    )
+    job = models.ForeignKey(
+        Job, on_delete=models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False
+    )
+    slot = models.IntegerField()
+    node = models.ForeignKey(
+        Node, on_delete=models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False
+    )
+    is_wanted = models.BooleanField(null=True)
+    record = models.BinaryField(null=True)
+
+    class Meta:
+        triggers = triggers.followers("live_execution_follows")
+        indexes = [models.Index(fields=["node"], name="live_execution_of_node")]
+        constraints = [
+            models.UniqueConstraint(
+                name="one_wanted_execution_per_slot", fields=["job", "slot", "is_wanted"]
+            ),
+            models.CheckConstraint(
+                name="wanted_or_null", condition=Q(is_wanted=True) | Q(is_wanted=None)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class UntoldOrder(models.Model):
+    """The newest order about an execution, while its node has not taken it.
+
+    The triggers of executions alone write it.
+    """
+
+    pk = models.CompositePrimaryKey("node", "rev", "execution")
+    node = models.ForeignKey(
+        Node, on_delete=models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False
+    )
+    rev = models.BigIntegerField()
+    execution = models.ForeignKey(
+        Execution,
+        on_delete=models.DO_NOTHING,
+        related_name="+",
+        db_constraint=False,
+        db_index=False,
+    )
+
+    class Meta:
+        triggers = triggers.followers("untold_order_follows")
 
 
 class ExecutionHistory(models.Model):
@@ -194,6 +240,13 @@ class ExecutionHistory(models.Model):
 
     class Meta:
         triggers = triggers.history_triggers()
+        indexes = [
+            models.Index(
+                fields=["-at"],
+                name="history_of_failures",
+                condition=Q(lane="observed", after="failed"),
+            )
+        ]
 
     @property
     def why(self) -> str:

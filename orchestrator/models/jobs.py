@@ -61,7 +61,9 @@ class Job(models.Model):
     labels = models.JSONField(default=dict, blank=True)
     rev = models.BigIntegerField(default=1, editable=False)
     created_at = models.DateTimeField(db_default=Now())
-    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL)
+    created_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.SET_NULL, db_index=False
+    )
     round_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
     ended_at = models.DateTimeField(null=True, blank=True)
@@ -129,13 +131,15 @@ class SlotState(models.Model):
 class JobVersion(models.Model):
     """One specification of a job: its body and the digests of it, see ``spec.storage``."""
 
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="versions")
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="versions", db_index=False)
     number = models.IntegerField()
     spec = models.JSONField()
     digest = models.CharField(max_length=64)
     generation = models.CharField(max_length=32, default="")
     created_at = models.DateTimeField(db_default=Now())
-    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL)
+    created_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.SET_NULL, db_index=False
+    )
     actor = models.TextField(default="")
 
     class Meta:

@@ -24,6 +24,11 @@ from orchestrator.lifecycle import (
 )
 
 HISTORY = "orchestrator_executionhistory"
+LIVE = "orchestrator_liveexecution"
+UNTOLD = "orchestrator_untoldorder"
+
+#: A job of so many slots is large: of what runs in it there are records.
+MANY = 100
 
 EXECUTION = Columns(
     fixed=(
@@ -80,7 +85,10 @@ EXECUTION_HISTORY = Columns(
 
 
 def execution_triggers() -> list[pgtrigger.Trigger]:
-    """Legal beginnings and moves, written to the history; no end while resources are held."""
+    """Legal beginnings and moves, written to the history; no end while resources are held.
+
+    What is looked up by what changes follows in tables of its own, see `followers`.
+    """
     return [
         pgtrigger.Trigger(
             name="execution_begins",
@@ -92,6 +100,7 @@ def execution_triggers() -> list[pgtrigger.Trigger]:
             name="execution_moves",
             when=pgtrigger.Before,
             operation=pgtrigger.Update,
+            declare=[("now_record", "bytea")],
             func=_MOVE,
         ),
         refuse(
@@ -100,6 +109,29 @@ def execution_triggers() -> list[pgtrigger.Trigger]:
             "an execution that holds resources of its node cannot be deleted",
             when="OLD.reserved",
         ),
+        pgtrigger.Trigger(
+            name="execution_leaves",
+            when=pgtrigger.Before,
+            operation=pgtrigger.Delete,
+            func=f"""
+                DELETE FROM {LIVE} WHERE execution_id = OLD.id;
+                DELETE FROM {UNTOLD}
+                WHERE (node_id, rev, execution_id) = (OLD.node_id, OLD.order_rev, OLD.id);
+                RETURN OLD;
+            """,  # noqa: S608 - only names of our own tables
+        ),
+    ]
+
+
+def followers(name: str) -> list[pgtrigger.Trigger]:
+    """Rows are written by the triggers of executions alone, which they follow."""
+    return [
+        refuse(
+            name,
+            pgtrigger.Insert | pgtrigger.Update | pgtrigger.Delete,
+            "it follows the executions, whose triggers alone write here",
+            when="pg_trigger_depth() = 0",
+        )
     ]
 
 
@@ -235,6 +267,19 @@ def _moves(lane: Lifecycle[Desired] | Lifecycle[Observed]) -> str:
     )
 
 
+_WANTED = f"nullif({{0}}.desired = '{Desired.RUNNING}', false)"
+
+#: What ``worker.executions`` reads of what runs as it was told in a large job; of others null.
+_RECORD = f"""
+    CASE WHEN NEW.desired = '{Desired.RUNNING}' AND NEW.observed = '{Observed.RUNNING}'
+              AND NEW.generation ~ '^[0-9a-f]{{32}}$'
+              AND (SELECT count FROM orchestrator_job WHERE id = NEW.job_id) >= {MANY}
+         THEN uuid_send(NEW.id) || uuid_send(NEW.node_id) || int4send(NEW.slot)
+              || int4send(NEW.attempt) || int4send(NEW.version) || int4send(NEW.round)
+              || decode(NEW.generation, 'hex') || timestamptz_send(NEW.created_at)
+              || timestamptz_send(NEW.started_at) END
+"""  # noqa: S608 - only words of our own tables
+
 _BEGIN = f"""
     IF NEW.by_writer IS DISTINCT FROM 'state-updater' THEN
         RAISE EXCEPTION 'execution %: only the state-updater creates executions, not %',
@@ -251,6 +296,9 @@ _BEGIN = f"""
             coalesce(NEW.by_reason, ''), clock_timestamp()),
            (NEW.id, 1, 'observed', '', NEW.observed, NEW.by_writer, coalesce(NEW.by_actor, ''),
             coalesce(NEW.by_reason, ''), clock_timestamp());
+    INSERT INTO {LIVE} (execution_id, job_id, slot, node_id, is_wanted)
+    VALUES (NEW.id, NEW.job_id, NEW.slot, NEW.node_id, {_WANTED.format("NEW")});
+    INSERT INTO {UNTOLD} (node_id, rev, execution_id) VALUES (NEW.node_id, NEW.order_rev, NEW.id);
     NEW.by_writer := NULL;
     NEW.by_actor := NULL;
     NEW.by_reason := NULL;
@@ -317,8 +365,29 @@ _MOVE = f"""
                     coalesce(NEW.by_actor, ''), {_NEW_CAUSE}, coalesce(NEW.by_reason, ''),
                     clock_timestamp());
         END IF;
+        now_record := {_RECORD};
+        IF {_WANTED.format("NEW")} IS DISTINCT FROM {_WANTED.format("OLD")} THEN
+            UPDATE {LIVE} SET is_wanted = {_WANTED.format("NEW")}, record = now_record
+            WHERE execution_id = NEW.id;
+        ELSIF now_record IS NOT NULL OR OLD.observed = '{Observed.RUNNING}' THEN
+            UPDATE {LIVE} SET record = now_record
+            WHERE execution_id = NEW.id AND record IS DISTINCT FROM now_record;
+        END IF;
     ELSE
         NEW.rev := OLD.rev;
+    END IF;
+    IF (NEW.order_rev, NEW.told_rev) IS DISTINCT FROM (OLD.order_rev, OLD.told_rev) THEN
+        IF OLD.order_rev > OLD.told_rev THEN
+            DELETE FROM {UNTOLD}
+            WHERE (node_id, rev, execution_id) = (OLD.node_id, OLD.order_rev, OLD.id);
+        END IF;
+        IF NEW.order_rev > NEW.told_rev THEN
+            INSERT INTO {UNTOLD} (node_id, rev, execution_id)
+            VALUES (NEW.node_id, NEW.order_rev, NEW.id);
+        END IF;
+    END IF;
+    IF NEW.settled AND NOT NEW.reserved THEN
+        DELETE FROM {LIVE} WHERE execution_id = NEW.id;
     END IF;
     NEW.by_writer := NULL;
     NEW.by_actor := NULL;

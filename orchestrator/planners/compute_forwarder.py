@@ -85,15 +85,14 @@ MOST_ORDERS = 4 * BATCH
 
 # One statement, so one snapshot: an order revision is given under the node's lock and becomes
 # visible with all those before it, so what is read is complete up to the last one that is read.
-# It begins with the nodes that have something untold, which the index of those gives one by one:
+# It begins with the nodes that have something untold, which the key of those gives one by one:
 # neither the nodes that have nothing nor the backlog of those that have much are read.
 _UNTOLD = f"""
     WITH RECURSIVE waiting (node) AS (
-        (SELECT node_id FROM orchestrator_execution WHERE order_rev > told_rev
-         ORDER BY node_id LIMIT 1)
+        (SELECT node_id FROM orchestrator_untoldorder ORDER BY node_id LIMIT 1)
         UNION ALL
-        SELECT (SELECT e.node_id FROM orchestrator_execution e
-                WHERE e.order_rev > e.told_rev AND e.node_id > w.node ORDER BY e.node_id LIMIT 1)
+        SELECT (SELECT u.node_id FROM orchestrator_untoldorder u
+                WHERE u.node_id > w.node ORDER BY u.node_id LIMIT 1)
         FROM waiting w WHERE w.node IS NOT NULL
     )
     SELECT {_COLUMNS}
@@ -101,10 +100,10 @@ _UNTOLD = f"""
     JOIN unnest(%s::uuid[], %s::bigint[]) AS s(node, rev) ON s.node = w.node
     JOIN nodes_node n ON n.id = w.node AND n.approval = 'approved'
     CROSS JOIN LATERAL (
-        SELECT * FROM orchestrator_execution
-        WHERE node_id = s.node AND order_rev > s.rev AND order_rev > told_rev
-            AND reserved AND observed <> %s
-        ORDER BY order_rev LIMIT {BATCH}
+        SELECT it.*
+        FROM orchestrator_untoldorder u JOIN orchestrator_execution it ON it.id = u.execution_id
+        WHERE u.node_id = s.node AND u.rev > s.rev AND reserved AND observed <> %s
+        ORDER BY u.rev LIMIT {BATCH}
     ) e
     JOIN orchestrator_job j ON j.id = e.job_id
     ORDER BY e.node_id, e.order_rev LIMIT %s
@@ -112,8 +111,10 @@ _UNTOLD = f"""
 
 _DESIRED = f"""
     SELECT {_COLUMNS}
-    FROM orchestrator_execution e JOIN orchestrator_job j ON j.id = e.job_id
-    WHERE e.node_id = %s AND e.reserved AND e.observed <> ALL (%s)
+    FROM orchestrator_liveexecution l
+    JOIN orchestrator_execution e ON e.id = l.execution_id
+    JOIN orchestrator_job j ON j.id = e.job_id
+    WHERE l.node_id = %s AND e.reserved AND e.observed <> ALL (%s)
     ORDER BY e.order_rev
 """  # noqa: S608 - only our own columns
 
@@ -188,7 +189,8 @@ _PROVES = {
 
 
 def _catch_up(node: UUID, held: Mapping[UUID, Held], *, partial: bool) -> list[Order]:
-    reserved = Execution.objects.filter(node_id=node, reserved=True).values_list("pk", flat=True)
+    here = Execution.objects.filter(live__node=node, reserved=True)
+    reserved = here.values_list("pk", flat=True)
     locked = lock_executions({*reserved, *held})
     changes = Changes()
     stops: list[UUID] = []

@@ -12,16 +12,15 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 from django.db import connection
 from psycopg.pq import Format
 
 from orchestrator.lifecycle import Desired, Observed
+from orchestrator.models.triggers import MANY
 from orchestrator.scheduling.feasibility import remember
 from orchestrator.scheduling.running import instant
-from orchestrator.scheduling.world import NONE_IN_COLUMNS, ExecutionView, Nodes, Running
-
-#: A job of so many slots is large.
-MANY = 100
+from orchestrator.scheduling.world import NONE_IN_COLUMNS, ExecutionView, Ints, Nodes, Running
 
 #: Looked up thousands of times in one group; calling the enum costs ten times as much.
 _DESIRED = {str(state): state for state in Desired}
@@ -59,14 +58,16 @@ def unsettled(jobs: Collection[Job], nodes: Nodes) -> dict[UUID, Unsettled]:
     """
     found = {job.id: Unsettled() for job in jobs}
     large = {job.id: job for job in jobs if job.slots >= MANY}
-    query, values = _OF_JOBS, [[job for job in found if job not in large]]
+    others: list[UUID] = []
     if large:
-        others: list[UUID] = []
-        for job, columns, them in _told_apart(large.values()):
-            if columns:
-                found[job].running = _running(columns, large[job], nodes)
-            others += them or ()
-        query, values = _OF_JOBS + _MORE, [*values, others]
+        for job, records in _records(large.values()):
+            found[job].running, them = _running(records, large[job], nodes)
+            others += them
+    small = [job for job in found if job not in large]
+    asked = [*([(_OF_JOBS, small)] if small else ()), *([(_BY_ID, others)] if others else ())]
+    if not asked:
+        return found
+    query, values = " UNION ALL ".join(it for it, _ in asked), [ids for _, ids in asked]
     with connection.cursor() as cursor:
         cursor.execute(query, values)
         rows = cursor.fetchall()
@@ -79,41 +80,33 @@ def unsettled(jobs: Collection[Job], nodes: Nodes) -> dict[UUID, Unsettled]:
 
 
 _VIEWS = """
-    SELECT job_id, id::text, node_id::text, slot, attempt, version, generation, round, desired,
-        observed, created_at, started_at, ended_at, exit_code, code, message, retryable, reserved,
-        stop_cause
-    FROM orchestrator_execution
+    SELECT e.job_id, e.id::text, e.node_id::text, e.slot, attempt, version, generation, round,
+        desired, observed, created_at, started_at, ended_at, exit_code, code, message, retryable,
+        reserved, stop_cause
 """
-_OF_JOBS = f"{_VIEWS} WHERE job_id = ANY(%s) AND NOT settled"
-_MORE = f" UNION ALL {_VIEWS} WHERE id = ANY(%s)"
+# With OFFSET each is looked up by its id, however many the planner expects: history is long.
+_OF_JOBS = f"""
+    {_VIEWS} FROM orchestrator_liveexecution l
+    CROSS JOIN LATERAL (SELECT * FROM orchestrator_execution WHERE id = execution_id OFFSET 0) e
+    WHERE l.job_id = ANY(%s) AND NOT settled
+"""  # noqa: S608 - only our own columns
+_BY_ID = f"{_VIEWS} FROM orchestrator_execution e WHERE id = ANY(%s) AND NOT settled"
 
 
-def _told_apart(large: Iterable[Job]) -> list[tuple[UUID, bytes | None, list[UUID] | None]]:
-    """Of each job the records of what runs its task in its round, and the ids of the others."""
-    known = [(job.id, job.generation, job.round) for job in large]
+def _records(large: Iterable[Job]) -> list[tuple[UUID, bytes]]:
+    """Of each job the records of what runs as it was told, and of others with nothing but an id."""
     with connection.cursor() as cursor:
         cursor.cursor.format = Format.BINARY  # As text what is read would be twice as long.
         cursor.execute(
             """
-            SELECT job_id, string_agg(
-                    uuid_send(id) || uuid_send(node_id) || int4send(slot) || int4send(attempt)
-                    || int4send(version) || timestamptz_send(created_at)
-                    || timestamptz_send(started_at), '') FILTER (WHERE as_told),
-                array_agg(id) FILTER (WHERE NOT as_told)
-            FROM (
-                SELECT e.*, e.generation = j.generation AND e.round = j.round
-                    AND desired = 'running' AND observed = 'running' AND started_at IS NOT NULL
-                    AS as_told
-                FROM orchestrator_execution e
-                JOIN unnest(%s::uuid[], %s::text[], %s::int[]) AS j(id, generation, round)
-                    ON j.id = e.job_id
-                WHERE NOT settled OFFSET 0) e
-            GROUP BY job_id
+            SELECT job, (
+                SELECT string_agg(coalesce(record, uuid_send(execution_id) || %s), '')
+                FROM orchestrator_liveexecution WHERE job_id = job)
+            FROM unnest(%s::uuid[]) AS job
             """,
-            [list(column) for column in zip(*known, strict=True)],
+            [bytes(_RECORD.itemsize - 16), [job.id for job in large]],
         )
-        rows: list[tuple[UUID, bytes | None, list[UUID] | None]] = cursor.fetchall()
-        return rows
+        return [(job, records or b"") for job, records in cursor.fetchall()]
 
 
 _RECORD = np.dtype(
@@ -123,32 +116,45 @@ _RECORD = np.dtype(
         ("slot", ">i4"),
         ("attempt", ">i4"),
         ("version", ">i4"),
+        ("round", ">i4"),
+        ("generation", "S16"),
         ("created_at", ">i8"),
         ("started_at", ">i8"),
     ]
 )
 
 
-def _running(columns: bytes, job: Job, nodes: Nodes) -> Running:
-    """What the database has put one after the other."""
-    records = np.frombuffer(columns, dtype=_RECORD)
-    rows, on = _rows(nodes), records["node"].tobytes()
-    return Running(
+def _running(found: bytes, job: Job, nodes: Nodes) -> tuple[Running, list[UUID]]:
+    """What runs the job's task in its round, and the ids of the others."""
+    records = np.frombuffer(found, dtype=_RECORD)
+    is_current = records["round"] == job.round
+    is_current &= records["generation"] == bytes.fromhex(job.generation)
+    others = [UUID(bytes=it.tobytes()) for it in records["id"][~is_current]]
+    records = records[is_current]
+    running = Running(
         slots=records["slot"].astype(np.int64),
-        nodes=np.array([rows.get(on[i : i + 16], -1) for i in range(0, len(on), 16)], np.int64),
+        nodes=_rows(records["node"], nodes),
         versions=records["version"].astype(np.int64),
         started=records["started_at"].astype(np.int64),
         view=lambda row: _view(records[row], job),
     )
+    return running, others
 
 
-def _rows(nodes: Nodes) -> dict[bytes, int]:
-    """The row of each node by the bytes of its id."""
-    rows: dict[bytes, int] | None = nodes.memo.get("rows")
-    if rows is None:
-        rows = {UUID(node).bytes: row for node, row in nodes.index.items()}
-        remember(nodes.memo, "rows", rows)
-    return rows
+def _rows(ids: npt.NDArray[np.void], nodes: Nodes) -> Ints:
+    """The row of each of these nodes, by the bytes of its id; -1 of one that is gone."""
+    known: tuple[npt.NDArray[np.bytes_], Ints] | None = nodes.memo.get("rows")
+    if known is None:
+        every = np.array([UUID(it).bytes for it in nodes.index], dtype="V16").view("S16")
+        order = np.argsort(every)
+        known = every[order], order
+        remember(nodes.memo, "rows", known)
+    ordered, order = known
+    if not len(order):
+        return np.full(len(ids), -1)
+    wanted = np.ascontiguousarray(ids).view("S16")
+    at = np.minimum(np.searchsorted(ordered, wanted), len(order) - 1)
+    return np.where(ordered[at] == wanted, order[at], -1)
 
 
 def _view(record: Any, job: Job) -> ExecutionView:

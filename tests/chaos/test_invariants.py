@@ -114,6 +114,24 @@ def test_a_state_without_its_history(cursor, completed):
     assert any("history ends in the present" in it for it in violations(cursor))
 
 
+@pytest.mark.parametrize(
+    ("statement", "rule"),
+    [
+        ("DELETE FROM orchestrator_liveexecution", "what lives is looked up as it is"),
+        ("UPDATE orchestrator_liveexecution SET is_wanted = NULL", "what lives is"),
+        ("UPDATE orchestrator_liveexecution SET record = 'x'", "what lives is looked up as it is"),
+        ("DELETE FROM orchestrator_untoldorder", "what a node was not told is looked up as it is"),
+        ("UPDATE orchestrator_untoldorder SET rev = 9", "what a node was not told is"),
+    ],
+)
+def test_an_execution_that_is_not_looked_up_as_it_is(cursor, statement, rule):
+    rows.execution(rows.job(), rows.node(), observed="running")
+    assert violations(cursor) == []
+    untriggered(statement)
+    (found,) = violations(cursor)
+    assert rule in found
+
+
 def test_an_evaluation_that_nobody_finished(cursor, completed):
     Evaluation.objects.create(job=completed.job, type="batch", priority=50, token=1)
     (found,) = [it for it in violations_when_quiet(cursor) if "evaluation is finished" in it]

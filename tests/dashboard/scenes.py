@@ -17,6 +17,7 @@ from orchestrator.models import (
     Evaluation,
     Event,
     Execution,
+    ExecutionHistory,
     ExecutionOutput,
     Job,
     SlotState,
@@ -276,9 +277,11 @@ def ended(execution: Execution, at: datetime) -> None:
     """Have *execution*, which has ended, have done so *at* another time."""
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # What is still to be checked, now.
-        cursor.execute("ALTER TABLE orchestrator_execution DISABLE TRIGGER USER")
+        cursor.execute("SET LOCAL session_replication_role = replica")
         Execution.objects.filter(pk=execution.pk).update(ended_at=at)
-        cursor.execute("ALTER TABLE orchestrator_execution ENABLE TRIGGER USER")
+        last = ExecutionHistory.objects.filter(execution=execution, after=execution.observed)
+        last.update(at=at)
+        cursor.execute("SET LOCAL session_replication_role = origin")
 
 
 _TIMES = {

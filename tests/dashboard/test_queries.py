@@ -62,8 +62,13 @@ def test_an_evaluation_says_that_it_placed_more_than_are_shown(operator):
     assert "the first 50 are shown" in text
 
 
-def test_what_an_evaluation_placed_is_found_by_an_index():
-    assert "execution_of_evaluation" in explained(lambda: executions.placed_by(Evaluation(pk=7)))
+def test_what_an_evaluation_placed_is_looked_for_among_what_its_job_began_then():
+    look = evaluation_of(rows.job())
+    for finished_at in (None, timezone.now()):
+        look.finished_at = finished_at
+        plan = explained(lambda: executions.placed_by(look))
+        [looked_up] = [it for it in plan.splitlines() if "created_at >=" in it]
+        assert "Index Cond" in looked_up
 
 
 def test_a_job_that_fails_after_a_year_is_among_those_that_failed_lately():
@@ -199,9 +204,10 @@ def test_what_failed_counts_by_its_end_and_is_found_by_an_index():
             job, node, observed=Observed.RUNNING, created_at=now - timedelta(hours=3)
         )
         rows.move(made, Observed.FAILED)
+        made.refresh_from_db()
         scenes.ended(made, now - timedelta(minutes=minutes))
     assert {m.ago: m.failed for m in overview.recent(now).minutes if m.failed} == {1: 1, 59: 1}
-    assert "execution_failed" in explained(lambda: overview.recent(now))
+    assert "history_of_failures" in explained(lambda: overview.recent(now))
 
 
 def test_nothing_began_before_it_was_wanted():

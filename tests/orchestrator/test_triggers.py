@@ -11,7 +11,16 @@ from nodes.locks import Lock, lock_rows
 from nodes.models import Node, NodeSession
 from orchestrator import endpoint
 from orchestrator.lifecycle import Desired, Observed
-from orchestrator.models import Event, Execution, ExecutionHistory, Job, JobVersion, triggers
+from orchestrator.models import (
+    Event,
+    Execution,
+    ExecutionHistory,
+    Job,
+    JobVersion,
+    LiveExecution,
+    UntoldOrder,
+    triggers,
+)
 from tests import rows
 
 pytestmark = pytest.mark.django_db
@@ -299,6 +308,85 @@ def test_a_frame_that_was_received_stays_received_until_the_next_epoch():
     with pytest.raises(IntegrityError, match="cannot go back"), transaction.atomic():
         session.update(received=4)
     assert session.update(epoch=2, received=0) == 1
+
+
+# --- what follows an execution -----------------------------------------------------------------
+
+
+def live(execution):
+    """What a living execution is looked up by: whether it is wanted, and whether it has a record.
+
+    And which of its orders its node was not told.
+    """
+    found = LiveExecution.objects.filter(pk=execution.pk).values_list("is_wanted", "record")
+    untold = UntoldOrder.objects.filter(execution=execution).values_list("rev", flat=True)
+    return [(wanted, record and bool(record)) for wanted, record in found], list(untold)
+
+
+def test_an_execution_is_looked_up_as_it_is_as_long_as_it_lives():
+    it = rows.execution(rows.job(ask=1), rows.node())
+    assert live(it) == ([(None, None)], [1])
+    update(it, told_rev=1)
+    assert live(it) == ([(None, None)], [])
+    rows.move(it, Observed.ASK_FOR_BID_ACCEPTED)
+    update(it, desired="running", order_rev=2, by_writer="state-updater")
+    assert live(it) == ([(True, None)], [2])
+    rows.move(it, Observed.RUNNING)
+    update(it, desired="stopped", order_rev=3, by_writer="state-updater", stop_cause="drain")
+    assert live(it) == ([(None, None)], [3])
+    rows.move(it, Observed.CANCELLED)
+    update(it, reserved=False, told_rev=3)
+    assert live(it) == ([(None, None)], [])
+    update(it, settled=True)
+    assert live(it) == ([], [])
+
+
+def test_what_is_settled_and_may_still_run_is_looked_up_until_it_holds_no_room():
+    it = rows.execution(rows.job(), rows.node(), observed=Observed.LOST)
+    update(it, settled=True)
+    assert live(it)[0] == [(None, None)]
+    update(it, reserved=False)
+    assert live(it)[0] == []
+
+
+def test_in_a_large_job_what_runs_as_it_was_told_has_a_record_and_nothing_else():
+    it = rows.execution(rows.job(count=triggers.MANY), rows.node())
+    assert live(it)[0] == [(None, None)]
+    rows.move(it, Observed.RUNNING)
+    assert live(it)[0] == [(True, True)]
+    rows.wish(it, Desired.STOPPED)
+    assert live(it)[0] == [(None, None)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM orchestrator_liveexecution",
+        "UPDATE orchestrator_liveexecution SET slot = 7",
+        "INSERT INTO orchestrator_liveexecution SELECT gen_random_uuid(), slot, NULL, NULL, job_id,"
+        " node_id FROM orchestrator_liveexecution",
+        "DELETE FROM orchestrator_untoldorder",
+        "UPDATE orchestrator_untoldorder SET rev = 7",
+        "INSERT INTO orchestrator_untoldorder SELECT 7, execution_id, node_id"
+        " FROM orchestrator_untoldorder",
+    ],
+)
+def test_what_follows_an_execution_is_written_by_its_triggers_alone(execution, statement):
+    with pytest.raises(IntegrityError, match="it follows the executions"):
+        run(statement)
+
+
+def test_no_index_of_executions_looks_at_what_changes():
+    """Else each change would cost an entry in all of them, and leave a dead row behind."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT a.attname FROM pg_index i JOIN pg_depend d ON d.objid = i.indexrelid"
+            " JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid"
+            " WHERE i.indrelid = 'orchestrator_execution'::regclass"
+        )
+        looked_at = {name for (name,) in cursor.fetchall()}
+    assert {"job_id", "node_id", "created_at"} <= looked_at
+    assert looked_at <= set(triggers.EXECUTION.fixed)
 
 
 # --- what has been written for good ----------------------------------------------------------

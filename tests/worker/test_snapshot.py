@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from nodes.models import Node
 from nodes.protocol.resources import Resources
@@ -74,6 +74,16 @@ def test_settled_executions_are_not_read():
     live = rows.execution(job, node, slot=2)
     [world] = snapshot.worlds(lease(job), snapshot.ClusterView().refresh())
     assert [it.id for it in world.executions] == [str(live.pk)]
+
+
+def test_what_lives_is_looked_up_by_id_however_many_the_planner_expects():
+    """Else it would read all history at times, as it plans for any job."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_nestloop = off; SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {executions._OF_JOBS}", [[rows.unknown_id()]])
+        plan = " ".join(line for (line,) in cursor.fetchall())
+    assert "Nested Loop" in plan
+    assert "using orchestrator_execution_pkey" in plan
 
 
 def test_what_runs_as_told_in_a_large_job_is_read_in_columns_and_nothing_else(monkeypatch):
