@@ -122,7 +122,7 @@ _ALWAYS = {
         WHERE (e.job_id, e.node_id, e.slot, nullif(e.desired = 'running', false))
               IS DISTINCT FROM (l.job_id, l.node_id, l.slot, l.is_wanted)
            OR l.record IS NOT NULL AND ((e.desired, e.observed) <> ('running', 'running')
-                  OR length(l.record) <> 80 OR substr(l.record, 1, 16) <> uuid_send(e.id))
+                  OR length(l.record) <> 64 OR substr(l.record, 1, 16) <> uuid_send(e.id))
     """,
     "what a node was not told is looked up as it is": """
         SELECT coalesce(e.id, u.execution_id), e.order_rev, e.told_rev, u.rev

@@ -272,12 +272,12 @@ _WANTED = f"nullif({{0}}.desired = '{Desired.RUNNING}', false)"
 #: What ``worker.executions`` reads of what runs as it was told in a large job; of others null.
 _RECORD = f"""
     CASE WHEN NEW.desired = '{Desired.RUNNING}' AND NEW.observed = '{Observed.RUNNING}'
-              AND NEW.generation ~ '^[0-9a-f]{{32}}$'
               AND (SELECT count FROM orchestrator_job WHERE id = NEW.job_id) >= {MANY}
+              AND NEW.generation = (SELECT generation FROM orchestrator_jobversion
+                                    WHERE job_id = NEW.job_id AND number = NEW.version)
          THEN uuid_send(NEW.id) || uuid_send(NEW.node_id) || int4send(NEW.slot)
               || int4send(NEW.attempt) || int4send(NEW.version) || int4send(NEW.round)
-              || decode(NEW.generation, 'hex') || timestamptz_send(NEW.created_at)
-              || timestamptz_send(NEW.started_at) END
+              || timestamptz_send(NEW.created_at) || timestamptz_send(NEW.started_at) END
 """  # noqa: S608 - only words of our own tables
 
 _BEGIN = f"""

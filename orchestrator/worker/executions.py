@@ -17,6 +17,7 @@ from django.db import connection
 from psycopg.pq import Format
 
 from orchestrator.lifecycle import Desired, Observed
+from orchestrator.models import JobVersion
 from orchestrator.models.triggers import MANY
 from orchestrator.scheduling.feasibility import remember
 from orchestrator.scheduling.running import instant
@@ -32,6 +33,8 @@ class Job(Protocol):
     def id(self) -> UUID: ...
     @property
     def slots(self) -> int: ...
+    @property
+    def version(self) -> int: ...
     @property
     def generation(self) -> str: ...
     @property
@@ -117,7 +120,6 @@ _RECORD = np.dtype(
         ("attempt", ">i4"),
         ("version", ">i4"),
         ("round", ">i4"),
-        ("generation", "S16"),
         ("created_at", ">i8"),
         ("started_at", ">i8"),
     ]
@@ -127,18 +129,27 @@ _RECORD = np.dtype(
 def _running(found: bytes, job: Job, nodes: Nodes) -> tuple[Running, list[UUID]]:
     """What runs the job's task in its round, and the ids of the others."""
     records = np.frombuffer(found, dtype=_RECORD)
-    is_current = records["round"] == job.round
-    is_current &= records["generation"] == bytes.fromhex(job.generation)
+    versions = records["version"].astype(np.int64)
+    is_current = np.isin(versions, _versions_alike(versions, job)) & (records["round"] == job.round)
     others = [UUID(bytes=it.tobytes()) for it in records["id"][~is_current]]
     records = records[is_current]
     running = Running(
         slots=records["slot"].astype(np.int64),
         nodes=_rows(records["node"], nodes),
-        versions=records["version"].astype(np.int64),
+        versions=versions[is_current],
         started=records["started_at"].astype(np.int64),
         view=lambda row: _view(records[row], job),
     )
     return running, others
+
+
+def _versions_alike(found: Ints, job: Job) -> list[int]:
+    """The job's version, and which others of those *found* run the same."""
+    others = [it for it in np.unique(found).tolist() if it not in (0, job.version)]
+    if not others:
+        return [job.version]
+    alike = JobVersion.objects.filter(job=job.id, number__in=others, generation=job.generation)
+    return [job.version, *alike.values_list("number", flat=True)]
 
 
 def _rows(ids: npt.NDArray[np.void], nodes: Nodes) -> Ints:

@@ -107,6 +107,23 @@ def test_what_runs_as_told_in_a_large_job_is_read_in_columns_and_nothing_else(mo
     assert one_by_one(world).executions == one_after_the_other.executions
 
 
+def test_in_columns_is_what_runs_a_version_that_runs_the_same():
+    node, nodes = rows.node(cpu=64_000), snapshot.ClusterView().refresh().nodes
+
+    def then(**differing):
+        """Submit it so, and have one more of it run; what is in columns, and what is not."""
+        spec = rows.job_spec(name="rolled", count=executions.MANY, **differing)
+        job = endpoint.submit(spec, actor="user:ana").job
+        rows.execution(job, node, slot=job.version, observed="running")
+        [found] = executions.unsettled(snapshot._jobs([job.pk]), nodes).values()
+        return set(found.running.slots.tolist()), {it.slot for it in found.views}
+
+    assert then() == ({1}, set())
+    assert then(timeouts={"execution": "1h"}) == ({1, 2}, set())
+    assert then(task={"command": ["false"]}) == ({3}, {1, 2})
+    assert then() == ({4}, {1, 2, 3}), "that is another round"
+
+
 def test_a_group_is_read_with_a_handful_of_queries(django_assert_max_num_queries):
     node = rows.node(cpu=64_000)
     jobs = [rows.job() for _ in range(25)]
