@@ -266,15 +266,15 @@ async def test_a_supervisor_ends_after_anything_unusual(one: Bench) -> None:
     await until(lambda: not alive(supervisor))
 
 
-async def test_few_supervisors_wait_for_tasks_and_none_for_long(one: Bench) -> None:
-    names = [f"e{number}" for number in range(30)]
+async def test_so_many_supervisors_wait_for_tasks_and_none_for_long(one: Bench) -> None:
+    names = [f"e{number}" for number in range(70)]
     for name in names:
         one.driver.start(entry(name, "sleep", "0.5"))
     supervisors = {handle_of(await one.started(name))[1] for name in names}
     assert len(supervisors) == len(names), "each serves one task at a time"
     for name in names:
         await one.over(name)
-    await until(lambda: len([pid for pid in supervisors if alive(pid)]) == 8)
+    await until(lambda: len([pid for pid in supervisors if alive(pid)]) == 64)
     await until(lambda: not any(alive(pid) for pid in supervisors))
 
 
