@@ -18,6 +18,7 @@ from django.test import TransactionTestCase
 from hypothesis import HealthCheck, settings
 
 from orchestrator.apps import keep_settings
+from orchestrator.broker import looking
 
 # A busy machine is no failure of a property.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,6 +45,12 @@ def chromium() -> str:
     if found is None:
         pytest.skip(f"no Chromium is installed (looked for {', '.join(CHROMIUMS)})")
     return found
+
+
+@pytest.fixture(autouse=True)
+def _whole_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, the queue is looked at from its beginning: tests set times."""
+    monkeypatch.setattr(looking, "BRISK", float("inf"))
 
 
 KEPT = {"django_migrations", "django_content_type", "auth_permission"}

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
+from orchestrator import broker
 from orchestrator.access.sight import Sight
 from orchestrator.endpoint import find_job
 from orchestrator.endpoint.finding import begins_with
@@ -27,7 +28,7 @@ def page(sight: Sight, state: str, text: str, before: str) -> Slice[Job]:
     With *text*, those that have it in their names, or whose ids begin so.
     """
     seen = sight.of(Job.objects.all())
-    rows: QuerySet[Job] = seen.select_related("broker_row", "created_by")
+    rows: QuerySet[Job] = seen.select_related("created_by", *broker.RELATED)
     if state:
         rows = rows.filter(state=state)
     if text:
@@ -44,7 +45,7 @@ def one(seen: Sight, reference: str, namespace: str) -> Job:
 
     Or that whose id begins so; raises NotFound or Ambiguous.
     """
-    rows = seen.of(Job.objects.select_related("broker_row", "created_by"))
+    rows = seen.of(Job.objects.select_related("created_by", *broker.RELATED))
     return find_job(reference, rows, namespace or None)
 
 

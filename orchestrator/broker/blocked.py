@@ -42,7 +42,7 @@ MOMENT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """What a blocked job waits for: the row's ``blocked_on``."""
+    """What a blocked job waits for: its class, and how many executions it misses."""
 
     need: Resources
     missing: int = 1
@@ -65,7 +65,7 @@ class Waits:
     def load(cls, stored: Mapping[str, Any]) -> Waits:
         return cls(
             need=Resources(**stored["need"]),
-            missing=stored["missing"],
+            missing=stored.get("missing", 1),
             where=tuple(stored["where"]),
             why=reasons.load_shortage(stored.get("why") or stored.get("sentence")),
             since=stored.get("since", ""),

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 
-from orchestrator.models import BrokerRow
+from orchestrator.models import BlockedJob, BrokerDue, BrokerRow, BrokerTrigger
+
+from .enqueue import BY_PEOPLE
+from .looking import MAY_BE_LEASED
 
 #: Finished evaluations looked at for the rate, and over how many seconds.
 RATED, RATED_SECONDS = 20_000, 10
@@ -26,29 +31,13 @@ class QueueState(StrEnum):
     DEAD = "dead"
 
 
-_CONDITION: Mapping[QueueState, Q] = {
-    QueueState.READY: Q(
-        want__gt=F("done"),
-        leased_want=None,
-        dead_letter__isnull=True,
-        blocked_on__isnull=True,
-        not_before=None,
-    ),
-    QueueState.LEASED: Q(leased_want__isnull=False),
-    QueueState.WAITING: Q(
-        not_before__isnull=False, blocked_on__isnull=True, dead_letter__isnull=True
-    ),
-    QueueState.BLOCKED: Q(blocked_on__isnull=False),
-    QueueState.DEAD: Q(dead_letter__isnull=False),
-}
-
-
-_ORDER: Mapping[QueueState, tuple[str, ...]] = {
-    QueueState.READY: ("-priority", "ready_since", "job_id"),
-    QueueState.LEASED: ("worker", "job_id"),
-    QueueState.WAITING: ("not_before",),
-    QueueState.BLOCKED: ("-priority", "ready_since", "job_id"),
-    QueueState.DEAD: ("job_id",),
+#: Where the jobs of each state are, of which some rows may belong to a state named before it.
+_WHERE: Mapping[QueueState, tuple[type[Model], Q, tuple[str, ...]]] = {
+    QueueState.READY: (BrokerTrigger, Q(), ("urgency", "since", "job_id")),
+    QueueState.LEASED: (BrokerRow, Q(leased_until__isnull=False), ("worker", "job_id")),
+    QueueState.WAITING: (BrokerDue, Q(), ("at",)),
+    QueueState.BLOCKED: (BlockedJob, Q(), ("blocked_class", "urgency", "since", "job_id")),
+    QueueState.DEAD: (BrokerRow, Q(dead_letter__isnull=False), ("job_id",)),
 }
 
 
@@ -56,9 +45,8 @@ _ORDER: Mapping[QueueState, tuple[str, ...]] = {
 class BrokerStats:
     """The queue at one instant.
 
-    ``arriving`` triggers are not folded yet.  ``oldest`` is how many seconds the most patient job
-    has waited that could be evaluated, whether its trigger is folded yet or not.  ``rate`` is
-    evaluations finished a second, lately; ``stalled`` as ``stalled_for`` has it.
+    ``oldest`` is how many seconds the most patient job has waited that could be evaluated.
+    ``rate`` is evaluations finished a second, lately; ``stalled`` as ``stalled_for`` has it.
     """
 
     ready: int = 0
@@ -66,7 +54,6 @@ class BrokerStats:
     waiting: int = 0
     blocked: int = 0
     dead: int = 0
-    arriving: int = 0
     oldest: float = 0.0
     rate: float = 0.0
     stalled: float = 0.0
@@ -77,23 +64,67 @@ def stats() -> BrokerStats:
     """Count the queue, by state and type."""
     counts: dict[str, int] = {}
     by_type: dict[str, dict[str, int]] = {}
-    for state in QueueState:
-        kinds = BrokerRow.objects.filter(_CONDITION[state]).values_list("type")
-        for kind, n in kinds.annotate(n=Count("*")):
+    for state, kinds in count(None).items():
+        for kind, (n, _) in kinds.items():
             counts[state] = counts.get(state, 0) + n
             by_type.setdefault(kind, {})[state] = n
     with connection.cursor() as cursor:
         cursor.execute(_LATELY, [RATED, RATED_SECONDS])
-        arriving, finished = cursor.fetchone()
+        (finished,) = cursor.fetchone()
     oldest, stalled = _waits()
     return BrokerStats(
         **counts,
-        arriving=arriving,
         oldest=oldest,
         rate=finished / RATED_SECONDS,
         stalled=stalled,
         by_type=by_type,
     )
+
+
+def count(most: int | None) -> dict[QueueState, dict[str, tuple[int, datetime]]]:
+    """How many jobs are in each state, and since when the first of them, by type.
+
+    Looks at *most* of each state at most.  Those that wait for a moment do so until then.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT, {"most": most, "by_people": list(BY_PEOPLE)})
+        found: dict[QueueState, dict[str, tuple[int, datetime]]] = {it: {} for it in QueueState}
+        for state, kind, n, since in cursor.fetchall():
+            found[QueueState(state)][kind] = (n, since)
+        return found
+
+
+_NOT_TAKEN = "NOT EXISTS (SELECT FROM orchestrator_brokerrow r WHERE r.job_id = {}.job_id {})"
+
+_EACH = {
+    QueueState.READY: f"""
+        SELECT job_id, min(type) AS type, min(since) AS since FROM (
+            SELECT job_id, type, since FROM orchestrator_brokertrigger t WHERE {MAY_BE_LEASED}
+            LIMIT %(most)s) ready
+        GROUP BY job_id""",  # noqa: S608 - our own columns
+    QueueState.LEASED: """
+        SELECT job_id, type, since FROM orchestrator_brokerrow WHERE leased_until IS NOT NULL""",
+    QueueState.WAITING: f"""
+        SELECT job_id, type, at AS since
+        FROM orchestrator_brokerdue d JOIN orchestrator_job j ON j.id = d.job_id
+        WHERE NOT EXISTS (SELECT FROM orchestrator_blockedjob b WHERE b.job_id = d.job_id)
+          AND {_NOT_TAKEN.format("d", "AND (leased_until IS NOT NULL OR dead_letter IS NOT NULL)")}
+    """,  # noqa: S608 - our own columns
+    QueueState.BLOCKED: f"""
+        SELECT job_id, type, coalesce(waits_since, since) AS since
+        FROM orchestrator_blockedjob b JOIN orchestrator_job j ON j.id = b.job_id
+        WHERE {_NOT_TAKEN.format("b", "AND leased_until IS NOT NULL")}""",  # noqa: S608
+    QueueState.DEAD: """
+        SELECT job_id, type, since FROM orchestrator_brokerrow WHERE dead_letter IS NOT NULL""",
+}
+
+_COUNT = " UNION ALL ".join(
+    f"""
+    SELECT '{state}', type, count(*), min(since)
+    FROM (SELECT * FROM ({rows}) one LIMIT %(most)s) {state} GROUP BY type
+    """  # noqa: S608 - All of it is written above.
+    for state, rows in _EACH.items()
+)
 
 
 def stalled_for(database: BaseDatabaseWrapper | None = None) -> float:
@@ -121,7 +152,7 @@ def silent_leaseholders(
 _SILENT = """
     SELECT w.name, count(*), extract(epoch FROM clock_timestamp() - w.seen_at)
     FROM orchestrator_brokerrow r JOIN orchestrator_workerprocess w ON w.name = r.worker
-    WHERE r.leased_want IS NOT NULL AND w.seen_at < clock_timestamp() - %s * interval '1 second'
+    WHERE r.leased_until IS NOT NULL AND w.seen_at < clock_timestamp() - %s * interval '1 second'
     GROUP BY w.name ORDER BY count(*) DESC, w.name
 """
 
@@ -129,7 +160,7 @@ _SILENT = """
 def _waits(database: BaseDatabaseWrapper | None = None) -> tuple[float, float]:
     """How long the most patient job has waited, and for how long nothing was leased meanwhile."""
     with (database or connection).cursor() as cursor:
-        cursor.execute(_WAITS)
+        cursor.execute(_WAITS, {"by_people": list(BY_PEOPLE), "most": RATED})
         oldest, idle, paused = cursor.fetchone()
     waited = max(0.0, float(oldest or 0))
     if paused:
@@ -138,35 +169,32 @@ def _waits(database: BaseDatabaseWrapper | None = None) -> tuple[float, float]:
 
 
 _LATELY = """
-    SELECT (SELECT count(*) FROM orchestrator_brokertrigger
-            WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())),
-           (SELECT count(*) FROM (SELECT finished_at FROM orchestrator_evaluation
-                                  ORDER BY id DESC LIMIT %s) AS newest
-            WHERE finished_at > (SELECT clock_timestamp()) - %s * interval '1 second')
+    SELECT count(*) FROM (SELECT finished_at FROM orchestrator_evaluation
+                          ORDER BY id DESC LIMIT %s) AS newest
+    WHERE finished_at > (SELECT clock_timestamp()) - %s * interval '1 second'
 """
 
-# Whose moment has come waits from then on, folded or not.  A trigger of a job that is leased or
-# gone is nobody's wait: the former is looked at, the latter swept away.
-_WAITS = """
+# Whose moment has come waits from then on.  A trigger of a job that is leased is nobody's wait: it
+# is looked at.
+_WAITS = f"""
     SELECT extract(epoch FROM clock_timestamp() - least(
-               (SELECT min(ready_since) FROM orchestrator_brokerrow
-                WHERE want > done AND leased_want IS NULL AND dead_letter IS NULL
-                  AND blocked_on IS NULL AND not_before IS NULL),
-               (SELECT min(not_before) FROM orchestrator_brokerrow
-                WHERE not_before <= (SELECT clock_timestamp())),
-               (SELECT not_before FROM orchestrator_brokertrigger t
-                WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())
-                  AND EXISTS (SELECT FROM orchestrator_job j WHERE j.id = t.job_id)
-                  AND NOT EXISTS (SELECT FROM orchestrator_brokerrow r
-                                  WHERE r.job_id = t.job_id AND r.leased_want IS NOT NULL)
-                ORDER BY not_before, id LIMIT 1))),
-           (SELECT extract(epoch FROM clock_timestamp() - leased_at)
-            FROM orchestrator_evaluation ORDER BY id DESC LIMIT 1),
+               (SELECT min(since) FROM (
+                    SELECT since FROM orchestrator_brokertrigger t WHERE {MAY_BE_LEASED}
+                    LIMIT %(most)s) ready),
+               (SELECT min(at) FROM orchestrator_brokerdue
+                WHERE at <= (SELECT clock_timestamp())))),
+           (SELECT extract(epoch FROM clock_timestamp() - greatest(
+               (SELECT max(leased_at) FROM orchestrator_brokerrow WHERE leased_until IS NOT NULL),
+               (SELECT leased_at FROM orchestrator_evaluation ORDER BY id DESC LIMIT 1)))),
            EXISTS (SELECT FROM orchestrator_clustersetting WHERE scheduling_paused)
-"""
+"""  # noqa: S608 - our own columns
 
 
-def in_state(which: QueueState) -> QuerySet[BrokerRow]:
-    """The jobs in one state, in the order in which they leave it."""
-    rows = BrokerRow.objects.filter(_CONDITION[which]).select_related("job")
-    return rows.order_by(*_ORDER[which])
+def in_state(which: QueueState) -> QuerySet[Any]:
+    """Rows of the jobs in one state, in the order in which they leave it: each has a ``job``.
+
+    A job may have several, and a row that it leaves to another state the next moment; *standing*
+    says it exactly.
+    """
+    model, condition, order = _WHERE[which]
+    return model._default_manager.filter(condition).order_by(*order)

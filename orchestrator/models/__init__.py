@@ -6,7 +6,16 @@ Moves between states are checked by the triggers of ``triggers.py``, generated f
 
 from .access import FailedSignIns, Namespace, RoleBinding, Session
 from .cluster import ApiToken, ClusterSetting, Event
-from .evaluations import BrokerRow, BrokerTrigger, Evaluation, WorkerProcess
+from .evaluations import (
+    BlockedClass,
+    BlockedJob,
+    BrokerDue,
+    BrokerRow,
+    BrokerTrigger,
+    Evaluation,
+    FreedNode,
+    WorkerProcess,
+)
 from .executions import (
     Execution,
     ExecutionHistory,
@@ -19,6 +28,9 @@ from .secrets import Secret
 
 __all__ = [
     "ApiToken",
+    "BlockedClass",
+    "BlockedJob",
+    "BrokerDue",
     "BrokerRow",
     "BrokerTrigger",
     "ClusterSetting",
@@ -28,6 +40,7 @@ __all__ = [
     "ExecutionHistory",
     "ExecutionOutput",
     "FailedSignIns",
+    "FreedNode",
     "IdempotencyKey",
     "Job",
     "JobVersion",

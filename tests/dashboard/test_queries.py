@@ -11,8 +11,9 @@ from django.utils import timezone
 
 from dashboard.queries import executions, jobs, overview, queue
 from orchestrator.access import Sight
+from orchestrator.explain.reasons import Impossible, Lack
 from orchestrator.lifecycle import Observed, Writer
-from orchestrator.models import BrokerRow, Evaluation, Execution, Job, JobVersion
+from orchestrator.models import Evaluation, Execution, Job, JobVersion
 from tests import rows
 from tests.dashboard import scenes
 
@@ -42,7 +43,7 @@ def explained(query, *, analyse=False):
 
 
 def evaluation_of(job):
-    return Evaluation.objects.create(job=job, type="batch", priority=50, token=1)
+    return Evaluation.objects.create(job=job, type="batch", priority=50)
 
 
 def test_an_old_evaluation_shows_what_it_placed(operator):
@@ -121,29 +122,30 @@ def test_jobs_are_found_by_the_state_alone_or_not_at_all():
     assert len(jobs.page(Sight(), "failed", "", "").rows) == 0
 
 
-def queued(number, **columns):
-    """The queue's rows of *number* new jobs."""
-    made = [rows.job() for _ in range(number)]
-    ordinary = {"type": "batch", "want": 1, "done": 0}
-    return [BrokerRow.objects.create(job=job, **{**ordinary, **columns}) for job in made]
+NEVER = Impossible(1, Lack.DRIVER)
 
 
 def test_a_full_state_hides_no_other():
     later = timezone.now() + timedelta(minutes=1)
-    queued(8, blocked_on={"impossible": False}, done=1)
-    queued(3)
-    queued(2, dead_letter="it broke", not_before=later)
-    queued(1, leased_want=1, leased_until=later, blocked_on={"impossible": False})
-    queued(1, not_before=later)
+    for _ in range(8):
+        rows.blocked(rows.job())
+    for _ in range(3):
+        rows.asked(rows.job())
+    for _ in range(2):
+        rows.due((it := rows.dead_letter(rows.job())).job, later)
+        assert it.dead_letter
+    rows.blocked(rows.leased(rows.job()).job)
+    rows.due(rows.job(), later)
     found = {name: held.n for name, held in queue.by_state(most=5).items()}
-    assert found == {
-        "arriving": 0, "ready": 3, "leased": 1, "waiting": 1, "blocked": 5, "dead": 2
-    }  # fmt: skip
+    assert found == {"ready": 3, "leased": 1, "waiting": 1, "blocked": 5, "dead": 2}
+    found = {name: held.n for name, held in queue.by_state().items()}
+    assert found == {"ready": 3, "leased": 1, "waiting": 1, "blocked": 8, "dead": 2}
+    assert [len(queue.rows(Sight(), name)) for name in found] == [3, 1, 1, 8, 2]
 
 
 def test_more_than_a_thousand_evaluations_in_a_minute_are_counted():
     job, now = rows.job(), timezone.now()
-    ordinary = {"type": "batch", "priority": 50, "token": 1, "finished_at": now}
+    ordinary = {"type": "batch", "priority": 50, "finished_at": now}
     Evaluation.objects.bulk_create(Evaluation(job=job, **ordinary) for _ in range(1001))
     assert queue.flow(now).minute == 1001
 
@@ -151,36 +153,38 @@ def test_more_than_a_thousand_evaluations_in_a_minute_are_counted():
 def test_jobs_that_merely_wait_hide_nothing_worse():
     now = timezone.now()
     old = now - timedelta(hours=1)
-    queued(5, blocked_on={"impossible": False}, done=1, ready_since=old, priority=90)
-    [late] = queued(1, ready_since=old)
-    [never] = queued(1, blocked_on={"impossible": True}, done=1, ready_since=now)
-    [dead] = queued(1, dead_letter="it broke", ready_since=now, priority=10)
-    queued(1, ready_since=now)
-    found = overview.troubled_rows(Sight(), now - timedelta(seconds=30), most=4)
+    for _ in range(5):
+        rows.blocked(rows.job(priority=90), since=old)
+    late, never, dead = rows.job(), rows.job(), rows.job(priority=10)
+    rows.asked(late, old)
+    rows.blocked(never, NEVER)
+    rows.dead_letter(dead)
+    rows.asked(rows.job())
+    found = overview.stuck_jobs(Sight(), now - timedelta(seconds=30), most=4)
     assert found[:3] == [dead, never, late]
-    assert [row.priority for row in found[3:]] == [90] * 4
+    assert [job.priority for job in found[3:]] == [90] * 4
+    assert not overview.stuck_jobs(Sight(frozenset({"other"})), now)
 
 
-def test_troubled_rows_are_read_by_indexes_and_no_more_than_are_wanted():
+def test_of_many_stuck_jobs_no_more_are_read_than_are_wanted():
     now = timezone.now()
-    spare = Job.objects.bulk_create(Job(name=f"b-{n}", type="batch") for n in range(400))
-    BrokerRow.objects.bulk_create(
-        BrokerRow(
-            job=job, type="batch", blocked_class=f"{n % 40}", blocked_on={"impossible": False}
-        )
-        for n, job in enumerate(spare)
-    )
-    for columns in ({"dead_letter": "x"}, {"blocked_on": {"impossible": True}}, {}):
-        queued(1, **columns)
+    jobs = Job.objects.bulk_create(Job(name=f"b-{n}", type="batch") for n in range(1000))
+    rows.blocked(jobs[0])
+    rows.blocked(jobs[1], NEVER)
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE orchestrator_brokerrow")  # Else what is known is of other tests.
-    plan = explained(lambda: overview.troubled_rows(Sight(), now, most=5), analyse=True)
-    for index in ("broker_dead", "broker_impossible", "broker_ready", "broker_blocked"):
-        assert index in plan
-    read = [int(n) for n in re.findall(r"on orchestrator_brokerrow .*?actual rows=(\d+)", plan)]
-    *kinds, those = read
-    assert max(kinds) <= 5
-    assert those <= sum(kinds)
+        cursor.execute(
+            "INSERT INTO orchestrator_blockedjob (job_id, class, urgency, since, missing)"
+            " SELECT j.id, b.class, -10, now(), 1 FROM orchestrator_job j,"
+            " orchestrator_blockedjob b WHERE b.job_id = %s AND NOT j.id = ANY (%s)",
+            [jobs[0].pk, [job.pk for job in jobs[:2]]],
+        )
+        cursor.execute("ANALYZE orchestrator_blockedjob")  # Else what is known is of other tests.
+    rows.dead_letter(rows.job())
+    rows.asked(rows.job())
+    plan = explained(lambda: overview.stuck_jobs(Sight(), now, most=5), analyse=True)
+    read = [int(n) for n in re.findall(r"on orchestrator_blockedjob .*?actual rows=(\d+)", plan)]
+    assert read
+    assert max(read) <= 5
 
 
 def test_the_newest_of_a_namespace_are_read_by_an_index_and_of_all_as_before():

@@ -10,7 +10,7 @@ from nodes.models import Node
 from orchestrator import endpoint
 from orchestrator.access import sign_in
 from orchestrator.lifecycle import Observed
-from orchestrator.models import BrokerTrigger, Event, FailedSignIns, IdempotencyKey
+from orchestrator.models import BrokerTrigger, Event, FailedSignIns, FreedNode, IdempotencyKey
 from orchestrator.worker import housekeeping
 from tests import rows
 from tests.interleave.holding import Held
@@ -45,7 +45,7 @@ def test_a_node_that_is_heard_of_again_wakes_what_waits_for_it():
     endpoint.reconnect({node.pk: 1})
     node.refresh_from_db()
     assert node.connection == "connected"
-    assert BrokerTrigger.objects.filter(node_id=node.pk).exists()
+    assert FreedNode.objects.filter(node_id=node.pk).exists()
     assert Event.objects.get(node_id=node.pk).what == "connected"
 
 
@@ -63,11 +63,12 @@ def test_a_node_that_recovers_wakes_what_waits_for_it():
     node.refresh_from_db()
     assert node.degraded == "its spawner does not answer"
     assert not BrokerTrigger.objects.exists()
+    assert not FreedNode.objects.exists()
     endpoint.degraded({node.pk: (0, "")})  # A session that was replaced.
     endpoint.degraded({node.pk: (1, "")})
     node.refresh_from_db()
     assert node.degraded == ""
-    assert BrokerTrigger.objects.filter(node_id=node.pk).exists()
+    assert FreedNode.objects.filter(node_id=node.pk).exists()
     assert [it.message for it in Event.objects.filter(node_id=node.pk).order_by("pk")] == [
         f"{node.name} takes no new work: its spawner does not answer",
         f"{node.name} takes new work again",

@@ -40,6 +40,8 @@ class Command(BaseCommand):
                 Chore(housekeeping.tick, 1.0),
                 Chore(broker.sweep, 5.0),
                 Chore(broker.unblock_overlooked, 60.0),
+                Chore(broker.forget_orphans, 60.0),
+                Chore(broker.forget_classes, 600.0),
                 Chore(worker.release_leases_of_dead_workers, 1.0, everywhere=True),
                 Chore(worker.delete_dead_workers, 10.0, everywhere=True),
             ),

@@ -1,0 +1,119 @@
+"""What there is to do, and time asking: what is due becomes a trigger as any other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from .looking import MAY_BE_LEASED, Look, Pair, Place
+from .unblock import unblock
+
+#: Jobs whose moment has come that one statement takes.
+BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Whether jobs are ready, whether nodes were freed, and in how many seconds the next is due."""
+
+    paused: bool
+    ready: bool
+    freed: bool
+    due_in: float | None
+
+
+_place = Place()
+
+
+def work() -> Work:
+    """What there is to do for those who lease."""
+    with connection.cursor() as cursor, _place.look() as look:
+        paused, freed, due_in = _look(cursor, look)
+        cursor.execute(f"WITH RECURSIVE {look.pairs} {_READY}", look.parameters)
+        ready = cursor.fetchall()
+        look.found_all()
+        look.found((row[:2], row[2]) for row in ready)
+    return Work(paused, bool(ready), freed, due_in)
+
+
+def catch_up() -> list[tuple[Pair, datetime]]:
+    """Have those evaluated whose moment has come, and wake whom freed nodes have room for.
+
+    Says of which urgency and namespace the former are, and since when they wait.
+    """
+    with connection.cursor() as cursor, _times.look() as look:
+        _, freed, due_in = _look(cursor, look)
+    if freed:
+        unblock()
+    if due_in is None or due_in > 0:
+        return []
+    with transaction.atomic(), connection.cursor() as cursor:
+        need_not_reach_the_disk()
+        cursor.execute(_PROMOTE, {"batch": BATCH})
+        return [((urgency, namespace), since) for urgency, namespace, since in cursor.fetchall()]
+
+
+_times = Place()
+
+
+def _look(cursor: CursorWrapper, look: Look) -> tuple[bool, bool, float | None]:
+    cursor.execute(_TIMES, look.parameters)
+    paused, freed, due_in = cursor.fetchone()
+    if not freed and (due_in is None or due_in > 0):
+        look.found_nothing_due()
+    return paused, freed, None if due_in is None else float(due_in)
+
+
+_TIMES = """
+    SELECT EXISTS (SELECT FROM orchestrator_clustersetting WHERE scheduling_paused),
+           EXISTS (SELECT FROM orchestrator_freednode
+                   WHERE at >= coalesce(%(after)s::timestamptz, '-infinity')),
+           extract(epoch FROM (
+               SELECT min(at) FROM orchestrator_brokerdue
+               WHERE at >= coalesce(%(after)s::timestamptz, '-infinity')) - clock_timestamp())
+"""
+
+_READY = f"""
+    SELECT p.urgency, p.namespace, first.since
+    FROM first_pairs p CROSS JOIN LATERAL (
+        SELECT t.since FROM orchestrator_brokertrigger t
+        WHERE t.urgency = p.urgency AND t.namespace = p.namespace AND t.since >= p.since
+          AND {MAY_BE_LEASED}
+        ORDER BY t.since LIMIT 1) first
+"""  # noqa: S608 - our own columns
+
+
+def need_not_reach_the_disk() -> None:
+    """Let this transaction commit without waiting: losing it to a crash costs nothing.
+
+    What was due is so again; of a lease the fence names the worker, too.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('synchronous_commit', 'off', true)")
+
+
+# What was parked and is tried once more by itself is so no longer: who leases it need not start
+# counting anew.
+_PROMOTE = """
+    WITH due AS MATERIALIZED (
+        SELECT job_id, at, trigger FROM orchestrator_brokerdue
+        WHERE at <= (SELECT clock_timestamp())
+        ORDER BY at LIMIT %(batch)s
+        FOR UPDATE SKIP LOCKED),
+    gone AS (
+        DELETE FROM orchestrator_brokerdue d USING due WHERE d.job_id = due.job_id),
+    failed AS MATERIALIZED (
+        SELECT job_id FROM orchestrator_brokerrow
+        WHERE job_id IN (SELECT job_id FROM due) AND leased_until IS NULL
+        FOR UPDATE SKIP LOCKED),
+    tried AS (
+        UPDATE orchestrator_brokerrow r SET dead_letter = NULL, retry_at = NULL
+        FROM failed WHERE r.job_id = failed.job_id)
+    INSERT INTO orchestrator_brokertrigger (job_id, urgency, namespace, type, trigger, since)
+    SELECT job_id, -priority, namespace_id, type, trigger, at
+    FROM due JOIN orchestrator_job j ON j.id = due.job_id
+    RETURNING urgency, namespace, since
+"""

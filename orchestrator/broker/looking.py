@@ -1,0 +1,120 @@
+"""Where in the queue work is looked for: from the beginning, while that is cheap.
+
+What leases have taken stays in the index until it is vacuumed, which nothing can be while
+somebody's old snapshot is open: a look from the beginning then wades through all that was ever
+asked since.  So each process remembers from when on it has found work of each priority and
+namespace, looks from there, and from the beginning only as often as that may cost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from .enqueue import BY_PEOPLE
+
+#: What a look from the beginning may take, in seconds, to be had each time; and the share of all
+#: time that slower ones may take.
+BRISK, SHARE = 0.01, 0.05
+
+#: Before where work was found: who asks commits a moment after the time that it says.
+MARGIN = timedelta(seconds=2)
+
+Pair = tuple[int, str]
+
+
+class Place:
+    """Where one process looks: from when on there may be triggers, and what is due or freed."""
+
+    def __init__(self) -> None:
+        self._since: Mapping[Pair, datetime] = {}
+        self._after: datetime | None = None
+        self._again_at = 0.0
+
+    @contextmanager
+    def look(self) -> Iterator[Look]:
+        """Look for work with the look's ``pairs``, and say what was found."""
+        is_whole = time.monotonic() >= self._again_at
+        look = Look(is_whole, self._since, None if is_whole else self._after)
+        yield look
+        took = time.monotonic() - look.began
+        if is_whole:
+            self._again_at = time.monotonic() + (took / SHARE if took > BRISK else 0.0)
+        self._since, self._after = look.since, look.after
+
+    def heed(self, pair: Pair, since: datetime) -> None:
+        """There is a trigger, which may be older than what was found."""
+        self._since = {**self._since, pair: min(since, self._since.get(pair, since))}
+
+
+class Look:
+    """One look at the queue: from the beginning if it *is_whole*, or from where work was found."""
+
+    def __init__(
+        self, is_whole: bool, since: Mapping[Pair, datetime], after: datetime | None
+    ) -> None:
+        self.began = time.monotonic()
+        self.since, self.after = dict(since), after
+        self.pairs = _ALL_PAIRS if is_whole else _KNOWN_PAIRS
+        self.parameters: dict[str, Any] = {
+            "by_people": list(BY_PEOPLE),
+            "urgencies": [urgency for urgency, _ in since],
+            "namespaces": [namespace for _, namespace in since],
+            "since": list(since.values()),
+            "after": after,
+        }
+        # The clocks of the server and of this process may differ by less than MARGIN.
+        self._looked_at = timezone.now()
+
+    def found_all(self) -> None:
+        """Nothing is ready of the pairs of which nothing is *found*."""
+        self.since = dict.fromkeys(self.since, self._looked_at - MARGIN)
+
+    def found_nothing_due(self) -> None:
+        """No time has come, and no node was freed: the next look may pass over what is older."""
+        self.after = self._looked_at - MARGIN
+
+    def found(self, found: Iterable[tuple[Any, datetime]]) -> None:
+        """These pairs have triggers that may be leased, each from the first that is named on."""
+        first: dict[Pair, datetime] = {}
+        for pair, since in found:
+            first[pair] = min(since, first.get(pair, since))
+        self.since |= {pair: since - MARGIN for pair, since in first.items()}
+
+
+#: The pairs of urgency and namespace that triggers have, found by hopping through the index.
+_ALL_PAIRS = """
+    pairs AS (
+        (SELECT urgency, namespace, '-infinity'::timestamptz AS since
+         FROM orchestrator_brokertrigger ORDER BY urgency, namespace LIMIT 1)
+        UNION ALL
+        SELECT next.* FROM pairs CROSS JOIN LATERAL (
+            SELECT t.urgency, t.namespace, '-infinity'::timestamptz
+            FROM orchestrator_brokertrigger t
+            WHERE (t.urgency, t.namespace) > (pairs.urgency, pairs.namespace)
+            ORDER BY t.urgency, t.namespace LIMIT 1) AS next),
+    first_pairs AS (SELECT * FROM pairs LIMIT 64)
+"""
+
+#: Those that are known, each from where it was found.
+_KNOWN_PAIRS = """
+    first_pairs AS (
+        SELECT * FROM unnest(%(urgencies)s::smallint[], %(namespaces)s::text[],
+                             %(since)s::timestamptz[]) AS p(urgency, namespace, since))
+"""
+
+#: Whether the job of trigger ``t`` may be leased: nobody has it, and it does not back off.  Else
+#: a steady trickle of reports would evaluate a poisoned job in a hot loop; for people it is, and
+#: for anything new if it is parked.
+MAY_BE_LEASED = """
+    (SELECT r.leased_until IS NULL
+            AND (r.retry_at IS NULL OR r.retry_at <= (SELECT clock_timestamp())
+                 OR r.dead_letter IS NOT NULL
+                 OR t.trigger = ANY (%(by_people)s::text[]))
+     FROM orchestrator_brokerrow r WHERE r.job_id = t.job_id) IS NOT FALSE
+"""
