@@ -83,7 +83,7 @@ def test_what_lives_is_looked_up_by_id_however_many_the_planner_expects():
         cursor.execute(f"EXPLAIN {executions._OF_JOBS}", [[rows.unknown_id()]])
         plan = " ".join(line for (line,) in cursor.fetchall())
     assert "Nested Loop" in plan
-    assert "using orchestrator_execution_pkey" in plan
+    assert "Index Cond: (id = l.execution_id)" in plan
 
 
 def test_what_runs_as_told_in_a_large_job_is_read_in_columns_and_nothing_else(monkeypatch):
