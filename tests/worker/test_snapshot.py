@@ -136,6 +136,23 @@ def test_a_group_is_read_with_a_handful_of_queries(django_assert_max_num_queries
     assert [len(world.executions) for world in worlds] == [1] * 25
 
 
+def test_a_group_of_large_jobs_that_run_several_versions_is_read_with_as_few(
+    django_assert_max_num_queries,
+):
+    node, jobs = rows.node(cpu=64_000), []
+    for name in ("one", "two", "three"):
+        for limit in ("1h", "2h"):
+            differing = {"count": executions.MANY, "timeouts": {"execution": limit}}
+            spec = rows.job_spec(name=name, **differing)
+            job = endpoint.submit(spec, actor="user:ana").job
+            rows.execution(job, node, slot=job.version, observed="running")
+        jobs.append(job)
+    leases, cluster = lease(*jobs), snapshot.ClusterView().refresh()
+    with django_assert_max_num_queries(6):
+        worlds = snapshot.worlds(leases, cluster)
+    assert [len(world.running) for world in worlds] == [2, 2, 2]
+
+
 def test_a_removed_node_leaves_the_view_at_the_next_look():
     gone, stays = rows.node(), rows.node()
     view = snapshot.ClusterView()
