@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import User
+from django.db import connection
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -261,3 +262,13 @@ def blocked(
 def unknown_id() -> UUID:
     """An id that nothing has."""
     return UUID(int=next(_numbers))
+
+
+def executions_read() -> int:
+    """How many rows of executions have been read so far: within one transaction, compare."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
+            " WHERE relname = 'orchestrator_execution'"
+        )
+        return int(cursor.fetchone()[0])

@@ -60,15 +60,15 @@ def slots(job: Job) -> list[tuple[int, str, str, UUID]]:
 
     Of a job that has ended also, of each slot, the newest that did not complete.
     """
-    rows = Execution.objects.filter(job=job, round=job.round)
+    rows = Execution.objects.filter(round=job.round)
     values = rows.values_list("slot", "desired", "observed", "pk")
-    live = list(
-        values.filter(live__job=job, settled=False).order_by("slot", "created_at")[:MOST_SLOTS]
-    )
+    # By what lives alone: a plan for any job reads all that this one has had, if it may.
+    unsettled = values.filter(live__job=job, settled=False)
+    live = list(unsettled.order_by("slot", "created_at")[:MOST_SLOTS])
     if job.state not in ENDED:
         return live
     over = values.filter(
-        settled=True, observed__in=["failed", "cancelled", "lost"], slot__lt=job.count
+        job=job, settled=True, observed__in=["failed", "cancelled", "lost"], slot__lt=job.count
     )
     newest = over.order_by("slot", "-created_at").distinct("slot")[:MOST_SLOTS]
     return [*newest, *live]

@@ -31,7 +31,8 @@ def lose_silent() -> int:
     The rows are asked, so whoever marked a node as lost may have died right after.
     """
     lost = Node.objects.filter(connection=Connection.LOST)
-    given_up = set(_live().filter(node__in=lost).values_list("node_id", flat=True).distinct())
+    there = _live().filter(live__node__in=lost)  # Asked every second, and history is long.
+    given_up = set(there.values_list("live__node", flat=True).distinct())
     if not given_up:
         return 0
     with transaction.atomic():

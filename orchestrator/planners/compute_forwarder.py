@@ -86,7 +86,8 @@ MOST_ORDERS = 4 * BATCH
 # One statement, so one snapshot: an order revision is given under the node's lock and becomes
 # visible with all those before it, so what is read is complete up to the last one that is read.
 # It begins with the nodes that have something untold, which the key of those gives one by one:
-# neither the nodes that have nothing nor the backlog of those that have much are read.
+# neither the nodes that have nothing nor the backlog of those that have much are read.  With
+# OFFSET executions are looked up one by one, in that order, until there are enough.
 _UNTOLD = f"""
     WITH RECURSIVE waiting (node) AS (
         (SELECT node_id FROM orchestrator_untoldorder ORDER BY node_id LIMIT 1)
@@ -101,8 +102,12 @@ _UNTOLD = f"""
     JOIN nodes_node n ON n.id = w.node AND n.approval = 'approved'
     CROSS JOIN LATERAL (
         SELECT it.*
-        FROM orchestrator_untoldorder u JOIN orchestrator_execution it ON it.id = u.execution_id
-        WHERE u.node_id = s.node AND u.rev > s.rev AND reserved AND observed <> %s
+        FROM (
+            SELECT rev, execution_id FROM orchestrator_untoldorder
+            WHERE node_id = s.node AND rev > s.rev ORDER BY rev OFFSET 0
+        ) u CROSS JOIN LATERAL (
+            SELECT * FROM orchestrator_execution WHERE id = u.execution_id OFFSET 0) it
+        WHERE reserved AND observed <> %s
         ORDER BY u.rev LIMIT {BATCH}
     ) e
     JOIN orchestrator_job j ON j.id = e.job_id

@@ -94,7 +94,7 @@ class ClusterView:
 def worlds(leases: Sequence[Leased], room: Room) -> list[World | None]:
     """The world of each leased job, in the order of *leases*; None for a job that is gone.
 
-    Five queries at most, whatever the number of jobs; ended executions that are settled are not
+    Six queries at most, whatever the number of jobs; ended executions that are settled are not
     read, so the cost does not grow with history.
     """
     ids = [lease.job for lease in leases]

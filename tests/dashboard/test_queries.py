@@ -13,7 +13,7 @@ from dashboard.queries import executions, jobs, overview, queue
 from orchestrator.access import Sight
 from orchestrator.explain.reasons import Impossible, Lack
 from orchestrator.lifecycle import Observed, Writer
-from orchestrator.models import Evaluation, Execution, Job, JobVersion
+from orchestrator.models import Evaluation, Execution, Job, JobVersion, LiveExecution
 from tests import rows
 from tests.dashboard import scenes
 
@@ -53,6 +53,31 @@ def test_an_old_evaluation_shows_what_it_placed(operator):
     executions_of(job, node, 300, evaluation=new)
     text = operator.get(f"/evaluations/{old.pk}/", {"regions": "executions"}).content.decode()
     assert str(made.pk) in text
+
+
+def test_the_slots_of_a_job_that_had_much_are_read_from_what_lives():
+    """As a plan for any job has it, which is the plan that a web process keeps."""
+    job, node = rows.job(state="running"), rows.node()
+    live = rows.execution(job, node, observed=Observed.RUNNING)
+    others = [rows.unknown_id() for _ in range(1000)]
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        over = {"observed": "completed", "desired": "stopped", "ended_at": timezone.now()}
+        over |= {"settled": True, "reserved": False, "version": 1, "order_rev": 1}
+        Execution.objects.bulk_create(
+            Execution(job_id=it, node=node, slot=0, **over) for it in [job.pk] * 500 + others
+        )
+        LiveExecution.objects.bulk_create(
+            LiveExecution(pk=it, job_id=it, slot=0, node=node) for it in others
+        )
+        cursor.execute("ANALYZE orchestrator_execution, orchestrator_liveexecution")
+        cursor.execute("SET LOCAL session_replication_role = origin")
+        cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        for _ in range(5):  # The driver prepares what it has met before.
+            before = rows.executions_read()
+            assert jobs.slots(job) == [(0, "running", "running", live.pk)]
+            read = rows.executions_read() - before
+    assert read == 1
 
 
 def test_an_evaluation_says_that_it_placed_more_than_are_shown(operator):

@@ -2,6 +2,8 @@
 
 import msgspec
 import pytest
+from django.db import connection, transaction
+from django.utils import timezone
 
 from nodes import membership
 from nodes.callbacks import Inbound
@@ -244,6 +246,30 @@ def test_the_orders_of_one_look_are_bounded_and_the_next_look_goes_on_where_it_e
     assert (first.order_rev, len(first.orders)) == (BATCH, BATCH)
     [second] = compute_forwarder.orders({node.pk: first.order_rev})
     assert [order.rev for order in second.orders] == [BATCH + 1, BATCH + 2, BATCH + 3]
+
+
+def test_a_look_reads_no_more_than_it_tells_however_long_the_backlog_of_a_node():
+    """Even where history is so long that the planner expects next to nothing to be in the way."""
+    node, job = rows.node(), rows.job(count=MOST_COUNT)
+    over = {"observed": "completed", "desired": "stopped", "ended_at": timezone.now()}
+    over |= {"settled": True, "reserved": False, "told_rev": 8 * BATCH}
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        for number, differing in ((8 * BATCH, over), (2 * BATCH, {})):
+            made = (
+                Execution(job=job, node=node, version=1, slot=n, **{"order_rev": n + 1} | differing)
+                for n in range(number)
+            )
+            Execution.objects.bulk_create(made, batch_size=1000)
+        cursor.execute(
+            "INSERT INTO orchestrator_untoldorder (node_id, rev, execution_id) SELECT node_id,"
+            " order_rev, id FROM orchestrator_execution WHERE order_rev > told_rev AND reserved"
+        )
+        cursor.execute("ANALYZE orchestrator_execution, orchestrator_untoldorder")
+        before = rows.executions_read()
+        [told] = compute_forwarder.orders({node.pk: 0})
+        assert (len(told.orders), rows.executions_read() - before) == (BATCH, BATCH)
+        transaction.set_rollback(True)
 
 
 def test_the_answer_for_many_nodes_is_bounded_and_complete_for_each_as_far_as_it_says():

@@ -3,14 +3,21 @@
 from datetime import timedelta
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from nodes.models import Node
 from orchestrator import endpoint
 from orchestrator.access import sign_in
 from orchestrator.lifecycle import Observed
-from orchestrator.models import BrokerTrigger, Event, FailedSignIns, FreedNode, IdempotencyKey
+from orchestrator.models import (
+    BrokerTrigger,
+    Event,
+    Execution,
+    FailedSignIns,
+    FreedNode,
+    IdempotencyKey,
+)
 from orchestrator.worker import housekeeping
 from tests import rows
 from tests.interleave.holding import Held
@@ -27,6 +34,18 @@ def test_what_runs_on_a_lost_node_is_lost_even_if_nobody_wrote_it_at_once():
     healthy.refresh_from_db()
     assert (running.observed, healthy.observed) == ("lost", "running")
     assert BrokerTrigger.objects.get(job_id=job.pk).trigger == "node-lost"
+
+
+def test_what_was_over_before_its_node_was_lost_is_not_read_again_each_second():
+    node, job = rows.node(connection="lost"), rows.job()
+    for slot in range(3):
+        rows.execution(job, node, slot=slot, observed=Observed.COMPLETED)
+    Execution.objects.update(settled=True, reserved=False)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        before = rows.executions_read()
+        endpoint.lose_silent()
+        assert rows.executions_read() == before
 
 
 def test_a_node_that_says_hello_while_it_is_given_up_loses_nothing():
