@@ -9,7 +9,7 @@ from django.db.models import Q, QuerySet
 from orchestrator import broker
 from orchestrator.access.sight import Sight
 from orchestrator.endpoint import find_job
-from orchestrator.endpoint.finding import begins_with
+from orchestrator.endpoint.finding import begins_with, in_states
 from orchestrator.lifecycle import ENDED
 from orchestrator.models import Evaluation, Event, Execution, Job, JobVersion, SlotState, spec_cache
 
@@ -30,7 +30,7 @@ def page(sight: Sight, state: str, text: str, before: str) -> Slice[Job]:
     seen = sight.of(Job.objects.all())
     rows: QuerySet[Job] = seen.select_related("created_by", *broker.RELATED)
     if state:
-        rows = rows.filter(state=state)
+        rows = rows.filter(in_states([state]))
     if text:
         window = seen.order_by("-created_at", "pk").values("pk")[:SEARCHED]
         within = Job.objects.filter(pk__in=window, name__icontains=text).values("pk")

@@ -81,7 +81,8 @@ _COUNTS = """
     GROUP BY observed
     UNION ALL
     SELECT 'waiting', state, (SELECT count(*) FROM (
-        SELECT 1 FROM orchestrator_job j WHERE j.state = w.state LIMIT %(waiting)s) jobs)
+        SELECT 1 FROM orchestrator_job j
+        WHERE j.outcome IS NULL AND j.state = w.state LIMIT %(waiting)s) jobs)
     FROM (VALUES ('pending'), ('queued')) w(state)
 """
 
@@ -222,7 +223,7 @@ _STUCK = f"""
 
 def failed_jobs(sight: Sight, since: datetime) -> list[Job]:
     """Jobs in *sight* that failed after *since*, those first that failed last."""
-    failed = sight.of(Job.objects.filter(state="failed", ended_at__gt=since))
+    failed = sight.of(Job.objects.filter(outcome="failed", ended_at__gt=since))
     return list(failed.order_by("-ended_at")[:ATTENTION])
 
 

@@ -39,10 +39,18 @@ class Execution(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     job = models.ForeignKey(
-        Job, on_delete=models.CASCADE, related_name="executions", db_index=False
+        Job,
+        on_delete=models.CASCADE,
+        related_name="executions",
+        db_index=False,
+        db_constraint=False,
     )
     node = models.ForeignKey(
-        Node, on_delete=models.PROTECT, related_name="executions", db_index=False
+        Node,
+        on_delete=models.PROTECT,
+        related_name="executions",
+        db_index=False,
+        db_constraint=False,
     )
     evaluation = models.ForeignKey(
         Evaluation,

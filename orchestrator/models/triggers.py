@@ -48,7 +48,7 @@ EXECUTION = Columns(
 JOB_COLUMNS = Columns(
     fixed=("id", "namespace_id", "name", "created_at"),
     rising=("version", "round", "seen_intent"),
-    derived=("rev", "updated_at", "ended_at", "intent_rev"),
+    derived=("rev", "updated_at", "ended_at", "outcome", "intent_rev"),
     moving=("state",),
     free=(
         *("type", "priority", "count", "labels", "reason", "stop_requested", "stop_reason"),
@@ -211,8 +211,10 @@ def job_triggers() -> list[pgtrigger.Trigger]:
                 NEW.updated_at := clock_timestamp();
                 IF NEW.state = ANY ({array(ENDED)}) THEN
                     NEW.ended_at := coalesce(OLD.ended_at, NEW.updated_at);
+                    NEW.outcome := NEW.state;
                 ELSE
                     NEW.ended_at := NULL;
+                    NEW.outcome := NULL;
                 END IF;
                 RETURN NEW;
             """,

@@ -241,7 +241,7 @@ OTHER = {
     "uuid": "gen_random_uuid()",
     "bigint": "coalesce({0}, 0) + 1",
     "integer": "{0} + 1",
-    "varchar": "'~' || substr({0}, 2)",
+    "varchar": "'~' || substr(coalesce({0}, ''), 2)",
     "text": "'~' || substr({0}, 2)",
     "timestamp with time zone": "coalesce({0}, now()) + interval '1 day'",
     "jsonb": """'["other"]'""",
