@@ -14,7 +14,7 @@ from .executions import (
     LiveExecution,
     UntoldOrder,
 )
-from .jobs import IdempotencyKey, Job, JobVersion, SlotState
+from .jobs import IdempotencyKey, Job, JobVersion, RemovedHistory, SlotState
 from .secrets import Secret
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "JobVersion",
     "LiveExecution",
     "Namespace",
+    "RemovedHistory",
     "RoleBinding",
     "Secret",
     "Session",
