@@ -21,8 +21,13 @@ NOW = timezone.now()
 
 @pytest.fixture(autouse=True)
 def _weeks_as_made():
-    """Tests leave the journal empty, and its weeks as the migration has made them."""
+    """The weeks are as the migration makes them, before each test and afterwards."""
+    make_weeks()
     yield
+    make_weeks()
+
+
+def make_weeks():
     with connection.cursor() as cursor:
         cursor.execute("SELECT name FROM orchestrator_event_weeks()")
         for (name,) in cursor.fetchall():

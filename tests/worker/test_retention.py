@@ -283,10 +283,11 @@ def many(job, node, number):
         )
 
 
-def test_a_large_job_goes_in_small_transactions_and_all_of_it_in_the_end():
+def test_a_large_job_goes_in_small_transactions_and_all_of_it_in_the_end(monkeypatch):
+    monkeypatch.setattr(retention, "ROWS", 10)
     node = rows.node()
     job = ended(node, name="large")
-    many(job, node, 2 * retention.ROWS + 1)
+    many(job, node, 25)
     age(91)
     steps = retention.delete_all(kept(), timezone.now())
     sizes = [Execution.objects.count() for _ in steps]
