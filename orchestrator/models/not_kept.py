@@ -8,6 +8,7 @@ from django.db import connection
 
 from orchestrator.explain.not_kept import NotKept
 
+from . import periods
 from .jobs import Job
 
 #: So long everything is kept, whatever the settings say.
@@ -20,13 +21,11 @@ def of_job(job: Job, now: datetime) -> NotKept:
         return NotKept()
     with connection.cursor() as cursor:
         cursor.execute(
-            """
+            f"""
             SELECT coalesce(executions, 0), coalesce(evaluations, 0), ended_before,
                    CASE WHEN begins > %s THEN begins END
-            FROM (SELECT CASE WHEN bool_and(begins IS NOT NULL) THEN min(begins) END AS begins
-                  FROM orchestrator_event_weeks()) journal
-            LEFT JOIN orchestrator_removedhistory ON job_id = %s
-            """,
+            FROM ({periods.BEGINS}) journal LEFT JOIN orchestrator_removedhistory ON job_id = %s
+            """,  # noqa: S608 - our own words
             [job.created_at, job.pk],
         )
         return NotKept(*cursor.fetchone())

@@ -29,13 +29,17 @@ def drop_weeks(before: datetime) -> list[str]:
     return _call("orchestrator_drop_event_weeks", before)
 
 
+BEGINS = """
+    SELECT CASE WHEN bool_and(begins IS NOT NULL) THEN min(begins) END AS begins
+    FROM orchestrator_event_weeks()
+"""
+"""From when on the journal is kept; null if it is from its beginning."""
+
+
 def begins() -> datetime | None:
     """From when on the journal is kept; None if it is from its beginning."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT CASE WHEN bool_and(begins IS NOT NULL) THEN min(begins) END"
-            " FROM orchestrator_event_weeks()"
-        )
+        cursor.execute(BEGINS)
         (at,) = cursor.fetchone()
     found: datetime | None = at
     return found
