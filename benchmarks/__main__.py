@@ -22,6 +22,7 @@ ON_A_CLUSTER = (
     "slow_reader",
     "authorise",
     "large_job",
+    "history",
 )
 OTHERS = {"placement": ("benchmarks/placement.py", "--json")}
 

@@ -106,10 +106,7 @@ def followers(name: str) -> list[pgtrigger.Trigger]:
 
 
 def history_triggers() -> list[pgtrigger.Trigger]:
-    """Rows come from the triggers of executions alone, and stay as they are.
-
-    Whole partitions may be dropped: that fires no trigger.
-    """
+    """Rows come from the triggers of executions alone, stay as they are, and go after those."""
     return [
         refuse(
             "history_begins",
@@ -117,7 +114,18 @@ def history_triggers() -> list[pgtrigger.Trigger]:
             "history is written by the trigger of executions alone",
             when="pg_trigger_depth() = 0",
         ),
-        _append_only("history_stays"),
+        pgtrigger.Trigger(
+            name="history_stays",
+            when=pgtrigger.Before,
+            operation=pgtrigger.Update | pgtrigger.Delete,
+            func="""
+                IF TG_OP = 'DELETE' AND NOT EXISTS (
+                    SELECT FROM orchestrator_execution WHERE id = OLD.execution_id) THEN
+                    RETURN OLD; END IF;
+                RAISE EXCEPTION '%: what is written here is neither changed nor deleted, as long'
+                    ' as there is its execution', TG_TABLE_NAME USING ERRCODE = 'check_violation';
+            """,
+        ),
     ]
 
 
@@ -130,9 +138,13 @@ JOURNAL = 0x6A6F
 
 
 def event_triggers() -> list[pgtrigger.Trigger]:
-    """The journal is appended to, and who appends says so until all can see it."""
+    """The journal is appended to, and who appends says so.  To drop a partition fires none."""
     return [
-        _append_only("event_stays"),
+        refuse(
+            "event_stays",
+            pgtrigger.Update | pgtrigger.Delete,
+            "what is written here is neither changed nor deleted",
+        ),
         pgtrigger.Trigger(
             name="event_is_announced",
             level=pgtrigger.Statement,
@@ -219,11 +231,3 @@ def version_triggers() -> list[pgtrigger.Trigger]:
 
 def _columns(row: str, names: Iterable[str]) -> str:
     return ", ".join(f"{row}.{name}" for name in names)
-
-
-def _append_only(name: str) -> pgtrigger.Trigger:
-    return refuse(
-        name,
-        pgtrigger.Update | pgtrigger.Delete,
-        "what is written here is neither changed nor deleted",
-    )
