@@ -53,4 +53,4 @@ def test_how_long_work_waits_is_found_without_wading_through_what_was_leased(mon
     assert first.ready
     assert again.ready
     assert first.waited <= again.waited < 60
-    assert known.pop(0) < 20
+    assert known.pop(0) < 50  # Of the triggers alone there are some 200.
