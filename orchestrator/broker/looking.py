@@ -22,10 +22,29 @@ from .enqueue import BY_PEOPLE
 #: time that slower ones may take.
 BRISK, SHARE = 0.01, 0.05
 
+#: Seconds until it is looked from the beginning again, at most: a look may be slow because all is
+#: for a moment, and until the next one nobody finds the first job of a priority or namespace.
+LONGEST = 5.0
+
 #: Before where work was found: who asks commits a moment after the time that it says.
 MARGIN = timedelta(seconds=2)
 
 Pair = tuple[int, str]
+
+
+class Pace:
+    """How often something is done that may be slow: for a SHARE of all time, or each LONGEST."""
+
+    def __init__(self) -> None:
+        self._again_at = 0.0
+
+    def allows(self) -> bool:
+        return time.monotonic() >= self._again_at
+
+    def took(self, seconds: float, brisk: float = 0.0) -> None:
+        """It was done and took so long; what is *brisk* may be done each time."""
+        pause = min(seconds / SHARE, LONGEST) if seconds > brisk else 0.0
+        self._again_at = time.monotonic() + pause
 
 
 class Place:
@@ -34,17 +53,17 @@ class Place:
     def __init__(self) -> None:
         self._since: Mapping[Pair, datetime] = {}
         self._after: datetime | None = None
-        self._again_at = 0.0
+        self._whole = Pace()
 
     @contextmanager
     def look(self) -> Iterator[Look]:
         """Look for work with the look's ``pairs``, and say what was found."""
-        is_whole = time.monotonic() >= self._again_at
+        is_whole = self._whole.allows()
         look = Look(is_whole, self._since, None if is_whole else self._after)
         yield look
         took = time.monotonic() - look.began
         if is_whole:
-            self._again_at = time.monotonic() + (took / SHARE if took > BRISK else 0.0)
+            self._whole.took(took, BRISK)
         self._since, self._after = look.since, look.after
 
     def heed(self, pair: Pair, since: datetime) -> None:

@@ -46,6 +46,8 @@ class Execution(models.Model):
         db_index=False,
         db_constraint=False,
     )
+    # Not checked by the server, which would look the node up for each execution, through all of its
+    # versions while nothing can be vacuumed: whoever places holds the node's row.
     node = models.ForeignKey(
         Node,
         on_delete=models.PROTECT,

@@ -392,6 +392,16 @@ def test_no_index_of_executions_looks_at_what_changes():
     assert looked_at <= set(execution_moves.EXECUTION.fixed)
 
 
+def test_the_server_looks_up_no_node_for_each_execution():
+    """While nothing can be vacuumed a node's row has thousands of versions."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT confrelid::regclass::text FROM pg_constraint"
+            " WHERE contype = 'f' AND conrelid = 'orchestrator_execution'::regclass"
+        )
+        assert "nodes_node" not in {name for (name,) in cursor.fetchall()}
+
+
 # --- what has been written for good ----------------------------------------------------------
 
 FOR_GOOD = {
