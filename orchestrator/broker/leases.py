@@ -56,7 +56,8 @@ def lease(
     who has waited longer.  A job that failed before is lent alone, so that what it does to its
     worker happens to no other job.  Nothing is lent while scheduling is paused.
     """
-    for pair, since in catch_up():
+    at, promoted = catch_up()
+    for pair, since in promoted:
         _place.heed(pair, since)
     asked = {
         "types": None if types is None else list(types),
@@ -67,9 +68,10 @@ def lease(
     with connection.cursor() as cursor, _place.look() as look:
         cursor.execute(f"WITH RECURSIVE {look.pairs}, {_LEASE}", asked | look.parameters)
         rows = cursor.fetchall()
-        if not rows and types is None:
-            look.found_all()
-        look.found((row[:2], row[2]) for row in rows)
+        if types is None:  # Of other types there may be older ones.
+            if not rows:
+                look.found_all(at)
+            look.found((row[:2], row[2]) for row in rows)
     return [
         Lease(
             job=job,
@@ -117,7 +119,8 @@ _LEASE = f"""
             WHERE t.urgency = p.urgency AND t.namespace = p.namespace AND t.since >= p.since
               AND (%(types)s::text[] IS NULL OR t.type = ANY (%(types)s::text[]))
               AND {MAY_BE_LEASED}
-            ORDER BY t.since LIMIT 4 * %(limit)s FOR UPDATE SKIP LOCKED) AS found
+            ORDER BY t.since LIMIT greatest(%(limit)s, 4 * %(limit)s / p.equals)
+            FOR UPDATE SKIP LOCKED) AS found
         WHERE NOT EXISTS (SELECT FROM orchestrator_clustersetting WHERE scheduling_paused)),
     first AS MATERIALIZED (
         SELECT DISTINCT ON (job_id) * FROM seen ORDER BY job_id, urgency, place),
