@@ -33,10 +33,11 @@ def kept(waits):
 
 def blocked(*waits, priority=50):
     """A blocked job for each of *waits*; their ids."""
-    jobs = Job.objects.bulk_create(
+    made = (
         Job(name=f"{priority}-{number}", type="batch", priority=priority)
         for number in range(len(waits))
     )
+    jobs = Job.objects.bulk_create(made, batch_size=1000)
     BlockedClass.objects.bulk_create(
         (
             BlockedClass(digest=one.digest, **kept(one))
