@@ -72,6 +72,8 @@ def lease(
             if not rows:
                 look.found_all(at)
             look.found((row[:2], row[2]) for row in rows)
+        if rows:
+            look.served = rows[-1][1]
     return [
         Lease(
             job=job,
@@ -111,7 +113,7 @@ def merged(one: str, other: str) -> str:
 # crash lose it, the fence names the worker too.
 _LEASE = f"""
     seen AS MATERIALIZED (
-        SELECT found.*, p.urgency, p.namespace,
+        SELECT found.*, p.urgency, p.namespace, p.turn,
                row_number() OVER (PARTITION BY p.urgency, p.namespace ORDER BY found.since)
                    AS place
         FROM first_pairs p CROSS JOIN LATERAL (
@@ -125,7 +127,7 @@ _LEASE = f"""
     first AS MATERIALIZED (
         SELECT DISTINCT ON (job_id) * FROM seen ORDER BY job_id, urgency, place),
     jobs AS MATERIALIZED (
-        SELECT * FROM first ORDER BY urgency, place, since, job_id LIMIT %(limit)s),
+        SELECT * FROM first ORDER BY urgency, place, turn, job_id LIMIT %(limit)s),
     asked AS MATERIALIZED (
         SELECT t.ctid AS at, t.job_id, t.id, t.urgency, t.namespace, t.type, t.trigger, t.since
         FROM orchestrator_brokertrigger t
@@ -151,7 +153,7 @@ _LEASE = f"""
         CROSS JOIN LATERAL (
             SELECT CASE WHEN c.by_people OR r.dead_letter IS NOT NULL THEN 0
                    ELSE coalesce(r.deliveries, 0) END AS deliveries) AS d
-        WINDOW urgency AS (ORDER BY j.urgency, j.place, j.since, job_id)),
+        WINDOW urgency AS (ORDER BY j.urgency, j.place, j.turn, job_id)),
     chosen AS MATERIALIZED (
         SELECT *, nextval(pg_get_serial_sequence('orchestrator_evaluation', 'id')) AS evaluation
         FROM ranked WHERE CASE WHEN first > 0 THEN place = 1 ELSE deliveries = 0 END),

@@ -37,18 +37,19 @@ class Place:
         self._since: Mapping[Pair, datetime] = {}
         self._after: datetime | None = None
         self._again_at = 0.0
+        self._served = ""
 
     @contextmanager
     def look(self) -> Iterator[Look]:
         """Look for work with the look's ``pairs``, and say what was found."""
         is_whole = time.monotonic() >= self._again_at
-        look = Look(is_whole, self._since, None if is_whole else self._after)
+        look = Look(is_whole, self._since, None if is_whole else self._after, self._served)
         yield look
         took = time.monotonic() - look.began
         if is_whole:
             pause = min(took / SHARE, LONGEST) if took > BRISK else 0.0
             self._again_at = time.monotonic() + pause
-        self._since, self._after = look.since, look.after
+        self._since, self._after, self._served = look.since, look.after, look.served
 
     def heed(self, pair: Pair, since: datetime) -> None:
         """There is a trigger, which may be older than what was found."""
@@ -59,10 +60,14 @@ class Look:
     """One look at the queue: from the beginning if it *is_whole*, or from where work was found."""
 
     def __init__(
-        self, is_whole: bool, since: Mapping[Pair, datetime], after: datetime | None
+        self,
+        is_whole: bool,
+        since: Mapping[Pair, datetime],
+        after: datetime | None,
+        served: str = "",
     ) -> None:
         self.began = time.monotonic()
-        self.since, self.after = dict(since), after
+        self.since, self.after, self.served = dict(since), after, served
         self.pairs = _ALL_PAIRS if is_whole else _KNOWN_PAIRS
         self.parameters: dict[str, Any] = {
             "by_people": list(BY_PEOPLE),
@@ -70,6 +75,7 @@ class Look:
             "namespaces": [namespace for _, namespace in since],
             "since": list(since.values()),
             "after": after,
+            "served": served,
         }
 
     def found_all(self, at: datetime) -> None:
@@ -101,8 +107,8 @@ MAY_BE_LEASED = """
      FROM orchestrator_brokerrow r WHERE r.job_id = t.job_id) IS NOT FALSE
 """
 
-#: Those that have a trigger that may be leased, and of them the most urgent; of equals that whose
-#: first waits longest.
+#: Those that have a trigger that may be leased, and of them the most urgent; of equals those after
+#: the namespace that was served last.
 _FIRST_PAIRS = f"""
     heads AS MATERIALIZED (
         SELECT p.urgency, p.namespace, head.since FROM pairs p CROSS JOIN LATERAL (
@@ -112,7 +118,9 @@ _FIRST_PAIRS = f"""
             ORDER BY t.since LIMIT 1) AS head),
     first_pairs AS MATERIALIZED (
         SELECT *, count(*) OVER (PARTITION BY urgency) AS equals
-        FROM (SELECT * FROM heads ORDER BY urgency, since LIMIT {TAKEN_FROM}) AS first)
+        FROM (SELECT *, row_number() OVER (
+                  PARTITION BY urgency ORDER BY namespace > %(served)s DESC, namespace) AS turn
+              FROM heads ORDER BY urgency, turn LIMIT {TAKEN_FROM}) AS first)
 """  # noqa: S608 - our own columns
 
 #: The pairs of urgency and namespace that triggers have, found by hopping through the index.
