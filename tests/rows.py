@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -193,6 +193,15 @@ def wish(row: Execution, after: Desired, cause: str = "") -> None:
     Node.objects.filter(pk=on.pk).update(order_rev=on.order_rev + 1)
     desire([Wish(row.pk, Desired(row.desired), after, on.order_rev + 1, "test", cause)])
     row.refresh_from_db()
+
+
+def made(of: Job, at: datetime) -> None:
+    """Have *of* been made at another time."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        Job.objects.filter(pk=of.pk).update(created_at=at)
+        cursor.execute("SET LOCAL session_replication_role = origin")
 
 
 def lose(of: Node) -> None:

@@ -14,9 +14,10 @@ from dashboard.rendering import Page
 from orchestrator import broker
 from orchestrator.endpoint import silent_nodes, spec_warnings
 from orchestrator.explain.formatting import listed
+from orchestrator.explain.not_kept import NotKept
 from orchestrator.explain.reasons import NodeSilent, Unplaced, of_job
 from orchestrator.lifecycle import ENDED
-from orchestrator.models import Evaluation, Job, spec_cache
+from orchestrator.models import Evaluation, Job, not_kept, spec_cache
 
 
 class Jobs(Page):
@@ -97,6 +98,10 @@ class JobPage(OneJob):
     regions = ("header", "warnings", "slots", "explain", "executions", "evaluations", "events")
     words = ("before",)
     numbers = ("slot",)
+
+    @cached_property
+    def not_kept(self) -> NotKept:
+        return not_kept.of_job(self.job, self.now)
 
     @cached_property
     def looks(self) -> Part[Evaluation]:

@@ -126,7 +126,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
     list_filter = ("observed", "desired")
     list_select_related = ("job", "node")
     ordering = ("-created_at", "id")
-    exclude = ("by_writer", "by_actor", "by_reason")
+    exclude = ("by_writer", "by_actor", "by_reason", "by_steps")
     readonly_fields = ("transitions",)
 
     @admin.display(description="History")

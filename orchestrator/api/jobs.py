@@ -124,7 +124,13 @@ def show_job(
     job = references.job(request, ref)
     current = JobVersion.objects.get(job=job, number=job.version)
     silent = endpoint.silent_nodes(job)
-    shown = serializers.job(job, schemas.JobInFull, also=silent, spec=current.in_full(**job.intent))
+    shown = serializers.job(
+        job,
+        schemas.JobInFull,
+        also=silent,
+        spec=current.in_full(**job.intent),
+        not_kept=serializers.not_kept(job),
+    )
     return tagged(answer(shown), intent(job))
 
 

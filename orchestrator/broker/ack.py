@@ -131,6 +131,8 @@ def _classes(results: Iterable[Result]) -> list[dict[str, Any]]:
 # What somebody else holds of a job, a waker, goes with what he does.  A class that others have
 # used lately is not waited for: who holds it may be stopped, and says the same.  An older one is,
 # so that nobody forgets it meanwhile.
+# With OFFSET each is looked up by its job: few jobs are leased, but while nothing can be vacuumed
+# the table is all that were.  They are held, so that they stay where they are.
 _ACK = """
     WITH acks AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(%(acks)s::jsonb) AS a(
@@ -138,7 +140,8 @@ _ACK = """
             trigger text, class text, missing int, waits_since timestamptz, outcome text,
             record jsonb)),
     held AS MATERIALIZED (
-        SELECT r.*, a.class, a.missing, a.waits_since, a.outcome, a.record, a.trigger,
+        SELECT r.ctid AS place, r.*, a.class, a.missing, a.waits_since, a.outcome, a.record,
+               a.trigger,
                asked.urgency, asked.namespace, asked.since AS asked_since,
                a.complete AND asked.since IS NULL AS settles,
                NOT a.complete AND asked.since IS NULL AND a.class IS NULL AS again,
@@ -148,14 +151,16 @@ _ACK = """
                     WHEN a.complete AND a.at IS NOT NULL
                         THEN greatest(a.at, clock_timestamp() + interval '20 milliseconds')
                     END AS due
-        FROM acks a JOIN orchestrator_brokerrow r ON r.job_id = a.job
-          AND r.evaluation_id = a.evaluation AND r.worker = a.worker
+        FROM acks a CROSS JOIN LATERAL (
+            SELECT ctid, * FROM orchestrator_brokerrow
+            WHERE job_id = a.job AND evaluation_id = a.evaluation AND worker = a.worker
+              AND leased_until IS NOT NULL
+            OFFSET 0) r
         LEFT JOIN LATERAL (
             SELECT t.urgency, t.namespace, t.since FROM orchestrator_brokertrigger t
-            WHERE t.job_id = a.job LIMIT 1) asked ON true
-        WHERE r.leased_until IS NOT NULL),
+            WHERE t.job_id = a.job LIMIT 1) asked ON true),
     released AS (
-        DELETE FROM orchestrator_brokerrow r USING held h WHERE r.job_id = h.job_id),
+        DELETE FROM orchestrator_brokerrow WHERE ctid = ANY (ARRAY(SELECT place FROM held))),
     history AS (
         INSERT INTO orchestrator_evaluation (id, job_id, type, priority, state, triggers, delivery,
             worker, waited_since, leased_at, finished_at, outcome, record, error)

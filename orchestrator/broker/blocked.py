@@ -25,7 +25,7 @@ from psycopg.errors import LockNotAvailable
 
 from nodes import readiness
 from nodes.labels import selectable
-from nodes.models import Node
+from nodes.models import UNSEEN, Node
 from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator.explain import reasons
 from orchestrator.explain.reasons import Impossible, Shortage
@@ -109,9 +109,8 @@ def room_since(revision: str, least: Resources) -> list[Room]:
 
     The revision is the snapshot of the database in which the view was taken.
     """
-    unseen = RawSQL(
-        "nodes_node.changed >= pg_snapshot_xmin(%s::pg_snapshot)"
-        " AND NOT pg_visible_in_snapshot(nodes_node.changed, %s::pg_snapshot)",
+    unseen = RawSQL(  # noqa: S611 - our own words
+        UNSEEN % {"seen": "%s"},
         [revision, revision],
         output_field=BooleanField(),
     )

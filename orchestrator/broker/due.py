@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from .looking import Look, Pair, Place
@@ -17,26 +18,35 @@ BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Whether jobs are ready, whether nodes were freed, and in how many seconds the next is due."""
+    """Whether jobs are ready, whether nodes were freed, and in how many seconds the next is due.
+
+    ``waited`` is how many seconds the most patient job has waited that is ready or due.
+    """
 
     paused: bool
     ready: bool
     freed: bool
     due_in: float | None
+    waited: float = 0.0
 
 
 _place = Place()
 
 
-def work() -> Work:
-    """What there is to do for those who lease."""
-    with connection.cursor() as cursor, _place.look() as look:
+def work(place: Place = _place, database: BaseDatabaseWrapper | None = None) -> Work:
+    """What there is to do for those who lease, as far as it is found from *place* on.
+
+    It is asked over *database* where another connection than this thread's is meant.
+    """
+    with (database or connection).cursor() as cursor, place.look() as look:
         at, paused, freed, due_in = _look(cursor, look)
-        cursor.execute(f"WITH RECURSIVE {look.pairs} TABLE heads", look.parameters)
+        cursor.execute(f"WITH RECURSIVE {look.pairs} {_READY}", look.parameters)
         ready = cursor.fetchall()
         look.found_all(at)
         look.found((row[:2], row[2]) for row in ready)
-    return Work(paused, bool(ready), freed, due_in)
+    waits = [float(waited) for *_, waited in ready]
+    waited = max([0.0, *waits, *([] if due_in is None else [-due_in])])
+    return Work(paused, bool(ready), freed, due_in, waited)
 
 
 def catch_up() -> tuple[datetime, list[tuple[Pair, datetime]]]:
@@ -75,6 +85,10 @@ _TIMES = """
            extract(epoch FROM (
                SELECT min(at) FROM orchestrator_brokerdue
                WHERE at >= coalesce(%(after)s::timestamptz, '-infinity')) - clock_timestamp())
+"""
+
+_READY = """
+    SELECT urgency, namespace, since, extract(epoch FROM clock_timestamp() - since) FROM heads
 """
 
 

@@ -149,7 +149,9 @@ _LEASE = f"""
         SELECT c.*, j.urgency, j.namespace, row_number() OVER urgency AS place, d.deliveries,
                first_value(d.deliveries) OVER urgency AS first
         FROM counted c JOIN jobs j USING (job_id)
-        LEFT JOIN orchestrator_brokerrow r USING (job_id)
+        LEFT JOIN LATERAL (
+            SELECT deliveries, dead_letter FROM orchestrator_brokerrow WHERE job_id = c.job_id
+            OFFSET 0) r ON true
         CROSS JOIN LATERAL (
             SELECT CASE WHEN c.by_people OR r.dead_letter IS NOT NULL THEN 0
                    ELSE coalesce(r.deliveries, 0) END AS deliveries) AS d

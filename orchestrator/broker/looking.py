@@ -16,10 +16,13 @@ from typing import Any
 
 from .enqueue import BY_PEOPLE
 
-#: What a look from the beginning may take, in seconds, to be had each time; the share of all time
-#: that slower ones may take; and after how long there is one whatever the last one took: it may
-#: have been the process that was stopped, or the server.
-BRISK, SHARE, LONGEST = 0.01, 0.05, 60.0
+#: What a look from the beginning may take, in seconds, to be had each time; and the share of all
+#: time that slower ones may take.
+BRISK, SHARE = 0.01, 0.05
+
+#: Seconds until it is looked from the beginning again, at most: a look may be slow because all is
+#: for a moment, and until the next one nobody finds the first job of a priority or namespace.
+LONGEST = 5.0
 
 #: Before where work was found: who asks commits a moment after the time that it says.
 MARGIN = timedelta(seconds=2)
@@ -30,25 +33,39 @@ MOST_PAIRS, TAKEN_FROM = 512, 64
 Pair = tuple[int, str]
 
 
+class Pace:
+    """How often something is done that may be slow: for a SHARE of all time, or each LONGEST."""
+
+    def __init__(self) -> None:
+        self._again_at = 0.0
+
+    def allows(self) -> bool:
+        return time.monotonic() >= self._again_at
+
+    def took(self, seconds: float, brisk: float = 0.0) -> None:
+        """It was done and took so long; what is *brisk* may be done each time."""
+        pause = min(seconds / SHARE, LONGEST) if seconds > brisk else 0.0
+        self._again_at = time.monotonic() + pause
+
+
 class Place:
     """Where one process looks: from when on there may be triggers, and what is due or freed."""
 
     def __init__(self) -> None:
         self._since: Mapping[Pair, datetime] = {}
         self._after: datetime | None = None
-        self._again_at = 0.0
+        self._whole = Pace()
         self._served = ""
 
     @contextmanager
     def look(self) -> Iterator[Look]:
         """Look for work with the look's ``pairs``, and say what was found."""
-        is_whole = time.monotonic() >= self._again_at
+        is_whole = self._whole.allows()
         look = Look(is_whole, self._since, None if is_whole else self._after, self._served)
         yield look
         took = time.monotonic() - look.began
         if is_whole:
-            pause = min(took / SHARE, LONGEST) if took > BRISK else 0.0
-            self._again_at = time.monotonic() + pause
+            self._whole.took(took, BRISK)
         self._since, self._after, self._served = look.since, look.after, look.served
 
     def heed(self, pair: Pair, since: datetime) -> None:

@@ -11,8 +11,9 @@ from uuid import UUID
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .due import work
 from .enqueue import BY_PEOPLE
-from .looking import MAY_BE_LEASED
+from .looking import MAY_BE_LEASED, Place
 
 #: Finished evaluations looked at for the rate, and over how many seconds.
 RATED, RATED_SECONDS = 20_000, 10
@@ -159,13 +160,23 @@ _SILENT = """
 
 def _waits(database: BaseDatabaseWrapper | None = None) -> tuple[float, float]:
     """How long the most patient job has waited, and for how long nothing was leased meanwhile."""
+    now = work(_place, database)
+    stalled = 0.0 if now.paused else now.waited
     with (database or connection).cursor() as cursor:
-        cursor.execute(_WAITS, {"by_people": list(BY_PEOPLE), "most": RATED})
-        oldest, idle, paused = cursor.fetchone()
-    waited = max(0.0, float(oldest or 0))
-    if paused:
-        return waited, 0.0
-    return waited, waited if idle is None else max(0.0, min(waited, float(idle)))
+        for leased in (_LEASED_LAST, _LEASED_NOW):
+            if stalled > BUSY:
+                cursor.execute(leased)
+                [(idle,)] = cursor.fetchall() or [(None,)]
+                stalled = stalled if idle is None else max(0.0, min(stalled, float(idle)))
+    return now.waited, stalled
+
+
+#: Where those look in this process who ask how the queue is doing.
+_place = Place()
+
+#: Seconds without a lease that are not worth looking at each row of what is leased: where nothing
+#: could be vacuumed for long, that is slow.
+BUSY = 1.0
 
 
 _LATELY = """
@@ -174,20 +185,15 @@ _LATELY = """
     WHERE finished_at > (SELECT clock_timestamp()) - %s * interval '1 second'
 """
 
-# Whose moment has come waits from then on.  A trigger of a job that is leased is nobody's wait: it
-# is looked at.
-_WAITS = f"""
-    SELECT extract(epoch FROM clock_timestamp() - least(
-               (SELECT min(since) FROM (
-                    SELECT since FROM orchestrator_brokertrigger t WHERE {MAY_BE_LEASED}
-                    LIMIT %(most)s) ready),
-               (SELECT min(at) FROM orchestrator_brokerdue
-                WHERE at <= (SELECT clock_timestamp())))),
-           (SELECT extract(epoch FROM clock_timestamp() - greatest(
-               (SELECT max(leased_at) FROM orchestrator_brokerrow WHERE leased_until IS NOT NULL),
-               (SELECT leased_at FROM orchestrator_evaluation ORDER BY id DESC LIMIT 1)))),
-           EXISTS (SELECT FROM orchestrator_clustersetting WHERE scheduling_paused)
-"""  # noqa: S608 - our own columns
+_LEASED_LAST = """
+    SELECT extract(epoch FROM clock_timestamp() - leased_at)
+    FROM orchestrator_evaluation ORDER BY id DESC LIMIT 1
+"""
+
+_LEASED_NOW = """
+    SELECT extract(epoch FROM clock_timestamp() - max(leased_at))
+    FROM orchestrator_brokerrow WHERE leased_until IS NOT NULL
+"""
 
 
 def in_state(which: QueueState, most: int, names: Collection[str] | None = None) -> list[UUID]:

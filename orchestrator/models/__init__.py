@@ -23,7 +23,7 @@ from .executions import (
     LiveExecution,
     UntoldOrder,
 )
-from .jobs import IdempotencyKey, Job, JobVersion, SlotState
+from .jobs import IdempotencyKey, Job, JobVersion, RemovedHistory, SlotState
 from .secrets import Secret
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "JobVersion",
     "LiveExecution",
     "Namespace",
+    "RemovedHistory",
     "RoleBinding",
     "Secret",
     "Session",

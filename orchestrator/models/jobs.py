@@ -143,6 +143,20 @@ class SlotState(models.Model):
         return f"slot {self.slot}"
 
 
+class RemovedHistory(models.Model):
+    """How much of a job that goes on is no longer kept: it ended before ``ended_before``.
+
+    Only the chores that remove it write here.
+    """
+
+    job = models.OneToOneField(
+        Job, on_delete=models.CASCADE, primary_key=True, related_name="removed_history"
+    )
+    executions = models.BigIntegerField(default=0, db_default=0)
+    evaluations = models.BigIntegerField(default=0, db_default=0)
+    ended_before = models.DateTimeField()
+
+
 class JobVersion(models.Model):
     """One specification of a job: its body and the digests of it, see ``spec.storage``."""
 

@@ -17,7 +17,7 @@ from django.db import connection
 from psycopg.pq import Format
 
 from orchestrator.lifecycle import Desired, Observed
-from orchestrator.models.triggers import MANY
+from orchestrator.models.execution_moves import MANY
 from orchestrator.scheduling.feasibility import remember
 from orchestrator.scheduling.running import instant
 from orchestrator.scheduling.world import NONE_IN_COLUMNS, ExecutionView, Ints, Nodes, Running

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from orchestrator import broker
 from orchestrator.broker import due, leases, looking
-from orchestrator.broker.looking import MARGIN, Place
+from orchestrator.broker.looking import MARGIN, Pace, Place
 from orchestrator.lifecycle import Trigger
 from orchestrator.models import BrokerDue, BrokerTrigger
 from tests import rows
@@ -21,6 +21,7 @@ def slow(monkeypatch):
     """From now on no look begins at the beginning, as one took long."""
     monkeypatch.setattr(looking, "BRISK", 0.0)
     monkeypatch.setattr(looking, "SHARE", 1e-9)
+    monkeypatch.setattr(looking, "LONGEST", 1e9)
     for module in (leases, due):
         monkeypatch.setattr(module, "_place", Place())
     monkeypatch.setattr(due, "_times", Place())
@@ -44,7 +45,7 @@ class TestWhereALookFromTheBeginningIsSlow:
         old = queue.job()
         BrokerTrigger.objects.update(since=Now() - LONG)
         assert queue.lease() == []
-        monkeypatch.setattr(leases._place, "_again_at", 0.0)
+        monkeypatch.setattr(leases._place, "_whole", Pace())
         assert queue.one().job == old.pk
 
     def test_what_was_left_for_the_next_group_is_found(self, queue, slow):

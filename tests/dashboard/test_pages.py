@@ -11,13 +11,16 @@ from django.utils import timezone
 
 from dashboard import rendering
 from nodes.models import NodeHeartbeat
+from orchestrator.explain.formatting import clock
 from orchestrator.models import (
     ClusterSetting,
     Evaluation,
     Execution,
     Job,
+    RemovedHistory,
     WorkerProcess,
     journal,
+    periods,
 )
 from tests import rows
 
@@ -415,3 +418,14 @@ def test_the_page_of_a_job_that_stops_explains_no_wait(scene, operator):
     Job.objects.filter(pk=scene["blocked"].pk).update(stop_requested=True)
     rendering.render_cache = rendering.RenderCache()
     assert "Why it waits" not in operator.get(page).content.decode()
+
+
+def test_a_jobs_page_says_what_of_it_is_no_longer_kept(operator):
+    job, ended = rows.job(name="old"), timezone.now() - timedelta(days=90)
+    RemovedHistory.objects.create(job=job, executions=12, evaluations=1, ended_before=ended)
+    rows.made(job, ended)
+    text = operator.get("/jobs/old/").content.decode()
+    assert f"12 executions that ended before {clock(ended)} are no longer kept." in text
+    assert f"1 evaluation that ended before {clock(ended)} is no longer kept." in text
+    assert f"Events before {clock(periods.begins())} are no longer kept." in text
+    assert "Nothing has been recorded yet" not in text

@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 from django.db import connection, transaction
 from django.db.models.functions import Now
+from django.utils import timezone
 
-from nodes.models import Node
+from nodes.models import JoinToken, Node
 from orchestrator import endpoint
 from orchestrator.access import sign_in
 from orchestrator.lifecycle import Observed
@@ -102,6 +103,14 @@ def test_answers_are_kept_for_a_day():
         IdempotencyKey.objects.filter(key=name).update(created_at=Now() - timedelta(hours=age))
     housekeeping.forget_answers()
     assert list(IdempotencyKey.objects.values_list("key", flat=True)) == ["young"]
+
+
+def test_join_tokens_are_kept_for_a_month_after_their_end():
+    for label, age in (("old", 31), ("young", 29)):
+        ended = timezone.now() - timedelta(days=age)
+        JoinToken.objects.create(label=label, digest=label, uses_left=0, expires_at=ended)
+    housekeeping.forget_join_tokens()
+    assert [it.label for it in JoinToken.objects.all()] == ["young"]
 
 
 def test_what_is_swept_away_waits_for_nobody():

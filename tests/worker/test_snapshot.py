@@ -17,6 +17,7 @@ from orchestrator.scheduling.running import one_by_one
 from orchestrator.scheduling.world import Room
 from orchestrator.worker import executions, snapshot
 from tests import rows
+from tests.pages import nothing_is_vacuumed, pages_read
 from tests.sessions import open_transaction
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -224,6 +225,19 @@ def test_nodes_that_the_view_has_seen_are_no_news_while_somebody_keeps_a_transac
         rows.node(cpu=1000)
         seen = snapshot.ClusterView().refresh()
         assert room_since(seen.revision, Resources(cpu=1)) == []
+
+
+def test_what_changed_lately_is_read_without_its_earlier_versions():
+    """They all lie in the index while somebody keeps a transaction open."""
+    with nothing_is_vacuumed():
+        node, view = rows.node(cpu=1000), snapshot.ClusterView()
+        for allocated in range(300):
+            Node.objects.filter(pk=node.pk).update(allocated_cpu=allocated)
+            if allocated == 298:
+                view.refresh()
+        asked = {"seen": view._seen, "with_removed": True}
+        assert pages_read(snapshot._NODES, asked) < 20
+        assert [row["allocated_cpu"] for row in view._read()] == [299]
 
 
 def test_the_record_of_a_placement_is_of_the_room_that_there_is_now():
