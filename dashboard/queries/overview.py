@@ -213,7 +213,9 @@ _STUCK = f"""
         UNION ALL SELECT job_id, 1, since FROM ({_BLOCKED.format("c.impossible")}) impossible
         UNION ALL SELECT job_id, 2, since FROM (
             SELECT job_id, since FROM orchestrator_brokertrigger q
-            WHERE since < %(late)s AND {_SEEN}
+            WHERE since < %(late)s
+              AND (%(names)s::text[] IS NULL OR namespace = ANY (%(names)s::text[]))
+              AND NOT EXISTS (SELECT FROM orchestrator_brokerrow r WHERE r.job_id = q.job_id)
             ORDER BY urgency, since, job_id LIMIT %(most)s) slow
         UNION ALL SELECT job_id, 3, since FROM ({_BLOCKED.format("NOT c.impossible")}) blocked
     ) each GROUP BY job_id) stuck JOIN orchestrator_job j ON j.id = stuck.job_id

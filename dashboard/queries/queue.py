@@ -56,9 +56,8 @@ def by_state(most: int = COUNTED) -> dict[str, InState]:
 def rows(sight: Sight, state: str) -> Part[tuple[Job, broker.Standing]]:
     """The first jobs in *sight* in one state, those first that will be taken first."""
     which = broker.QueueState(state)
-    found = sight.of(broker.in_state(which)).values_list("job_id", flat=True)
-    # A job may have a few rows, and leave for another state between the two looks.
-    ids = list(dict.fromkeys(found[: 4 * LISTED]))[: LISTED + 1]
+    ids = broker.in_state(which, LISTED + 1, sight.names)
+    # A job may leave for another state between the two looks.
     jobs, standing = Job.objects.in_bulk(ids), broker.standing(ids)
     held = Part(
         (jobs[pk], standing[pk])

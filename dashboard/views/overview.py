@@ -32,8 +32,15 @@ class Overview(Page):
 
     def attention(self) -> overview.Attention:
         health = self.health
-        stuck = find.stuck_jobs(self.sight, self.now - SLOW)
+        late = self.now - SLOW
+        stuck = find.stuck_jobs(self.sight, late)
         standing = broker.standing([job.pk for job in stuck])
+        # What was blocked or parked and has been asked about since is not stuck.
+        standing = {
+            pk: it
+            for pk, it in standing.items()
+            if it.state is not broker.QueueState.READY or it.since < late
+        }
         return overview.attention(
             find.troubled_nodes(),
             [(job, standing[job.pk]) for job in stuck if job.pk in standing],

@@ -128,7 +128,9 @@ def _classes(results: Iterable[Result]) -> list[dict[str, Any]]:
 # the room may be of a node that it avoids.  A follow-up that is already due comes a moment later,
 # too, so that no mistake of a scheduler makes a hot loop.  What is blocked has no moment of its own
 # but a follow-up's: trying each again every minute cost more than all else that a cluster did.
-# What somebody else holds of a job, a waker, goes with what he does.
+# What somebody else holds of a job, a waker, goes with what he does.  A class that others have
+# used lately is not waited for: who holds it may be stopped, and says the same.  An older one is,
+# so that nobody forgets it meanwhile.
 # With OFFSET each is looked up by its job: few jobs are leased, but while nothing can be vacuumed
 # the table is all that were.  They are held, so that they stay where they are.
 _ACK = """
@@ -175,17 +177,29 @@ _ACK = """
         SELECT job_id, due, coalesce(nullif(trigger, ''), %(retry)s) FROM held
         WHERE due IS NOT NULL ORDER BY job_id
         ON CONFLICT (job_id) DO UPDATE SET at = excluded.at, trigger = excluded.trigger),
-    classes AS (
-        INSERT INTO orchestrator_blockedclass AS c (digest, need, "where", why, impossible)
+    classes AS MATERIALIZED (
         SELECT digest, need, "where", why, impossible
         FROM jsonb_to_recordset(%(classes)s::jsonb) AS a(
             digest text, need jsonb, "where" jsonb, why jsonb, impossible boolean)
-        WHERE EXISTS (SELECT FROM held h WHERE h.settles AND h.class = a.digest)
+        WHERE EXISTS (SELECT FROM held h WHERE h.settles AND h.class = a.digest)),
+    outdated AS MATERIALIZED (
+        SELECT digest FROM orchestrator_blockedclass c JOIN classes a USING (digest)
+        WHERE c.seen_at >= clock_timestamp() - interval '30 minutes'
+          AND (c.why <> a.why OR c.impossible <> a.impossible
+               OR c.seen_at < clock_timestamp() - interval '10 minutes')
+        ORDER BY digest FOR UPDATE OF c SKIP LOCKED),
+    said AS (
+        UPDATE orchestrator_blockedclass c SET why = a.why, impossible = a.impossible,
+            seen_at = clock_timestamp()
+        FROM classes a WHERE c.digest = a.digest AND c.digest IN (SELECT digest FROM outdated)),
+    made AS (
+        INSERT INTO orchestrator_blockedclass (digest, need, "where", why, impossible)
+        SELECT * FROM classes a WHERE NOT EXISTS (
+            SELECT FROM orchestrator_blockedclass c WHERE c.digest = a.digest
+            AND c.seen_at >= clock_timestamp() - interval '30 minutes')
         ORDER BY digest
         ON CONFLICT (digest) DO UPDATE SET why = excluded.why, impossible = excluded.impossible,
-            seen_at = clock_timestamp()
-        WHERE c.why <> excluded.why OR c.impossible <> excluded.impossible
-            OR c.seen_at < clock_timestamp() - interval '10 minutes'),
+            seen_at = clock_timestamp()),
     blocked AS (
         INSERT INTO orchestrator_blockedjob
             (job_id, class, urgency, since, waits_since, missing)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db import connection, transaction
+from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
-from .looking import MAY_BE_LEASED, Look, Pair, Place
+from .looking import Look, Pair, Place
 from .unblock import unblock
 
 #: Jobs whose moment has come that one statement takes.
@@ -39,46 +39,47 @@ def work(place: Place = _place, database: BaseDatabaseWrapper | None = None) -> 
     It is asked over *database* where another connection than this thread's is meant.
     """
     with (database or connection).cursor() as cursor, place.look() as look:
-        paused, freed, due_in = _look(cursor, look)
+        at, paused, freed, due_in = _look(cursor, look)
         cursor.execute(f"WITH RECURSIVE {look.pairs} {_READY}", look.parameters)
         ready = cursor.fetchall()
-        look.found_all()
+        look.found_all(at)
         look.found((row[:2], row[2]) for row in ready)
     waits = [float(waited) for *_, waited in ready]
     waited = max([0.0, *waits, *([] if due_in is None else [-due_in])])
     return Work(paused, bool(ready), freed, due_in, waited)
 
 
-def catch_up() -> list[tuple[Pair, datetime]]:
+def catch_up() -> tuple[datetime, list[tuple[Pair, datetime]]]:
     """Have those evaluated whose moment has come, and wake whom freed nodes have room for.
 
-    Says of which urgency and namespace the former are, and since when they wait.
+    Says when that was, of which urgency and namespace the former are, and since when they wait.
     """
     with connection.cursor() as cursor, _times.look() as look:
-        _, freed, due_in = _look(cursor, look)
+        at, _, freed, due_in = _look(cursor, look)
     if freed:
         unblock()
     if due_in is None or due_in > 0:
-        return []
-    with transaction.atomic(), connection.cursor() as cursor:
-        need_not_reach_the_disk()
+        return at, []
+    with connection.cursor() as cursor:
         cursor.execute(_PROMOTE, {"batch": BATCH})
-        return [((urgency, namespace), since) for urgency, namespace, since in cursor.fetchall()]
+        promoted = cursor.fetchall()
+    return at, [((urgency, namespace), since) for urgency, namespace, since, _ in promoted]
 
 
 _times = Place()
 
 
-def _look(cursor: CursorWrapper, look: Look) -> tuple[bool, bool, float | None]:
+def _look(cursor: CursorWrapper, look: Look) -> tuple[datetime, bool, bool, float | None]:
     cursor.execute(_TIMES, look.parameters)
-    paused, freed, due_in = cursor.fetchone()
+    at, paused, freed, due_in = cursor.fetchone()
     if not freed and (due_in is None or due_in > 0):
-        look.found_nothing_due()
-    return paused, freed, None if due_in is None else float(due_in)
+        look.found_nothing_due(at)
+    return at, paused, freed, None if due_in is None else float(due_in)
 
 
 _TIMES = """
-    SELECT EXISTS (SELECT FROM orchestrator_clustersetting WHERE scheduling_paused),
+    SELECT statement_timestamp(),
+           EXISTS (SELECT FROM orchestrator_clustersetting WHERE scheduling_paused),
            EXISTS (SELECT FROM orchestrator_freednode
                    WHERE at >= coalesce(%(after)s::timestamptz, '-infinity')),
            extract(epoch FROM (
@@ -86,26 +87,14 @@ _TIMES = """
                WHERE at >= coalesce(%(after)s::timestamptz, '-infinity')) - clock_timestamp())
 """
 
-_READY = f"""
-    SELECT p.urgency, p.namespace, first.since,
-           extract(epoch FROM clock_timestamp() - first.since)
-    FROM first_pairs p CROSS JOIN LATERAL (
-        SELECT t.since FROM orchestrator_brokertrigger t
-        WHERE t.urgency = p.urgency AND t.namespace = p.namespace AND t.since >= p.since
-          AND {MAY_BE_LEASED}
-        ORDER BY t.since LIMIT 1) first
-"""  # noqa: S608 - our own columns
+_READY = """
+    SELECT urgency, namespace, since, extract(epoch FROM clock_timestamp() - since) FROM heads
+"""
 
 
-def need_not_reach_the_disk() -> None:
-    """Let this transaction commit without waiting: losing it to a crash costs nothing.
-
-    What was due is so again; of a lease the fence names the worker, too.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('synchronous_commit', 'off', true)")
-
-
+# One statement without a transaction around it, so no process is stopped while it holds the rows:
+# the acknowledgement of a plan may want one of them.  It need not reach the disk: what a crash
+# loses was due, and is so again.
 # What was parked and is tried once more by itself is so no longer: who leases it need not start
 # counting anew.
 _PROMOTE = """
@@ -122,9 +111,11 @@ _PROMOTE = """
         FOR UPDATE SKIP LOCKED),
     tried AS (
         UPDATE orchestrator_brokerrow r SET dead_letter = NULL, retry_at = NULL
-        FROM failed WHERE r.job_id = failed.job_id)
-    INSERT INTO orchestrator_brokertrigger (job_id, urgency, namespace, type, trigger, since)
-    SELECT job_id, -priority, namespace_id, type, trigger, at
-    FROM due JOIN orchestrator_job j ON j.id = due.job_id
-    RETURNING urgency, namespace, since
+        FROM failed WHERE r.job_id = failed.job_id),
+    asked AS (
+        INSERT INTO orchestrator_brokertrigger (job_id, urgency, namespace, type, trigger, since)
+        SELECT job_id, -priority, namespace_id, type, trigger, at
+        FROM due JOIN orchestrator_job j ON j.id = due.job_id
+        RETURNING urgency, namespace, since)
+    SELECT urgency, namespace, since, set_config('synchronous_commit', 'off', true) FROM asked
 """

@@ -56,7 +56,8 @@ def lease(
     who has waited longer.  A job that failed before is lent alone, so that what it does to its
     worker happens to no other job.  Nothing is lent while scheduling is paused.
     """
-    for pair, since in catch_up():
+    at, promoted = catch_up()
+    for pair, since in promoted:
         _place.heed(pair, since)
     asked = {
         "types": None if types is None else list(types),
@@ -67,9 +68,12 @@ def lease(
     with connection.cursor() as cursor, _place.look() as look:
         cursor.execute(f"WITH RECURSIVE {look.pairs}, {_LEASE}", asked | look.parameters)
         rows = cursor.fetchall()
-        if not rows and types is None:
-            look.found_all()
-        look.found((row[:2], row[2]) for row in rows)
+        if types is None:  # Of other types there may be older ones.
+            if not rows:
+                look.found_all(at)
+            look.found((row[:2], row[2]) for row in rows)
+        if rows:
+            look.served = rows[-1][1]
     return [
         Lease(
             job=job,
@@ -109,7 +113,7 @@ def merged(one: str, other: str) -> str:
 # crash lose it, the fence names the worker too.
 _LEASE = f"""
     seen AS MATERIALIZED (
-        SELECT found.*, p.urgency, p.namespace,
+        SELECT found.*, p.urgency, p.namespace, p.turn,
                row_number() OVER (PARTITION BY p.urgency, p.namespace ORDER BY found.since)
                    AS place
         FROM first_pairs p CROSS JOIN LATERAL (
@@ -117,12 +121,13 @@ _LEASE = f"""
             WHERE t.urgency = p.urgency AND t.namespace = p.namespace AND t.since >= p.since
               AND (%(types)s::text[] IS NULL OR t.type = ANY (%(types)s::text[]))
               AND {MAY_BE_LEASED}
-            ORDER BY t.since LIMIT 4 * %(limit)s FOR UPDATE SKIP LOCKED) AS found
+            ORDER BY t.since LIMIT greatest(%(limit)s, 4 * %(limit)s / p.equals)
+            FOR UPDATE SKIP LOCKED) AS found
         WHERE NOT EXISTS (SELECT FROM orchestrator_clustersetting WHERE scheduling_paused)),
     first AS MATERIALIZED (
         SELECT DISTINCT ON (job_id) * FROM seen ORDER BY job_id, urgency, place),
     jobs AS MATERIALIZED (
-        SELECT * FROM first ORDER BY urgency, place, since, job_id LIMIT %(limit)s),
+        SELECT * FROM first ORDER BY urgency, place, turn, job_id LIMIT %(limit)s),
     asked AS MATERIALIZED (
         SELECT t.ctid AS at, t.job_id, t.id, t.urgency, t.namespace, t.type, t.trigger, t.since
         FROM orchestrator_brokertrigger t
@@ -150,7 +155,7 @@ _LEASE = f"""
         CROSS JOIN LATERAL (
             SELECT CASE WHEN c.by_people OR r.dead_letter IS NOT NULL THEN 0
                    ELSE coalesce(r.deliveries, 0) END AS deliveries) AS d
-        WINDOW urgency AS (ORDER BY j.urgency, j.place, j.since, job_id)),
+        WINDOW urgency AS (ORDER BY j.urgency, j.place, j.turn, job_id)),
     chosen AS MATERIALIZED (
         SELECT *, nextval(pg_get_serial_sequence('orchestrator_evaluation', 'id')) AS evaluation
         FROM ranked WHERE CASE WHEN first > 0 THEN place = 1 ELSE deliveries = 0 END),

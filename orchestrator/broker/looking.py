@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.utils import timezone
-
 from .enqueue import BY_PEOPLE
 
 #: What a look from the beginning may take, in seconds, to be had each time; and the share of all
@@ -28,6 +26,9 @@ LONGEST = 5.0
 
 #: Before where work was found: who asks commits a moment after the time that it says.
 MARGIN = timedelta(seconds=2)
+
+#: Pairs of urgency and namespace that a look passes through, and those of them that it takes from.
+MOST_PAIRS, TAKEN_FROM = 512, 64
 
 Pair = tuple[int, str]
 
@@ -54,17 +55,18 @@ class Place:
         self._since: Mapping[Pair, datetime] = {}
         self._after: datetime | None = None
         self._whole = Pace()
+        self._served = ""
 
     @contextmanager
     def look(self) -> Iterator[Look]:
         """Look for work with the look's ``pairs``, and say what was found."""
         is_whole = self._whole.allows()
-        look = Look(is_whole, self._since, None if is_whole else self._after)
+        look = Look(is_whole, self._since, None if is_whole else self._after, self._served)
         yield look
         took = time.monotonic() - look.began
         if is_whole:
             self._whole.took(took, BRISK)
-        self._since, self._after = look.since, look.after
+        self._since, self._after, self._served = look.since, look.after, look.served
 
     def heed(self, pair: Pair, since: datetime) -> None:
         """There is a trigger, which may be older than what was found."""
@@ -75,10 +77,14 @@ class Look:
     """One look at the queue: from the beginning if it *is_whole*, or from where work was found."""
 
     def __init__(
-        self, is_whole: bool, since: Mapping[Pair, datetime], after: datetime | None
+        self,
+        is_whole: bool,
+        since: Mapping[Pair, datetime],
+        after: datetime | None,
+        served: str = "",
     ) -> None:
         self.began = time.monotonic()
-        self.since, self.after = dict(since), after
+        self.since, self.after, self.served = dict(since), after, served
         self.pairs = _ALL_PAIRS if is_whole else _KNOWN_PAIRS
         self.parameters: dict[str, Any] = {
             "by_people": list(BY_PEOPLE),
@@ -86,46 +92,26 @@ class Look:
             "namespaces": [namespace for _, namespace in since],
             "since": list(since.values()),
             "after": after,
+            "served": served,
         }
-        # The clocks of the server and of this process may differ by less than MARGIN.
-        self._looked_at = timezone.now()
 
-    def found_all(self) -> None:
-        """Nothing is ready of the pairs of which nothing is *found*."""
-        self.since = dict.fromkeys(self.since, self._looked_at - MARGIN)
+    def found_all(self, at: datetime) -> None:
+        """Nothing was ready *at* that time, by the server's clock, of what is not *found*."""
+        self.since = dict.fromkeys(self.since, at - MARGIN)
 
-    def found_nothing_due(self) -> None:
-        """No time has come, and no node was freed: the next look may pass over what is older."""
-        self.after = self._looked_at - MARGIN
+    def found_nothing_due(self, at: datetime) -> None:
+        """No time had come *at* that time, and no node was freed: what is older is passed over."""
+        self.after = at - MARGIN
 
     def found(self, found: Iterable[tuple[Any, datetime]]) -> None:
         """These pairs have triggers that may be leased, each from the first that is named on."""
         first: dict[Pair, datetime] = {}
         for pair, since in found:
             first[pair] = min(since, first.get(pair, since))
-        self.since |= {pair: since - MARGIN for pair, since in first.items()}
+        others = {pair: since for pair, since in self.since.items() if pair not in first}
+        found_last = others | {pair: since - MARGIN for pair, since in first.items()}
+        self.since = dict(list(found_last.items())[-MOST_PAIRS:])
 
-
-#: The pairs of urgency and namespace that triggers have, found by hopping through the index.
-_ALL_PAIRS = """
-    pairs AS (
-        (SELECT urgency, namespace, '-infinity'::timestamptz AS since
-         FROM orchestrator_brokertrigger ORDER BY urgency, namespace LIMIT 1)
-        UNION ALL
-        SELECT next.* FROM pairs CROSS JOIN LATERAL (
-            SELECT t.urgency, t.namespace, '-infinity'::timestamptz
-            FROM orchestrator_brokertrigger t
-            WHERE (t.urgency, t.namespace) > (pairs.urgency, pairs.namespace)
-            ORDER BY t.urgency, t.namespace LIMIT 1) AS next),
-    first_pairs AS (SELECT * FROM pairs LIMIT 64)
-"""
-
-#: Those that are known, each from where it was found.
-_KNOWN_PAIRS = """
-    first_pairs AS (
-        SELECT * FROM unnest(%(urgencies)s::smallint[], %(namespaces)s::text[],
-                             %(since)s::timestamptz[]) AS p(urgency, namespace, since))
-"""
 
 #: Whether the job of trigger ``t`` may be leased: nobody has it, and it does not back off.  Else
 #: a steady trickle of reports would evaluate a poisoned job in a hot loop; for people it is, and
@@ -137,3 +123,42 @@ MAY_BE_LEASED = """
                  OR t.trigger = ANY (%(by_people)s::text[]))
      FROM orchestrator_brokerrow r WHERE r.job_id = t.job_id) IS NOT FALSE
 """
+
+#: Those that have a trigger that may be leased, and of them the most urgent; of equals those after
+#: the namespace that was served last.
+_FIRST_PAIRS = f"""
+    heads AS MATERIALIZED (
+        SELECT p.urgency, p.namespace, head.since FROM pairs p CROSS JOIN LATERAL (
+            SELECT t.since FROM orchestrator_brokertrigger t
+            WHERE t.urgency = p.urgency AND t.namespace = p.namespace AND t.since >= p.since
+              AND {MAY_BE_LEASED}
+            ORDER BY t.since LIMIT 1) AS head),
+    first_pairs AS MATERIALIZED (
+        SELECT *, count(*) OVER (PARTITION BY urgency) AS equals
+        FROM (SELECT *, row_number() OVER (
+                  PARTITION BY urgency ORDER BY namespace > %(served)s DESC, namespace) AS turn
+              FROM heads ORDER BY urgency, turn LIMIT {TAKEN_FROM}) AS first)
+"""  # noqa: S608 - our own columns
+
+#: The pairs of urgency and namespace that triggers have, found by hopping through the index.
+_ALL_PAIRS = f"""
+    hops AS (
+        (SELECT urgency, namespace, '-infinity'::timestamptz AS since
+         FROM orchestrator_brokertrigger ORDER BY urgency, namespace LIMIT 1)
+        UNION ALL
+        SELECT next.* FROM hops CROSS JOIN LATERAL (
+            SELECT t.urgency, t.namespace, '-infinity'::timestamptz
+            FROM orchestrator_brokertrigger t
+            WHERE (t.urgency, t.namespace) > (hops.urgency, hops.namespace)
+            ORDER BY t.urgency, t.namespace LIMIT 1) AS next),
+    pairs AS MATERIALIZED (SELECT * FROM hops LIMIT {MOST_PAIRS}),
+    {_FIRST_PAIRS}
+"""  # noqa: S608 - our own columns
+
+#: Those that are known, each from where it was found.
+_KNOWN_PAIRS = f"""
+    pairs AS MATERIALIZED (
+        SELECT * FROM unnest(%(urgencies)s::smallint[], %(namespaces)s::text[],
+                             %(since)s::timestamptz[]) AS p(urgency, namespace, since)),
+    {_FIRST_PAIRS}
+"""  # noqa: S608 - our own columns

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from uuid import UUID
 
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Model, Q, QuerySet
-
-from orchestrator.models import BlockedJob, BrokerDue, BrokerRow, BrokerTrigger
 
 from .due import work
 from .enqueue import BY_PEOPLE
@@ -30,16 +27,6 @@ class QueueState(StrEnum):
     WAITING = "waiting"
     BLOCKED = "blocked"
     DEAD = "dead"
-
-
-#: Where the jobs of each state are, of which some rows may belong to a state named before it.
-_WHERE: Mapping[QueueState, tuple[type[Model], Q, tuple[str, ...]]] = {
-    QueueState.READY: (BrokerTrigger, Q(), ("urgency", "since", "job_id")),
-    QueueState.LEASED: (BrokerRow, Q(leased_until__isnull=False), ("worker", "job_id")),
-    QueueState.WAITING: (BrokerDue, Q(), ("at",)),
-    QueueState.BLOCKED: (BlockedJob, Q(), ("blocked_class", "urgency", "since", "job_id")),
-    QueueState.DEAD: (BrokerRow, Q(dead_letter__isnull=False), ("job_id",)),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +75,7 @@ def count(most: int | None) -> dict[QueueState, dict[str, tuple[int, datetime]]]
     Looks at *most* of each state at most.  Those that wait for a moment do so until then.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_COUNT, {"most": most, "by_people": list(BY_PEOPLE)})
+        cursor.execute(_COUNT, {"most": most, "by_people": list(BY_PEOPLE), "names": None})
         found: dict[QueueState, dict[str, tuple[int, datetime]]] = {it: {} for it in QueueState}
         for state, kind, n, since in cursor.fetchall():
             found[QueueState(state)][kind] = (n, since)
@@ -97,32 +84,45 @@ def count(most: int | None) -> dict[QueueState, dict[str, tuple[int, datetime]]]
 
 _NOT_TAKEN = "NOT EXISTS (SELECT FROM orchestrator_brokerrow r WHERE r.job_id = {}.job_id {})"
 
+_NOT_READY = f"""
+    NOT EXISTS (SELECT FROM orchestrator_brokertrigger t
+                WHERE t.job_id = {{}}.job_id AND {MAY_BE_LEASED})
+"""
+
+# A job is in one of them, the same that ``standing`` says.
 _EACH = {
     QueueState.READY: f"""
-        SELECT job_id, min(type) AS type, min(since) AS since FROM (
-            SELECT job_id, type, since FROM orchestrator_brokertrigger t WHERE {MAY_BE_LEASED}
-            LIMIT %(most)s) ready
+        SELECT job_id, min(type) AS type, min(since) AS since, min(urgency) AS urgency FROM (
+            SELECT job_id, type, since, urgency FROM orchestrator_brokertrigger t
+            WHERE {MAY_BE_LEASED} AND (%(names)s::text[] IS NULL OR namespace = ANY (%(names)s))
+            {{ordered}} LIMIT %(most)s) ready
         GROUP BY job_id""",  # noqa: S608 - our own columns
     QueueState.LEASED: """
-        SELECT job_id, type, since FROM orchestrator_brokerrow WHERE leased_until IS NOT NULL""",
+        SELECT job_id, type, since, worker FROM orchestrator_brokerrow
+        WHERE leased_until IS NOT NULL""",
     QueueState.WAITING: f"""
         SELECT job_id, type, at AS since
         FROM orchestrator_brokerdue d JOIN orchestrator_job j ON j.id = d.job_id
         WHERE NOT EXISTS (SELECT FROM orchestrator_blockedjob b WHERE b.job_id = d.job_id)
           AND {_NOT_TAKEN.format("d", "AND (leased_until IS NOT NULL OR dead_letter IS NOT NULL)")}
+          AND {_NOT_READY.format("d")}
     """,  # noqa: S608 - our own columns
     QueueState.BLOCKED: f"""
-        SELECT job_id, type, coalesce(waits_since, since) AS since
+        SELECT job_id, type, coalesce(waits_since, since) AS since, class, urgency,
+               since AS blocked_since
         FROM orchestrator_blockedjob b JOIN orchestrator_job j ON j.id = b.job_id
-        WHERE {_NOT_TAKEN.format("b", "AND leased_until IS NOT NULL")}""",  # noqa: S608
-    QueueState.DEAD: """
-        SELECT job_id, type, since FROM orchestrator_brokerrow WHERE dead_letter IS NOT NULL""",
+        WHERE {_NOT_TAKEN.format("b", "AND (leased_until IS NOT NULL OR dead_letter IS NOT NULL)")}
+          AND {_NOT_READY.format("b")}
+    """,  # noqa: S608 - our own columns
+    QueueState.DEAD: f"""
+        SELECT job_id, type, since FROM orchestrator_brokerrow d
+        WHERE dead_letter IS NOT NULL AND {_NOT_READY.format("d")}""",  # noqa: S608
 }
 
 _COUNT = " UNION ALL ".join(
     f"""
     SELECT '{state}', type, count(*), min(since)
-    FROM (SELECT * FROM ({rows}) one LIMIT %(most)s) {state} GROUP BY type
+    FROM (SELECT * FROM ({rows.replace("{ordered}", "")}) one LIMIT %(most)s) {state} GROUP BY type
     """  # noqa: S608 - All of it is written above.
     for state, rows in _EACH.items()
 )
@@ -196,11 +196,38 @@ _LEASED_NOW = """
 """
 
 
-def in_state(which: QueueState) -> QuerySet[Any]:
-    """Rows of the jobs in one state, in the order in which they leave it: each has a ``job``.
+def in_state(which: QueueState, most: int, names: Collection[str] | None = None) -> list[UUID]:
+    """The first jobs in one state, at most *most*, in the order in which they leave it.
 
-    A job may have several, and a row that it leaves to another state the next moment; *standing*
-    says it exactly.
+    With *names*, those of these namespaces.
     """
-    model, condition, order = _WHERE[which]
-    return model._default_manager.filter(condition).order_by(*order)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _FIRST[which],
+            {
+                "first": most,
+                "most": RATED,
+                "by_people": list(BY_PEOPLE),
+                "names": None if names is None else list(names),
+            },
+        )
+        return [job for (job,) in cursor.fetchall()]
+
+
+_ORDER = {
+    QueueState.READY: "urgency, since",
+    QueueState.LEASED: "worker",
+    QueueState.WAITING: "since",
+    QueueState.BLOCKED: "class, urgency, blocked_since",
+    QueueState.DEAD: "since",
+}
+
+_FIRST = {
+    state: f"""
+    SELECT job_id FROM ({_EACH[state].replace("{ordered}", "ORDER BY urgency, since")}) one
+    WHERE %(names)s::text[] IS NULL OR (
+        SELECT namespace_id FROM orchestrator_job j WHERE j.id = job_id) = ANY (%(names)s)
+    ORDER BY {order}, job_id LIMIT %(first)s
+    """  # noqa: S608 - All of it is written above.
+    for state, order in _ORDER.items()
+}

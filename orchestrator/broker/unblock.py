@@ -60,21 +60,23 @@ def unblock_overlooked() -> int:
 def forget_classes() -> None:
     """Forget what nobody has waited for in the last hour."""
     with connection.cursor() as cursor:
-        # Who blocks a job sees to it that its class is younger, and holds it.
+        # Who blocks a job sees to it that its class is younger, and holds it if it was not.
         cursor.execute(
             """
-            DELETE FROM orchestrator_blockedclass c
-            WHERE seen_at < clock_timestamp() - interval '1 hour'
-              AND NOT EXISTS (SELECT FROM orchestrator_blockedjob b WHERE b.class = c.digest)
+            DELETE FROM orchestrator_blockedclass WHERE digest = ANY (ARRAY(
+                SELECT digest FROM orchestrator_blockedclass c
+                WHERE seen_at < clock_timestamp() - interval '1 hour'
+                  AND NOT EXISTS (SELECT FROM orchestrator_blockedjob b WHERE b.class = c.digest)
+                FOR UPDATE OF c SKIP LOCKED))
             """
         )
 
 
 class _HandOut:
-    """Hands room out to blocked jobs, a bounded number in each transaction.
+    """Hands room out to blocked jobs, a bounded number at a time.
 
-    What is left is carried over from one transaction to the next, so that no room is promised
-    twice.  Should the process die in between, ``unblock_overlooked`` finds the rest.
+    What is left is carried over from one time to the next, so that no room is promised twice.
+    Should the process die in between, ``unblock_overlooked`` finds the rest.
     """
 
     def __init__(self, rooms: list[Room]) -> None:
@@ -83,15 +85,18 @@ class _HandOut:
         self._is_over = not rooms
 
     def finish(self) -> int:
-        """Go on until there is no room left or nobody to use it; how many were woken."""
+        """Go on until there is no room left or nobody to use it; how many were woken.
+
+        In no transaction: a plan may want the row of a job that is woken, and must not wait for
+        a process that was stopped.
+        """
         woken = 0
         while not self._is_over:
-            with transaction.atomic():
-                woken += self.go_on()
+            woken += self.go_on()
         return woken
 
     def go_on(self) -> int:
-        """Wake the next jobs, in the caller's transaction; how many."""
+        """Wake the next jobs, in one statement; how many."""
         if self._is_over:
             return 0
         classes = _classes(self._after)

@@ -9,7 +9,8 @@ from django.db import migrations, models
 
 _ASKED = """
     CREATE TABLE orchestrator_asked AS
-        SELECT job_id, trigger, not_before AS since FROM orchestrator_brokertrigger
+        SELECT job_id, trigger, least(not_before, clock_timestamp()) AS since
+        FROM orchestrator_brokertrigger
         WHERE job_id IS NOT NULL
         UNION ALL
         SELECT job_id, 'retry', ready_since FROM orchestrator_brokerrow

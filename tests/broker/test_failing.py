@@ -157,5 +157,5 @@ def test_the_queue_counts_itself(queue):
     assert stats.rate == 0.6
     assert 60 <= stats.oldest < 90
     assert stats.by_type == {"batch": {"ready": 2, "leased": 1, "waiting": 1, "dead": 1}}
-    assert [row.job_id for row in broker.in_state(broker.QueueState.DEAD)] == [job.pk]
-    assert len(broker.in_state(broker.QueueState.READY)) == 2
+    assert broker.in_state(broker.QueueState.DEAD, 10) == [job.pk]
+    assert len(broker.in_state(broker.QueueState.READY, 10)) == 2

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 from django.db import connection, transaction
+from django.utils import timezone
 
 from nodes.hints import address
 from nodes.protocol.resources import Resources
@@ -17,7 +18,7 @@ from orchestrator import broker
 from orchestrator.broker.blocked import LOCK
 from orchestrator.explain.reasons import NoRoom
 from orchestrator.lifecycle import Trigger
-from orchestrator.models import FreedNode
+from orchestrator.models import BrokerTrigger, FreedNode
 from orchestrator.scheduling.plan import Blocked
 from orchestrator.server.cluster.evaluation_broker import PATIENCE, EvaluationBroker
 from tests import rows
@@ -148,3 +149,34 @@ def test_what_people_write_about_a_job_keeps_its_evaluation_from_nothing(queue):
         with transaction.atomic():
             assert broker.hold([lease]) == {lease}
         assert broker.nack(lease, "tried")
+
+
+def test_who_blocks_a_job_keeps_nobody_from_blocking_another_of_its_class(queue):
+    first, second, third = queue.jobs(3)
+    leases = {one.job: one for one in queue.lease()}
+    queue.settle(leases[first.pk], blocked=BLOCKED, revision=ALL_SEEN)
+    another = Blocked(Resources(cpu=1000), 1, NoRoom(2))
+    with stopped(("SELECT FROM orchestrator_blockedclass FOR UPDATE", [])):
+        broker.forget_classes()
+        queue.settle(leases[second.pk], blocked=BLOCKED, revision=ALL_SEEN)
+        queue.settle(leases[third.pk], blocked=another, revision=ALL_SEEN)
+    assert {queue.stands(it).state for it in (first, second, third)} == {"blocked"}
+
+
+@pytest.mark.parametrize("go_on", [broker.catch_up, broker.unblock_overlooked])
+def test_what_takes_rows_that_a_plan_may_want_is_in_no_transaction(queue, go_on):
+    """Between its last statement and the commit a process might be stopped."""
+    rows.node()
+    queue.job()
+    queue.settle(queue.one(), blocked=BLOCKED, revision=ALL_SEEN)
+    rows.due(rows.job(), timezone.now())
+    inside = []
+
+    def note(execute, sql, *rest):
+        inside.append(connection.in_atomic_block)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(note):
+        go_on()
+    assert BrokerTrigger.objects.count() == 1
+    assert not any(inside)

@@ -13,7 +13,15 @@ from dashboard.queries import executions, jobs, overview, queue
 from orchestrator.access import Sight
 from orchestrator.explain.reasons import Impossible, Lack
 from orchestrator.lifecycle import Observed, Writer
-from orchestrator.models import Evaluation, Execution, Job, JobVersion, LiveExecution
+from orchestrator.models import (
+    BlockedJob,
+    BrokerTrigger,
+    Evaluation,
+    Execution,
+    Job,
+    JobVersion,
+    LiveExecution,
+)
 from tests import rows
 from tests.dashboard import scenes
 
@@ -166,6 +174,51 @@ def test_a_full_state_hides_no_other():
     found = {name: held.n for name, held in queue.by_state().items()}
     assert found == {"ready": 3, "leased": 1, "waiting": 1, "blocked": 8, "dead": 2}
     assert [len(queue.rows(Sight(), name)) for name in found] == [3, 1, 1, 8, 2]
+
+
+def test_a_job_is_counted_and_shown_in_one_state():
+    later = timezone.now() + timedelta(minutes=1)
+    waits, blocked, dead = rows.job(), rows.job(), rows.job()
+    rows.due(waits, later)
+    rows.blocked(blocked)
+    rows.due(blocked, later)
+    rows.dead_letter(dead)
+    rows.due(dead, later)
+    before = {name: held.n for name, held in queue.by_state().items()}
+    assert before == {"ready": 0, "leased": 0, "waiting": 1, "blocked": 1, "dead": 1}
+    for job in (waits, blocked, dead):
+        rows.asked(job)
+    found = {name: held.n for name, held in queue.by_state().items()}
+    assert found == {"ready": 3, "leased": 0, "waiting": 0, "blocked": 0, "dead": 0}
+    assert {name: len(queue.rows(Sight(), name)) for name in found} == found
+
+
+def test_what_belongs_to_another_state_takes_nobodys_place():
+    later = timezone.now() + timedelta(minutes=1)
+    busy = rows.leased(rows.job(priority=90)).job
+    for _ in range(4 * queue.LISTED):
+        rows.asked(busy)
+        rows.due(it := rows.job(), later)
+        rows.blocked(it)
+    ready, waits = rows.job(), rows.job()
+    rows.asked(ready)
+    rows.due(waits, later + timedelta(minutes=1))
+    assert [job.pk for job, _ in queue.rows(Sight(), "ready")] == [ready.pk]
+    assert [job.pk for job, _ in queue.rows(Sight(), "waiting")] == [waits.pk]
+    assert len(queue.rows(Sight(frozenset({"other"})), "blocked")) == 0
+    assert queue.rows(Sight(), "blocked").more
+    slow = overview.stuck_jobs(Sight(), timezone.now(), most=5)
+    assert [job for job in slow if not hasattr(job, "blocked")] == [ready]
+
+
+def test_what_was_blocked_and_is_looked_at_this_moment_is_not_called_slow(operator):
+    rows.blocked(job := rows.job())
+    old = timezone.now() - timedelta(hours=1)
+    BlockedJob.objects.update(since=old)
+    rows.asked(job)
+    assert "longer than usual" not in operator.get("/").content.decode()
+    BrokerTrigger.objects.update(since=old)
+    assert "longer than usual" in operator.get("/").content.decode()
 
 
 def test_more_than_a_thousand_evaluations_in_a_minute_are_counted():

@@ -7,6 +7,7 @@ import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
 from django.db import connection
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from orchestrator import broker, endpoint
@@ -213,7 +214,8 @@ def test_every_job_of_the_queue_of_before_is_evaluated_and_comes_back_with_it():
     call_command("migrate", "orchestrator", "0017_live_executions", verbosity=0)
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO orchestrator_brokertrigger (job_id, trigger) VALUES (%s, 'job-submit')",
+            "INSERT INTO orchestrator_brokertrigger (job_id, trigger, not_before)"
+            " VALUES (%s, 'job-submit', now() + interval '1 hour')",
             [asked.pk],
         )
         cursor.execute(
@@ -244,6 +246,7 @@ def test_every_job_of_the_queue_of_before_is_evaluated_and_comes_back_with_it():
     call_command("migrate", verbosity=0)
     owed = {asked.pk, ready.pk, leased.pk, later.pk, blocked.pk, dead.pk}
     assert set(BrokerTrigger.objects.values_list("job", flat=True)) == owed
+    assert not BrokerTrigger.objects.filter(since__gt=Now()).exists()
     states = dict(Evaluation.objects.values_list("job__name", "state"))
     assert states["leased"] == "cancelled"
     assert {states[name] for name in ("ready", "later", "blocked", "dead")} == {"complete"}
