@@ -267,6 +267,11 @@ def test_of_many_stuck_jobs_no_more_are_read_than_are_wanted():
 
 def test_the_newest_of_a_namespace_are_read_by_an_index_and_of_all_as_before():
     rows.job(name="it", namespace="team-a")
+    for name in ("team-a", "default"):
+        made = [Job(name=f"j-{n}", type="batch", namespace_id=name) for n in range(1000)]
+        Job.objects.bulk_create(made)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE orchestrator_job")  # Else what is known is of other tests.
     for sight, index in (
         (Sight(), "job_newest"),
         (Sight(frozenset({"team-a"})), "job_newest_of_namespace"),
