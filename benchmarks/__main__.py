@@ -22,13 +22,16 @@ ON_A_CLUSTER = (
     "slow_reader",
     "authorise",
     "large_job",
+    "history",
 )
+LONG = ("held",)
+"""Half an hour each: only when they are named."""
 OTHERS = {"placement": ("benchmarks/placement.py", "--json")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help=", ".join((*OTHERS, *ON_A_CLUSTER)))
+    parser.add_argument("names", nargs="*", help=", ".join((*OTHERS, *ON_A_CLUSTER, *LONG)))
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--profile", type=Path)
     chosen = parser.parse_args()

@@ -46,9 +46,7 @@ def states(cluster: Cluster) -> dict[str, int]:
 
 
 def blocked(cluster: Cluster) -> int:
-    return int(
-        cluster.one("SELECT count(*) FROM orchestrator_brokerrow WHERE blocked_on IS NOT NULL")
-    )
+    return int(cluster.one("SELECT count(*) FROM orchestrator_blockedjob"))
 
 
 def written(cluster: Cluster) -> dict[str, int]:
@@ -99,7 +97,7 @@ def kilobytes(bytes_of_wal: Any, seconds: float) -> float:
 _NOW = "SELECT pg_current_wal_lsn()::text, pg_current_xact_id()::text"
 _SINCE = """
     SELECT pg_current_wal_lsn() - %s::pg_lsn,
-           (SELECT count(*) FROM orchestrator_brokerrow
+           (SELECT count(*) FROM orchestrator_blockedjob
             WHERE xmin::text::bigint >= %s::bigint %% (1::bigint << 32))
 """
 _GROWING = """

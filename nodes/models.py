@@ -45,6 +45,16 @@ class CurrentXid(models.Func):
 NOTHING_SEEN = "1:1:"
 """The snapshot, as the database writes it, of which nothing was visible that ``changed``."""
 
+UNSEEN = """
+    (nodes_node.changed >= pg_snapshot_xmax(%(seen)s::pg_snapshot)
+     OR nodes_node.changed = ANY (ARRAY(SELECT pg_snapshot_xip(%(seen)s::pg_snapshot))))
+"""
+"""Nodes whose last change could not be seen in a snapshot.
+
+It is said by what the index is looked up with: from the oldest transaction on that was open, a
+stranger's perhaps, lie all versions of all nodes.
+"""
+
 
 class PresentNodes(models.Manager["Node"]):
     """All nodes but those that were removed."""

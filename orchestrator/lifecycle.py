@@ -265,10 +265,8 @@ ENDED = frozenset(_OUTCOMES.values())
 
 
 class EvaluationState(StrEnum):
-    PENDING = "pending"
-    LEASED = "leased"
-    WAITING = "waiting"
-    BLOCKED = "blocked"
+    """How an evaluation ended.  One that goes on is none yet, but a job of the queue at work."""
+
     COMPLETE = "complete"
     FAILED = "failed"
     CANCELLED = "cancelled"

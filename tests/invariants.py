@@ -130,13 +130,10 @@ _ALWAYS = {
         FULL JOIN orchestrator_untoldorder u ON u.execution_id = e.id
         WHERE (e.node_id, e.order_rev) IS DISTINCT FROM (u.node_id, u.rev)
     """,
-    "a lease is one evaluation": """
-        SELECT job_id, token, count(*) FROM orchestrator_evaluation
-        GROUP BY job_id, token HAVING count(*) > 1
-    """,
     "one evaluation of a job at a time": """
-        SELECT job_id, count(*) FROM orchestrator_evaluation
-        WHERE state = 'leased' GROUP BY job_id HAVING count(*) > 1
+        SELECT e.job_id, e.id, later.id FROM orchestrator_evaluation e
+        JOIN orchestrator_evaluation later ON later.job_id = e.job_id AND later.id > e.id
+        WHERE later.leased_at < e.finished_at
     """,
     "a completed batch job has each slot completed once": """
         SELECT j.name, j.count, e.completed, e.slots
@@ -153,19 +150,25 @@ _ALWAYS = {
 _WHEN_QUIET = {
     "nobody holds a lease": """
         SELECT job_id, worker, leased_until FROM orchestrator_brokerrow
-        WHERE leased_want IS NOT NULL
-    """,
-    "no evaluation is owed": """
-        SELECT job_id, want, done FROM orchestrator_brokerrow
-        WHERE want > done AND dead_letter IS NULL AND blocked_on IS NULL AND not_before IS NULL
+        WHERE leased_until IS NOT NULL
     """,
     "nobody asks unheard": """
-        SELECT id, job_id, node_id, trigger, not_before FROM orchestrator_brokertrigger
-        WHERE not_before <= clock_timestamp()
+        SELECT id, job_id, trigger, since FROM orchestrator_brokertrigger
     """,
-    "every evaluation is finished": """
-        SELECT id, job_id, state, worker FROM orchestrator_evaluation
-        WHERE state IN ('pending', 'leased') OR finished_at IS NULL
+    "no freed node is left aside": """
+        SELECT id, node_id, at FROM orchestrator_freednode
+    """,
+    "nothing that is due is left aside": """
+        SELECT job_id, at, trigger FROM orchestrator_brokerdue WHERE at <= clock_timestamp()
+    """,
+    "what is tried again has its moment": """
+        SELECT job_id, deliveries FROM orchestrator_brokerrow r
+        WHERE dead_letter IS NULL
+          AND NOT EXISTS (SELECT FROM orchestrator_brokerdue d WHERE d.job_id = r.job_id)
+    """,
+    "every blocked job has its class": """
+        SELECT job_id, class FROM orchestrator_blockedjob b
+        WHERE NOT EXISTS (SELECT FROM orchestrator_blockedclass c WHERE c.digest = b.class)
     """,
     "every job was evaluated": """
         SELECT name FROM orchestrator_job j
@@ -182,9 +185,9 @@ _WHEN_QUIET = {
         WHERE j.state NOT IN ('completed', 'failed', 'stopped')
           AND NOT EXISTS (SELECT FROM orchestrator_execution e
                           WHERE e.job_id = j.id AND e.ended_at IS NULL)
-          AND NOT EXISTS (SELECT FROM orchestrator_brokerrow r WHERE r.job_id = j.id
-                          AND (r.blocked_on IS NOT NULL OR r.dead_letter IS NOT NULL
-                               OR r.not_before IS NOT NULL))
+          AND NOT EXISTS (SELECT FROM orchestrator_brokerrow r WHERE r.job_id = j.id)
+          AND NOT EXISTS (SELECT FROM orchestrator_brokerdue d WHERE d.job_id = j.id)
+          AND NOT EXISTS (SELECT FROM orchestrator_blockedjob b WHERE b.job_id = j.id)
           AND NOT EXISTS (SELECT FROM orchestrator_brokertrigger t WHERE t.job_id = j.id)
     """,
 }

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import itertools
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import User
+from django.db import connection, transaction
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from nodes.models import Node, NodeHeartbeat, NodeSession
-from nodes.protocol.resources import DIMENSIONS
+from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator import broker, spec
+from orchestrator.broker import Waits
 from orchestrator.endpoint.lost_nodes import lose_silent
+from orchestrator.explain.reasons import NoRoom, Shortage
 from orchestrator.lifecycle import OBSERVED, Desired, Observed, Trigger, Writer, path
-from orchestrator.models import Execution, Job, JobVersion, Namespace, RoleBinding
+from orchestrator.models import (
+    BlockedClass,
+    BlockedJob,
+    BrokerDue,
+    BrokerRow,
+    BrokerTrigger,
+    Execution,
+    Job,
+    JobVersion,
+    Namespace,
+    RoleBinding,
+)
 from orchestrator.planners.transitions import Observation, Wish, desire, lock_executions, observe
 
 _numbers = itertools.count(1)
@@ -179,6 +195,15 @@ def wish(row: Execution, after: Desired, cause: str = "") -> None:
     row.refresh_from_db()
 
 
+def made(of: Job, at: datetime) -> None:
+    """Have *of* been made at another time."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        Job.objects.filter(pk=of.pk).update(created_at=at)
+        cursor.execute("SET LOCAL session_replication_role = origin")
+
+
 def lose(of: Node) -> None:
     """Give up node *of*, and what is live there."""
     for state in ("disconnected", "lost"):
@@ -202,6 +227,57 @@ def _ends(state: Observed, way: tuple[str, ...]) -> Observed:
     return state
 
 
+def asked(of: Job, since: datetime | None = None) -> BrokerTrigger:
+    """*of* is ready."""
+    return BrokerTrigger.objects.create(
+        job=of,
+        urgency=-of.priority,
+        namespace=of.namespace_id,
+        type=of.type,
+        trigger=Trigger.JOB_SUBMIT.value,
+        **({} if since is None else {"since": since}),
+    )
+
+
+def leased(of: Job, worker: str = "w", **differing: Any) -> BrokerRow:
+    """A worker evaluates *of*."""
+    until = timezone.now() + timedelta(minutes=1)
+    lent = {"type": of.type, "evaluation_id": 1, "worker": worker, "leased_until": until}
+    return BrokerRow.objects.create(job=of, **{**lent, **differing})
+
+
+def dead_letter(of: Job, error: str = "it broke", **differing: Any) -> BrokerRow:
+    """*of* is parked."""
+    parked = {"evaluation_id": 1, "deliveries": 5, "priority": of.priority, "type": of.type}
+    return BrokerRow.objects.create(job=of, **{**parked, "dead_letter": error, **differing})
+
+
+def due(of: Job, at: datetime, trigger: Trigger = Trigger.RETRY) -> BrokerDue:
+    """*of* is looked at *at* that time."""
+    return BrokerDue.objects.create(job=of, at=at, trigger=trigger.value)
+
+
+def blocked(
+    of: Job, why: Shortage | None = None, need: Resources | None = None, **differing: Any
+) -> BlockedJob:
+    """There is no room for *of*; *why* tells classes apart."""
+    waits = Waits(need or Resources(cpu=1000), where=(repr(why),), why=why or NoRoom(1))
+    kept = {name: waits.dump()[name] for name in ("need", "where", "why", "impossible")}
+    kind, _ = BlockedClass.objects.get_or_create(digest=waits.digest, defaults=kept)
+    held = {"urgency": -of.priority, "blocked_class": kind}
+    return BlockedJob.objects.create(job=of, **{**held, **differing})
+
+
 def unknown_id() -> UUID:
     """An id that nothing has."""
     return UUID(int=next(_numbers))
+
+
+def executions_read() -> int:
+    """How many rows of executions have been read so far: within one transaction, compare."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
+            " WHERE relname = 'orchestrator_execution'"
+        )
+        return int(cursor.fetchone()[0])

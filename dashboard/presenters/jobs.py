@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.explain import wording
 from orchestrator.explain.formatting import counted
-from orchestrator.explain.reasons import AwaitsLost, Cause, Reason, cause, load
+from orchestrator.explain.reasons import AwaitsLost, Cause, Impossible, Reason, cause, load
 from orchestrator.explain.wording import Sentence
 from orchestrator.lifecycle import Observed
 
@@ -20,7 +20,8 @@ from .states import Shown
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from orchestrator.models import BrokerRow, Job
+    from orchestrator.broker import Standing
+    from orchestrator.models import Job
 
 _LIVE = {"pending", "queued", "running"}
 _CHIPS = {Cause.IMPOSSIBLE, Cause.CAPACITY, Cause.DELAYED, Cause.LOST}
@@ -61,9 +62,9 @@ class JobHead:
     effect: str
 
 
-def line(job: Job, row: BrokerRow | None, also: Iterable[Reason] = ()) -> JobLine:
+def line(job: Job, row: Standing | None, also: Iterable[Reason] = ()) -> JobLine:
     """One job for a list; *also* are reasons that are looked up for one job alone."""
-    blocked = row.blocked_on if row is not None else None
+    blocked = row.waits if row is not None else None
     return JobLine(
         id=str(job.pk),
         name=job.name,
@@ -71,7 +72,7 @@ def line(job: Job, row: BrokerRow | None, also: Iterable[Reason] = ()) -> JobLin
         shown=states.job(
             job.state,
             blocked=blocked is not None,
-            impossible=bool(blocked and blocked.get("impossible")),
+            impossible=blocked is not None and isinstance(blocked.why, Impossible),
         ),
         type=job.type,
         version=job.version,
@@ -85,7 +86,7 @@ def line(job: Job, row: BrokerRow | None, also: Iterable[Reason] = ()) -> JobLin
     )
 
 
-def head(job: Job, row: BrokerRow | None, also: Iterable[Reason] = ()) -> JobHead:
+def head(job: Job, row: Standing | None, also: Iterable[Reason] = ()) -> JobHead:
     """What stands above everything else on a job's page."""
     live = job.state in _LIVE
     at_work = sum(n for look, n in by_look(job.tally).items() if look in {"running", "starting"})
@@ -113,14 +114,15 @@ def head(job: Job, row: BrokerRow | None, also: Iterable[Reason] = ()) -> JobHea
     )
 
 
-def waits(job: Job, row: BrokerRow | None) -> Shown | None:
+def waits(job: Job, row: Standing | None) -> Shown | None:
     """What keeps a waiting job waiting, in a word or two; None when nothing does."""
     if job.state not in _LIVE:
         return None
     if row is not None and row.dead_letter is not None:
         return Shown("failed", "dead letter")
-    if row is not None and row.blocked_on is not None:
-        kind = Cause.IMPOSSIBLE if row.blocked_on.get("impossible") else Cause.CAPACITY
+    if row is not None and row.waits is not None:
+        never = isinstance(row.waits.why, Impossible)
+        kind = Cause.IMPOSSIBLE if never else Cause.CAPACITY
         return Shown(LOOKS[kind], kind)
     kinds = [cause(it) for it in load(job.reason)]
     return next((Shown(LOOKS[it], it) for it in kinds if it in _CHIPS), None)

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 
 from orchestrator.explain import reasons, wording
 from orchestrator.explain.formatting import capitalised, capped, counted, duration
+from orchestrator.explain.reasons import Impossible
 
 from . import states
 from .bars import Spark, spark
 from .jobs import by_look
-from .queue import blocked_since
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from dashboard.queries.overview import Minute
     from nodes.models import Node
-    from orchestrator.models import BrokerRow, Job
+    from orchestrator.broker import Standing
+    from orchestrator.models import Job
 
 MINUTES = 60
 
@@ -85,7 +86,7 @@ _GRAVITY = ("dead letter", "", "impossible", "failed", "slow", "awaits approval"
 
 def attention(
     nodes: Sequence[Node],
-    rows: Sequence[BrokerRow],
+    stuck: Sequence[tuple[Job, Standing]],
     failed: Sequence[Job],
     *,
     cap: int,
@@ -100,7 +101,7 @@ def attention(
     that a banner above tells of worse.
     """
     items = [_of_node(node) for node in nodes]
-    items += [_of_row(row) for row in rows]
+    items += [_of_stuck(job, row) for job, row in stuck if row.state in _STUCK]
     items += [_of_failed(job) for job in failed]
     cut = {kind for kind, n in Counter(map(_read_with, items)).items() if n >= cap}
     equal: dict[tuple[str, ...], list[Item]] = {}
@@ -245,15 +246,19 @@ def _said(job: Job) -> str:
     return capitalised(wording.text(wording.all_of(reasons.load(job.reason))))
 
 
-def _of_row(row: BrokerRow) -> Item:
-    key, name = str(row.job_id), row.job.name
+_STUCK = ("dead", "blocked", "ready")
+"""The others went on between the two looks."""
+
+
+def _of_stuck(job: Job, row: Standing) -> Item:
+    key = str(job.pk)
     if row.dead_letter is not None:
         text = f"Its evaluation failed {counted(row.deliveries, 'time')}: {row.dead_letter}"
-        return Item("failed", "dead letter", name, text, "job", key, row.ready_since)
-    if row.blocked_on is not None:
-        never = row.blocked_on.get("impossible", False)
+        return Item("failed", "dead letter", job.name, text, "job", key, row.since)
+    if row.waits is not None:
+        never = isinstance(row.waits.why, Impossible)
         look, word = ("failed", "impossible") if never else ("blocked", "blocked")
-        text = _said(row.job) or "Nothing fits now."
-        return Item(look, word, name, text, "job", key, blocked_since(row))
+        text = _said(job) or "Nothing fits now."
+        return Item(look, word, job.name, text, "job", key, row.since)
     text = "Waits for a worker longer than usual."
-    return Item("blocked", "slow", name, text, "job", key, row.ready_since)
+    return Item("blocked", "slow", job.name, text, "job", key, row.since)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from nodes.protocol.resources import DIMENSIONS
 from orchestrator.explain import reasons, wording
-from orchestrator.explain.formatting import amounts, capitalised, capped, counted, duration, listed
+from orchestrator.explain.formatting import capitalised, capped, counted, duration, listed
 from orchestrator.explain.wording import Sentence
 
 from . import states
@@ -17,7 +16,8 @@ from .states import Shown
 
 if TYPE_CHECKING:
     from dashboard.queries.queue import InState
-    from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
+    from orchestrator.broker import Standing
+    from orchestrator.models import Evaluation, Job, WorkerProcess
 
 _TRIGGERS = {
     "job-submit": "the job was submitted",
@@ -41,7 +41,6 @@ _TRIGGERS = {
 }
 
 _STATES = {
-    "arriving": ("Arriving", "asked for, not yet sorted in", "waiting"),
     "ready": ("Ready", "may be taken by a worker at once", "waiting"),
     "leased": ("At work", "a worker evaluates them now", "running"),
     "waiting": ("Waiting", "wanted later, not now", "waiting"),
@@ -123,20 +122,21 @@ def state_box(name: str, found: InState, cap: int) -> StateBox:
     )
 
 
-def row(found: BrokerRow, name: str) -> Row:
-    """A job in the state *name*."""
+def row(job: Job, found: Standing) -> Row:
+    """A job of the queue."""
+    has_end = found.state in ("leased", "waiting")
     return Row(
-        job=str(found.job_id),
-        name=found.job.name,
-        namespace=str(found.job.namespace_id),
+        job=str(job.pk),
+        name=job.name,
+        namespace=str(job.namespace_id),
         type=found.type,
         priority=found.priority,
         triggers=triggers(found.triggers) if found.triggers else "",
-        since=blocked_since(found),
-        until={"leased": found.leased_until, "waiting": found.not_before}.get(name),
-        worker=process(found.worker) if name == "leased" else "",
+        since=found.since,
+        until=found.until if has_end else None,
+        worker=process(found.worker) if found.worker else "",
         deliveries=found.deliveries,
-        detail=_detail(found, name),
+        detail=_detail(job, found),
     )
 
 
@@ -185,27 +185,11 @@ def process(name: str) -> str:
     return ":".join(name.split(":")[:2])
 
 
-def _detail(found: BrokerRow, name: str) -> Sentence:
-    if name == "dead":
+def _detail(job: Job, found: Standing) -> Sentence:
+    if found.state == "dead":
         return (found.dead_letter or "",)
-    if name == "blocked":
-        return needs(found.blocked_on or {})
-    if name == "ready" and found.deliveries > 1:
+    if found.waits is not None:
+        return wording.reason(found.waits.why)
+    if found.state == "ready" and found.deliveries > 1:
         return (f"delivered {counted(found.deliveries, 'time')} without success",)
-    return wording.all_of(reasons.of_job(found.job))
-
-
-def blocked_since(found: BrokerRow) -> datetime:
-    """Since when a job waits that has found no place, however often it was looked at meanwhile."""
-    since = (found.blocked_on or {}).get("since")
-    return datetime.fromisoformat(since) if since else found.ready_since
-
-
-def needs(blocked_on: Mapping[str, Any]) -> Sentence:
-    """The requirement that a blocked job waits for."""
-    why = blocked_on.get("why") or blocked_on.get("sentence")
-    if why:
-        return wording.reason(reasons.load_shortage(why))
-    held = blocked_on.get("need", blocked_on)
-    parts = {name: held[name] for name in DIMENSIONS if held.get(name)}
-    return (f"waits for {amounts(parts)}" if parts else "waits for a node",)
+    return wording.all_of(reasons.of_job(job))

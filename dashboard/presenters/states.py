@@ -61,10 +61,6 @@ _JOB: Mapping[str, tuple[str, str]] = {
 }
 
 _EVALUATION: Mapping[str, tuple[str, str]] = {
-    "pending": ("waiting", "ready"),
-    "leased": ("running", "at work"),
-    "waiting": ("waiting", "waiting"),
-    "blocked": ("blocked", "blocked"),
     "complete": ("ok", "complete"),
     "failed": ("failed", "failed"),
     "cancelled": ("stopped", "superseded"),

@@ -6,9 +6,10 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
+from orchestrator import broker
 from orchestrator.access.sight import Sight
 from orchestrator.endpoint import find_job
-from orchestrator.endpoint.finding import begins_with
+from orchestrator.endpoint.finding import begins_with, in_states
 from orchestrator.lifecycle import ENDED
 from orchestrator.models import Evaluation, Event, Execution, Job, JobVersion, SlotState, spec_cache
 
@@ -27,9 +28,9 @@ def page(sight: Sight, state: str, text: str, before: str) -> Slice[Job]:
     With *text*, those that have it in their names, or whose ids begin so.
     """
     seen = sight.of(Job.objects.all())
-    rows: QuerySet[Job] = seen.select_related("broker_row", "created_by")
+    rows: QuerySet[Job] = seen.select_related("created_by", *broker.RELATED)
     if state:
-        rows = rows.filter(state=state)
+        rows = rows.filter(in_states([state]))
     if text:
         window = seen.order_by("-created_at", "pk").values("pk")[:SEARCHED]
         within = Job.objects.filter(pk__in=window, name__icontains=text).values("pk")
@@ -44,7 +45,7 @@ def one(seen: Sight, reference: str, namespace: str) -> Job:
 
     Or that whose id begins so; raises NotFound or Ambiguous.
     """
-    rows = seen.of(Job.objects.select_related("broker_row", "created_by"))
+    rows = seen.of(Job.objects.select_related("created_by", *broker.RELATED))
     return find_job(reference, rows, namespace or None)
 
 
@@ -59,15 +60,15 @@ def slots(job: Job) -> list[tuple[int, str, str, UUID]]:
 
     Of a job that has ended also, of each slot, the newest that did not complete.
     """
-    rows = Execution.objects.filter(job=job, round=job.round)
+    rows = Execution.objects.filter(round=job.round)
     values = rows.values_list("slot", "desired", "observed", "pk")
-    live = list(
-        values.filter(live__job=job, settled=False).order_by("slot", "created_at")[:MOST_SLOTS]
-    )
+    # By what lives alone: a plan for any job reads all that this one has had, if it may.
+    unsettled = values.filter(live__job=job, settled=False)
+    live = list(unsettled.order_by("slot", "created_at")[:MOST_SLOTS])
     if job.state not in ENDED:
         return live
     over = values.filter(
-        settled=True, observed__in=["failed", "cancelled", "lost"], slot__lt=job.count
+        job=job, settled=True, observed__in=["failed", "cancelled", "lost"], slot__lt=job.count
     )
     newest = over.order_by("slot", "-created_at").distinct("slot")[:MOST_SLOTS]
     return [*newest, *live]

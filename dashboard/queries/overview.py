@@ -8,13 +8,14 @@ from datetime import datetime
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection
-from django.db.models import BooleanField, Case, Count, F, Func, Q, Sum, When
+from django.db.models import Count, Q, Sum
 
 from nodes import readiness
 from nodes.models import Node
 from nodes.protocol.resources import DIMENSIONS
+from orchestrator import broker
 from orchestrator.access.sight import Sight
-from orchestrator.models import BrokerRow, ClusterSetting, Event, Job, Namespace
+from orchestrator.models import ClusterSetting, Event, Job, Namespace
 
 from .paging import Part, part
 
@@ -59,19 +60,30 @@ def setting() -> ClusterSetting:
 _NAMESPACES = ArraySubquery(Namespace.objects.order_by("name").values("name")[:MOST_NAMESPACES])
 
 
-def live() -> dict[str, int]:
-    """Live executions by observed state; stops counting at MOST_LIVE."""
+def counts() -> tuple[dict[str, int], dict[str, int]]:
+    """Live executions by observed state, and jobs that wait by state.
+
+    Stops counting at MOST_LIVE executions, and at MOST_WAITING jobs of each state.
+    """
+    found: dict[str, dict[str, int]] = {"live": {}, "waiting": {}}
     with connection.cursor() as cursor:
-        cursor.execute(_LIVE, [MOST_LIVE])
-        return dict(cursor.fetchall())
+        cursor.execute(_COUNTS, {"live": MOST_LIVE, "waiting": MOST_WAITING})
+        for what, state, n in cursor.fetchall():
+            found[what][state] = n
+    return found["live"], found["waiting"]
 
 
-_LIVE = """
-    SELECT observed, count(*) FROM (
+_COUNTS = """
+    SELECT 'live', observed, count(*) FROM (
         SELECT observed FROM orchestrator_liveexecution l CROSS JOIN LATERAL (
             SELECT * FROM orchestrator_execution WHERE id = l.execution_id OFFSET 0) e
-        WHERE NOT settled AND ended_at IS NULL LIMIT %s
-    ) live GROUP BY observed
+        WHERE NOT settled AND ended_at IS NULL LIMIT %(live)s) live
+    GROUP BY observed
+    UNION ALL
+    SELECT 'waiting', state, (SELECT count(*) FROM (
+        SELECT 1 FROM orchestrator_job j
+        WHERE j.outcome IS NULL AND j.state = w.state LIMIT %(waiting)s) jobs)
+    FROM (VALUES ('pending'), ('queued')) w(state)
 """
 
 
@@ -171,64 +183,54 @@ def troubled_nodes() -> list[Node]:
     return list(Node.objects.filter(troubled).order_by("connection_since")[:ATTENTION])
 
 
-def troubled_rows(sight: Sight, late: datetime, most: int = ATTENTION) -> list[BrokerRow]:
+def stuck_jobs(sight: Sight, late: datetime, most: int = ATTENTION) -> list[Job]:
     """Jobs in *sight* that are stuck, the worst kind first.
 
     Dead letters, what no node could ever run, what has been ready since before *late*, and what
-    is blocked: of each kind at most *most*, so that none hides another, and each in the order of
-    its index, so that no more are read however many there are. Their keys come as an array:
-    joined to them, the whole table may be read, where the planner's statistics are old.
+    is blocked: of each kind at most *most*, so that none hides another.
     """
-    parked = Q(dead_letter__isnull=False)
-    blocked = Q(blocked_on__isnull=False)
-    ready = Q(want__gt=F("done"), leased_want__isnull=True, dead_letter__isnull=True)
-    ready &= Q(blocked_on__isnull=True, not_before__isnull=True)
-    first = ("-priority", "ready_since", "job_id")
-    kinds: tuple[tuple[Q, tuple[str, ...]], ...] = (
-        (parked, ("job_id",)),
-        (blocked & Q(blocked_on__impossible=True), first),
-        (ready & Q(ready_since__lt=late), first),
-        (blocked, ("blocked_class", *first)),
-    )
-    rank = Case(*(When(kind, then=place) for place, (kind, _) in enumerate(kinds)))
-    found = [
-        sight.of(BrokerRow.objects.filter(kind)).order_by(*by).values("pk")[:most]
-        for kind, by in kinds
-    ]
-    keys = ArraySubquery(found[0].union(*found[1:]))
-    among = Func(
-        F("pk"),
-        keys,
-        template="%(expressions)s)",
-        arg_joiner=" = ANY(",
-        output_field=BooleanField(),
-    )
-    rows = BrokerRow.objects.filter(among).select_related("job")
-    return list(rows.order_by(rank, *first))
+    names = None if sight.names is None else sorted(sight.names)
+    return list(Job.objects.raw(_STUCK, {"names": names, "late": late, "most": most}))
+
+
+_SEEN = """
+    (%(names)s::text[] IS NULL OR (SELECT namespace_id FROM orchestrator_job j
+                                   WHERE j.id = q.job_id) = ANY (%(names)s::text[]))
+"""
+
+# The first of each class that is blocked, by its index, and of these the first.
+_BLOCKED = f"""
+    SELECT job_id, since FROM orchestrator_blockedclass c CROSS JOIN LATERAL (
+        SELECT * FROM orchestrator_blockedjob q WHERE q.class = c.digest AND {_SEEN}
+        ORDER BY urgency, since, job_id LIMIT %(most)s) b
+    WHERE {{}} ORDER BY urgency, since, job_id LIMIT %(most)s
+"""  # noqa: S608 - our own columns
+
+_STUCK = f"""
+    SELECT j.* FROM (SELECT job_id, min(kind) AS kind, min(since) AS since FROM (
+        (SELECT job_id, 0 AS kind, since FROM orchestrator_brokerrow q
+         WHERE dead_letter IS NOT NULL AND {_SEEN} ORDER BY job_id LIMIT %(most)s)
+        UNION ALL SELECT job_id, 1, since FROM ({_BLOCKED.format("c.impossible")}) impossible
+        UNION ALL SELECT job_id, 2, since FROM (
+            SELECT job_id, since FROM orchestrator_brokertrigger q
+            WHERE since < %(late)s
+              AND (%(names)s::text[] IS NULL OR namespace = ANY (%(names)s::text[]))
+              AND NOT EXISTS (SELECT FROM orchestrator_brokerrow r WHERE r.job_id = q.job_id)
+            ORDER BY urgency, since, job_id LIMIT %(most)s) slow
+        UNION ALL SELECT job_id, 3, since FROM ({_BLOCKED.format("NOT c.impossible")}) blocked
+    ) each GROUP BY job_id) stuck JOIN orchestrator_job j ON j.id = stuck.job_id
+    ORDER BY kind, priority DESC, since, j.id
+"""  # noqa: S608 - our own columns
 
 
 def failed_jobs(sight: Sight, since: datetime) -> list[Job]:
     """Jobs in *sight* that failed after *since*, those first that failed last."""
-    failed = sight.of(Job.objects.filter(state="failed", ended_at__gt=since))
+    failed = sight.of(Job.objects.filter(outcome="failed", ended_at__gt=since))
     return list(failed.order_by("-ended_at")[:ATTENTION])
 
 
-def waiting_jobs() -> dict[str, int]:
-    """Jobs that wait, by state; stops counting at MOST_WAITING of each."""
-    with connection.cursor() as cursor:
-        cursor.execute(_WAITING, {"most": MOST_WAITING})
-        return dict(cursor.fetchall())
-
-
-_WAITING = """
-    SELECT state, (SELECT count(*) FROM (SELECT 1 FROM orchestrator_job j
-                                         WHERE j.state = w.state LIMIT %(most)s) jobs)
-    FROM (VALUES ('pending'), ('queued')) w(state)
-"""
-
-
 def newest_jobs(sight: Sight, limit: int = 8) -> list[Job]:
-    rows = sight.of(Job.objects.select_related("broker_row", "created_by"))
+    rows = sight.of(Job.objects.select_related("created_by", *broker.RELATED))
     return list(rows.order_by("-created_at", "pk")[:limit])
 
 

@@ -11,7 +11,7 @@ from django.db import connection
 from orchestrator import broker
 from orchestrator.access.sight import Sight
 from orchestrator.explain.errors import NotFound
-from orchestrator.models import BrokerRow, Evaluation, WorkerProcess
+from orchestrator.models import Evaluation, Job, WorkerProcess
 
 from .paging import Part, part
 
@@ -44,54 +44,29 @@ class Flow:
 
 
 def by_state(most: int = COUNTED) -> dict[str, InState]:
-    """Every state of the queue, in one look; stops counting at *most* of each."""
-    with connection.cursor() as cursor:
-        cursor.execute(_BY_STATE, {"most": most})
-        rows = cursor.fetchall()
-        cursor.execute(_ARRIVING, [most])
-        arriving, oldest = cursor.fetchone()
-    found: dict[str, InState] = {}
-    for name, kind, n, since in rows:
-        held = found.get(name, InState(by_type={}))
-        earliest = min((t for t in (held.oldest, since) if t), default=None)
-        found[name] = InState(held.n + n, earliest, {**(held.by_type or {}), kind: n})
-    found["arriving"] = InState(arriving, oldest)
-    return {name: found.get(name, InState()) for name in ("arriving", *STATES)}
+    """Every state of the queue; stops counting at *most* of each."""
+    found = {}
+    for state, kinds in broker.count(most).items():
+        oldest = min((since for _, since in kinds.values()), default=None)
+        by_type = {kind: n for kind, (n, _) in kinds.items()}
+        found[state.value] = InState(sum(by_type.values()), oldest, by_type)
+    return found
 
 
-_IN = {
-    "leased": "leased_want IS NOT NULL",
-    "dead": "dead_letter IS NOT NULL AND leased_want IS NULL",
-    "blocked": "blocked_on IS NOT NULL AND dead_letter IS NULL AND leased_want IS NULL",
-    "waiting": """not_before IS NOT NULL AND blocked_on IS NULL AND dead_letter IS NULL
-                  AND leased_want IS NULL""",
-    "ready": """want > done AND leased_want IS NULL AND dead_letter IS NULL
-                AND blocked_on IS NULL AND not_before IS NULL""",
-}
-"""Each has its index.  A job is in one state, and a full one must not hide another."""
-
-_BY_STATE = " UNION ALL ".join(
-    f"""
-    SELECT '{state}', type, count(*), min(since) FROM (
-        SELECT type, coalesce(nullif(blocked_on->>'since', '')::timestamptz,
-                              {"not_before" if state == "waiting" else "ready_since"}) AS since
-        FROM orchestrator_brokerrow WHERE {is_in} LIMIT %(most)s
-    ) {state} GROUP BY type"""  # noqa: S608 - All of it is written above.
-    for state, is_in in _IN.items()
-)
-
-_ARRIVING = """
-    SELECT count(*), min(at) FROM (
-        SELECT at FROM orchestrator_brokertrigger
-        WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())
-        ORDER BY not_before, id LIMIT %s
-    ) arriving
-"""
-
-
-def rows(sight: Sight, state: str) -> Part[BrokerRow]:
+def rows(sight: Sight, state: str) -> Part[tuple[Job, broker.Standing]]:
     """The first jobs in *sight* in one state, those first that will be taken first."""
-    return part(sight.of(broker.in_state(broker.QueueState(state))), LISTED)
+    which = broker.QueueState(state)
+    ids = broker.in_state(which, LISTED + 1, sight.names)
+    # A job may leave for another state between the two looks.
+    jobs, standing = Job.objects.in_bulk(ids), broker.standing(ids)
+    held = Part(
+        (jobs[pk], standing[pk])
+        for pk in ids
+        if pk in jobs and pk in standing and standing[pk].state is which
+    )
+    held.more = len(held) > LISTED
+    del held[LISTED:]
+    return held
 
 
 def workers(now: datetime) -> Part[WorkerProcess]:
@@ -117,7 +92,6 @@ _FLOW = """
            percentile_cont(0.95) WITHIN GROUP (ORDER BY took), max(finished_at)
     FROM (SELECT finished_at, extract(epoch FROM finished_at - leased_at) AS took
           FROM orchestrator_evaluation ORDER BY id DESC LIMIT %s) e
-    WHERE finished_at IS NOT NULL
 """
 
 

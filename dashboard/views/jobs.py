@@ -11,11 +11,13 @@ from dashboard.presenters import executions, explain, jobs, queue, slots, specif
 from dashboard.queries import jobs as find
 from dashboard.queries.paging import Part
 from dashboard.rendering import Page
+from orchestrator import broker
 from orchestrator.endpoint import silent_nodes, spec_warnings
 from orchestrator.explain.formatting import listed
+from orchestrator.explain.not_kept import NotKept
 from orchestrator.explain.reasons import NodeSilent, Unplaced, of_job
 from orchestrator.lifecycle import ENDED
-from orchestrator.models import BrokerRow, Evaluation, Job, spec_cache
+from orchestrator.models import Evaluation, Job, not_kept, spec_cache
 
 
 class Jobs(Page):
@@ -48,7 +50,7 @@ class Jobs(Page):
         page = find.page(self.sight, self.state, self.text, before)
         chosen = {k: v for k, v in (("state", self.state), ("text", self.text)) if v}
         return {
-            "lines": [jobs.line(job, _row(job)) for job in page.rows],
+            "lines": [jobs.line(job, broker.known(job)) for job in page.rows],
             "filtered": bool(chosen),
             **page.links(**chosen, **self.kept),
         }
@@ -83,8 +85,12 @@ class OneJob(Page):
     def all_versions(self) -> str:
         return f"/api/v1/jobs/{self.job.pk}/versions"
 
+    @cached_property
+    def standing(self) -> broker.Standing | None:
+        return broker.known(self.job)
+
     def header(self) -> jobs.JobHead:
-        return jobs.head(self.job, _row(self.job), self.silent)
+        return jobs.head(self.job, self.standing, self.silent)
 
 
 class JobPage(OneJob):
@@ -92,6 +98,10 @@ class JobPage(OneJob):
     regions = ("header", "warnings", "slots", "explain", "executions", "evaluations", "events")
     words = ("before",)
     numbers = ("slot",)
+
+    @cached_property
+    def not_kept(self) -> NotKept:
+        return not_kept.of_job(self.job, self.now)
 
     @cached_property
     def looks(self) -> Part[Evaluation]:
@@ -124,8 +134,8 @@ class JobPage(OneJob):
             return explain.explain(reason, record if isinstance(reason, Unplaced) else None)
         if self.job.stop_requested:
             return None
-        row = _row(self.job)  # What an earlier release blocked has only its record.
-        is_blocked = row is not None and row.blocked_on is not None
+        # What an earlier release blocked has only its record.
+        is_blocked = self.standing is not None and self.standing.waits is not None
         return explain.of_record(record) if is_blocked and record else None
 
     def executions(self) -> dict[str, Any]:
@@ -162,7 +172,3 @@ class Definition(OneJob):
             if older and chosen
             else [],
         }
-
-
-def _row(job: Job) -> BrokerRow | None:
-    return getattr(job, "broker_row", None)

@@ -10,6 +10,7 @@ from dashboard.presenters import bars, jobs, overview
 from dashboard.queries import overview as find
 from dashboard.rendering import Page
 from nodes.protocol.resources import DIMENSIONS
+from orchestrator import broker
 from orchestrator.explain.formatting import counted
 
 SLOW = timedelta(seconds=30)
@@ -31,9 +32,18 @@ class Overview(Page):
 
     def attention(self) -> overview.Attention:
         health = self.health
+        late = self.now - SLOW
+        stuck = find.stuck_jobs(self.sight, late)
+        standing = broker.standing([job.pk for job in stuck])
+        # What was blocked or parked and has been asked about since is not stuck.
+        standing = {
+            pk: it
+            for pk, it in standing.items()
+            if it.state is not broker.QueueState.READY or it.since < late
+        }
         return overview.attention(
             find.troubled_nodes(),
-            find.troubled_rows(self.sight, self.now - SLOW),
+            [(job, standing[job.pk]) for job in stuck if job.pk in standing],
             find.failed_jobs(self.sight, self.now - LATELY),
             cap=find.ATTENTION,
             failures=sum(minute.failed for minute in self.recent.minutes),
@@ -43,8 +53,7 @@ class Overview(Page):
 
     def tiles(self) -> list[overview.Tile]:
         return overview.tiles(
-            find.live(),
-            find.waiting_jobs(),
+            *find.counts(),
             self.recent.minutes,
             (self.room.ready, self.room.known),
             cap=find.MOST_WAITING,
@@ -64,8 +73,7 @@ class Overview(Page):
         return {"waits": overview.waits(self.recent.waits), "sample": self.recent.sample}
 
     def jobs(self) -> list[jobs.JobLine]:
-        found = find.newest_jobs(self.sight)
-        return [jobs.line(job, getattr(job, "broker_row", None)) for job in found]
+        return [jobs.line(job, broker.known(job)) for job in find.newest_jobs(self.sight)]
 
     def changes(self) -> Any:
         return find.newest_events(self.sight)

@@ -40,7 +40,6 @@ class Queue(Page):
             "states": shown,
             "line": [shown["ready"], shown["leased"]],
             "sides": [shown["waiting"], shown["blocked"], shown["dead"]],
-            "arriving": shown["arriving"],
             "flow": flow,
             "minute": capped(flow.minute, find.COUNTED),
             "low": duration(flow.low) if flow.low is not None else "",
@@ -55,7 +54,7 @@ class Queue(Page):
         return {
             "name": self.chosen,
             "state": queue.state_box(self.chosen, find.InState(len(rows)), find.LISTED + 1),
-            "rows": rows.each(lambda row: queue.row(row, self.chosen)),
+            "rows": rows.each(lambda row: queue.row(*row)),
         }
 
     def workers(self) -> Part[queue.Worker]:

@@ -9,7 +9,10 @@ from django.db.models import Model, QuerySet
 
 from orchestrator.explain.errors import NotFound
 from orchestrator.models import (
+    BlockedJob,
+    BrokerDue,
     BrokerRow,
+    BrokerTrigger,
     Evaluation,
     Event,
     Execution,
@@ -33,7 +36,10 @@ _NAMESPACE: dict[type[Model], str] = {
     JobVersion: "job__namespace",
     Execution: "job__namespace",
     Evaluation: "job__namespace",
+    BlockedJob: "job__namespace",
+    BrokerDue: "job__namespace",
     BrokerRow: "job__namespace",
+    BrokerTrigger: "namespace",
     Namespace: "pk",
     Secret: "namespace",
 }

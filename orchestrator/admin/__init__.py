@@ -16,6 +16,7 @@ from nodes.models import JoinToken, Node
 from orchestrator import broker, endpoint
 from orchestrator.explain import wording
 from orchestrator.models import (
+    BlockedJob,
     BrokerRow,
     ClusterSetting,
     Evaluation,
@@ -74,13 +75,13 @@ class EvaluationAdmin(ReadOnlyAdmin):
 
 @admin.register(BrokerRow)
 class BrokerRowAdmin(ReadOnlyAdmin):
-    """The queue.  Its rows are the broker's; what people may do to them are the actions."""
+    """Jobs that are evaluated, or whose evaluation failed.  What people may do are the actions."""
 
-    list_display = ("job", "priority", "want", "done", "worker", "not_before", "dead_letter")
+    list_display = ("job", "priority", "worker", "deliveries", "retry_at", "dead_letter")
     list_filter = (("dead_letter", admin.EmptyFieldListFilter), "type")
     list_select_related = ("job",)
     search_fields = ("^job__name",)
-    ordering = ("-priority", "ready_since", "job_id")
+    ordering = ("-priority", "since", "job_id")
     actions = ("evaluate_now", "retry_dead", "drop_dead")
 
     evaluate_now = action(
@@ -103,6 +104,19 @@ class BrokerRowAdmin(ReadOnlyAdmin):
     )
 
 
+@admin.register(BlockedJob)
+class BlockedJobAdmin(ReadOnlyAdmin):
+    """Jobs for which there is no room."""
+
+    list_display = ("job", "urgency", "since", "missing")
+    list_select_related = ("job",)
+    search_fields = ("^job__name",)
+    ordering = ("urgency", "since", "job_id")
+    actions = ("evaluate_now",)
+
+    evaluate_now = BrokerRowAdmin.evaluate_now
+
+
 # --- what happened ---------------------------------------------------------------------------
 
 
@@ -112,7 +126,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
     list_filter = ("observed", "desired")
     list_select_related = ("job", "node")
     ordering = ("-created_at", "id")
-    exclude = ("by_writer", "by_actor", "by_reason")
+    exclude = ("by_writer", "by_actor", "by_reason", "by_steps")
     readonly_fields = ("transitions",)
 
     @admin.display(description="History")

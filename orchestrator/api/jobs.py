@@ -12,6 +12,7 @@ from ninja import Router
 
 from orchestrator import access, endpoint, spec
 from orchestrator.endpoint import spec_warnings
+from orchestrator.endpoint.finding import in_states
 from orchestrator.explain.formatting import clock
 from orchestrator.models import Evaluation, Execution, Job, JobVersion
 from orchestrator.models.access import DEFAULT
@@ -104,7 +105,7 @@ def list_jobs(request: HttpRequest, query: schemas.Jobs) -> HttpResponse:
     """The newest jobs first."""
     rows = caller(request).sight(query.namespace).of(Job.objects.all())
     if query.state:
-        rows = rows.filter(state__in=query.state)
+        rows = rows.filter(in_states(query.state))
     if query.type:
         rows = rows.filter(type__in=query.type)
     if query.name:
@@ -123,7 +124,13 @@ def show_job(
     job = references.job(request, ref)
     current = JobVersion.objects.get(job=job, number=job.version)
     silent = endpoint.silent_nodes(job)
-    shown = serializers.job(job, schemas.JobInFull, also=silent, spec=current.in_full(**job.intent))
+    shown = serializers.job(
+        job,
+        schemas.JobInFull,
+        also=silent,
+        spec=current.in_full(**job.intent),
+        not_kept=serializers.not_kept(job),
+    )
     return tagged(answer(shown), intent(job))
 
 

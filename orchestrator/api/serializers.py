@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from django.utils import timezone
+
 from nodes import models as nodes
 from orchestrator import models
 from orchestrator.endpoint import running_on
 from orchestrator.explain import reasons, wording
 from orchestrator.explain.reasons import Reason
+from orchestrator.models import not_kept as gone
 
-from .schemas import Evaluation, Execution, Job, Named, NamedJob, Node, Resources, Version
+from .schemas import Evaluation, Execution, Job, Named, NamedJob, Node, NotKept, Resources, Version
 
 
 def job(row: models.Job, kind: type[Job] = Job, *, also: Iterable[Reason] = (), **more: Any) -> Job:
@@ -24,6 +27,11 @@ def job(row: models.Job, kind: type[Job] = Job, *, also: Iterable[Reason] = (), 
         reasons=[{"cause": reasons.cause(it), **reasons.dump([it])[0]} for it in found],
         **more,
     )
+
+
+def not_kept(job: models.Job) -> NotKept | None:
+    found = gone.of_job(job, timezone.now())
+    return NotKept.of(found) if found.sentence else None
 
 
 def version(row: models.JobVersion, name: str) -> Version:

@@ -18,7 +18,7 @@ from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
 
 from .blocked import Waits, least, may_block, room_since
-from .leases import Lease
+from .leases import Lease, heed
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,7 @@ class Result:
     Not ``complete`` means that the plan was applied in part: the job is evaluated again at once.
     Of ``followups`` the earliest counts, as every evaluation finds all of them anew.
     ``blocked`` is what nothing had room for, ``demand`` what else its node must have, and
-    ``revision`` that of the cluster that was looked at.  ``ended`` says that the job wants nothing
-    more, so its row goes away until somebody asks again.
+    ``revision`` that of the cluster that was looked at.
     """
 
     lease: Lease
@@ -39,7 +38,6 @@ class Result:
     blocked: Blocked | None = None
     demand: Demand | None = None
     revision: str = NOTHING_SEEN
-    ended: bool = False
     record: Mapping[str, Any] | None = None
 
 
@@ -53,13 +51,23 @@ def ack(results: Iterable[Result]) -> None:
     if not results:
         return
     with connection.cursor() as cursor:
-        cursor.execute(_ACK, {"acks": json.dumps([_row(one) for one in results])})
-        closed = dict(cursor.fetchall())
+        cursor.execute(
+            _ACK,
+            {
+                "acks": json.dumps([_row(one) for one in results]),
+                "classes": json.dumps(_classes(results)),
+                "retry": Trigger.RETRY.value,
+            },
+        )
+        closed = {job: waiting for job, *waiting in cursor.fetchall()}
     for one in results:
         if one.lease.job not in closed:
             raise LeaseLost(job=one.lease.job)
+    again = [waiting for waiting in closed.values() if waiting[-1] is not None]
+    for waiting in again:
+        heed(*waiting)
     # Blocked jobs let the waker pass; a follow-up moves the next due time.
-    if any(closed.values()) or any(one.blocked or one.followups for one in results):
+    if again or any(one.blocked or one.followups for one in results):
         after_commit(Hint.WORK)
 
 
@@ -95,65 +103,112 @@ def _row(one: Result) -> dict[str, Any]:
     at, trigger = min(one.followups, default=(None, ""))
     return {
         "job": str(one.lease.job),
-        "token": one.lease.token,
         "worker": one.lease.worker,
         "evaluation": one.lease.evaluation,
         "complete": one.complete,
-        "ended": one.ended,
         "at": at and at.isoformat(),
         "trigger": str(trigger),
-        "blocked": waits and waits.dump(),
-        "class": waits.digest if waits else "",
+        "class": waits and waits.digest,
+        "missing": waits and waits.missing,
+        "waits_since": waits and (waits.since or None),
         "outcome": one.outcome.replace("\0", ""),
         "record": one.record,
     }
 
 
-# What was applied in part is owed an evaluation for as long as before.
+def _classes(results: Iterable[Result]) -> list[dict[str, Any]]:
+    found = [Waits.of(one.blocked, one.demand) for one in results if one.blocked and one.complete]
+    classes = {waits.digest: {"digest": waits.digest, **waits.dump()} for waits in found}
+    return [classes[digest] for digest in sorted(classes)]
+
+
+# What was asked since the lease began can be seen, or comes later than this: it is there already.
+# What was applied in part is looked at again as if it had waited since then.
 # A job that is blocked although a changed node has room looks again a moment later, not at once:
 # the room may be of a node that it avoids.  A follow-up that is already due comes a moment later,
 # too, so that no mistake of a scheduler makes a hot loop.  What is blocked has no moment of its own
 # but a follow-up's: trying each again every minute cost more than all else that a cluster did.
+# What somebody else holds of a job, a waker, goes with what he does.  A class that others have
+# used lately is not waited for: who holds it may be stopped, and says the same.  An older one is,
+# so that nobody forgets it meanwhile.
+# With OFFSET each is looked up by its job: few jobs are leased, but while nothing can be vacuumed
+# the table is all that were.  They are held, so that they stay where they are.
 _ACK = """
     WITH acks AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(%(acks)s::jsonb) AS a(
-            job uuid, token bigint, worker text, evaluation bigint, complete boolean,
-            ended boolean, at timestamptz, trigger text, blocked jsonb, class text,
-            outcome text, record jsonb)),
+            job uuid, worker text, evaluation bigint, complete boolean, at timestamptz,
+            trigger text, class text, missing int, waits_since timestamptz, outcome text,
+            record jsonb)),
     held AS MATERIALIZED (
-        SELECT a.*, r.want > r.leased_want AS asked,
-               a.complete AND r.want = r.leased_want AS settles,
-               CASE WHEN a.at IS NOT NULL
-                    THEN greatest(a.at, clock_timestamp() + interval '20 milliseconds') END AS due
-        FROM acks a JOIN orchestrator_brokerrow r
-          ON r.job_id = a.job AND r.token = a.token AND r.worker = a.worker
-        WHERE r.leased_want IS NOT NULL),
-    gone AS (
-        DELETE FROM orchestrator_brokerrow r USING held h
-        WHERE r.job_id = h.job AND h.settles AND h.ended),
-    closed AS (
-        UPDATE orchestrator_brokerrow r SET
-            done = CASE WHEN h.complete THEN r.leased_want ELSE r.done END,
-            leased_want = NULL, leased_until = NULL, worker = '', deliveries = 0,
-            ready_since = CASE WHEN h.asked OR NOT h.complete THEN r.ready_since
-                          ELSE clock_timestamp() END,
-            blocked_on = CASE WHEN h.settles THEN h.blocked END,
-            blocked_class = CASE WHEN h.settles THEN h.class ELSE '' END,
-            not_before = CASE
-                WHEN h.settles THEN h.due
-                WHEN h.blocked IS NOT NULL AND NOT h.asked
-                    THEN clock_timestamp() + interval '250 milliseconds'
-                END,
-            not_before_trigger = coalesce(nullif(h.trigger, ''), 'retry')
-        FROM held h
-        WHERE r.job_id = h.job AND NOT (h.settles AND h.ended)),
+        SELECT r.ctid AS place, r.*, a.class, a.missing, a.waits_since, a.outcome, a.record,
+               a.trigger,
+               asked.urgency, asked.namespace, asked.since AS asked_since,
+               a.complete AND asked.since IS NULL AS settles,
+               NOT a.complete AND asked.since IS NULL AND a.class IS NULL AS again,
+               CASE WHEN asked.since IS NOT NULL THEN NULL
+                    WHEN NOT a.complete AND a.class IS NOT NULL
+                        THEN clock_timestamp() + interval '250 milliseconds'
+                    WHEN a.complete AND a.at IS NOT NULL
+                        THEN greatest(a.at, clock_timestamp() + interval '20 milliseconds')
+                    END AS due
+        FROM acks a CROSS JOIN LATERAL (
+            SELECT ctid, * FROM orchestrator_brokerrow
+            WHERE job_id = a.job AND evaluation_id = a.evaluation AND worker = a.worker
+              AND leased_until IS NOT NULL
+            OFFSET 0) r
+        LEFT JOIN LATERAL (
+            SELECT t.urgency, t.namespace, t.since FROM orchestrator_brokertrigger t
+            WHERE t.job_id = a.job LIMIT 1) asked ON true),
+    released AS (
+        DELETE FROM orchestrator_brokerrow WHERE ctid = ANY (ARRAY(SELECT place FROM held))),
     history AS (
-        UPDATE orchestrator_evaluation e SET
-            state = CASE WHEN NOT h.settles OR h.ended THEN 'complete'
-                         WHEN h.blocked IS NOT NULL THEN 'blocked'
-                         WHEN h.due IS NOT NULL THEN 'waiting'
-                         ELSE 'complete' END,
-            finished_at = clock_timestamp(), outcome = h.outcome, record = h.record
-        FROM held h WHERE e.id = h.evaluation)
-    SELECT job, NOT settles FROM held
+        INSERT INTO orchestrator_evaluation (id, job_id, type, priority, state, triggers, delivery,
+            worker, waited_since, leased_at, finished_at, outcome, record, error)
+        SELECT evaluation_id, job_id, type, priority, 'complete', triggers, deliveries,
+               worker, since, leased_at, clock_timestamp(), outcome, record, ''
+        FROM held),
+    again AS (
+        INSERT INTO orchestrator_brokertrigger (job_id, urgency, namespace, type, trigger, since)
+        SELECT job_id, -j.priority, namespace_id, j.type, %(retry)s, since
+        FROM held JOIN orchestrator_job j ON j.id = held.job_id WHERE again
+        RETURNING job_id, urgency, namespace, since),
+    due AS (
+        INSERT INTO orchestrator_brokerdue (job_id, at, trigger)
+        SELECT job_id, due, coalesce(nullif(trigger, ''), %(retry)s) FROM held
+        WHERE due IS NOT NULL ORDER BY job_id
+        ON CONFLICT (job_id) DO UPDATE SET at = excluded.at, trigger = excluded.trigger),
+    classes AS MATERIALIZED (
+        SELECT digest, need, "where", why, impossible
+        FROM jsonb_to_recordset(%(classes)s::jsonb) AS a(
+            digest text, need jsonb, "where" jsonb, why jsonb, impossible boolean)
+        WHERE EXISTS (SELECT FROM held h WHERE h.settles AND h.class = a.digest)),
+    outdated AS MATERIALIZED (
+        SELECT digest FROM orchestrator_blockedclass c JOIN classes a USING (digest)
+        WHERE c.seen_at >= clock_timestamp() - interval '30 minutes'
+          AND (c.why <> a.why OR c.impossible <> a.impossible
+               OR c.seen_at < clock_timestamp() - interval '10 minutes')
+        ORDER BY digest FOR UPDATE OF c SKIP LOCKED),
+    said AS (
+        UPDATE orchestrator_blockedclass c SET why = a.why, impossible = a.impossible,
+            seen_at = clock_timestamp()
+        FROM classes a WHERE c.digest = a.digest AND c.digest IN (SELECT digest FROM outdated)),
+    made AS (
+        INSERT INTO orchestrator_blockedclass (digest, need, "where", why, impossible)
+        SELECT * FROM classes a WHERE NOT EXISTS (
+            SELECT FROM orchestrator_blockedclass c WHERE c.digest = a.digest
+            AND c.seen_at >= clock_timestamp() - interval '30 minutes')
+        ORDER BY digest
+        ON CONFLICT (digest) DO UPDATE SET why = excluded.why, impossible = excluded.impossible,
+            seen_at = clock_timestamp()),
+    blocked AS (
+        INSERT INTO orchestrator_blockedjob
+            (job_id, class, urgency, since, waits_since, missing)
+        SELECT job_id, class, -priority, clock_timestamp(), waits_since, missing
+        FROM held WHERE settles AND class IS NOT NULL ORDER BY job_id
+        ON CONFLICT (job_id) DO UPDATE SET class = excluded.class, urgency = excluded.urgency,
+            since = excluded.since, waits_since = excluded.waits_since,
+            missing = excluded.missing)
+    SELECT held.job_id, coalesce(held.urgency, again.urgency),
+           coalesce(held.namespace, again.namespace), coalesce(asked_since, again.since)
+    FROM held LEFT JOIN again USING (job_id)
 """

@@ -25,7 +25,7 @@ from psycopg.errors import LockNotAvailable
 
 from nodes import readiness
 from nodes.labels import selectable
-from nodes.models import Node
+from nodes.models import UNSEEN, Node
 from nodes.protocol.resources import DIMENSIONS, Resources
 from orchestrator.explain import reasons
 from orchestrator.explain.reasons import Impossible, Shortage
@@ -42,7 +42,7 @@ MOMENT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """What a blocked job waits for: the row's ``blocked_on``."""
+    """What a blocked job waits for: its class, and how many executions it misses."""
 
     need: Resources
     missing: int = 1
@@ -65,7 +65,7 @@ class Waits:
     def load(cls, stored: Mapping[str, Any]) -> Waits:
         return cls(
             need=Resources(**stored["need"]),
-            missing=stored["missing"],
+            missing=stored.get("missing", 1),
             where=tuple(stored["where"]),
             why=reasons.load_shortage(stored.get("why") or stored.get("sentence")),
             since=stored.get("since", ""),
@@ -109,9 +109,8 @@ def room_since(revision: str, least: Resources) -> list[Room]:
 
     The revision is the snapshot of the database in which the view was taken.
     """
-    unseen = RawSQL(
-        "nodes_node.changed >= pg_snapshot_xmin(%s::pg_snapshot)"
-        " AND NOT pg_visible_in_snapshot(nodes_node.changed, %s::pg_snapshot)",
+    unseen = RawSQL(  # noqa: S611 - our own words
+        UNSEEN % {"seen": "%s"},
         [revision, revision],
         output_field=BooleanField(),
     )

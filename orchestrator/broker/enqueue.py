@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from uuid import UUID
 
 from django.db import connection
@@ -22,13 +21,11 @@ BY_PEOPLE = (
 )
 
 
-def enqueue(
-    jobs: UUID | Iterable[UUID], trigger: Trigger, *, not_before: datetime | None = None
-) -> None:
+def enqueue(jobs: UUID | Iterable[UUID], trigger: Trigger) -> None:
     """Ask for one evaluation of each of *jobs*, in the caller's transaction.
 
-    Once that commits, each will be evaluated at least once more, not before *not_before*; if it
-    rolls back nothing was asked for.
+    Once that commits, each will be evaluated at least once more; if it rolls back nothing was
+    asked for.  Of a job that is not there nothing is asked.
     """
     ids = [jobs] if isinstance(jobs, UUID) else list(dict.fromkeys(jobs))
     if not ids:
@@ -36,11 +33,12 @@ def enqueue(
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO orchestrator_brokertrigger (job_id, trigger, not_before)
-            SELECT job, %s, coalesce(%s::timestamptz, statement_timestamp())
-            FROM unnest(%s::uuid[]) AS job
+            INSERT INTO orchestrator_brokertrigger
+                (job_id, urgency, namespace, type, trigger, since)
+            SELECT id, -priority, namespace_id, type, %s, statement_timestamp()
+            FROM orchestrator_job WHERE id = ANY (%s)
             """,
-            [trigger.value, not_before, ids],
+            [trigger.value, ids],
         )
     after_commit(Hint.WORK)
 
@@ -52,10 +50,6 @@ def capacity_freed(nodes: Iterable[UUID]) -> None:
         return
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            INSERT INTO orchestrator_brokertrigger (node_id, trigger)
-            SELECT node, %s FROM unnest(%s::uuid[]) AS node
-            """,
-            [Trigger.CAPACITY.value, ids],
+            "INSERT INTO orchestrator_freednode (node_id) SELECT unnest(%s::uuid[])", [ids]
         )
     after_commit(Hint.WORK)

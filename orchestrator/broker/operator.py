@@ -62,10 +62,14 @@ def drop_dead(job: UUID, actor: str) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             """
-            UPDATE orchestrator_brokerrow SET done = want, dead_letter = NULL, not_before = NULL,
-                deliveries = 0, triggers = '{}'
-            WHERE job_id = %s AND dead_letter IS NOT NULL
-            RETURNING evaluation_id
+            WITH dropped AS (
+                DELETE FROM orchestrator_brokerrow
+                WHERE job_id = %s AND dead_letter IS NOT NULL
+                RETURNING job_id, evaluation_id),
+            undue AS (
+                DELETE FROM orchestrator_brokerdue USING dropped
+                WHERE orchestrator_brokerdue.job_id = dropped.job_id)
+            SELECT evaluation_id FROM dropped
             """,
             [job],
         )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from uuid import UUID
 
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Count, F, Q, QuerySet
 
-from orchestrator.models import BrokerRow
+from .due import work
+from .enqueue import BY_PEOPLE
+from .looking import MAY_BE_LEASED, Place
 
 #: Finished evaluations looked at for the rate, and over how many seconds.
 RATED, RATED_SECONDS = 20_000, 10
@@ -26,39 +29,12 @@ class QueueState(StrEnum):
     DEAD = "dead"
 
 
-_CONDITION: Mapping[QueueState, Q] = {
-    QueueState.READY: Q(
-        want__gt=F("done"),
-        leased_want=None,
-        dead_letter__isnull=True,
-        blocked_on__isnull=True,
-        not_before=None,
-    ),
-    QueueState.LEASED: Q(leased_want__isnull=False),
-    QueueState.WAITING: Q(
-        not_before__isnull=False, blocked_on__isnull=True, dead_letter__isnull=True
-    ),
-    QueueState.BLOCKED: Q(blocked_on__isnull=False),
-    QueueState.DEAD: Q(dead_letter__isnull=False),
-}
-
-
-_ORDER: Mapping[QueueState, tuple[str, ...]] = {
-    QueueState.READY: ("-priority", "ready_since", "job_id"),
-    QueueState.LEASED: ("worker", "job_id"),
-    QueueState.WAITING: ("not_before",),
-    QueueState.BLOCKED: ("-priority", "ready_since", "job_id"),
-    QueueState.DEAD: ("job_id",),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class BrokerStats:
     """The queue at one instant.
 
-    ``arriving`` triggers are not folded yet.  ``oldest`` is how many seconds the most patient job
-    has waited that could be evaluated, whether its trigger is folded yet or not.  ``rate`` is
-    evaluations finished a second, lately; ``stalled`` as ``stalled_for`` has it.
+    ``oldest`` is how many seconds the most patient job has waited that could be evaluated.
+    ``rate`` is evaluations finished a second, lately; ``stalled`` as ``stalled_for`` has it.
     """
 
     ready: int = 0
@@ -66,7 +42,6 @@ class BrokerStats:
     waiting: int = 0
     blocked: int = 0
     dead: int = 0
-    arriving: int = 0
     oldest: float = 0.0
     rate: float = 0.0
     stalled: float = 0.0
@@ -77,23 +52,80 @@ def stats() -> BrokerStats:
     """Count the queue, by state and type."""
     counts: dict[str, int] = {}
     by_type: dict[str, dict[str, int]] = {}
-    for state in QueueState:
-        kinds = BrokerRow.objects.filter(_CONDITION[state]).values_list("type")
-        for kind, n in kinds.annotate(n=Count("*")):
+    for state, kinds in count(None).items():
+        for kind, (n, _) in kinds.items():
             counts[state] = counts.get(state, 0) + n
             by_type.setdefault(kind, {})[state] = n
     with connection.cursor() as cursor:
         cursor.execute(_LATELY, [RATED, RATED_SECONDS])
-        arriving, finished = cursor.fetchone()
+        (finished,) = cursor.fetchone()
     oldest, stalled = _waits()
     return BrokerStats(
         **counts,
-        arriving=arriving,
         oldest=oldest,
         rate=finished / RATED_SECONDS,
         stalled=stalled,
         by_type=by_type,
     )
+
+
+def count(most: int | None) -> dict[QueueState, dict[str, tuple[int, datetime]]]:
+    """How many jobs are in each state, and since when the first of them, by type.
+
+    Looks at *most* of each state at most.  Those that wait for a moment do so until then.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT, {"most": most, "by_people": list(BY_PEOPLE), "names": None})
+        found: dict[QueueState, dict[str, tuple[int, datetime]]] = {it: {} for it in QueueState}
+        for state, kind, n, since in cursor.fetchall():
+            found[QueueState(state)][kind] = (n, since)
+        return found
+
+
+_NOT_TAKEN = "NOT EXISTS (SELECT FROM orchestrator_brokerrow r WHERE r.job_id = {}.job_id {})"
+
+_NOT_READY = f"""
+    NOT EXISTS (SELECT FROM orchestrator_brokertrigger t
+                WHERE t.job_id = {{}}.job_id AND {MAY_BE_LEASED})
+"""
+
+# A job is in one of them, the same that ``standing`` says.
+_EACH = {
+    QueueState.READY: f"""
+        SELECT job_id, min(type) AS type, min(since) AS since, min(urgency) AS urgency FROM (
+            SELECT job_id, type, since, urgency FROM orchestrator_brokertrigger t
+            WHERE {MAY_BE_LEASED} AND (%(names)s::text[] IS NULL OR namespace = ANY (%(names)s))
+            {{ordered}} LIMIT %(most)s) ready
+        GROUP BY job_id""",  # noqa: S608 - our own columns
+    QueueState.LEASED: """
+        SELECT job_id, type, since, worker FROM orchestrator_brokerrow
+        WHERE leased_until IS NOT NULL""",
+    QueueState.WAITING: f"""
+        SELECT job_id, type, at AS since
+        FROM orchestrator_brokerdue d JOIN orchestrator_job j ON j.id = d.job_id
+        WHERE NOT EXISTS (SELECT FROM orchestrator_blockedjob b WHERE b.job_id = d.job_id)
+          AND {_NOT_TAKEN.format("d", "AND (leased_until IS NOT NULL OR dead_letter IS NOT NULL)")}
+          AND {_NOT_READY.format("d")}
+    """,  # noqa: S608 - our own columns
+    QueueState.BLOCKED: f"""
+        SELECT job_id, type, coalesce(waits_since, since) AS since, class, urgency,
+               since AS blocked_since
+        FROM orchestrator_blockedjob b JOIN orchestrator_job j ON j.id = b.job_id
+        WHERE {_NOT_TAKEN.format("b", "AND (leased_until IS NOT NULL OR dead_letter IS NOT NULL)")}
+          AND {_NOT_READY.format("b")}
+    """,  # noqa: S608 - our own columns
+    QueueState.DEAD: f"""
+        SELECT job_id, type, since FROM orchestrator_brokerrow d
+        WHERE dead_letter IS NOT NULL AND {_NOT_READY.format("d")}""",  # noqa: S608
+}
+
+_COUNT = " UNION ALL ".join(
+    f"""
+    SELECT '{state}', type, count(*), min(since)
+    FROM (SELECT * FROM ({rows.replace("{ordered}", "")}) one LIMIT %(most)s) {state} GROUP BY type
+    """  # noqa: S608 - All of it is written above.
+    for state, rows in _EACH.items()
+)
 
 
 def stalled_for(database: BaseDatabaseWrapper | None = None) -> float:
@@ -121,52 +153,81 @@ def silent_leaseholders(
 _SILENT = """
     SELECT w.name, count(*), extract(epoch FROM clock_timestamp() - w.seen_at)
     FROM orchestrator_brokerrow r JOIN orchestrator_workerprocess w ON w.name = r.worker
-    WHERE r.leased_want IS NOT NULL AND w.seen_at < clock_timestamp() - %s * interval '1 second'
+    WHERE r.leased_until IS NOT NULL AND w.seen_at < clock_timestamp() - %s * interval '1 second'
     GROUP BY w.name ORDER BY count(*) DESC, w.name
 """
 
 
 def _waits(database: BaseDatabaseWrapper | None = None) -> tuple[float, float]:
     """How long the most patient job has waited, and for how long nothing was leased meanwhile."""
+    now = work(_place, database)
+    stalled = 0.0 if now.paused else now.waited
     with (database or connection).cursor() as cursor:
-        cursor.execute(_WAITS)
-        oldest, idle, paused = cursor.fetchone()
-    waited = max(0.0, float(oldest or 0))
-    if paused:
-        return waited, 0.0
-    return waited, waited if idle is None else max(0.0, min(waited, float(idle)))
+        for leased in (_LEASED_LAST, _LEASED_NOW):
+            if stalled > BUSY:
+                cursor.execute(leased)
+                [(idle,)] = cursor.fetchall() or [(None,)]
+                stalled = stalled if idle is None else max(0.0, min(stalled, float(idle)))
+    return now.waited, stalled
+
+
+#: Where those look in this process who ask how the queue is doing.
+_place = Place()
+
+#: Seconds without a lease that are not worth looking at each row of what is leased: where nothing
+#: could be vacuumed for long, that is slow.
+BUSY = 1.0
 
 
 _LATELY = """
-    SELECT (SELECT count(*) FROM orchestrator_brokertrigger
-            WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())),
-           (SELECT count(*) FROM (SELECT finished_at FROM orchestrator_evaluation
-                                  ORDER BY id DESC LIMIT %s) AS newest
-            WHERE finished_at > (SELECT clock_timestamp()) - %s * interval '1 second')
+    SELECT count(*) FROM (SELECT finished_at FROM orchestrator_evaluation
+                          ORDER BY id DESC LIMIT %s) AS newest
+    WHERE finished_at > (SELECT clock_timestamp()) - %s * interval '1 second'
 """
 
-# Whose moment has come waits from then on, folded or not.  A trigger of a job that is leased or
-# gone is nobody's wait: the former is looked at, the latter swept away.
-_WAITS = """
-    SELECT extract(epoch FROM clock_timestamp() - least(
-               (SELECT min(ready_since) FROM orchestrator_brokerrow
-                WHERE want > done AND leased_want IS NULL AND dead_letter IS NULL
-                  AND blocked_on IS NULL AND not_before IS NULL),
-               (SELECT min(not_before) FROM orchestrator_brokerrow
-                WHERE not_before <= (SELECT clock_timestamp())),
-               (SELECT not_before FROM orchestrator_brokertrigger t
-                WHERE node_id IS NULL AND not_before <= (SELECT clock_timestamp())
-                  AND EXISTS (SELECT FROM orchestrator_job j WHERE j.id = t.job_id)
-                  AND NOT EXISTS (SELECT FROM orchestrator_brokerrow r
-                                  WHERE r.job_id = t.job_id AND r.leased_want IS NOT NULL)
-                ORDER BY not_before, id LIMIT 1))),
-           (SELECT extract(epoch FROM clock_timestamp() - leased_at)
-            FROM orchestrator_evaluation ORDER BY id DESC LIMIT 1),
-           EXISTS (SELECT FROM orchestrator_clustersetting WHERE scheduling_paused)
+_LEASED_LAST = """
+    SELECT extract(epoch FROM clock_timestamp() - leased_at)
+    FROM orchestrator_evaluation ORDER BY id DESC LIMIT 1
+"""
+
+_LEASED_NOW = """
+    SELECT extract(epoch FROM clock_timestamp() - max(leased_at))
+    FROM orchestrator_brokerrow WHERE leased_until IS NOT NULL
 """
 
 
-def in_state(which: QueueState) -> QuerySet[BrokerRow]:
-    """The jobs in one state, in the order in which they leave it."""
-    rows = BrokerRow.objects.filter(_CONDITION[which]).select_related("job")
-    return rows.order_by(*_ORDER[which])
+def in_state(which: QueueState, most: int, names: Collection[str] | None = None) -> list[UUID]:
+    """The first jobs in one state, at most *most*, in the order in which they leave it.
+
+    With *names*, those of these namespaces.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _FIRST[which],
+            {
+                "first": most,
+                "most": RATED,
+                "by_people": list(BY_PEOPLE),
+                "names": None if names is None else list(names),
+            },
+        )
+        return [job for (job,) in cursor.fetchall()]
+
+
+_ORDER = {
+    QueueState.READY: "urgency, since",
+    QueueState.LEASED: "worker",
+    QueueState.WAITING: "since",
+    QueueState.BLOCKED: "class, urgency, blocked_since",
+    QueueState.DEAD: "since",
+}
+
+_FIRST = {
+    state: f"""
+    SELECT job_id FROM ({_EACH[state].replace("{ordered}", "ORDER BY urgency, since")}) one
+    WHERE %(names)s::text[] IS NULL OR (
+        SELECT namespace_id FROM orchestrator_job j WHERE j.id = job_id) = ANY (%(names)s)
+    ORDER BY {order}, job_id LIMIT %(first)s
+    """  # noqa: S608 - All of it is written above.
+    for state, order in _ORDER.items()
+}

@@ -57,11 +57,26 @@ def unblock_overlooked() -> int:
     return woken
 
 
-class _HandOut:
-    """Hands room out to blocked jobs, a bounded number in each transaction.
+def forget_classes() -> None:
+    """Forget what nobody has waited for in the last hour."""
+    with connection.cursor() as cursor:
+        # Who blocks a job sees to it that its class is younger, and holds it if it was not.
+        cursor.execute(
+            """
+            DELETE FROM orchestrator_blockedclass WHERE digest = ANY (ARRAY(
+                SELECT digest FROM orchestrator_blockedclass c
+                WHERE seen_at < clock_timestamp() - interval '1 hour'
+                  AND NOT EXISTS (SELECT FROM orchestrator_blockedjob b WHERE b.class = c.digest)
+                FOR UPDATE OF c SKIP LOCKED))
+            """
+        )
 
-    What is left is carried over from one transaction to the next, so that no room is promised
-    twice.  Should the process die in between, ``unblock_overlooked`` finds the rest.
+
+class _HandOut:
+    """Hands room out to blocked jobs, a bounded number at a time.
+
+    What is left is carried over from one time to the next, so that no room is promised twice.
+    Should the process die in between, ``unblock_overlooked`` finds the rest.
     """
 
     def __init__(self, rooms: list[Room]) -> None:
@@ -70,15 +85,18 @@ class _HandOut:
         self._is_over = not rooms
 
     def finish(self) -> int:
-        """Go on until there is no room left or nobody to use it; how many were woken."""
+        """Go on until there is no room left or nobody to use it; how many were woken.
+
+        In no transaction: a plan may want the row of a job that is woken, and must not wait for
+        a process that was stopped.
+        """
         woken = 0
         while not self._is_over:
-            with transaction.atomic():
-                woken += self.go_on()
+            woken += self.go_on()
         return woken
 
     def go_on(self) -> int:
-        """Wake the next jobs, in the caller's transaction; how many."""
+        """Wake the next jobs, in one statement; how many."""
         if self._is_over:
             return 0
         classes = _classes(self._after)
@@ -138,45 +156,45 @@ def _freed() -> list[UUID]:
         cursor.execute(
             """
             WITH freed AS (
-                DELETE FROM orchestrator_brokertrigger WHERE id IN (
-                    SELECT id FROM orchestrator_brokertrigger WHERE node_id IS NOT NULL
+                DELETE FROM orchestrator_freednode WHERE id IN (
+                    SELECT id FROM orchestrator_freednode
                     ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED)
                 RETURNING node_id)
             SELECT DISTINCT node_id FROM freed
-            WHERE EXISTS (SELECT FROM orchestrator_brokerrow WHERE blocked_on IS NOT NULL)
+            WHERE EXISTS (SELECT FROM orchestrator_blockedjob)
             """,
             [MOST_NODES],
         )
         return [node for (node,) in cursor.fetchall()]
 
 
-# One of each class that is waited for, in their order, found by hopping through the index.
-_HOP = """
-    WITH RECURSIVE hop AS (
-        (SELECT blocked_class, blocked_on FROM orchestrator_brokerrow
-         WHERE blocked_on IS NOT NULL AND blocked_class > %s ORDER BY blocked_class LIMIT 1)
-        UNION ALL
-        SELECT next.blocked_class, next.blocked_on FROM hop CROSS JOIN LATERAL (
-            SELECT blocked_class, blocked_on FROM orchestrator_brokerrow r
-            WHERE r.blocked_on IS NOT NULL AND r.blocked_class > hop.blocked_class
-            ORDER BY blocked_class LIMIT 1) AS next)
+_CLASS = ("need", "where", "why")
+
+# A class for which nobody waits stays for an hour, so that it need not be made again.
+_WAITED_FOR = """
+    FROM orchestrator_blockedclass c
+    WHERE EXISTS (SELECT FROM orchestrator_blockedjob b WHERE b.class = c.digest)
 """
 
 
 def _classes(after: str) -> dict[str, Waits]:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"{_HOP} SELECT blocked_class, blocked_on::text FROM hop LIMIT %s",  # noqa: S608
+            'SELECT digest, need::text, "where"::text, why::text'
+            f" {_WAITED_FOR} AND digest > %s ORDER BY digest LIMIT %s",
             [after, MOST_CLASSES],
         )
-        return {digest: Waits.load(json.loads(stored)) for digest, stored in cursor.fetchall()}
+        return {
+            digest: Waits.load(dict(zip(_CLASS, map(json.loads, stored), strict=True)))
+            for digest, *stored in cursor.fetchall()
+        }
 
 
 def _least_needed() -> Resources | None:
     """Of each dimension what the least demanding class needs; None when nobody is blocked."""
-    amounts = ", ".join(f"min((blocked_on->'need'->>'{d}')::bigint)" for d in DIMENSIONS)
+    amounts = ", ".join(f"min((need->>'{d}')::bigint)" for d in DIMENSIONS)
     with connection.cursor() as cursor:
-        cursor.execute(f"{_HOP} SELECT {amounts} FROM hop", [""])  # noqa: S608 - our own columns
+        cursor.execute(f"SELECT {amounts} {_WAITED_FOR}")
         found = cursor.fetchone()
     return None if None in found else Resources(*found)
 
@@ -188,14 +206,13 @@ def _candidates(able: Mapping[str, int]) -> list[Candidate]:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT r.job_id, able.class, r.missing
+            SELECT b.job_id, able.class, b.missing
             FROM unnest(%s::text[], %s::int[]) AS able(class, n)
             CROSS JOIN LATERAL (
-                SELECT job_id, (blocked_on->>'missing')::int AS missing, priority, ready_since
-                FROM orchestrator_brokerrow b
-                WHERE b.blocked_on IS NOT NULL AND b.blocked_class = able.class
-                ORDER BY b.priority DESC, b.ready_since, b.job_id LIMIT able.n) AS r
-            ORDER BY r.priority DESC, r.ready_since, r.job_id LIMIT %s
+                SELECT job_id, missing, urgency, since FROM orchestrator_blockedjob
+                WHERE class = able.class
+                ORDER BY urgency, since, job_id LIMIT able.n) AS b
+            ORDER BY b.urgency, b.since, b.job_id LIMIT %s
             """,
             [list(able), list(able.values()), MOST_WOKEN],
         )
@@ -209,13 +226,14 @@ def _make_ready(jobs: Sequence[UUID]) -> int:
         cursor.execute(
             """
             WITH held AS MATERIALIZED (
-                SELECT job_id FROM orchestrator_brokerrow
-                WHERE job_id = ANY (%s) AND blocked_on IS NOT NULL
-                ORDER BY job_id FOR UPDATE SKIP LOCKED)
-            UPDATE orchestrator_brokerrow r SET want = r.want + 1,
-                triggers = jsonb_build_object(%s::text, 1), ready_since = clock_timestamp(),
-                blocked_on = NULL, blocked_class = '', not_before = NULL, not_before_trigger = ''
-            FROM held WHERE r.job_id = held.job_id
+                SELECT job_id FROM orchestrator_blockedjob
+                WHERE job_id = ANY (%s) ORDER BY job_id FOR UPDATE SKIP LOCKED),
+            gone AS (
+                DELETE FROM orchestrator_blockedjob WHERE job_id IN (SELECT job_id FROM held))
+            INSERT INTO orchestrator_brokertrigger
+                (job_id, urgency, namespace, type, trigger, since)
+            SELECT id, -priority, namespace_id, type, %s, clock_timestamp()
+            FROM orchestrator_job WHERE id IN (SELECT job_id FROM held)
             """,
             [list(jobs), Trigger.CAPACITY.value],
         )

@@ -285,6 +285,7 @@ def _show(api: Client, ref: str, out: Output) -> None:
             ("labels", labels(job["labels"])),
             ("created", Instant(job["created_at"])),
             ("ended", Instant(job["ended_at"])),
+            ("not kept", (job.get("not_kept") or {}).get("sentence", "")),
         ],
     )
     if out.is_for_people:

@@ -15,7 +15,7 @@ from nodes.membership.silence import SILENT_AFTER
 from nodes.models import Node
 from orchestrator.explain.errors import Ambiguous, NotFound, NotNamedInFull
 from orchestrator.explain.reasons import NodeSilent
-from orchestrator.lifecycle import JobState, Observed
+from orchestrator.lifecycle import ENDED, JobState, Observed
 from orchestrator.models import Execution, Job
 from orchestrator.models.access import DEFAULT
 
@@ -26,6 +26,16 @@ def find_job(ref: str, jobs: models.QuerySet[Job], namespace: str | None = DEFAU
     """The one of *jobs* that *ref* names, by name in *namespace*, or, with None, in any."""
     name = Q(name=ref) if namespace is None else Q(name=ref, namespace=namespace)
     return find(jobs, "job", ref, name)
+
+
+def in_states(states: Sequence[str]) -> Q:
+    """Jobs in one of these *states*, looked up by their outcome or among those that have none."""
+    ended = [state for state in states if state in ENDED]
+    live = Q(outcome__isnull=True, state__in=[state for state in states if state not in ENDED])
+    if not ended:
+        return live
+    over = Q(outcome=ended[0]) if len(ended) == 1 else Q(outcome__in=ended)
+    return over if len(ended) == len(states) else over | live
 
 
 def find_execution(ref: str, executions: models.QuerySet[Execution]) -> Execution:

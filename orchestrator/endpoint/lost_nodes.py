@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import QuerySet
 
 from nodes import membership
@@ -31,7 +31,9 @@ def lose_silent() -> int:
     The rows are asked, so whoever marked a node as lost may have died right after.
     """
     lost = Node.objects.filter(connection=Connection.LOST)
-    given_up = set(_live().filter(node__in=lost).values_list("node_id", flat=True).distinct())
+    with connection.cursor() as cursor:
+        cursor.execute(_LOST, [Connection.LOST.value, [str(it) for it in OBSERVED.live]])
+        given_up = {node for (node,) in cursor.fetchall()}
     if not given_up:
         return 0
     with transaction.atomic():
@@ -40,6 +42,16 @@ def lose_silent() -> int:
         silent = set(lost.filter(pk__in=given_up).values_list("pk", flat=True))
         mine = [execution for execution in locked.values() if execution.node in silent]
         return lose_locked(mine, StopCause.NODE_LOST, actor="housekeeping")
+
+
+# Asked every second, and history is long: what lives is looked up one by one, by id.
+_LOST = """
+    SELECT DISTINCT l.node_id
+    FROM nodes_node n JOIN orchestrator_liveexecution l ON l.node_id = n.id
+    WHERE n.connection = %s AND (
+        SELECT e.reserved AND e.observed = ANY (%s)
+        FROM orchestrator_execution e WHERE e.id = l.execution_id)
+"""
 
 
 def lose_locked(

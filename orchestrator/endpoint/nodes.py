@@ -49,6 +49,7 @@ def label_node(node_id: UUID, labels: Mapping[str, str | None], *, actor: str) -
     What runs there goes on, whether or not it would still be placed there.
     """
     with transaction.atomic():
+        lock_rows(Lock.NODES, [node_id], "id")  # Else two that say the same both change it.
         before = Node.objects.filter(pk=node_id).values_list("labels", flat=True).first()
         node = membership.set_labels(node_id, labels, actor=actor)
         return node if node.labels == before else _labelled(node, labels, actor)

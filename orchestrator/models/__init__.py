@@ -6,7 +6,16 @@ Moves between states are checked by the triggers of ``triggers.py``, generated f
 
 from .access import FailedSignIns, Namespace, RoleBinding, Session
 from .cluster import ApiToken, ClusterSetting, Event
-from .evaluations import BrokerRow, BrokerTrigger, Evaluation, WorkerProcess
+from .evaluations import (
+    BlockedClass,
+    BlockedJob,
+    BrokerDue,
+    BrokerRow,
+    BrokerTrigger,
+    Evaluation,
+    FreedNode,
+    WorkerProcess,
+)
 from .executions import (
     Execution,
     ExecutionHistory,
@@ -14,11 +23,14 @@ from .executions import (
     LiveExecution,
     UntoldOrder,
 )
-from .jobs import IdempotencyKey, Job, JobVersion, SlotState
+from .jobs import IdempotencyKey, Job, JobVersion, RemovedHistory, SlotState
 from .secrets import Secret
 
 __all__ = [
     "ApiToken",
+    "BlockedClass",
+    "BlockedJob",
+    "BrokerDue",
     "BrokerRow",
     "BrokerTrigger",
     "ClusterSetting",
@@ -28,11 +40,13 @@ __all__ = [
     "ExecutionHistory",
     "ExecutionOutput",
     "FailedSignIns",
+    "FreedNode",
     "IdempotencyKey",
     "Job",
     "JobVersion",
     "LiveExecution",
     "Namespace",
+    "RemovedHistory",
     "RoleBinding",
     "Secret",
     "Session",

@@ -41,6 +41,9 @@ class Event(models.Model):
 
     ``namespace`` is that of its job; what concerns no job is the cluster's, and has none.
 
+    In the database its table is parted by weeks of ``at``, which belongs to the key there; ids are
+    of one sequence all the same, see ``periods``.
+
     Readers follow ``id`` below what is still being written, see ``journal``: ids are committed
     out of order, and a reader that trusts them loses rows.
     """

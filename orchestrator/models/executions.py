@@ -34,15 +34,26 @@ class Execution(models.Model):
     ``stop_cause`` is why somebody ended it, a ``lifecycle.StopCause``, and ``stop_detail`` what
     only a sentence says; both are empty when it ended by itself, or in an earlier release.
     ``by_*`` carry who makes a change into the trigger, which keeps them in the history and clears
-    them: between changes they are null.
+    them: between changes they are null.  ``by_steps`` are the moves of *observed* before the last,
+    where several are written at once; each has a row of the history.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     job = models.ForeignKey(
-        Job, on_delete=models.CASCADE, related_name="executions", db_index=False
+        Job,
+        on_delete=models.CASCADE,
+        related_name="executions",
+        db_index=False,
+        db_constraint=False,
     )
+    # Not checked by the server, which would look the node up for each execution, through all of its
+    # versions while nothing can be vacuumed: whoever places holds the node's row.
     node = models.ForeignKey(
-        Node, on_delete=models.PROTECT, related_name="executions", db_index=False
+        Node,
+        on_delete=models.PROTECT,
+        related_name="executions",
+        db_index=False,
+        db_constraint=False,
     )
     evaluation = models.ForeignKey(
         Evaluation,
@@ -88,6 +99,7 @@ class Execution(models.Model):
     by_writer = models.CharField(max_length=32, null=True, blank=True)
     by_actor = models.TextField(null=True, blank=True)
     by_reason = models.TextField(null=True, blank=True)
+    by_steps = models.JSONField(null=True, blank=True)
 
     class Meta:
         triggers = triggers.execution_triggers()

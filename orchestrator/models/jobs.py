@@ -31,6 +31,8 @@ class Job(models.Model):
     ``orchestrator.explain.reasons``, or one sentence of an earlier release; ``progress``, what
     decisions need to know of executions that have ended and been accounted for, in a size that
     does not grow with history; ``tally``; and ``seen_intent``, which intent that is about.
+    ``outcome`` is the state of a job that has ended: jobs are looked up by it, as an index on
+    ``state`` would make each move of each job an entry in all of them.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -51,6 +53,7 @@ class Job(models.Model):
     state = models.CharField(
         max_length=16, choices=[(s.value, s.value) for s in JobState], default=JOB.initial.value
     )
+    outcome = models.CharField(max_length=16, null=True, blank=True, editable=False)
     reason = models.JSONField(blank=True, default=list)
     stop_requested = models.BooleanField(default=False)
     stop_reason = models.TextField(blank=True, default="")
@@ -62,7 +65,12 @@ class Job(models.Model):
     rev = models.BigIntegerField(default=1, editable=False)
     created_at = models.DateTimeField(db_default=Now())
     created_by = models.ForeignKey(
-        User, null=True, blank=True, on_delete=models.SET_NULL, db_index=False
+        User,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        db_index=False,
+        db_constraint=False,
     )
     round_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
@@ -72,9 +80,16 @@ class Job(models.Model):
         triggers = triggers.job_triggers()
         indexes = [
             models.Index(fields=["-created_at", "id"], name="job_newest"),
-            models.Index(fields=["state", "-created_at", "id"], name="job_by_state"),
+            models.Index(
+                fields=["outcome", "-created_at", "id"],
+                name="job_by_outcome",
+                condition=Q(outcome__isnull=False),
+            ),
+            models.Index(
+                fields=["-created_at", "id"], name="job_live", condition=Q(outcome__isnull=True)
+            ),
             models.Index(fields=["namespace", "-created_at", "id"], name="job_newest_of_namespace"),
-            models.Index(fields=["-ended_at"], name="job_failed", condition=Q(state="failed")),
+            models.Index(fields=["-ended_at"], name="job_failed", condition=Q(outcome="failed")),
         ]
         constraints = [
             models.UniqueConstraint(fields=["namespace", "name"], name="job_name_in_namespace"),
@@ -94,8 +109,8 @@ class Job(models.Model):
             models.CheckConstraint(name="job_count_not_negative", condition=Q(count__gte=0)),
             models.CheckConstraint(
                 name="job_ended_iff_terminal",
-                condition=Q(state__in=JOB_ENDED, ended_at__isnull=False)
-                | (~Q(state__in=JOB_ENDED) & Q(ended_at__isnull=True)),
+                condition=Q(state__in=JOB_ENDED, ended_at__isnull=False, outcome=F("state"))
+                | (~Q(state__in=JOB_ENDED) & Q(ended_at__isnull=True, outcome__isnull=True)),
             ),
         ]
 
@@ -128,17 +143,38 @@ class SlotState(models.Model):
         return f"slot {self.slot}"
 
 
+class RemovedHistory(models.Model):
+    """How much of a job that goes on is no longer kept: it ended before ``ended_before``.
+
+    Only the chores that remove it write here.
+    """
+
+    job = models.OneToOneField(
+        Job, on_delete=models.CASCADE, primary_key=True, related_name="removed_history"
+    )
+    executions = models.BigIntegerField(default=0, db_default=0)
+    evaluations = models.BigIntegerField(default=0, db_default=0)
+    ended_before = models.DateTimeField()
+
+
 class JobVersion(models.Model):
     """One specification of a job: its body and the digests of it, see ``spec.storage``."""
 
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="versions", db_index=False)
+    job = models.ForeignKey(
+        Job, on_delete=models.CASCADE, related_name="versions", db_index=False, db_constraint=False
+    )
     number = models.IntegerField()
     spec = models.JSONField()
     digest = models.CharField(max_length=64)
     generation = models.CharField(max_length=32, default="")
     created_at = models.DateTimeField(db_default=Now())
     created_by = models.ForeignKey(
-        User, null=True, blank=True, on_delete=models.SET_NULL, db_index=False
+        User,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        db_index=False,
+        db_constraint=False,
     )
     actor = models.TextField(default="")
 

@@ -10,45 +10,15 @@ from collections.abc import Iterable
 
 import pgtrigger
 
-from nodes.protocol.lifecycle import Lifecycle
 from nodes.triggers import Columns, array, broken, refuse, refuse_changes, refuse_illegal
-from orchestrator.lifecycle import (
-    AFTER_APPROVAL,
-    DESIRED,
-    ENDED,
-    JOB,
-    OBSERVED,
-    WRITERS,
-    Desired,
-    Observed,
-)
+from orchestrator.lifecycle import ENDED, JOB
 
-HISTORY = "orchestrator_executionhistory"
-LIVE = "orchestrator_liveexecution"
-UNTOLD = "orchestrator_untoldorder"
-
-#: A job of so many slots is large: of what runs in it there are records.
-MANY = 100
-
-EXECUTION = Columns(
-    fixed=(
-        *("id", "job_id", "node_id", "evaluation_id", "version", "generation", "round", "slot"),
-        *("attempt", "cpu", "memory", "disk", "gpu", "created_at"),
-    ),
-    rising=("order_rev", "told_rev", "settled"),
-    falling=("reserved",),
-    derived=("rev", "started_at", "ended_at"),
-    moving=(
-        *("desired", "observed", "stop_cause", "stop_detail"),
-        *("by_writer", "by_actor", "by_reason"),
-    ),
-    free=("exit_code", "code", "message", "hint", "retryable", "ran"),
-)
+from .execution_moves import BEGIN, LIVE, MOVE, UNTOLD
 
 JOB_COLUMNS = Columns(
     fixed=("id", "namespace_id", "name", "created_at"),
     rising=("version", "round", "seen_intent"),
-    derived=("rev", "updated_at", "ended_at", "intent_rev"),
+    derived=("rev", "updated_at", "ended_at", "outcome", "intent_rev"),
     moving=("state",),
     free=(
         *("type", "priority", "count", "labels", "reason", "stop_requested", "stop_reason"),
@@ -94,14 +64,14 @@ def execution_triggers() -> list[pgtrigger.Trigger]:
             name="execution_begins",
             when=pgtrigger.Before,
             operation=pgtrigger.Insert,
-            func=_BEGIN,
+            func=BEGIN,
         ),
         pgtrigger.Trigger(
             name="execution_moves",
             when=pgtrigger.Before,
             operation=pgtrigger.Update,
-            declare=[("now_record", "bytea")],
-            func=_MOVE,
+            declare=[("now_record", "bytea"), ("was", "text"), ("step", "jsonb")],
+            func=MOVE,
         ),
         refuse(
             "execution_goes",
@@ -136,10 +106,7 @@ def followers(name: str) -> list[pgtrigger.Trigger]:
 
 
 def history_triggers() -> list[pgtrigger.Trigger]:
-    """Rows come from the triggers of executions alone, and stay as they are.
-
-    Whole partitions may be dropped: that fires no trigger.
-    """
+    """Rows come from the triggers of executions alone, stay as they are, and go after those."""
     return [
         refuse(
             "history_begins",
@@ -147,7 +114,18 @@ def history_triggers() -> list[pgtrigger.Trigger]:
             "history is written by the trigger of executions alone",
             when="pg_trigger_depth() = 0",
         ),
-        _append_only("history_stays"),
+        pgtrigger.Trigger(
+            name="history_stays",
+            when=pgtrigger.Before,
+            operation=pgtrigger.Update | pgtrigger.Delete,
+            func="""
+                IF TG_OP = 'DELETE' AND NOT EXISTS (
+                    SELECT FROM orchestrator_execution WHERE id = OLD.execution_id) THEN
+                    RETURN OLD; END IF;
+                RAISE EXCEPTION '%: what is written here is neither changed nor deleted, as long'
+                    ' as there is its execution', TG_TABLE_NAME USING ERRCODE = 'check_violation';
+            """,
+        ),
     ]
 
 
@@ -160,9 +138,13 @@ JOURNAL = 0x6A6F
 
 
 def event_triggers() -> list[pgtrigger.Trigger]:
-    """The journal is appended to, and who appends says so until all can see it."""
+    """The journal is appended to, and who appends says so.  To drop a partition fires none."""
     return [
-        _append_only("event_stays"),
+        refuse(
+            "event_stays",
+            pgtrigger.Update | pgtrigger.Delete,
+            "what is written here is neither changed nor deleted",
+        ),
         pgtrigger.Trigger(
             name="event_is_announced",
             level=pgtrigger.Statement,
@@ -211,8 +193,10 @@ def job_triggers() -> list[pgtrigger.Trigger]:
                 NEW.updated_at := clock_timestamp();
                 IF NEW.state = ANY ({array(ENDED)}) THEN
                     NEW.ended_at := coalesce(OLD.ended_at, NEW.updated_at);
+                    NEW.outcome := NEW.state;
                 ELSE
                     NEW.ended_at := NULL;
+                    NEW.outcome := NULL;
                 END IF;
                 RETURN NEW;
             """,
@@ -247,150 +231,3 @@ def version_triggers() -> list[pgtrigger.Trigger]:
 
 def _columns(row: str, names: Iterable[str]) -> str:
     return ", ".join(f"{row}.{name}" for name in names)
-
-
-def _append_only(name: str) -> pgtrigger.Trigger:
-    return refuse(
-        name,
-        pgtrigger.Update | pgtrigger.Delete,
-        "what is written here is neither changed nor deleted",
-    )
-
-
-def _moves(lane: Lifecycle[Desired] | Lifecycle[Observed]) -> str:
-    return array(
-        {
-            f"{before}>{after}>{writer}"
-            for before, event, after in lane.edges()
-            for writer in WRITERS[event]
-        }
-    )
-
-
-_WANTED = f"nullif({{0}}.desired = '{Desired.RUNNING}', false)"
-
-#: What ``worker.executions`` reads of what runs as it was told in a large job; of others null.
-_RECORD = f"""
-    CASE WHEN NEW.desired = '{Desired.RUNNING}' AND NEW.observed = '{Observed.RUNNING}'
-              AND (SELECT count FROM orchestrator_job WHERE id = NEW.job_id) >= {MANY}
-              AND NEW.generation = (SELECT generation FROM orchestrator_jobversion
-                                    WHERE job_id = NEW.job_id AND number = NEW.version)
-         THEN uuid_send(NEW.id) || uuid_send(NEW.node_id) || int4send(NEW.slot)
-              || int4send(NEW.attempt) || int4send(NEW.version) || int4send(NEW.round)
-              || timestamptz_send(NEW.created_at) || timestamptz_send(NEW.started_at) END
-"""  # noqa: S608 - only words of our own tables
-
-_BEGIN = f"""
-    IF NEW.by_writer IS DISTINCT FROM 'state-updater' THEN
-        RAISE EXCEPTION 'execution %: only the state-updater creates executions, not %',
-            NEW.id, coalesce(NEW.by_writer, 'nobody') USING ERRCODE = 'check_violation';
-    END IF;
-    IF NEW.observed <> '{Observed.NEW}' OR NEW.desired = '{Desired.STOPPED}'
-       OR NEW.told_rev <> 0 OR NEW.started_at IS NOT NULL THEN
-        RAISE EXCEPTION 'execution %: begins as new and untold, not %/%',
-            NEW.id, NEW.desired, NEW.observed USING ERRCODE = 'check_violation';
-    END IF;
-    NEW.rev := 1;
-    INSERT INTO {HISTORY} (execution_id, rev, lane, before, after, writer, actor, reason, at)
-    VALUES (NEW.id, 1, 'desired', '', NEW.desired, NEW.by_writer, coalesce(NEW.by_actor, ''),
-            coalesce(NEW.by_reason, ''), clock_timestamp()),
-           (NEW.id, 1, 'observed', '', NEW.observed, NEW.by_writer, coalesce(NEW.by_actor, ''),
-            coalesce(NEW.by_reason, ''), clock_timestamp());
-    INSERT INTO {LIVE} (execution_id, job_id, slot, node_id, is_wanted)
-    VALUES (NEW.id, NEW.job_id, NEW.slot, NEW.node_id, {_WANTED.format("NEW")});
-    INSERT INTO {UNTOLD} (node_id, rev, execution_id) VALUES (NEW.node_id, NEW.order_rev, NEW.id);
-    NEW.by_writer := NULL;
-    NEW.by_actor := NULL;
-    NEW.by_reason := NULL;
-    RETURN NEW;
-"""  # noqa: S608 - only words of our own tables
-
-#: While *desired* is pending a CHECK refuses these; what was stopped may have been approved before.
-_APPROVED_FIRST = array({after for _, event, after in OBSERVED.edges() if event in AFTER_APPROVAL})
-
-_NEW_CAUSE = "CASE WHEN NEW.stop_cause <> OLD.stop_cause THEN NEW.stop_cause ELSE '' END"
-
-_MOVE = f"""
-    {refuse_changes(EXECUTION)}
-    IF NEW.observed IS DISTINCT FROM OLD.observed OR NEW.desired IS DISTINCT FROM OLD.desired THEN
-        IF NEW.by_writer IS NULL THEN
-            RAISE EXCEPTION 'execution %: a change of state must say who makes it (by_writer)',
-                OLD.id USING ERRCODE = 'check_violation';
-        END IF;
-        NEW.rev := OLD.rev + 1;
-        IF NEW.observed IS DISTINCT FROM OLD.observed THEN
-            IF NOT (OLD.observed || '>' || NEW.observed || '>' || NEW.by_writer)
-                   = ANY ({_moves(OBSERVED)}) THEN
-                RAISE EXCEPTION 'execution %: observed cannot go from % to % by the %',
-                    OLD.id, OLD.observed, NEW.observed, NEW.by_writer
-                    USING ERRCODE = 'check_violation';
-            END IF;
-            IF OLD.desired = '{Desired.STOPPED}' AND NEW.observed = ANY ({_APPROVED_FIRST})
-               AND NOT EXISTS (SELECT FROM {HISTORY} WHERE execution_id = OLD.id
-                               AND lane = 'desired' AND after = '{Desired.RUNNING}') THEN
-                RAISE EXCEPTION 'execution %: cannot be %, nobody has approved it',
-                    OLD.id, NEW.observed USING ERRCODE = 'check_violation';
-            END IF;
-            INSERT INTO {HISTORY}
-                (execution_id, rev, lane, before, after, writer, actor, cause, reason, at)
-            VALUES (NEW.id, NEW.rev, 'observed', OLD.observed, NEW.observed, NEW.by_writer,
-                    coalesce(NEW.by_actor, ''), {_NEW_CAUSE}, coalesce(NEW.by_reason, ''),
-                    clock_timestamp());
-            IF NEW.observed = '{Observed.RUNNING}' THEN
-                NEW.started_at := coalesce(NEW.started_at, clock_timestamp());
-            END IF;
-        END IF;
-        IF NEW.observed = ANY ({array(OBSERVED.terminal)}) THEN
-            NEW.ended_at := coalesce(OLD.ended_at, clock_timestamp());
-            IF OLD.desired <> '{Desired.STOPPED}' THEN
-                NEW.desired := '{Desired.STOPPED}';
-                INSERT INTO {HISTORY}
-                    (execution_id, rev, lane, before, after, writer, actor, reason, at)
-                VALUES (NEW.id, NEW.rev, 'desired', OLD.desired, NEW.desired, NEW.by_writer,
-                        coalesce(NEW.by_actor, ''), 'it is ' || NEW.observed, clock_timestamp());
-            ELSIF NEW.desired <> '{Desired.STOPPED}' THEN
-                RAISE EXCEPTION 'execution %: desired cannot go back from stopped', OLD.id
-                    USING ERRCODE = 'check_violation';
-            END IF;
-        ELSIF NEW.desired IS DISTINCT FROM OLD.desired THEN
-            IF NOT (OLD.desired || '>' || NEW.desired || '>' || NEW.by_writer)
-                   = ANY ({_moves(DESIRED)}) THEN
-                RAISE EXCEPTION 'execution %: desired cannot go from % to % by the %',
-                    OLD.id, OLD.desired, NEW.desired, NEW.by_writer
-                    USING ERRCODE = 'check_violation';
-            END IF;
-            INSERT INTO {HISTORY}
-                (execution_id, rev, lane, before, after, writer, actor, cause, reason, at)
-            VALUES (NEW.id, NEW.rev, 'desired', OLD.desired, NEW.desired, NEW.by_writer,
-                    coalesce(NEW.by_actor, ''), {_NEW_CAUSE}, coalesce(NEW.by_reason, ''),
-                    clock_timestamp());
-        END IF;
-        now_record := {_RECORD};
-        IF {_WANTED.format("NEW")} IS DISTINCT FROM {_WANTED.format("OLD")} THEN
-            UPDATE {LIVE} SET is_wanted = {_WANTED.format("NEW")}, record = now_record
-            WHERE execution_id = NEW.id;
-        ELSIF now_record IS NOT NULL OR OLD.observed = '{Observed.RUNNING}' THEN
-            UPDATE {LIVE} SET record = now_record
-            WHERE execution_id = NEW.id AND record IS DISTINCT FROM now_record;
-        END IF;
-    ELSE
-        NEW.rev := OLD.rev;
-    END IF;
-    IF (NEW.order_rev, NEW.told_rev) IS DISTINCT FROM (OLD.order_rev, OLD.told_rev) THEN
-        IF OLD.order_rev > OLD.told_rev THEN
-            DELETE FROM {UNTOLD}
-            WHERE (node_id, rev, execution_id) = (OLD.node_id, OLD.order_rev, OLD.id);
-        END IF;
-        IF NEW.order_rev > NEW.told_rev THEN
-            INSERT INTO {UNTOLD} (node_id, rev, execution_id)
-            VALUES (NEW.node_id, NEW.order_rev, NEW.id);
-        END IF;
-    END IF;
-    IF NEW.settled AND NOT NEW.reserved THEN
-        DELETE FROM {LIVE} WHERE execution_id = NEW.id;
-    END IF;
-    NEW.by_writer := NULL;
-    NEW.by_actor := NULL;
-    NEW.by_reason := NULL;
-    RETURN NEW;
-"""  # noqa: S608 - only words of our own tables

@@ -7,11 +7,13 @@ and written as told when the node has taken them.  There is no outbox to drain.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
 from msgspec.structs import replace
 
 from nodes import membership
@@ -30,6 +32,7 @@ from nodes.protocol.messages import (
 )
 from nodes.protocol.resources import Resources
 from orchestrator import broker
+from orchestrator.broker.looking import Pace
 from orchestrator.lifecycle import (
     NOT_BEGUN,
     OBSERVED,
@@ -83,11 +86,9 @@ _COLUMNS = """
 #: Orders in one answer, at most: more than one node is given, and no more than memory bears.
 MOST_ORDERS = 4 * BATCH
 
-# One statement, so one snapshot: an order revision is given under the node's lock and becomes
-# visible with all those before it, so what is read is complete up to the last one that is read.
-# It begins with the nodes that have something untold, which the key of those gives one by one:
-# neither the nodes that have nothing nor the backlog of those that have much are read.
-_UNTOLD = f"""
+# Which nodes have something untold.  The key of what is untold gives them one by one, whatever the
+# number of nodes that have nothing.
+_HOP = """
     WITH RECURSIVE waiting (node) AS (
         (SELECT node_id FROM orchestrator_untoldorder ORDER BY node_id LIMIT 1)
         UNION ALL
@@ -95,14 +96,39 @@ _UNTOLD = f"""
                 WHERE u.node_id > w.node ORDER BY u.node_id LIMIT 1)
         FROM waiting w WHERE w.node IS NOT NULL
     )
+    SELECT node, rev FROM waiting JOIN unnest(%s::uuid[], %s::bigint[]) AS s(node, rev) USING (node)
+"""
+
+# While somebody's old snapshot is open, what was told stays in that key, and a hop wades through
+# all of it.  It lies below what was sent, so that to ask for each node finds nothing of it.
+_PROBE = """
+    SELECT node, rev FROM unnest(%s::uuid[], %s::bigint[]) AS s(node, rev)
+    WHERE (SELECT true FROM orchestrator_untoldorder
+           WHERE node_id = s.node AND orchestrator_untoldorder.rev > s.rev
+           ORDER BY orchestrator_untoldorder.rev LIMIT 1)
+"""
+
+#: Seconds that a hop may take to be had each time; else for a share of all time.
+BRISK = 0.002
+_hops = Pace()
+
+# One statement, so one snapshot: an order revision is given under the node's lock and becomes
+# visible with all those before it, so what is read is complete up to the last one that is read.
+# With OFFSET executions are looked up one by one, in that order, until there are enough; and nodes
+# once each, not once an order, as there may be thousands of versions of one.
+_UNTOLD = f"""
     SELECT {_COLUMNS}
-    FROM waiting w
-    JOIN unnest(%s::uuid[], %s::bigint[]) AS s(node, rev) ON s.node = w.node
-    JOIN nodes_node n ON n.id = w.node AND n.approval = 'approved'
-    CROSS JOIN LATERAL (
+    FROM (
+        SELECT node, rev FROM unnest(%s::uuid[], %s::bigint[]) AS s(node, rev)
+        WHERE (SELECT approval FROM nodes_node WHERE id = s.node) = 'approved' OFFSET 0
+    ) s CROSS JOIN LATERAL (
         SELECT it.*
-        FROM orchestrator_untoldorder u JOIN orchestrator_execution it ON it.id = u.execution_id
-        WHERE u.node_id = s.node AND u.rev > s.rev AND reserved AND observed <> %s
+        FROM (
+            SELECT rev, execution_id FROM orchestrator_untoldorder
+            WHERE node_id = s.node AND rev > s.rev ORDER BY rev OFFSET 0
+        ) u CROSS JOIN LATERAL (
+            SELECT * FROM orchestrator_execution WHERE id = u.execution_id OFFSET 0) it
+        WHERE reserved AND observed <> %s
         ORDER BY u.rev LIMIT {BATCH}
     ) e
     JOIN orchestrator_job j ON j.id = e.job_id
@@ -122,15 +148,18 @@ _DESIRED = f"""
 def orders(nodes: Mapping[UUID, int], /, *, at_most: int = MOST_ORDERS) -> Sequence[NodeOrders]:
     """What each of these nodes must still be told, above the revision last sent to it.
 
-    Two queries at most, a bounded answer; see ``nodes.callbacks.PendingOrders``.  Nodes that are
+    Three queries at most, a bounded answer; see ``nodes.callbacks.PendingOrders``.  Nodes that are
     not approved are told nothing, and nobody is told anything of what is over and gone.
     """
     if not nodes:
         return ()
     with connection.cursor() as cursor:
+        waiting = _waiting(cursor, nodes)
+        if not waiting:
+            return ()
         # What is neither is over and gone, or is told when its node says hello; see `want`.
         lost = Observed.LOST.value
-        cursor.execute(_UNTOLD, [list(nodes), list(nodes.values()), lost, at_most])
+        cursor.execute(_UNTOLD, [list(waiting), list(waiting.values()), lost, at_most])
         rows = [_Row(*row) for row in cursor.fetchall()]
     found: dict[UUID, list[tuple[int, Order | Unsendable]]] = {}
     for row, order in zip(rows, _orders(rows), strict=True):
@@ -140,6 +169,19 @@ def orders(nodes: Mapping[UUID, int], /, *, at_most: int = MOST_ORDERS) -> Seque
         NodeOrders(node, listed[-1][0], *_apart(order for _, order in listed))
         for node, listed in found.items()
     ]
+
+
+def _waiting(cursor: CursorWrapper, nodes: Mapping[UUID, int]) -> dict[UUID, int]:
+    """Those of *nodes* that have something untold."""
+    asked = (list(nodes), list(nodes.values()))
+    if not _hops.allows():
+        cursor.execute(_PROBE, asked)
+        return dict(cursor.fetchall())
+    began = time.monotonic()
+    cursor.execute(_HOP, asked)
+    found = dict(cursor.fetchall())
+    _hops.took(time.monotonic() - began, BRISK)
+    return found
 
 
 def desired(node: UUID, hello: Hello, epoch: int, /) -> DesiredSet:

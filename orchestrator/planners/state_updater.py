@@ -386,7 +386,6 @@ def _result(writing: _Writing) -> broker.Result:
         blocked=plan.blocked if not writing.dropped else None,
         demand=demand(writing.decision.world.job.spec) if plan.blocked else None,
         revision=writing.decision.world.room.revision,
-        ended=ended and not writing.dropped,
         record=dict(plan.record) if plan.record is not None else None,
     )
 

@@ -7,6 +7,8 @@ EVERYTHING = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 APPENDED = frozenset({"SELECT", "INSERT"})
 COUNTED = frozenset({"USAGE"})
 """Of a sequence: numbers may be taken, not set back."""
+NOTHING: frozenset[str] = frozenset()
+"""Of a partition: it is read and written through its table, whose rights and triggers hold."""
 
 RIGHTS = {
     "orchestrator_event": APPENDED,
@@ -43,7 +45,8 @@ class NoSuchRole(Exception):
 def grant(role: str) -> None:
     """Give *role* its rights to all tables there are, as their owner; takes away what is too much.
 
-    It can make nothing either: no tables, no functions, not even temporary ones.
+    It can make nothing either: no tables, no functions, not even temporary ones; but it may call
+    those of ours that make and drop partitions.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT to_regrole(quote_ident(%s))::oid", [role])
@@ -62,7 +65,7 @@ def _missing(cursor: CursorWrapper, role: int) -> list[str]:
     """What must be said so that *role* has the rights that it should, and no others."""
     cursor.execute(
         """
-        SELECT c.relkind, c.relname, c.oid::regclass::text,
+        SELECT c.relkind, c.relname, c.oid::regclass::text, c.relispartition,
                ARRAY(SELECT privilege_type FROM aclexplode(c.relacl) WHERE grantee = %s)
         FROM pg_class c
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'S')
@@ -71,12 +74,22 @@ def _missing(cursor: CursorWrapper, role: int) -> list[str]:
         [role],
     )
     statements = []
-    for kind, name, quoted, found in cursor.fetchall():
+    for kind, name, quoted, is_partition, found in cursor.fetchall():
         wanted = COUNTED if kind == "S" else RIGHTS.get(name, EVERYTHING)
+        if is_partition:
+            wanted = NOTHING
         if set(found) != wanted:
             what = f"SEQUENCE {quoted}" if kind == "S" else quoted
             statements.append(f"REVOKE ALL ON {what} FROM {{role}}")
-            statements.append(f"GRANT {', '.join(sorted(wanted))} ON {what} TO {{role}}")
+            if wanted:
+                statements.append(f"GRANT {', '.join(sorted(wanted))} ON {what} TO {{role}}")
+    cursor.execute(
+        "SELECT oid::regprocedure::text FROM pg_proc"
+        " WHERE pronamespace = 'public'::regnamespace AND prosecdef"
+        " AND NOT has_function_privilege(%s::oid, oid, 'EXECUTE')",
+        [role],
+    )
+    statements += [f"GRANT EXECUTE ON FUNCTION {it} TO {{role}}" for (it,) in cursor.fetchall()]
     cursor.execute(
         "SELECT quote_ident(current_database()),"
         " has_schema_privilege(%(role)s, 'public', 'USAGE'),"

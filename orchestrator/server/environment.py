@@ -11,6 +11,7 @@ from itertools import filterfalse
 from pathlib import Path
 
 from nodes.protocol.messages import ISOLATION
+from orchestrator.lifecycle import JobType
 
 EX_CONFIG = 78
 """Exit code of a process whose configuration is wrong, as in sysexits.h."""
@@ -42,6 +43,13 @@ class Role(StrEnum):
     COMMAND = "command"
 
 
+KEEP_DAYS = {kind: f"MUSTER_KEEP_DAYS_{kind.upper()}" for kind in JobType}
+"""By the type of jobs the name of how long theirs are kept."""
+
+FEWEST_DAYS, MOST_DAYS = 7, 36_500
+"""The schema's owner lets nothing of the journal or the history be dropped that is younger."""
+
+
 NAMES: dict[str, str] = {
     "MUSTER_MIGRATE_URL": "DATABASE_URL as the role that owns the schema, for commands of "
     "operators, `migrate` first of all (default: DATABASE_URL, whose role then does both)",
@@ -70,6 +78,12 @@ NAMES: dict[str, str] = {
     "MUSTER_LOG_LEVEL": "debug, info, warning or error (default: info)",
     "MUSTER_LOG_FORMAT": "text or json (default: text)",
     "MUSTER_WORKERS": "worker processes of one `manage.py worker` (default: one a core, 2 to 8)",
+    "MUSTER_KEEP_DAYS": "days for which the journal is kept, and what has ended "
+    f"(default: 90), {FEWEST_DAYS} or more; 0 for ever",
+    **{
+        name: f"the same for {kind} jobs (default: MUSTER_KEEP_DAYS)"
+        for kind, name in KEEP_DAYS.items()
+    },
 }
 """Every name that the server understands, with what it says."""
 
@@ -110,6 +124,8 @@ class Environment:
     log_level: str
     log_format: str
     workers: int
+    keep_days: int
+    keep_days_of: Mapping[JobType, int]
 
 
 class Misconfigured(Exception):
@@ -163,6 +179,7 @@ def parse(environ: Mapping[str, str]) -> Environment:
         mistakes.append(
             "MUSTER_MIGRATE_URL is set without DATABASE_URL: the database of our own has its roles."
         )
+    keep_days = _days(environ, "MUSTER_KEEP_DAYS", 90, mistakes)
 
     read = Environment(
         var=Path(environ.get("MUSTER_VAR") or HOME / "var").absolute(),
@@ -185,6 +202,10 @@ def parse(environ: Mapping[str, str]) -> Environment:
         log_level=choice("MUSTER_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         log_format=choice("MUSTER_LOG_FORMAT", "text", ("text", "json")),
         workers=whole("MUSTER_WORKERS", min(8, max(2, os.cpu_count() or 2)), 1, MOST_WORKERS),
+        keep_days=keep_days,
+        keep_days_of={
+            kind: _days(environ, name, keep_days, mistakes) for kind, name in KEEP_DAYS.items()
+        },
     )
     if mistakes:
         raise Misconfigured(tuple(mistakes))
@@ -232,6 +253,17 @@ def _wide_doors(
 
 def _is_here(origin: str) -> bool:
     return re.sub(r":\d+$", "", origin.split("://", 1)[-1]) in LOOPBACK
+
+
+def _days(environ: Mapping[str, str], name: str, default: int, mistakes: list[str]) -> int:
+    value = environ.get(name) or str(default)
+    if re.fullmatch("[0-9]{1,9}", value) and int(value) in (0, *range(FEWEST_DAYS, MOST_DAYS + 1)):
+        return int(value)
+    mistakes.append(
+        f"{name} is {value[:40]!r}; say a whole number of days from {FEWEST_DAYS} to {MOST_DAYS}, "
+        "or 0 to keep everything."
+    )
+    return default
 
 
 def _networks(

@@ -6,7 +6,7 @@ little beside reading each with all that could be said of it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
@@ -17,8 +17,7 @@ from django.db import connection
 from psycopg.pq import Format
 
 from orchestrator.lifecycle import Desired, Observed
-from orchestrator.models import JobVersion
-from orchestrator.models.triggers import MANY
+from orchestrator.models.execution_moves import MANY
 from orchestrator.scheduling.feasibility import remember
 from orchestrator.scheduling.running import instant
 from orchestrator.scheduling.world import NONE_IN_COLUMNS, ExecutionView, Ints, Nodes, Running
@@ -26,6 +25,8 @@ from orchestrator.scheduling.world import NONE_IN_COLUMNS, ExecutionView, Ints, 
 #: Looked up thousands of times in one group; calling the enum costs ten times as much.
 _DESIRED = {str(state): state for state in Desired}
 _OBSERVED = {str(state): state for state in Observed}
+
+Records = npt.NDArray[np.void]
 
 
 class Job(Protocol):
@@ -63,9 +64,11 @@ def unsettled(jobs: Collection[Job], nodes: Nodes) -> dict[UUID, Unsettled]:
     large = {job.id: job for job in jobs if job.slots >= MANY}
     others: list[UUID] = []
     if large:
-        for job, records in _records(large.values()):
-            found[job].running, them = _running(records, large[job], nodes)
-            others += them
+        records = _records(large)
+        alike = _versions_alike(records, large)
+        for job, them in records.items():
+            found[job].running, ids = _running(them, large[job], alike[job], nodes)
+            others += ids
     small = [job for job in found if job not in large]
     asked = [*([(_OF_JOBS, small)] if small else ()), *([(_BY_ID, others)] if others else ())]
     if not asked:
@@ -96,7 +99,7 @@ _OF_JOBS = f"""
 _BY_ID = f"{_VIEWS} FROM orchestrator_execution e WHERE id = ANY(%s) AND NOT settled"
 
 
-def _records(large: Iterable[Job]) -> list[tuple[UUID, bytes]]:
+def _records(large: Iterable[UUID]) -> dict[UUID, Records]:
     """Of each job the records of what runs as it was told, and of others with nothing but an id."""
     with connection.cursor() as cursor:
         cursor.cursor.format = Format.BINARY  # As text what is read would be twice as long.
@@ -107,9 +110,9 @@ def _records(large: Iterable[Job]) -> list[tuple[UUID, bytes]]:
                 FROM orchestrator_liveexecution WHERE job_id = job)
             FROM unnest(%s::uuid[]) AS job
             """,
-            [bytes(_RECORD.itemsize - 16), [job.id for job in large]],
+            [bytes(_RECORD.itemsize - 16), list(large)],
         )
-        return [(job, records or b"") for job, records in cursor.fetchall()]
+        return {job: np.frombuffer(them or b"", dtype=_RECORD) for job, them in cursor.fetchall()}
 
 
 _RECORD = np.dtype(
@@ -126,11 +129,39 @@ _RECORD = np.dtype(
 )
 
 
-def _running(found: bytes, job: Job, nodes: Nodes) -> tuple[Running, list[UUID]]:
+def _versions_alike(
+    records: Mapping[UUID, Records], large: Mapping[UUID, Job]
+) -> dict[UUID, list[int]]:
+    """The version of each job, and which others of those found run the same."""
+    alike = {job: [it.version] for job, it in large.items()}
+    others = [
+        (job, number, large[job].generation)
+        for job, them in records.items()
+        for number in np.unique(them["version"]).tolist()
+        if number not in (0, large[job].version)
+    ]
+    if not others:
+        return alike
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT job_id, number FROM orchestrator_jobversion
+            JOIN unnest(%s::uuid[], %s::int[], %s::text[]) AS found(job_id, number, generation)
+                USING (job_id, number, generation)
+            """,
+            [list(column) for column in zip(*others, strict=True)],
+        )
+        for job, number in cursor.fetchall():
+            alike[job].append(number)
+    return alike
+
+
+def _running(
+    records: Records, job: Job, alike: Sequence[int], nodes: Nodes
+) -> tuple[Running, list[UUID]]:
     """What runs the job's task in its round, and the ids of the others."""
-    records = np.frombuffer(found, dtype=_RECORD)
     versions = records["version"].astype(np.int64)
-    is_current = np.isin(versions, _versions_alike(versions, job)) & (records["round"] == job.round)
+    is_current = np.isin(versions, alike) & (records["round"] == job.round)
     others = [UUID(bytes=it.tobytes()) for it in records["id"][~is_current]]
     records = records[is_current]
     running = Running(
@@ -141,15 +172,6 @@ def _running(found: bytes, job: Job, nodes: Nodes) -> tuple[Running, list[UUID]]
         view=lambda row: _view(records[row], job),
     )
     return running, others
-
-
-def _versions_alike(found: Ints, job: Job) -> list[int]:
-    """The job's version, and which others of those *found* run the same."""
-    others = [it for it in np.unique(found).tolist() if it not in (0, job.version)]
-    if not others:
-        return [job.version]
-    alike = JobVersion.objects.filter(job=job.id, number__in=others, generation=job.generation)
-    return [job.version, *alike.values_list("number", flat=True)]
 
 
 def _rows(ids: npt.NDArray[np.void], nodes: Nodes) -> Ints:

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 
 from nodes import membership
 from nodes.hints import Hint, after_commit
-from nodes.models import Node
+from nodes.models import JoinToken, Node
 from orchestrator import endpoint
 from orchestrator.access import sessions, sign_in
 from orchestrator.models import IdempotencyKey, journal
@@ -19,6 +19,10 @@ from orchestrator.models.pruning import delete_some
 
 #: How long the answer to a request is kept for its repeats.
 ANSWERS_KEPT = timedelta(hours=24)
+
+#: How long a join token is kept after its end: who had joined with it and heard nothing may still
+#: ask, once the cluster of a machine has renewed it.
+TOKENS_KEPT = timedelta(days=30)
 
 
 def tick() -> None:
@@ -57,3 +61,8 @@ def _record(disconnected: Sequence[UUID], lost: Sequence[UUID]) -> None:
 def forget_answers() -> None:
     """Drop answers that no repeat can ask for any longer, a bounded number at a time."""
     delete_some(IdempotencyKey.objects.filter(created_at__lt=Now() - ANSWERS_KEPT))
+
+
+def forget_join_tokens() -> None:
+    """Drop join tokens that are over, used up or not, a bounded number at a time."""
+    delete_some(JoinToken.objects.filter(expires_at__lt=Now() - TOKENS_KEPT))

@@ -14,7 +14,7 @@ from django.db import connection
 
 from nodes import readiness
 from nodes.labels import selectable
-from nodes.models import NOTHING_SEEN
+from nodes.models import NOTHING_SEEN, UNSEEN
 from nodes.protocol.resources import DIMENSIONS
 from orchestrator.lifecycle import JobState
 from orchestrator.models import spec_cache
@@ -76,7 +76,7 @@ class ClusterView:
     def _read(self) -> list[Mapping[str, Any]]:
         with connection.cursor() as cursor:
             # Nodes that were removed are news only for who has them.
-            cursor.execute(_NODES, [self._seen, bool(self._rows)])
+            cursor.execute(_NODES, {"seen": self._seen, "with_removed": bool(self._rows)})
             names = [column.name for column in cursor.description]
             rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         self._seen = rows[0]["seen"]
@@ -94,7 +94,7 @@ class ClusterView:
 def worlds(leases: Sequence[Leased], room: Room) -> list[World | None]:
     """The world of each leased job, in the order of *leases*; None for a job that is gone.
 
-    Five queries at most, whatever the number of jobs; ended executions that are settled are not
+    Six queries at most, whatever the number of jobs; ended executions that are settled are not
     read, so the cost does not grow with history.
     """
     ids = [lease.job for lease in leases]
@@ -121,12 +121,13 @@ def worlds(leases: Sequence[Leased], room: Room) -> list[World | None]:
 
 #: What could not be seen then: so who has a transaction open for long has no node read again.
 _NODES = f"""
-    WITH look AS (SELECT pg_current_snapshot() AS now, %s::pg_snapshot AS before)
+    WITH look AS (SELECT pg_current_snapshot() AS now)
     SELECT now::text AS seen, n.id::text AS id, n.name, n.approval, n.connection, n.eligible,
            n.draining, n.quarantined, n.degraded, n.labels, n.attributes, n.removed_at,
            {", ".join(f"n.capacity_{d}, n.allocated_{d}, n.advertised_{d}" for d in DIMENSIONS)}
-    FROM look LEFT JOIN nodes_node n ON n.changed >= pg_snapshot_xmin(before)
-        AND NOT pg_visible_in_snapshot(n.changed, before) AND (n.removed_at IS NULL OR %s)
+    FROM look LEFT JOIN (
+        SELECT * FROM nodes_node WHERE {UNSEEN} AND (removed_at IS NULL OR %(with_removed)s)
+    ) n ON true
     ORDER BY n.id
 """  # noqa: S608 - only our own columns
 

@@ -123,8 +123,8 @@ def test_a_job_is_run_again_and_evaluated_now(browser):
 
 def test_a_dead_letter_is_retried_and_one_that_is_none_is_named(browser):
     job, other = rows.job(), rows.job()
-    BrokerRow.objects.create(job=job, type="batch", want=1, dead_letter="it failed five times")
-    BrokerRow.objects.create(job=other, type="batch", want=1, done=1)
+    rows.dead_letter(job)
+    rows.leased(other)
     page = browser.post(
         address(BrokerRow),
         {"action": "retry_dead", "_selected_action": [str(job.pk), str(other.pk)]},

@@ -141,7 +141,7 @@ def test_every_operation_is_described_in_a_sentence(api):
 )
 def test_an_answer_has_the_shape_that_is_promised(api, path):
     job = rows.job(name="shown", labels={"a": "b"})
-    evaluation = Evaluation.objects.create(job=job, type="batch", priority=50, token=1)
+    evaluation = Evaluation.objects.create(job=job, type="batch", priority=50)
     execution = rows.execution(job, rows.node(name="machine"), observed="completed")
     ExecutionOutput.objects.create(execution=execution, stdout="hello\n", stdout_size=6)
     api.post("jobs/shown/stop")

@@ -6,13 +6,13 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth.models import User
 from django.db import InterfaceError, OperationalError, connection, transaction
-from django.db.models.functions import Now
 from django.test import Client, RequestFactory
+from django.utils import timezone
 
 from orchestrator.access import tokens
 from orchestrator.api import problems
 from orchestrator.lifecycle import Desired, StopCause
-from orchestrator.models import BrokerTrigger, Job, WorkerProcess
+from orchestrator.models import Job, WorkerProcess
 from tests import rows
 
 
@@ -111,9 +111,7 @@ def test_an_end_is_not_said_to_be_one_of_two(api, observed):
 def test_the_status_says_that_nobody_evaluates(api):
     WorkerProcess.objects.create(name="elsewhere-1", host="elsewhere", pid=1)
     job = rows.job()
-    BrokerTrigger.objects.create(
-        job_id=job.pk, trigger="job-submit", not_before=Now() - timedelta(minutes=1)
-    )
+    rows.asked(job, timezone.now() - timedelta(minutes=1))
     status = api.get("status").json()
     assert status["ready"] is True
     assert status["warning"].startswith("Nobody evaluates: jobs have waited")

@@ -1,9 +1,19 @@
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from orchestrator.explain import reasons
-from orchestrator.models import Event, Execution, Job, JobVersion, spec_cache
+from orchestrator.explain.formatting import clock
+from orchestrator.models import (
+    Event,
+    Execution,
+    Job,
+    JobVersion,
+    RemovedHistory,
+    periods,
+    spec_cache,
+)
 from orchestrator.scheduling.world import Progress
 from tests import rows
 
@@ -404,3 +414,19 @@ def test_a_job_that_stops_waits_for_nothing_in_any_of_its_answers(api):
     shown = api.get(f"jobs/{job.pk}").json()
     assert "c-01" not in shown["sentence"]
     assert (shown["reason"], shown["reasons"]) == ("", [])
+
+
+def test_a_job_says_what_of_it_is_no_longer_kept(api):
+    job, ended = rows.job(name="old"), datetime(2026, 9, 2, 14, 3, 11, tzinfo=UTC)
+    assert api.get("jobs/old").json()["not_kept"] is None
+    RemovedHistory.objects.create(job=job, executions=12, ended_before=ended)
+    rows.made(job, ended - timedelta(days=300))
+    begins = periods.begins()
+    assert api.get("jobs/old").json()["not_kept"] == {
+        "executions": 12,
+        "evaluations": 0,
+        "ended_before": "2026-09-02T14:03:11Z",
+        "events_before": f"{begins:%Y-%m-%dT%H:%M:%SZ}",
+        "sentence": "12 executions that ended before 2026-09-02 14:03:11 UTC are no longer kept; "
+        f"events before {clock(begins)} are no longer kept",
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 
 from orchestrator import broker
 from orchestrator.lifecycle import Trigger
-from orchestrator.models import BrokerRow, Job
+from orchestrator.models import BrokerDue, BrokerRow, Job
 from tests import rows
 
 
@@ -47,9 +47,17 @@ class Queue:
     def row(self, job: Job) -> BrokerRow:
         return BrokerRow.objects.get(job=job)
 
+    def due(self, job: Job) -> datetime | None:
+        """When it is looked at again, whatever happens."""
+        return BrokerDue.objects.filter(job=job).values_list("at", flat=True).first()
+
+    def stands(self, job: Job) -> broker.Standing | None:
+        return broker.standing([job.pk]).get(job.pk)
+
     def let_time_pass(self) -> None:
         """Everything that waits for its moment has it now, and all leases are over."""
-        BrokerRow.objects.filter(not_before__isnull=False).update(not_before=Now())
+        BrokerDue.objects.update(at=Now())
+        BrokerRow.objects.filter(retry_at__isnull=False).update(retry_at=Now())
         BrokerRow.objects.filter(leased_until__isnull=False).update(
             leased_until=Now() - timedelta(hours=1)
         )

@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection, transaction
+from django.db.models.functions import Now
 
 from nodes.models import NOTHING_SEEN, Node
 from nodes.protocol.resources import Resources
 from orchestrator import broker
 from orchestrator.explain.reasons import NoRoom
 from orchestrator.lifecycle import Trigger
-from orchestrator.models import BrokerRow, BrokerTrigger, Evaluation
+from orchestrator.models import BlockedClass, BlockedJob, Evaluation, FreedNode
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
 from orchestrator.spec import selectors
@@ -59,8 +60,7 @@ class TestAlone:
         assert woken(queue) == []
         broker.capacity_freed([node.pk])
         assert woken(queue) == [job.pk]
-        assert Evaluation.objects.order_by("pk")[0].state == "complete"
-        assert Evaluation.objects.order_by("pk")[1].triggers == {"capacity": 1}
+        assert queue.row(job).triggers == {"capacity": 1}
 
     def test_as_many_are_woken_as_can_be_held_best_priority_first(self, queue):
         node = rows.node(cpu=2500)
@@ -114,12 +114,12 @@ class TestAlone:
         (job,) = block(queue, [queue.job()])
         broker.enqueue(job.pk, Trigger.JOB_UPDATE)
         assert woken(queue) == [job.pk]
-        assert queue.row(job).blocked_on is None
+        assert not BlockedJob.objects.exists()
 
     def test_what_is_blocked_waits_for_no_moment(self, queue):
         """Trying each again would cost more than everything else, the more jobs the more."""
         (job,) = block(queue, [queue.job()])
-        assert queue.row(job).not_before is None
+        assert queue.due(job) is None
         queue.let_time_pass()
         assert woken(queue) == []
 
@@ -133,26 +133,46 @@ class TestAlone:
             followups=[(at, Trigger.QUEUE_TIMEOUT)],
             revision=ALL_SEEN,
         )
-        assert (queue.row(job).not_before, queue.row(job).blocked_on is None) == (at, False)
+        assert (queue.due(job), queue.stands(job).state) == (at, "blocked")
         queue.let_time_pass()
         assert queue.one().triggers == {"queue-timeout": 1}
-        assert queue.row(job).blocked_on is None
+        assert not BlockedJob.objects.exists()
 
     def test_what_it_waits_for_is_kept_for_people(self, queue):
         (job,) = block(queue, [queue.job()], missing=3, where="node.arch = arm64")
-        assert queue.row(job).blocked_on == {
-            "need": {"cpu": 1000, "memory": 0, "disk": 0, "gpu": 0},
-            "missing": 3,
-            "where": ["node.driver.process = true", "node.arch = arm64"],
-            "impossible": False,
-            "why": {"is": "no-room", "nodes": 1},
-            "since": "2026-03-01T12:00:00+00:00",
-        }
+        assert queue.stands(job).waits == broker.Waits(
+            need=CORE,
+            missing=3,
+            where=("node.driver.process = true", "node.arch = arm64"),
+            why=NoRoom(1),
+            since=SINCE.isoformat(),
+        )
+        assert queue.stands(job).since == SINCE
+
+    def test_one_look_tells_all_of_a_class_why_they_wait(self, queue):
+        first, second = block(queue, queue.jobs(2))
+        broker.enqueue(first.pk, Trigger.JOB_UPDATE)
+        blocked = Blocked(need=CORE, missing=1, why=NoRoom(7))
+        demand = Demand(CORE, "process")
+        queue.settle(queue.one(), blocked=blocked, demand=demand, revision=ALL_SEEN)
+        assert BlockedClass.objects.count() == 1
+        assert [queue.stands(job).waits.why for job in (first, second)] == [NoRoom(7)] * 2
+
+    def test_what_nobody_waits_for_any_more_is_forgotten_after_an_hour(self, queue):
+        (waiting,) = block(queue, [queue.job()])
+        broker.enqueue(waiting.pk, Trigger.JOB_UPDATE)
+        queue.settle(queue.one())
+        broker.forget_classes()
+        assert BlockedClass.objects.count() == 1
+        block(queue, [queue.job()], need=Resources(cpu=2000))
+        BlockedClass.objects.update(seen_at=Now() - timedelta(hours=2))
+        broker.forget_classes()
+        assert [one.need["cpu"] for one in BlockedClass.objects.all()] == [2000]
 
     def test_freed_capacity_is_forgotten_when_nobody_waits(self, queue):
         broker.capacity_freed([rows.node().pk])
-        broker.fold()
-        assert not BrokerTrigger.objects.exists()
+        broker.catch_up()
+        assert not FreedNode.objects.exists()
 
     def test_a_wake_up_reads_as_many_jobs_as_can_be_held(self, queue):
         """Its cost follows what was freed, not how many wait."""
@@ -168,12 +188,11 @@ class TestAlone:
                 [template.pk],
             )
             cursor.execute(
-                "INSERT INTO orchestrator_brokerrow (job_id, type, priority, want, done, token,"
-                " worker, not_before_trigger, deliveries, blocked_class, triggers, blocked_on)"
-                " SELECT j.id, j.type, 10, 7, 7, 1, '', '', 0, r.blocked_class, '{}', r.blocked_on"
-                " FROM orchestrator_job j, orchestrator_brokerrow r WHERE j.name LIKE 'more-%%'"
+                "INSERT INTO orchestrator_blockedjob (job_id, class, urgency, since, missing)"
+                " SELECT j.id, b.class, -10, now(), 1"
+                " FROM orchestrator_job j, orchestrator_blockedjob b WHERE j.name LIKE 'more-%%'"
             )
-            cursor.execute("ANALYZE orchestrator_brokerrow")
+            cursor.execute("ANALYZE orchestrator_blockedjob")
             broker.capacity_freed([node.pk])
             before = _rows_read(cursor)
             assert broker.unblock() == 1
@@ -183,10 +202,8 @@ class TestAlone:
     def test_a_change_that_was_not_seen_is_looked_at_again_soon(self, queue):
         node = rows.node(cpu=1000)
         (job,) = block(queue, [queue.job()], revision=NOTHING_SEEN)
-        row = queue.row(job)
-        assert row.blocked_on is None
-        assert row.want > row.done
-        assert (row.not_before - Evaluation.objects.get().finished_at).total_seconds() < 1
+        assert not BlockedJob.objects.exists()
+        assert (queue.due(job) - Evaluation.objects.get().finished_at).total_seconds() < 1
         queue.let_time_pass()
         assert woken(queue) == [job.pk]
         assert node.pk
@@ -196,7 +213,7 @@ def _rows_read(cursor):
     """Rows of the queue that this transaction has read, by index or not."""
     cursor.execute(
         "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
-        " WHERE relname = 'orchestrator_brokerrow'"
+        " WHERE relname = 'orchestrator_blockedjob'"
     )
     return cursor.fetchone()[0]
 
@@ -289,4 +306,4 @@ class TestTogether:
 
         at_once([work(f"w{n}") for n in range(4)])
         assert sorted(served) == sorted(job.pk for job in jobs)
-        assert not BrokerRow.objects.filter(blocked_on__isnull=False).exists()
+        assert not BlockedJob.objects.exists()

@@ -1,15 +1,13 @@
 """Asking for evaluations, and what becomes of it in the rows of the queue."""
 
 import random
-from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
-from django.utils import timezone
 
 from orchestrator import broker
 from orchestrator.lifecycle import Trigger
-from orchestrator.models import BrokerRow, BrokerTrigger
+from orchestrator.models import BrokerTrigger, FreedNode
 from tests import rows
 
 
@@ -22,12 +20,13 @@ class TestAlone:
         lease = queue.one()
         assert lease.job == job.pk
         assert lease.triggers == {"job-submit": 1, "execution-update": 2}
-        assert lease.leased_want == 3
+        assert not BrokerTrigger.objects.exists()
 
     def test_asking_for_nothing_is_nothing(self):
         broker.enqueue([], Trigger.RETRY)
         broker.capacity_freed([])
         assert not BrokerTrigger.objects.exists()
+        assert not FreedNode.objects.exists()
 
     def test_what_is_rolled_back_was_not_asked_for(self, queue):
         job = rows.job()
@@ -36,42 +35,34 @@ class TestAlone:
             transaction.set_rollback(True)
         assert queue.lease() == []
 
-    def test_a_delayed_evaluation_is_not_lent_before_its_time(self, queue):
-        job = rows.job()
-        broker.enqueue(job.pk, Trigger.RETRY, not_before=timezone.now() + timedelta(hours=1))
-        assert queue.lease() == []
-        BrokerTrigger.objects.update(not_before=timezone.now() - timedelta(seconds=1))
-        assert queue.one().triggers == {"retry": 1}
-
-    def test_a_delayed_evaluation_does_not_delay_one_that_is_wanted_now(self, queue):
-        job = rows.job()
-        broker.enqueue(job.pk, Trigger.RETRY, not_before=timezone.now() + timedelta(hours=1))
-        broker.enqueue(job.pk, Trigger.JOB_SUBMIT)
-        assert queue.one().triggers == {"job-submit": 1}
-        assert BrokerTrigger.objects.count() == 1
-
-    def test_asking_about_a_job_that_is_gone_is_forgotten(self, queue):
+    def test_of_a_job_that_is_not_there_nothing_is_asked(self):
         broker.enqueue(rows.unknown_id(), Trigger.RETRY)
-        assert queue.lease() == []
-        broker.sweep()
         assert not BrokerTrigger.objects.exists()
+
+    def test_what_was_asked_of_a_job_that_is_gone_is_forgotten(self, queue):
+        job = queue.job()
+        BrokerTrigger.objects.update(job=rows.unknown_id())
+        assert job.pk
+        broker.forget_orphans()
+        assert not BrokerTrigger.objects.exists()
+        assert queue.lease() == []
 
     def test_a_changed_priority_counts_from_the_next_trigger_on(self, queue):
         first, second = queue.jobs(2)
-        broker.fold()
         type(second).objects.filter(pk=second.pk).update(priority=90)
         broker.enqueue(second.pk, Trigger.JOB_UPDATE)
         assert [lease.job for lease in queue.lease()] == [second.pk, first.pk]
 
-    def test_thousands_of_triggers_are_folded_in_a_few_statements(
+    def test_thousands_of_triggers_are_answered_by_one_evaluation_each(
         self, queue, django_assert_max_num_queries
     ):
         jobs = [rows.job() for _ in range(10)]
         for _ in range(300):
             broker.enqueue([job.pk for job in jobs], Trigger.EXECUTION_UPDATE)
-        with django_assert_max_num_queries(14):
-            assert broker.fold() == 3000
-        assert sum(BrokerRow.objects.values_list("want", flat=True)) == 3000
+        with django_assert_max_num_queries(2):
+            leases = queue.lease(400)
+        assert [one.triggers for one in leases] == [{"execution-update": 300}] * 10
+        assert not BrokerTrigger.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -83,13 +74,21 @@ class TestTogether:
             for n in range(40):
                 broker.enqueue(random.Random(n).sample([j.pk for j in jobs], 2), Trigger.RETRY)
 
-        def fold():
-            return sum(broker.fold() for _ in range(40))
+        def work(name):
+            def run():
+                answered = 0
+                for _ in range(60):
+                    leases = queue.lease(2, name)
+                    answered += sum(sum(one.triggers.values()) for one in leases)
+                    queue.settle(*leases)
+                return answered
 
-        at_once([ask, ask, ask, fold, fold, fold])
-        broker.fold()
+            return run
+
+        answers = at_once([ask, ask, ask, work("a"), work("b"), work("c")])
+        answers.append(work("last")())
         assert not BrokerTrigger.objects.exists()
-        assert sum(BrokerRow.objects.values_list("want", flat=True)) == 3 * 40 * 2
+        assert sum(filter(None, answers)) == 3 * 40 * 2
 
     def test_who_holds_a_row_delays_only_its_own_job(self, queue, at_once):
         held, other = queue.jobs(2)
@@ -128,13 +127,12 @@ class TestTogether:
                     _lock("orchestrator_job", job.pk)
                     broker.enqueue(job.pk, Trigger.JOB_UPDATE)
 
-        def fold():
+        def lend():
             for _ in range(60):
-                broker.fold()
+                queue.lease(worker="other")
 
-        at_once([report, report, plan, submit, fold, fold])
-        broker.fold()
-        assert queue.row(job).want == 1 + 30 + 30 + 30
+        at_once([report, report, plan, submit, lend, lend])
+        assert BrokerTrigger.objects.count() == 30 + 30 + 30
 
 
 def _lock(table, pk):

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def listener():
+    hints.flush(5)  # What was said before this test is not of it.
     it = Listener([Hint.WORK, Hint.VIEW])
     assert it.wait(5) == {Hint.WORK, Hint.VIEW}, "everything may have changed"
     yield it

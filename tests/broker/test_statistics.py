@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 from orchestrator import broker
 from orchestrator.broker.leases import MOST_DELIVERIES
 from orchestrator.lifecycle import Trigger
-from orchestrator.models import BrokerRow, BrokerTrigger, Evaluation
+from orchestrator.models import BrokerDue, BrokerRow, BrokerTrigger, Evaluation
 from tests import rows
 
 pytestmark = pytest.mark.django_db
@@ -18,7 +18,7 @@ MINUTE = timedelta(minutes=1)
 
 def ask_a_minute_ago(*jobs):
     broker.enqueue([job.pk for job in jobs], Trigger.JOB_SUBMIT)
-    BrokerTrigger.objects.update(not_before=Now() - MINUTE, at=Now() - MINUTE)
+    BrokerTrigger.objects.update(since=Now() - MINUTE)
 
 
 def is_a_minute(seconds):
@@ -29,17 +29,15 @@ def test_an_empty_queue_has_waited_for_nothing():
     assert (broker.stats().oldest, broker.stalled_for()) == (0, 0)
 
 
-def test_a_job_waits_from_the_moment_it_was_asked_about_folded_or_not():
+def test_a_job_waits_from_the_moment_it_was_asked_about():
     ask_a_minute_ago(rows.job())
-    assert is_a_minute(broker.stats().oldest)
-    broker.fold()
     assert is_a_minute(broker.stats().oldest)
 
 
 def test_what_has_become_due_waits_from_then_on(queue):
     job = queue.job()
-    queue.settle(queue.one(), followups=[(BrokerRow.objects.get().ready_since, Trigger.RETRY)])
-    BrokerRow.objects.update(not_before=Now() - MINUTE)
+    queue.settle(queue.one(), followups=[(job.created_at, Trigger.RETRY)])
+    BrokerDue.objects.update(at=Now() - MINUTE)
     assert is_a_minute(broker.stats().oldest)
     assert queue.one().job == job.pk
     assert broker.stats().oldest == 0
@@ -47,25 +45,27 @@ def test_what_has_become_due_waits_from_then_on(queue):
 
 @pytest.mark.parametrize("deliveries", [2, MOST_DELIVERIES])
 def test_what_had_to_wait_before_it_is_tried_again_is_not_stalled(queue, deliveries):
-    """Back-off and dead letters: their moment counts, folded or not, not when they were asked."""
+    """Back-off and dead letters: their moment counts, not when they were asked."""
     queue.job()
     for _ in range(deliveries):
-        BrokerRow.objects.update(not_before=None)
+        queue.let_time_pass()
         broker.nack(queue.one(), "it failed")
     Evaluation.objects.update(leased_at=Now() - 2 * MINUTE)
-    BrokerRow.objects.update(ready_since=Now() - 3 * MINUTE, not_before=Now() - MINUTE)
+    BrokerRow.objects.update(since=Now() - 3 * MINUTE, retry_at=Now() - MINUTE)
+    BrokerDue.objects.update(at=Now() - MINUTE)
     assert is_a_minute(broker.stalled_for())
-    broker.fold()
+    broker.catch_up()
     assert is_a_minute(broker.stalled_for())
 
 
 def test_what_is_not_due_yet_or_being_looked_at_or_gone_does_not_wait(queue):
     queue.job()
     lease = queue.one()
-    gone = rows.unknown_id()
-    broker.enqueue([lease.job, gone], Trigger.EXECUTION_UPDATE)
-    BrokerTrigger.objects.update(not_before=Now() - MINUTE)
-    broker.enqueue(rows.job().pk, Trigger.RETRY, not_before=lease.waited_since + 60 * MINUTE)
+    broker.enqueue([lease.job, rows.unknown_id()], Trigger.EXECUTION_UPDATE)
+    BrokerTrigger.objects.update(since=Now() - MINUTE)
+    queue.job()
+    later = queue.one()
+    queue.settle(later, followups=[(lease.waited_since + 60 * MINUTE, Trigger.RETRY)])
     assert broker.stats().oldest == 0
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 from django.db import connection, transaction
+from django.utils import timezone
 
 from nodes.hints import address
 from nodes.protocol.resources import Resources
@@ -17,7 +18,7 @@ from orchestrator import broker
 from orchestrator.broker.blocked import LOCK
 from orchestrator.explain.reasons import NoRoom
 from orchestrator.lifecycle import Trigger
-from orchestrator.models import BrokerRow, BrokerTrigger
+from orchestrator.models import BrokerTrigger, FreedNode
 from orchestrator.scheduling.plan import Blocked
 from orchestrator.server.cluster.evaluation_broker import PATIENCE, EvaluationBroker
 from tests import rows
@@ -83,10 +84,9 @@ def test_who_is_about_to_block_a_job_keeps_nobody_from_theirs(queue):
         assert ticket
         pusher.close()
         assert waited == [1000 * PATIENCE]
-        assert broker.fold() == 1
         assert queue.one().job == job.pk
         assert waited == [1000 * PATIENCE], "only the pusher waits, and seldom"
-        assert BrokerTrigger.objects.get().node_id is not None, "its note is kept"
+        assert FreedNode.objects.count() == 1, "its note is kept"
     assert queue.one().job == blocked.pk
 
 
@@ -96,26 +96,28 @@ def test_who_wakes_blocked_jobs_keeps_nobody_from_writing_plans(queue):
     with stopped(alone()):
         queue.settle(leases[job.pk], blocked=BLOCKED, revision=ALL_SEEN)
         queue.settle(leases[other.pk])
-    assert queue.row(job).blocked_on is None
+    assert queue.stands(job).state == "waiting"
     queue.let_time_pass()
     assert [one.job for one in queue.lease()] == [job.pk], "it is looked at again soon"
 
 
 def test_rows_that_somebody_holds_are_passed_over(queue):
-    held, due, ready = queue.jobs(3)
-    broker.fold()
-    BrokerRow.objects.filter(job=due).update(not_before="2020-01-01T00:00Z")
-    with stopped(row_of(held), row_of(due)):
-        broker.enqueue([held.pk, due.pk], Trigger.EXECUTION_UPDATE)
+    held, due = queue.jobs(2)
+    for lease in queue.lease():
+        broker.nack(lease, "it failed")
+    queue.let_time_pass()
+    ready = queue.job(90)
+    with stopped(row_of(held), ("SELECT FROM orchestrator_brokerdue FOR UPDATE", [])):
+        broker.enqueue(held.pk, Trigger.EXECUTION_UPDATE)
         assert queue.one().job == ready.pk
         broker.sweep()
-        assert queue.lease() == []
-    assert {one.job for one in queue.lease()} == {held.pk, due.pk}
+    queue.let_time_pass()
+    assert {queue.one().job, queue.one().job} == {held.pk, due.pk}
 
 
 def test_a_thousand_triggers_of_a_job_that_is_held_do_not_hide_a_new_one(queue):
     held = queue.job()
-    broker.fold()
+    queue.one()
     with stopped(row_of(held)):
         for _ in range(1100):
             broker.enqueue(held.pk, Trigger.EXECUTION_UPDATE)
@@ -123,38 +125,58 @@ def test_a_thousand_triggers_of_a_job_that_is_held_do_not_hide_a_new_one(queue):
         assert queue.one().job == new.pk
 
 
-def test_two_may_make_the_row_of_one_job_at_the_same_time(queue):
-    job, other = rows.job(), rows.job()
-    insert = """
-        INSERT INTO orchestrator_brokerrow (job_id, type, priority, want, done, token, worker,
-            not_before_trigger, deliveries, blocked_class, triggers)
-        SELECT id, type, priority, 0, 0, 1, '', '', 0, '', '{}' FROM orchestrator_job
-        WHERE id = %s
-    """
-    lock = "SELECT FROM orchestrator_job WHERE id = %s FOR NO KEY UPDATE"
-    with stopped((lock, [job.pk]), (insert, [job.pk])):
-        broker.enqueue([job.pk, other.pk], Trigger.JOB_SUBMIT)
-        assert [one.job for one in queue.lease()] == [other.pk]
-    assert [one.job for one in queue.lease()] == [job.pk]
-
-
-def test_triggers_that_somebody_folds_are_neither_waited_for_nor_in_the_way(queue):
-    broker.enqueue(rows.unknown_id(), Trigger.RETRY)
+def test_triggers_that_somebody_takes_are_neither_waited_for_nor_in_the_way(queue):
+    taken = queue.job()
     with stopped(("SELECT FROM orchestrator_brokertrigger FOR UPDATE", [])):
-        broker.sweep()
-        assert BrokerTrigger.objects.count() == 1
+        broker.forget_orphans()
         job = queue.job()
         assert queue.one().job == job.pk
-    broker.sweep()
-    assert not BrokerTrigger.objects.exists()
+    assert queue.one().job == taken.pk
+
+
+def test_who_wakes_a_job_keeps_nobody_from_looking_at_it(queue):
+    job = queue.job()
+    queue.settle(queue.one(), blocked=BLOCKED, revision=ALL_SEEN)
+    with stopped(("DELETE FROM orchestrator_blockedjob", [])):
+        broker.enqueue(job.pk, Trigger.JOB_UPDATE)
+        queue.settle(queue.one())
 
 
 def test_what_people_write_about_a_job_keeps_its_evaluation_from_nothing(queue):
     job = queue.job()
     with stopped(("SELECT FROM orchestrator_job WHERE id = %s FOR NO KEY UPDATE", [job.pk])):
-        assert queue.lease() == [], "its row is not made yet"
-    lease = queue.one()
-    with stopped(("SELECT FROM orchestrator_job WHERE id = %s FOR NO KEY UPDATE", [job.pk])):
+        lease = queue.one()
         with transaction.atomic():
             assert broker.hold([lease]) == {lease}
         assert broker.nack(lease, "tried")
+
+
+def test_who_blocks_a_job_keeps_nobody_from_blocking_another_of_its_class(queue):
+    first, second, third = queue.jobs(3)
+    leases = {one.job: one for one in queue.lease()}
+    queue.settle(leases[first.pk], blocked=BLOCKED, revision=ALL_SEEN)
+    another = Blocked(Resources(cpu=1000), 1, NoRoom(2))
+    with stopped(("SELECT FROM orchestrator_blockedclass FOR UPDATE", [])):
+        broker.forget_classes()
+        queue.settle(leases[second.pk], blocked=BLOCKED, revision=ALL_SEEN)
+        queue.settle(leases[third.pk], blocked=another, revision=ALL_SEEN)
+    assert {queue.stands(it).state for it in (first, second, third)} == {"blocked"}
+
+
+@pytest.mark.parametrize("go_on", [broker.catch_up, broker.unblock_overlooked])
+def test_what_takes_rows_that_a_plan_may_want_is_in_no_transaction(queue, go_on):
+    """Between its last statement and the commit a process might be stopped."""
+    rows.node()
+    queue.job()
+    queue.settle(queue.one(), blocked=BLOCKED, revision=ALL_SEEN)
+    rows.due(rows.job(), timezone.now())
+    inside = []
+
+    def note(execute, sql, *rest):
+        inside.append(connection.in_atomic_block)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(note):
+        go_on()
+    assert BrokerTrigger.objects.count() == 1
+    assert not any(inside)

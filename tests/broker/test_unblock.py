@@ -13,7 +13,7 @@ from orchestrator import broker
 from orchestrator.broker.blocked import Room, Waits, room_since
 from orchestrator.broker.unblock import MOST_CLASSES, Candidate, choose
 from orchestrator.explain.reasons import NoRoom
-from orchestrator.models import BrokerRow, Job
+from orchestrator.models import BlockedClass, BlockedJob, Job
 from orchestrator.scheduling.feasibility import Demand
 from orchestrator.scheduling.plan import Blocked
 from tests import rows
@@ -27,29 +27,33 @@ def waits_for(need, *, missing=1):
     return Waits.of(Blocked(need, missing, NoRoom(1)), Demand(need, "process"))
 
 
+def kept(waits):
+    return {name: waits.dump()[name] for name in ("need", "where", "why", "impossible")}
+
+
 def blocked(*waits, priority=50):
     """A blocked job for each of *waits*; their ids."""
-    jobs = Job.objects.bulk_create(
+    made = (
         Job(name=f"{priority}-{number}", type="batch", priority=priority)
         for number in range(len(waits))
     )
-    BrokerRow.objects.bulk_create(
-        BrokerRow(
-            job=job,
-            type="batch",
-            priority=priority,
-            want=1,
-            done=1,
-            blocked_on=one.dump(),
-            blocked_class=one.digest,
-        )
+    jobs = Job.objects.bulk_create(made, batch_size=1000)
+    BlockedClass.objects.bulk_create(
+        (
+            BlockedClass(digest=one.digest, **kept(one))
+            for one in {it.digest: it for it in waits}.values()
+        ),
+        ignore_conflicts=True,
+    )
+    BlockedJob.objects.bulk_create(
+        BlockedJob(job=job, blocked_class_id=one.digest, urgency=-priority, missing=one.missing)
         for job, one in zip(jobs, waits, strict=True)
     )
     return [job.pk for job in jobs]
 
 
 def still_blocked():
-    return BrokerRow.objects.filter(blocked_on__isnull=False).count()
+    return BlockedJob.objects.count()
 
 
 class TestHandingOut:
@@ -68,7 +72,8 @@ class TestHandingOut:
         waits = [waits_for(Resources(cpu=1000 + n)) for n in range(MOST_CLASSES + 1)]
         jobs = dict(zip(blocked(*waits), waits, strict=True))
         last = max(jobs, key=lambda job: jobs[job].digest)
-        BrokerRow.objects.exclude(pk=last).update(blocked_on=waits_for(Resources(gpu=1)).dump())
+        others = BlockedClass.objects.exclude(digest=jobs[last].digest)
+        others.update(need=waits_for(Resources(gpu=1)).dump()["need"])
         broker.capacity_freed([rows.node(cpu=10**9).pk])
         assert broker.unblock() == 1
         assert broker.lease(None, 5, "w")[0].job == last

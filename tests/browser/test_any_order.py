@@ -19,7 +19,6 @@ from nodes import hints
 from nodes.models import Node
 from orchestrator.lifecycle import Observed
 from orchestrator.models import (
-    BrokerRow,
     Evaluation,
     Event,
     ExecutionOutput,
@@ -106,14 +105,12 @@ class World:
         return way.index(self.execution.observed) if self.execution.observed in way else -1
 
     def a_job_is_blocked(self):
-        job = Job.objects.filter(broker_row=None, state="pending").order_by("name")[0]
-        on = {"sentence": "short of 2 cpu", "impossible": False, "need": {"cpu": 2000}}
-        BrokerRow.objects.create(job=job, type="batch", want=1, done=1, blocked_on=on)
+        rows.blocked(Job.objects.filter(blocked=None, state="pending").order_by("name")[0])
         hints.after_commit(hints.Hint.VIEW)
 
     def a_job_is_evaluated(self):
         Evaluation.objects.create(
-            job=self.large, type="batch", priority=50, token=1, outcome="placed 2", state="complete"
+            job=self.large, type="batch", priority=50, outcome="placed 2", state="complete"
         )
         Event.objects.create(topic="job", what="placed", message="2 placed", job_id=self.large.pk)
         hints.after_commit(hints.Hint.VIEW)

@@ -270,7 +270,7 @@ class Cluster:
     def busy_workers(self) -> list[int]:
         """Those of them that hold leases at this moment."""
         holders = self.rows(
-            "SELECT DISTINCT worker FROM orchestrator_brokerrow WHERE leased_want IS NOT NULL"
+            "SELECT DISTINCT worker FROM orchestrator_brokerrow WHERE leased_until IS NOT NULL"
         )
         named = {int(number) for (name,) in holders for number in re.findall(r"\d+", name)}
         return [pid for pid in self.workers() if pid in named]

@@ -1,7 +1,10 @@
 """The audit can fail: each forged wrong is found, and named."""
 
+from datetime import timedelta
+
 import pytest
 from django.db import connection
+from django.db.models.functions import Now
 
 from orchestrator.lifecycle import Desired
 from orchestrator.models import Evaluation, Execution, Job
@@ -133,9 +136,16 @@ def test_an_execution_that_is_not_looked_up_as_it_is(cursor, statement, rule):
 
 
 def test_an_evaluation_that_nobody_finished(cursor, completed):
-    Evaluation.objects.create(job=completed.job, type="batch", priority=50, token=1)
-    (found,) = [it for it in violations_when_quiet(cursor) if "evaluation is finished" in it]
-    assert "leased" in found
+    rows.leased(completed.job, "somebody")
+    assert any("holds a lease" in it and "somebody" in it for it in violations_when_quiet(cursor))
+
+
+def test_two_evaluations_of_a_job_at_a_time(cursor, completed):
+    for _ in range(2):
+        Evaluation.objects.create(job=completed.job, type="batch", priority=50, leased_at=Now())
+    Evaluation.objects.update(finished_at=Now() + timedelta(seconds=1))
+    (found,) = violations(cursor)
+    assert "one evaluation of a job at a time" in found
 
 
 def test_proofs_against_the_database(cursor, completed, tmp_path):

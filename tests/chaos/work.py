@@ -88,11 +88,14 @@ class JobSet:
     def unfinished(self) -> str:
         """What the jobs that have not ended wait for, in rows."""
         rows = self.cluster.rows(
-            "SELECT j.name, j.state, j.reason, r.want, r.done, r.leased_want, r.worker,"
-            " r.leased_until, r.not_before, r.deliveries, r.blocked_on::text, r.dead_letter,"
+            "SELECT j.name, j.state, j.reason, r.worker, r.leased_until, r.retry_at, r.deliveries,"
+            " r.dead_letter, d.at, d.trigger, b.since, b.class,"
+            " (SELECT count(*) FROM orchestrator_brokertrigger t WHERE t.job_id = j.id),"
             " (SELECT string_agg(e.desired || '/' || e.observed, ' ')"
             "  FROM orchestrator_execution e WHERE e.job_id = j.id AND e.ended_at IS NULL)"
             " FROM orchestrator_job j LEFT JOIN orchestrator_brokerrow r ON r.job_id = j.id"
+            " LEFT JOIN orchestrator_brokerdue d ON d.job_id = j.id"
+            " LEFT JOIN orchestrator_blockedjob b ON b.job_id = j.id"
             " WHERE j.name LIKE %s AND j.ended_at IS NULL LIMIT 10",
             f"{self.name}-%",
         )

@@ -17,7 +17,7 @@ from django.db import connection
 from nodes.models import Node
 from orchestrator.explain.reasons import NoNode, Unplaced, dump
 from orchestrator.lifecycle import Observed
-from orchestrator.models import ExecutionOutput, Job, journal
+from orchestrator.models import ExecutionOutput, Job, RemovedHistory, journal
 from tests import rows
 
 GOOD = """\
@@ -99,6 +99,14 @@ def test_json_is_a_job_file_too(muster):
     assert muster("job", "run", muster.file(text, "job.json")).returncode == 0
     assert muster("job", "run", "-q", "-", stdin=text).stdout == "from-json\n"
     assert json.loads(muster("job", "run", "-o", "json", "-", stdin=text).stdout)["version"] == 1
+
+
+def test_a_job_that_is_shown_says_what_of_it_is_no_longer_kept(muster):
+    job = rows.job(name="old")
+    assert "not kept" not in muster("job", "show", "old").stdout
+    RemovedHistory.objects.create(job=job, executions=12, ended_before=job.created_at)
+    rows.made(job, job.created_at - timedelta(days=100))
+    assert "12 executions that ended before" in muster("job", "show", "old").stdout
 
 
 def test_an_invalid_job_file_names_every_mistake_with_its_line_and_cure(muster):

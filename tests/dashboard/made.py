@@ -8,7 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from nodes.models import Node
-from orchestrator.models import BrokerRow, Execution, ExecutionHistory, Job
+from nodes.protocol.resources import Resources
+from orchestrator.broker import QueueState, Standing, Waits
+from orchestrator.explain.reasons import NoRoom, Shortage
+from orchestrator.models import Execution, ExecutionHistory, Job
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -33,8 +36,14 @@ def node(**differing: Any) -> Node:
     return row
 
 
-def broker_row(of: Job, **differing: Any) -> BrokerRow:
-    return BrokerRow(**{"job": of, "type": "batch", "ready_since": NOON, **differing})
+def standing(of: Job, state: str, **differing: Any) -> Standing:
+    ordinary = {"type": of.type, "priority": of.priority, "since": NOON}
+    return Standing(job=of.pk, state=QueueState(state), **{**ordinary, **differing})
+
+
+def blocked(of: Job, why: Shortage | None = None, **differing: Any) -> Standing:
+    waits = Waits(Resources(cpu=2000), why=why or NoRoom(2, {"cpu": 2000}))
+    return standing(of, "blocked", waits=waits, **differing)
 
 
 def execution(**differing: Any) -> Execution:

@@ -10,10 +10,10 @@ from django.db import connection
 from django.utils import timezone
 
 from nodes.models import Node, NodeHeartbeat
+from nodes.protocol.resources import Resources
 from orchestrator.explain.reasons import NoRoom, Unplaced, dump
 from orchestrator.lifecycle import Observed
 from orchestrator.models import (
-    BrokerRow,
     Evaluation,
     Event,
     Execution,
@@ -160,17 +160,12 @@ def _blocked_job(nodes: list[Node]) -> Job:
         ],
     }
     Evaluation.objects.create(
-        job=job, type="batch", priority=50, state="blocked", token=1, record=record,
+        job=job, type="batch", priority=50, record=record,
         outcome="2 waiting for capacity",
         triggers={"job-submit": 1}, worker="worker-1", finished_at=timezone.now(),
         waited_since=timezone.now() - timedelta(milliseconds=6),
     )  # fmt: skip
-    BrokerRow.objects.create(
-        job=job, type="batch", want=1, done=1,
-        blocked_on={"need": need, "missing": 2, "where": [], "impossible": False,
-                    "why": dump([why])[0], "since": timezone.now().isoformat()},
-        triggers={"job-submit": 1},
-    )  # fmt: skip
+    rows.blocked(job, why, Resources(**need), missing=2, waits_since=timezone.now())
     return job
 
 
@@ -211,26 +206,19 @@ def _queue(words: Job, train: Job, many: Job) -> None:
     for at in range(14):
         begun = now - timedelta(seconds=40 - 2 * at)
         Evaluation.objects.create(
-            job=words, type="batch", priority=50, state="complete", token=at + 1,
+            job=words, type="batch", priority=50, state="complete",
             triggers={"execution-update": 1 + at % 3}, worker=f"worker-{at % 2 + 1}",
             outcome="approved 2 bids" if at % 2 else "placed 3, settled 1",
             waited_since=begun - timedelta(milliseconds=4), leased_at=begun,
             finished_at=begun + timedelta(milliseconds=7 + at),
         )  # fmt: skip
-    BrokerRow.objects.create(
-        job=words, type="batch", want=15, done=14, leased_want=15, worker="worker-1",
-        leased_until=now + timedelta(seconds=55), token=15, triggers={"execution-update": 2},
-    )  # fmt: skip
-    BrokerRow.objects.create(
-        job=many, type="batch", want=4, done=3, priority=30, deliveries=5,
-        dead_letter="KeyError: 'slots' while planning; the worker's log has the trace",
-        not_before=now + timedelta(minutes=3), triggers={"execution-failed": 1},
+    rows.leased(words, "worker-1", triggers={"execution-update": 2})
+    rows.dead_letter(
+        many, "KeyError: 'slots' while planning; the worker's log has the trace", priority=30,
+        retry_at=now + timedelta(minutes=3), triggers={"execution-failed": 1},
     )  # fmt: skip
     late = rows.job(name="nightly-report", count=1)
-    BrokerRow.objects.create(
-        job=late, type="batch", want=1, not_before=now + timedelta(minutes=2, seconds=5),
-        not_before_trigger="retry", triggers={"retry": 1},
-    )  # fmt: skip
+    rows.due(late, now + timedelta(minutes=2, seconds=5))
     for number in (1, 2):
         WorkerProcess.objects.create(
             name=f"worker-{number}", host="control-1", pid=4100 + number, evaluations=812 * number

@@ -133,9 +133,9 @@ def test_scheduling_is_paused_and_resumed(operator):
 
 def test_a_dead_letter_can_be_dropped(operator):
     job = rows.job()
-    BrokerRow.objects.create(job=job, type="batch", want=1, dead_letter="KeyError", deliveries=5)
+    rows.dead_letter(job)
     assert operator.post(f"/jobs/{job.pk}/drop", headers=ASKED).status_code == 200
-    assert BrokerRow.objects.filter(job=job, dead_letter__isnull=False).count() == 0
+    assert not BrokerRow.objects.exists()
 
 
 def test_a_verb_that_refuses_answers_with_its_sentence(operator):

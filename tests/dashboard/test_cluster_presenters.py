@@ -7,10 +7,10 @@ from dashboard.presenters import nodes, overview, queue
 from dashboard.queries.overview import Minute
 from dashboard.queries.queue import InState
 from nodes.models import NodeHeartbeat
-from orchestrator.explain.reasons import NoRoom, dump
+from orchestrator.explain.reasons import Impossible, Lack
 from orchestrator.explain.wording import text
 from orchestrator.models import Evaluation, WorkerProcess
-from tests.dashboard.made import NOON, at, broker_row, job, node
+from tests.dashboard.made import NOON, at, blocked, job, node, standing
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,10 @@ def test_a_calm_cluster_says_no_more_than_is_so(differing, said, well):
 def test_the_worst_comes_first_and_each_item_says_what_to_do():
     items = overview.attention(
         [node(name="gpu", approval="pending"), node(name="edge", connection="lost")],
-        [broker_row(job(name="train", reason="short of 2 cpu"), blocked_on={"impossible": False}),
-         broker_row(job(name="never"), blocked_on={"impossible": True}),
-         broker_row(job(name="bad"), dead_letter="KeyError: 'x'", deliveries=5),
-         broker_row(job(name="late"))],
+        [(it := job(name="train", reason="short of 2 cpu"), blocked(it)),
+         (it := job(name="never"), blocked(it, Impossible(1, Lack.DRIVER))),
+         (it := job(name="bad"), standing(it, "dead", dead_letter="KeyError: 'x'", deliveries=5)),
+         (it := job(name="late"), standing(it, "ready"))],
         [job(name="render", reason="slot 2 failed")],
         cap=100,
     ).items  # fmt: skip
@@ -153,27 +153,20 @@ def test_a_state_of_the_queue_counts_with_a_bound_and_names_its_types():
 
 
 def test_a_blocked_row_says_what_it_waits_for():
-    short = dump([NoRoom(2, {"cpu": 2000})])[0]
-    row = broker_row(job(), blocked_on={"why": short, "since": at(-840).isoformat()})
-    row.ready_since = at(-1)
-    assert text(queue.row(row, "blocked").detail) == "short of 2 cores on the best of 2 nodes"
-    assert queue.row(row, "blocked").since == at(-840), "it has waited since its first look"
-    former = {"sentence": "short of 2 cpu", "need": {"cpu": 2000}}
-    assert text(queue.needs(former)) == "short of 2 cpu"
-    assert text(queue.needs({"need": {"cpu": 2000, "memory": 2**30}})) == (
-        "waits for 2 cores, 1 GiB memory"
-    )
+    row = queue.row(job(), blocked(job(), since=at(-840)))
+    assert text(row.detail) == "short of 2 cores on the best of 2 nodes"
+    assert row.since == at(-840), "it has waited since its first look"
 
 
 def test_a_dead_letter_shows_its_error():
-    assert queue.row(broker_row(job(), dead_letter="KeyError"), "dead").detail == ("KeyError",)
+    assert queue.row(job(), standing(job(), "dead", dead_letter="KeyError")).detail == ("KeyError",)
 
 
 def test_an_evaluation_says_why_it_was_asked_for_and_what_came_of_it():
     line = queue.line(
         Evaluation(
             pk=7, job=job(), state="complete", triggers={"job-submit": 1}, outcome="placed 3",
-            waited_since=NOON, leased_at=at(0.004), finished_at=at(0.011), token=1, priority=50,
+            waited_since=NOON, leased_at=at(0.004), finished_at=at(0.011), priority=50,
         )
     )  # fmt: skip
     assert (line.triggers, line.outcome) == ("The job was submitted", "placed 3")
@@ -183,7 +176,7 @@ def test_an_evaluation_says_why_it_was_asked_for_and_what_came_of_it():
 def test_an_evaluation_that_broke_shows_the_last_line_of_its_error():
     broken = Evaluation(
         pk=8, job=job(), state="failed", error="Traceback\n  …\nKeyError: 'x'", leased_at=NOON,
-        token=1, priority=50,
+        priority=50, finished_at=NOON,
     )  # fmt: skip
     assert queue.line(broken).outcome == "KeyError: 'x'"
 

@@ -19,7 +19,7 @@ from orchestrator.explain.reasons import (
 from orchestrator.explain.wording import text
 from orchestrator.scheduling.slot_set import of_ranges
 from orchestrator.scheduling.world import Progress
-from tests.dashboard.made import at, broker_row, job
+from tests.dashboard.made import at, blocked, job, standing
 
 
 def test_slots_of_which_nothing_is_known_wait_while_the_job_lives():
@@ -73,16 +73,16 @@ def test_a_tally_of_words_that_nobody_knows_is_left_out():
 def test_what_blocks_a_job_is_a_chip():
     it = job(state="queued", reason="no room")
     assert jobs.waits(it, None) is None
-    assert jobs.waits(it, broker_row(it, blocked_on={"impossible": False})).word == "capacity"
-    assert jobs.waits(it, broker_row(it, blocked_on={"impossible": True})).word == "impossible"
-    assert jobs.waits(it, broker_row(it, dead_letter="KeyError")).word == "dead letter"
+    assert jobs.waits(it, blocked(it)).word == "capacity"
+    assert jobs.waits(it, blocked(it, NEVER.why)).word == "impossible"
+    assert jobs.waits(it, standing(it, "dead", dead_letter="KeyError")).word == "dead letter"
     delayed = job(state="queued", reason=dump([Delayed(1, at(40))]))
-    assert jobs.waits(delayed, broker_row(delayed)).word == "delayed"
+    assert jobs.waits(delayed, standing(delayed, "waiting")).word == "delayed"
 
 
 def test_what_no_node_could_run_looks_the_same_in_the_list_the_head_and_the_explanation():
     it = job(state="queued", reason=dump([NEVER]))
-    line = jobs.line(it, broker_row(it, blocked_on={"impossible": True}))
+    line = jobs.line(it, blocked(it, NEVER.why))
     assert (line.shown.word, line.shown.look) == ("impossible", "failed")
     assert line.waits.look == explain.explain(NEVER).look == "failed"
 

@@ -11,14 +11,16 @@ from django.utils import timezone
 
 from dashboard import rendering
 from nodes.models import NodeHeartbeat
+from orchestrator.explain.formatting import clock
 from orchestrator.models import (
-    BrokerRow,
     ClusterSetting,
     Evaluation,
     Execution,
     Job,
+    RemovedHistory,
     WorkerProcess,
     journal,
+    periods,
 )
 from tests import rows
 
@@ -116,7 +118,7 @@ def test_what_users_wrote_is_text(operator):
     made = rows.execution(job, node, observed="running")
     Execution.objects.filter(pk=made.pk).update(message=NASTY, hint=NASTY)
     Evaluation.objects.create(
-        job=job, type="batch", priority=1, token=1, outcome=NASTY, triggers={NASTY: 1},
+        job=job, type="batch", priority=1, outcome=NASTY, triggers={NASTY: 1},
         record={"known": 1, "nearest": [{"name": NASTY, "refusals": [NASTY]}],
                 "unready": {NASTY: 1}, "ready": {"pass": 0}},
     )  # fmt: skip
@@ -343,7 +345,7 @@ def test_what_is_odd_about_a_specification_is_on_the_page_until_the_job_has_ende
 
 
 def many_evaluations(job, node, n):
-    made = Evaluation(job=job, type="batch", priority=50, token=1, state="complete")
+    made = Evaluation(job=job, type="batch", priority=50, state="complete")
     Evaluation.objects.bulk_create([copy(made) for _ in range(n)])
 
 
@@ -358,7 +360,7 @@ def many_versions(job, node, n):
 
 def many_in_the_queue(job, node, n):
     for _ in range(n):
-        BrokerRow.objects.create(job=rows.job(), type="batch", want=1)
+        rows.asked(rows.job())
 
 
 def many_attempts(job, node, n):
@@ -404,7 +406,7 @@ def test_jobs_that_wait_for_their_moment_say_when_the_next_one_is(operator):
     at = timezone.now() + timedelta(hours=3)
     for later in (0, 1):
         moment = at + timedelta(hours=later)
-        BrokerRow.objects.create(job=rows.job(), type="batch", not_before=moment)
+        rows.due(rows.job(), moment)
     text = operator.get("/queue/").content.decode()
     assert f'next <time datetime="{at.isoformat()}" data-until>' in text
 
@@ -416,3 +418,14 @@ def test_the_page_of_a_job_that_stops_explains_no_wait(scene, operator):
     Job.objects.filter(pk=scene["blocked"].pk).update(stop_requested=True)
     rendering.render_cache = rendering.RenderCache()
     assert "Why it waits" not in operator.get(page).content.decode()
+
+
+def test_a_jobs_page_says_what_of_it_is_no_longer_kept(operator):
+    job, ended = rows.job(name="old"), timezone.now() - timedelta(days=90)
+    RemovedHistory.objects.create(job=job, executions=12, evaluations=1, ended_before=ended)
+    rows.made(job, ended)
+    text = operator.get("/jobs/old/").content.decode()
+    assert f"12 executions that ended before {clock(ended)} are no longer kept." in text
+    assert f"1 evaluation that ended before {clock(ended)} is no longer kept." in text
+    assert f"Events before {clock(periods.begins())} are no longer kept." in text
+    assert "Nothing has been recorded yet" not in text

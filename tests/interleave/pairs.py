@@ -104,7 +104,7 @@ class Pair:
 
 
 def _ending(errors: list[str]) -> Ending:
-    broker.fold()  # What was passed over, because somebody held it, is taken now.
+    broker.catch_up()  # What was passed over, because somebody held it, is taken now.
     return Ending(state(), tuple(sorted(errors)))
 
 

@@ -290,10 +290,10 @@ _STATE = {
         FROM nodes_node n JOIN nodes_nodesession s ON s.node_id = n.id""",
     "queue": """
         SELECT j.name,
-               coalesce(r.want > r.done, false)
-                   OR EXISTS (SELECT FROM orchestrator_brokertrigger t WHERE t.job_id = j.id)
-                   AS owed,
-               r.dead_letter IS NOT NULL, r.blocked_on IS NOT NULL
+               EXISTS (SELECT FROM orchestrator_brokertrigger t WHERE t.job_id = j.id)
+                   OR coalesce(r.dead_letter IS NULL, false) AS owed,
+               r.dead_letter IS NOT NULL,
+               EXISTS (SELECT FROM orchestrator_blockedjob b WHERE b.job_id = j.id)
         FROM orchestrator_job j LEFT JOIN orchestrator_brokerrow r ON r.job_id = j.id""",
     "journal": "SELECT topic, what, actor, count(*) FROM orchestrator_event GROUP BY 1, 2, 3",
 }

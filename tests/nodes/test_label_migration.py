@@ -1,12 +1,15 @@
 """What nodes of an earlier release had for labels, once it is known who said what."""
 
+import json
+
 import pytest
 from django.core.management import call_command
+from django.db import connection
 
 from nodes import membership
 from nodes.models import Node
 from orchestrator import broker
-from orchestrator.models import BrokerRow
+from orchestrator.models import BrokerTrigger
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -55,13 +58,20 @@ def test_a_label_that_only_one_of_two_tokens_may_have_given_is_the_nodes_own_wor
 
 
 def test_a_job_that_waits_for_a_driver_goes_on_waiting_for_it(before_labels_were_told_apart):
-    rows.submitted()
-    broker.lease(None, 1, "w")
+    job = rows.submitted()
+    BrokerTrigger.objects.all().delete()
     before_labels_were_told_apart()
     where = ["driver.process = true", "zone = driver.x"]
-    BrokerRow.objects.update(blocked_on={"where": where, "missing": 1})
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO orchestrator_brokerrow (job_id, type, priority, want, done, token, worker,"
+            " not_before_trigger, deliveries, blocked_class, triggers, blocked_on)"
+            " SELECT id, type, priority, 1, 1, 1, '', '', 0, 'c', '{}',"
+            " jsonb_build_object('where', %s::jsonb, 'missing', 1) FROM orchestrator_job",
+            [json.dumps(where)],
+        )
+        call_command("migrate", "orchestrator", "0017", verbosity=0)
+        cursor.execute("SELECT blocked_on->'where' FROM orchestrator_brokerrow")
+        assert json.loads(cursor.fetchone()[0]) == ["node.driver.process = true", "zone = driver.x"]
     call_command("migrate", verbosity=0)
-    assert BrokerRow.objects.get().blocked_on == {
-        "where": ["node.driver.process = true", "zone = driver.x"],
-        "missing": 1,
-    }
+    assert [one.job for one in broker.lease(None, 1, "w")] == [job.pk]

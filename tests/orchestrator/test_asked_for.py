@@ -15,7 +15,7 @@ from nodes.protocol.messages import Happened, Report, Want
 from orchestrator import endpoint
 from orchestrator.endpoint import finding
 from orchestrator.lifecycle import Observed, Trigger
-from orchestrator.models import BrokerTrigger, Execution, Job, Namespace
+from orchestrator.models import BrokerTrigger, Execution, FreedNode, Job, Namespace
 from tests import rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -31,7 +31,12 @@ class Scene:
         self.node = rows.node(name="n", **of_node)
         self.job = endpoint.submit(self.spec, actor=WHO).job
         self.execution = rows.execution(self.job, self.node, observed=observed)
+        self.forget()
+
+    def forget(self) -> None:
+        """All that was asked for."""
         BrokerTrigger.objects.all().delete()
+        FreedNode.objects.all().delete()
 
     def again(self, **differing: object) -> object:
         return rows.job_spec(name="a", **differing)
@@ -47,13 +52,13 @@ class Scene:
 
     def lost(self) -> None:
         rows.lose(self.node)
-        BrokerTrigger.objects.all().delete()
+        self.forget()
 
     def asked(self) -> Counter[tuple[str, Trigger]]:
         """What was asked for: an evaluation of a job, or a look at whom a node's room serves."""
-        found = BrokerTrigger.objects.values_list("job_id", "node_id", "trigger")
-        names = {**dict(Job.objects.values_list("pk", "name")), self.node.pk: "n"}
-        return Counter((names[job or node], Trigger(trigger)) for job, node, trigger in found)
+        found = BrokerTrigger.objects.values_list("job__name", "trigger")
+        freed = Counter(("n", Trigger.CAPACITY) for _ in FreedNode.objects.all())
+        return freed + Counter((name, Trigger(trigger)) for name, trigger in found)
 
 
 class Row(NamedTuple):

@@ -2,6 +2,8 @@
 
 import msgspec
 import pytest
+from django.db import connection, transaction
+from django.utils import timezone
 
 from nodes import membership
 from nodes.callbacks import Inbound
@@ -18,6 +20,7 @@ from orchestrator.planners import compute_forwarder
 from orchestrator.spec import InvalidSpec
 from orchestrator.spec.model import LARGEST_SENT, MOST_COUNT
 from tests import rows
+from tests.pages import nothing_is_vacuumed, pages_read
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -246,6 +249,30 @@ def test_the_orders_of_one_look_are_bounded_and_the_next_look_goes_on_where_it_e
     assert [order.rev for order in second.orders] == [BATCH + 1, BATCH + 2, BATCH + 3]
 
 
+def test_a_look_reads_no_more_than_it_tells_however_long_the_backlog_of_a_node():
+    """Even where history is so long that the planner expects next to nothing to be in the way."""
+    node, job = rows.node(), rows.job(count=MOST_COUNT)
+    over = {"observed": "completed", "desired": "stopped", "ended_at": timezone.now()}
+    over |= {"settled": True, "reserved": False, "told_rev": 8 * BATCH}
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        for number, differing in ((8 * BATCH, over), (2 * BATCH, {})):
+            made = (
+                Execution(job=job, node=node, version=1, slot=n, **{"order_rev": n + 1} | differing)
+                for n in range(number)
+            )
+            Execution.objects.bulk_create(made, batch_size=1000)
+        cursor.execute(
+            "INSERT INTO orchestrator_untoldorder (node_id, rev, execution_id) SELECT node_id,"
+            " order_rev, id FROM orchestrator_execution WHERE order_rev > told_rev AND reserved"
+        )
+        cursor.execute("ANALYZE orchestrator_execution, orchestrator_untoldorder")
+        before = rows.executions_read()
+        [told] = compute_forwarder.orders({node.pk: 0})
+        assert (len(told.orders), rows.executions_read() - before) == (BATCH, BATCH)
+        transaction.set_rollback(True)
+
+
 def test_the_answer_for_many_nodes_is_bounded_and_complete_for_each_as_far_as_it_says():
     job, nodes = rows.job(count=30), [rows.node() for _ in range(3)]
     for slot in range(30):
@@ -263,12 +290,63 @@ def test_the_answer_for_many_nodes_is_bounded_and_complete_for_each_as_far_as_it
     assert len(got) == 30
 
 
-def test_orders_of_many_nodes_take_two_queries(django_assert_max_num_queries):
+def test_what_was_told_is_not_waded_through_while_nothing_can_be_vacuumed():
+    node, other = rows.node(), rows.node()
+    with nothing_is_vacuumed():
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL session_replication_role = replica")
+            cursor.execute(
+                "INSERT INTO orchestrator_untoldorder (node_id, rev, execution_id)"
+                " SELECT %s, rev, gen_random_uuid() FROM generate_series(1, 20000) rev",
+                [node.pk],
+            )
+            cursor.execute("ANALYZE orchestrator_untoldorder")
+            cursor.execute("DELETE FROM orchestrator_untoldorder")
+            cursor.execute(
+                "INSERT INTO orchestrator_untoldorder (node_id, rev, execution_id)"
+                " VALUES (%s, 20001, gen_random_uuid())",
+                [node.pk],
+            )
+        asked = [[node.pk, other.pk], [20000, 0]]
+        assert pages_read(compute_forwarder._HOP, asked) > 100  # Else this says nothing.
+        assert pages_read(compute_forwarder._PROBE, asked) < 10
+
+
+def test_a_look_at_orders_reads_a_node_once_however_many_it_is_told():
+    """There may be thousands of versions of its row."""
+    node, job = rows.node(), rows.job(count=BATCH)
+    for slot in range(BATCH):
+        rows.execution(job, node, slot=slot, cpu=0, memory=0)
+    with transaction.atomic():
+        before = nodes_looked_up()
+        [told] = compute_forwarder.orders({node.pk: 0})
+        assert (len(told.orders), nodes_looked_up() - before) == (BATCH, 1)
+
+
+def nodes_looked_up():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT seq_scan + idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'nodes_node'"
+        )
+        return cursor.fetchone()[0]
+
+
+@pytest.mark.parametrize("hops", [True, False])
+def test_both_looks_find_the_nodes_that_have_something_untold(hops, monkeypatch):
+    monkeypatch.setattr(compute_forwarder._hops, "allows", lambda: hops)
+    job, nodes = rows.job(count=2), [rows.node() for _ in range(3)]
+    for slot in range(2):
+        rows.execution(job, nodes[slot], slot=slot)
+    found = compute_forwarder.orders({node.pk: 0 for node in nodes[1:]})
+    assert [it.node for it in found] == [nodes[1].pk]
+
+
+def test_orders_of_many_nodes_take_three_queries(django_assert_max_num_queries):
     job = rows.job(count=20)
     nodes = [rows.node() for _ in range(20)]
     for slot, node in enumerate(nodes):
         rows.execution(job, node, slot=slot)
-    with django_assert_max_num_queries(2):
+    with django_assert_max_num_queries(3):
         assert len(compute_forwarder.orders({node.pk: 0 for node in nodes})) == 20
 
 

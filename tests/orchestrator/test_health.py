@@ -12,11 +12,13 @@ from django.contrib.auth.models import User
 from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.test import Client
+from django.utils import timezone
 
 from orchestrator.endpoint import health
 from orchestrator.endpoint.health import Health, Watch
 from orchestrator.explain.database_errors import FULL, SILENT, UNREACHABLE
 from orchestrator.models import (
+    BrokerDue,
     BrokerRow,
     BrokerTrigger,
     ClusterSetting,
@@ -38,9 +40,7 @@ def worker(db):
 
 def asked_long_ago(job, seconds: int = 60) -> None:
     BrokerTrigger.objects.filter(job_id=job.pk).delete()
-    BrokerTrigger.objects.create(
-        job_id=job.pk, trigger="job-submit", not_before=Now() - timedelta(seconds=seconds)
-    )
+    rows.asked(job, timezone.now() - timedelta(seconds=seconds))
 
 
 # --- nobody evaluates ----------------------------------------------------------------------------
@@ -59,20 +59,17 @@ def test_jobs_that_wait_while_nothing_is_evaluated_are_told_of(worker):
     )
 
 
-def test_a_job_in_the_queue_waits_like_one_that_has_just_been_asked_for(worker):
+def test_a_job_whose_moment_has_come_waits_like_one_that_has_just_been_asked_for(worker):
     job = rows.job()
     BrokerTrigger.objects.all().delete()
-    BrokerRow.objects.filter(job=job).delete()
-    BrokerRow.objects.create(
-        job=job, type="batch", priority=50, want=1, ready_since=Now() - timedelta(seconds=60)
-    )
+    BrokerDue.objects.create(job=job, trigger="retry", at=Now() - timedelta(seconds=60))
     assert health.current().warning.startswith("Nobody evaluates: jobs have waited")
 
 
 def test_a_long_queue_that_moves_is_no_reason_to_worry(worker):
     job = rows.job()
     asked_long_ago(job)
-    Evaluation.objects.create(job=job, type="batch", priority=50, token=1, leased_at=Now())
+    Evaluation.objects.create(job=job, type="batch", priority=50, leased_at=Now())
     assert health.current() == FINE
 
 
@@ -84,7 +81,7 @@ def test_jobs_may_wait_while_scheduling_is_paused(worker):
 
 def test_a_worker_that_is_silent_while_it_holds_jobs_is_named_with_them(worker):
     silent = WorkerProcess.objects.create(name="c-02:17:1:x:y", host="c-02", pid=17)
-    held = {"type": "batch", "want": 1, "leased_want": 1, "worker": silent.name}
+    held = {"type": "batch", "evaluation_id": 1, "worker": silent.name}
     for _ in range(2):
         BrokerRow.objects.create(job=rows.job(), leased_until=Now() + timedelta(minutes=1), **held)
     assert health.current() == FINE

@@ -7,12 +7,16 @@ import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
 from django.db import connection
+from django.db.models.functions import Now
+from django.utils import timezone
 
-from orchestrator import endpoint
+from orchestrator import broker, endpoint
 from orchestrator.explain import reasons
 from orchestrator.lifecycle import Desired, Observed, is_interruption
 from orchestrator.models import (
     ApiToken,
+    BrokerTrigger,
+    Evaluation,
     Event,
     Execution,
     ExecutionHistory,
@@ -198,3 +202,59 @@ def test_whoever_could_do_something_before_there_were_roles_keeps_it():
         ("job", "default"),
         ("node", None),
     }
+
+
+def test_every_job_of_the_queue_of_before_is_evaluated_and_comes_back_with_it():
+    jobs = [
+        rows.job(name=it)
+        for it in ("asked", "ready", "leased", "later", "blocked", "dead", "quiet", "ended")
+    ]
+    asked, ready, leased, later, blocked, dead, quiet, ended = jobs
+    Job.objects.filter(pk=ended.pk).update(state="completed")
+    call_command("migrate", "orchestrator", "0017_live_executions", verbosity=0)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO orchestrator_brokertrigger (job_id, trigger, not_before)"
+            " VALUES (%s, 'job-submit', now() + interval '1 hour')",
+            [asked.pk],
+        )
+        cursor.execute(
+            "INSERT INTO orchestrator_brokerrow (job_id, type, priority, want, done, token, worker,"
+            " not_before_trigger, deliveries, blocked_class, triggers)"
+            " SELECT id, type, priority, 1, 1, 1, '', '', 0, '', '{}' FROM orchestrator_job"
+            " WHERE NOT id = ANY (%s)",
+            [[asked.pk, ended.pk]],
+        )
+        for job, change in (
+            (ready, "done = 0"),
+            (leased, "done = 0, leased_want = 1, leased_until = now(), worker = 'w'"),
+            (later, "not_before = now() + interval '1 hour'"),
+            (blocked, "blocked_on = '{}'"),
+            (dead, "done = 0, dead_letter = 'it broke'"),
+        ):
+            cursor.execute(
+                f"UPDATE orchestrator_brokerrow SET {change} WHERE job_id = %s",
+                [job.pk],
+            )
+            cursor.execute(
+                "INSERT INTO orchestrator_evaluation (job_id, type, priority, state, triggers,"
+                " token, delivery, worker, outcome, error)"
+                " SELECT id, type, priority, %s, '{}', 1, 1, 'w', '', '' FROM orchestrator_job"
+                " WHERE id = %s",
+                ["leased" if job is leased else "waiting", job.pk],
+            )
+    call_command("migrate", verbosity=0)
+    owed = {asked.pk, ready.pk, leased.pk, later.pk, blocked.pk, dead.pk}
+    assert set(BrokerTrigger.objects.values_list("job", flat=True)) == owed
+    assert not BrokerTrigger.objects.filter(since__gt=Now()).exists()
+    states = dict(Evaluation.objects.values_list("job__name", "state"))
+    assert states["leased"] == "cancelled"
+    assert {states[name] for name in ("ready", "later", "blocked", "dead")} == {"complete"}
+    assert Job.objects.get(pk=ended.pk).outcome == "completed"
+    assert set(Job.objects.exclude(pk=ended.pk).values_list("outcome", flat=True)) == {None}
+    (lease,) = broker.lease(None, 1, "w")
+    rows.due(quiet, timezone.now())
+    call_command("migrate", "orchestrator", "0017_live_executions", verbosity=0)
+    call_command("migrate", verbosity=0)
+    assert set(BrokerTrigger.objects.values_list("job", flat=True)) == {*owed, quiet.pk}
+    assert lease.job in owed

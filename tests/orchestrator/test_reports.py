@@ -7,7 +7,7 @@ from nodes.models import Node, NodeSession
 from nodes.protocol.messages import Happened, Report, Want
 from orchestrator.endpoint import reports
 from orchestrator.lifecycle import Desired, Observed
-from orchestrator.models import BrokerTrigger, Event, ExecutionHistory, ExecutionOutput
+from orchestrator.models import BrokerTrigger, Event, ExecutionHistory, ExecutionOutput, FreedNode
 from orchestrator.planners import compute_forwarder
 from tests import rows
 
@@ -65,7 +65,7 @@ def test_what_ended_gives_its_resources_back_in_the_same_transaction():
     assert allocated(node) == 700
     reports.receive([frame(node, (running, Happened.COMPLETE))])
     assert allocated(node) == 0
-    assert BrokerTrigger.objects.filter(node_id=node.pk).exists()
+    assert FreedNode.objects.filter(node_id=node.pk).exists()
 
 
 def test_a_repeated_frame_is_acknowledged_and_changes_nothing():
@@ -241,7 +241,7 @@ def test_what_was_begun_without_an_approval_gives_its_resources_back_when_it_has
     reports.receive([frame(node, (asked, Happened.CANCEL), seq=3)])
     assert (state(asked)[1], asked.reserved) == ("ask_for_bid_rejected", False)
     assert allocated(node) == 0
-    assert BrokerTrigger.objects.filter(node_id=node.pk).exists()
+    assert FreedNode.objects.filter(node_id=node.pk).exists()
 
 
 @pytest.mark.parametrize("said", [(Happened.COMPLETE,), (Happened.START, Happened.FAIL)])

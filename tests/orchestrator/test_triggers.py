@@ -5,6 +5,7 @@ from django.apps import apps
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 
 from nodes import triggers as node_tables
 from nodes.locks import Lock, lock_rows
@@ -19,8 +20,10 @@ from orchestrator.models import (
     JobVersion,
     LiveExecution,
     UntoldOrder,
+    execution_moves,
     triggers,
 )
+from orchestrator.planners.transitions import Changes, lock_executions
 from tests import rows
 
 pytestmark = pytest.mark.django_db
@@ -229,7 +232,7 @@ def test_a_node_begins_without_orders_and_with_everything_free(columns):
 # --- columns ---------------------------------------------------------------------------------
 
 TABLES = (
-    (Execution, triggers.EXECUTION),
+    (Execution, execution_moves.EXECUTION),
     (ExecutionHistory, triggers.EXECUTION_HISTORY),
     (Job, triggers.JOB_COLUMNS),
     (JobVersion, triggers.JOB_VERSION),
@@ -241,7 +244,7 @@ OTHER = {
     "uuid": "gen_random_uuid()",
     "bigint": "coalesce({0}, 0) + 1",
     "integer": "{0} + 1",
-    "varchar": "'~' || substr({0}, 2)",
+    "varchar": "'~' || substr(coalesce({0}, ''), 2)",
     "text": "'~' || substr({0}, 2)",
     "timestamp with time zone": "coalesce({0}, now()) + interval '1 day'",
     "jsonb": """'["other"]'""",
@@ -350,7 +353,7 @@ def test_what_is_settled_and_may_still_run_is_looked_up_until_it_holds_no_room()
 
 
 def test_in_a_large_job_what_runs_as_it_was_told_has_a_record_and_nothing_else():
-    it = rows.execution(rows.job(count=triggers.MANY), rows.node())
+    it = rows.execution(rows.job(count=execution_moves.MANY), rows.node())
     assert live(it)[0] == [(None, None)]
     rows.move(it, Observed.RUNNING)
     assert live(it)[0] == [(True, True)]
@@ -386,7 +389,17 @@ def test_no_index_of_executions_looks_at_what_changes():
         )
         looked_at = {name for (name,) in cursor.fetchall()}
     assert {"job_id", "node_id", "created_at"} <= looked_at
-    assert looked_at <= set(triggers.EXECUTION.fixed)
+    assert looked_at <= set(execution_moves.EXECUTION.fixed)
+
+
+def test_the_server_looks_up_no_node_for_each_execution():
+    """While nothing can be vacuumed a node's row has thousands of versions."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT confrelid::regclass::text FROM pg_constraint"
+            " WHERE contype = 'f' AND conrelid = 'orchestrator_execution'::regclass"
+        )
+        assert "nodes_node" not in {name for (name,) in cursor.fetchall()}
 
 
 # --- what has been written for good ----------------------------------------------------------
@@ -510,3 +523,74 @@ def test_no_session_turns_a_trigger_off(running):
         off = f"SET LOCAL pgtrigger.ignore = '{{{','.join(triggers)}}}'"
         with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(f"{off}; {statement}")
+
+
+class TestMovesThatAreWrittenAtOnce:
+    """Nothing can be told from one after the other but by the times."""
+
+    def wanted(self, desired=Desired.RUNNING):
+        it = rows.execution(rows.job(), rows.node())
+        if desired == Desired.RUNNING:
+            rows.wish(it, Desired.RUNNING)
+        return it
+
+    def walk(self, *waves):
+        it = self.wanted()
+        for events in waves:
+            changes = Changes()
+            (locked,) = lock_executions([it.pk]).values()
+            changes.follow(locked, events, reason="so")
+            changes.write()
+        history = ExecutionHistory.objects.filter(execution=it).order_by("rev", "lane", "at")
+        seen = list(history.values_list("rev", "lane", "before", "after", "writer", "reason"))
+        it.refresh_from_db()
+        kept = {name: getattr(it, name) for name in ("rev", "desired", "observed", "by_steps")}
+        return seen, kept, it
+
+    def test_each_has_its_own_row_and_revision(self):
+        way = ["accept", "start", "complete"]
+        *one, it = self.walk(*([event] for event in way))
+        *all_at_once, mine = self.walk(way)
+        assert all_at_once == one
+        assert all(execution.started_at < execution.ended_at for execution in (it, mine))
+        assert live(mine)[0] == live(it)[0]
+
+    def test_they_are_one_update(self):
+        it = self.wanted()
+        changes = Changes()
+        (locked,) = lock_executions([it.pk]).values()
+        changes.follow(locked, ["accept", "start", "complete"], reason="so")
+        with CaptureQueriesContext(connection) as queries:
+            changes.write()
+        assert sum("SET observed = m.after" in it["sql"] for it in queries) == 1
+
+    @pytest.mark.parametrize(
+        ("steps", "last", "said"),
+        [
+            ([("running", "endpoint")], "completed", "cannot go from new to running"),
+            ([("bid_accepted", "endpoint")], "running", "by the endpoint"),
+            ([(None, "endpoint")], "running", "cannot go"),
+            ([("lost", "endpoint")], "completed", "cannot be lost on its way"),
+            ([("bid_accepted", "compute-forwarder")], "bid_accepted", "steps end where"),
+            ([], "new", "steps end where"),
+        ],
+    )
+    def test_no_step_is_illegal(self, steps, last, said):
+        it = self.wanted()
+        told = [{"after": after, "writer": writer} for after, writer in steps]
+        with pytest.raises(IntegrityError, match=said):
+            Execution.objects.filter(pk=it.pk).update(
+                observed=last, by_writer="endpoint", by_steps=told
+            )
+
+    def test_nothing_runs_on_its_way_that_nobody_has_approved(self):
+        it = self.wanted(Desired.PENDING)
+        steps = [
+            {"after": "ask_for_bid", "writer": "compute-forwarder"},
+            {"after": "ask_for_bid_accepted", "writer": "endpoint"},
+            {"after": "bid_accepted", "writer": "compute-forwarder"},
+        ]
+        with pytest.raises(IntegrityError, match="cannot be bid_accepted on its way"):
+            Execution.objects.filter(pk=it.pk).update(
+                observed="lost", by_writer="endpoint", by_steps=steps
+            )

@@ -4,7 +4,7 @@ import pytest
 
 from nodes.callbacks import Unsendable
 from orchestrator.lifecycle import Desired, Observed
-from orchestrator.models import BrokerTrigger, ExecutionHistory
+from orchestrator.models import BrokerTrigger, ExecutionHistory, FreedNode
 from orchestrator.planners.unsendable_orders import cannot_send
 from tests import rows
 
@@ -34,7 +34,7 @@ def test_an_execution_that_cannot_be_sent_is_cancelled_for_good(observed):
     assert (huge.code, huge.retryable) == ("order-too-large", False)
     assert huge.message == "its order takes 300000 bytes, and a node can be sent 261120"
     assert BrokerTrigger.objects.get(job_id=job.pk).trigger == "execution-update"
-    assert BrokerTrigger.objects.filter(node_id=node.pk).exists()
+    assert FreedNode.objects.filter(node_id=node.pk).exists()
 
 
 def test_an_execution_is_given_up_once():

@@ -14,7 +14,6 @@ from django.utils import timezone
 from dashboard.consumers import LiveConsumer
 from orchestrator.access import tokens
 from orchestrator.models import (
-    BrokerRow,
     Evaluation,
     Event,
     Job,
@@ -43,9 +42,9 @@ def canary(db):
     node = rows.node(name="machine")
     execution = rows.execution(job, node, observed="running")
     look = Evaluation.objects.create(
-        job=job, type="batch", priority=50, state="complete", token=1, finished_at=timezone.now()
+        job=job, type="batch", priority=50, state="complete", finished_at=timezone.now()
     )
-    BrokerRow.objects.create(job=job, type="batch", want=1, dead_letter=CANARY)
+    rows.dead_letter(job, CANARY)
     fact = {"job": job.pk, "execution": execution.pk, "node": node.pk}
     journal.record([journal.fact("job", "submit", f"ana submits {CANARY}", **fact)])
     Secret.objects.create(namespace_id="there", name=CANARY, sealed="-", created_by="user:ana")

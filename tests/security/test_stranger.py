@@ -117,6 +117,7 @@ def test_two_origins_are_none(origin_counts):
     assert not origin_counts("localhost", "http://localhost", "http://localhost")
 
 
+@pytest.mark.django_db  # Who answers looks whether a connection of his thread is still good.
 @pytest.mark.parametrize("path", ["/ws/", "/ws/live", "/ws/live/x/", "/nowhere", "/ws/nodes"])
 def test_a_socket_that_there_is_not_is_closed_and_no_error(path):
     assert not knock(path, host="localhost", origin="http://localhost")

@@ -175,6 +175,9 @@ def application(db):
         "ALTER TABLE orchestrator_event DISABLE TRIGGER ALL",
         "SET session_replication_role = replica",
         "DROP TABLE orchestrator_event",
+        "SELECT * FROM orchestrator_event_default",
+        "INSERT INTO orchestrator_event_default DEFAULT VALUES",
+        "ALTER TABLE orchestrator_event DETACH PARTITION orchestrator_event_default",
         "TRUNCATE orchestrator_job CASCADE",
         "CREATE TABLE mine (it int)",
         "CREATE TEMPORARY TABLE mine (it int)",
@@ -197,7 +200,8 @@ def test_the_role_of_web_and_workers_cannot(application, statement):
 def test_it_reads_and_writes_every_other_table(application):
     found = application.execute(
         "SELECT relname FROM pg_class c WHERE relnamespace = 'public'::regnamespace"
-        " AND relkind = 'r' AND NOT (SELECT bool_and(has_table_privilege(c.oid, it)) FROM"
+        " AND relkind IN ('r', 'p') AND NOT relispartition"
+        " AND NOT (SELECT bool_and(has_table_privilege(c.oid, it)) FROM"
         " unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) it)"
     ).fetchall()
     assert {name for (name,) in found} == set(database_rights.RIGHTS)
@@ -211,6 +215,13 @@ def test_it_takes_the_next_number_of_every_sequence(application):
     count, all_of_them = found.fetchone()
     assert count > 0
     assert all_of_them
+
+
+def test_it_may_have_weeks_of_the_journal_made_and_dropped_but_none_that_are_new(application):
+    application.execute("SELECT orchestrator_open_event_weeks(9)")
+    kept = application.execute("SELECT name FROM orchestrator_event_weeks()").fetchall()
+    found = application.execute("SELECT orchestrator_drop_event_weeks('infinity')").fetchone()
+    assert (len(kept), found) == (10, ([],))
 
 
 def test_rights_that_somebody_widened_are_what_they_should_be_after_the_next_migration(

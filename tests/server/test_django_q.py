@@ -17,7 +17,7 @@ from django.db import connection, connections
 from nodes import hints
 from orchestrator import broker
 from orchestrator.lifecycle import Trigger
-from orchestrator.models import BrokerRow, Evaluation, Execution, WorkerProcess
+from orchestrator.models import BlockedJob, BrokerRow, Evaluation, Execution, WorkerProcess
 from orchestrator.server import child_processes
 from orchestrator.server.environment import HOME
 from orchestrator.worker import Worker
@@ -146,7 +146,7 @@ def test_a_process_is_killed_in_the_middle_of_work(command, eventually, victim):
         command.start()
     assert eventually(lambda: answered(jobs), within=30, say=command.log.read_text)
     assert eventually(lambda: not broker.leaseholders(), within=15)
-    assert not BrokerRow.objects.exclude(blocked_on__isnull=False).exists()
+    assert not BrokerRow.objects.exists()
 
 
 def _living(family):
@@ -179,7 +179,7 @@ def test_it_stops_soon_and_leaves_nothing_behind(command, eventually, busy):
     assert command.process.wait(5) == 0
     assert not _living(family)
     assert not WorkerProcess.objects.exists()
-    assert not BrokerRow.objects.filter(leased_want__isnull=False).exists()
+    assert not BrokerRow.objects.exists()
 
 
 def test_a_worker_that_is_stopped_in_the_middle_of_work_keeps_nobody_from_theirs(
@@ -202,7 +202,7 @@ def test_a_node_that_nobody_announced_is_used(tmp_path, eventually):
     it = WorkerCommand(tmp_path / "worker.log")
     (job,) = ask()
     Worker(WorkerId.mine()).pull()
-    assert BrokerRow.objects.get().blocked_on is not None
+    assert BlockedJob.objects.exists()
     rows.node()
     it.start()
     assert eventually(lambda: Execution.objects.filter(job=job).exists(), say=it.log.read_text)

@@ -37,6 +37,14 @@ def test_every_mistake_is_told_at_once_with_its_cure():
         assert any(f"MUSTER_{name}" in mistake for mistake in told)
 
 
+def test_each_type_of_job_is_kept_as_long_as_all_unless_it_says_otherwise():
+    read = parse({"MUSTER_KEEP_DAYS": "30", "MUSTER_KEEP_DAYS_SERVICE": "0"})
+    assert (read.keep_days, read.keep_days_of) == (
+        30,
+        {"batch": 30, "service": 0, "ops": 30, "daemon": 30},
+    )
+
+
 def test_names_of_our_other_programs_mean_nothing_here_and_are_no_mistake():
     parse({"MUSTER_TOKEN": "x", "MUSTER_SLOT": "3", "MUSTER_AGENT_NAME": "n", "PATH": "/bin"})
 

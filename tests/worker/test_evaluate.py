@@ -10,7 +10,15 @@ from nodes.callbacks import Inbound
 from nodes.protocol.messages import Happened, Report
 from orchestrator import broker, endpoint, worker
 from orchestrator.broker.leases import LEASE
-from orchestrator.models import BrokerRow, Evaluation, Execution, Job, WorkerProcess
+from orchestrator.models import (
+    BlockedJob,
+    BrokerDue,
+    BrokerRow,
+    Evaluation,
+    Execution,
+    Job,
+    WorkerProcess,
+)
 from orchestrator.worker.worker_id import WorkerId
 from tests import rows
 
@@ -22,7 +30,7 @@ def test_a_pull_evaluates_until_nothing_is_ready(evaluator):
     jobs = [rows.submitted() for _ in range(30)]
     assert evaluator.pull() >= 30
     assert Execution.objects.filter(job__in=jobs).count() == 30
-    assert not BrokerRow.objects.filter(leased_want__isnull=False).exists()
+    assert not BrokerRow.objects.exists()
     assert evaluator.pull() == 0
 
 
@@ -33,7 +41,7 @@ def test_plans_of_one_group_share_what_is_left(evaluator):
     placed = Execution.objects.values_list("job__priority", flat=True)
     assert sorted(placed) == [20, 30]
     assert broker.stats().blocked == 1
-    assert BrokerRow.objects.get(blocked_on__isnull=False).job_id == jobs[2].pk
+    assert BlockedJob.objects.get().job_id == jobs[2].pk
 
 
 def test_a_job_that_cannot_be_read_is_given_back_alone(evaluator):
@@ -92,15 +100,15 @@ def test_a_job_of_a_type_nobody_decides_about_is_parked_not_lost(evaluator):
     poisoned = rows.submitted()
     rows.version(poisoned, {})
     for _ in range(5):
-        BrokerRow.objects.update(not_before=None)
+        BrokerRow.objects.update(retry_at=None)
+        BrokerDue.objects.update(at=Now())
         evaluator.pull()
     assert broker.stats().dead == 1
-    assert [row.job_id for row in broker.in_state(broker.QueueState.DEAD)] == [poisoned.pk]
+    assert broker.in_state(broker.QueueState.DEAD, 10) == [poisoned.pk]
 
 
 def test_a_job_deleted_meanwhile_is_nobodys_business(evaluator):
     rows.submitted()
-    broker.fold()
     Job.objects.all().delete()
     assert evaluator.pull() == 0
 
@@ -155,7 +163,7 @@ class TestPulse:
         with evaluator.heartbeat.holding(leases):
             evaluator.heartbeat._renewed_at -= LEASE / 3 + 1
             evaluator.heartbeat._beat()
-        remaining = BrokerRow.objects.get().leased_until - Evaluation.objects.get().leased_at
+        remaining = BrokerRow.objects.get().leased_until - BrokerRow.objects.get().leased_at
         assert remaining.total_seconds() > LEASE / 2
 
     def test_the_dead_are_buried(self):

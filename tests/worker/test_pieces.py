@@ -149,7 +149,7 @@ def test_what_is_placed_is_placed_in_pieces(evaluator):
     assert evaluator.pull() == 4
     assert in_each_transaction() == [16, 18, 20, 20]
     assert [Execution.objects.filter(job=job).count() for job in jobs] == [50, 8, 8, 8]
-    assert not BrokerRow.objects.filter(leased_want__isnull=False).exists()
+    assert not BrokerRow.objects.exists()
 
 
 def test_a_job_that_changes_between_two_pieces_is_evaluated_anew(evaluator, in_threads):

@@ -17,6 +17,7 @@ from orchestrator.scheduling.running import one_by_one
 from orchestrator.scheduling.world import Room
 from orchestrator.worker import executions, snapshot
 from tests import rows
+from tests.pages import nothing_is_vacuumed, pages_read
 from tests.sessions import open_transaction
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -83,7 +84,7 @@ def test_what_lives_is_looked_up_by_id_however_many_the_planner_expects():
         cursor.execute(f"EXPLAIN {executions._OF_JOBS}", [[rows.unknown_id()]])
         plan = " ".join(line for (line,) in cursor.fetchall())
     assert "Nested Loop" in plan
-    assert "using orchestrator_execution_pkey" in plan
+    assert "Index Cond: (id = l.execution_id)" in plan
 
 
 def test_what_runs_as_told_in_a_large_job_is_read_in_columns_and_nothing_else(monkeypatch):
@@ -134,6 +135,23 @@ def test_a_group_is_read_with_a_handful_of_queries(django_assert_max_num_queries
     with django_assert_max_num_queries(4):
         worlds = snapshot.worlds(leases, cluster)
     assert [len(world.executions) for world in worlds] == [1] * 25
+
+
+def test_a_group_of_large_jobs_that_run_several_versions_is_read_with_as_few(
+    django_assert_max_num_queries,
+):
+    node, jobs = rows.node(cpu=64_000), []
+    for name in ("one", "two", "three"):
+        for limit in ("1h", "2h"):
+            differing = {"count": executions.MANY, "timeouts": {"execution": limit}}
+            spec = rows.job_spec(name=name, **differing)
+            job = endpoint.submit(spec, actor="user:ana").job
+            rows.execution(job, node, slot=job.version, observed="running")
+        jobs.append(job)
+    leases, cluster = lease(*jobs), snapshot.ClusterView().refresh()
+    with django_assert_max_num_queries(6):
+        worlds = snapshot.worlds(leases, cluster)
+    assert [len(world.running) for world in worlds] == [2, 2, 2]
 
 
 def test_a_removed_node_leaves_the_view_at_the_next_look():
@@ -207,6 +225,19 @@ def test_nodes_that_the_view_has_seen_are_no_news_while_somebody_keeps_a_transac
         rows.node(cpu=1000)
         seen = snapshot.ClusterView().refresh()
         assert room_since(seen.revision, Resources(cpu=1)) == []
+
+
+def test_what_changed_lately_is_read_without_its_earlier_versions():
+    """They all lie in the index while somebody keeps a transaction open."""
+    with nothing_is_vacuumed():
+        node, view = rows.node(cpu=1000), snapshot.ClusterView()
+        for allocated in range(300):
+            Node.objects.filter(pk=node.pk).update(allocated_cpu=allocated)
+            if allocated == 298:
+                view.refresh()
+        asked = {"seen": view._seen, "with_removed": True}
+        assert pages_read(snapshot._NODES, asked) < 20
+        assert [row["allocated_cpu"] for row in view._read()] == [299]
 
 
 def test_the_record_of_a_placement_is_of_the_room_that_there_is_now():

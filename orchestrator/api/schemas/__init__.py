@@ -18,7 +18,18 @@ from .answers import (
 from .evaluations import Evaluation, EvaluationInFull, Evaluations
 from .events import Event, Events, Feed
 from .executions import Execution, ExecutionInFull, Executions, JobExecutions, Output, Transition
-from .jobs import Batch, Job, JobInFull, Jobs, Stop, Submitted, SubmittedMany, Valid, Version
+from .jobs import (
+    Batch,
+    Job,
+    JobInFull,
+    Jobs,
+    NotKept,
+    Stop,
+    Submitted,
+    SubmittedMany,
+    Valid,
+    Version,
+)
 from .namespaces import Namespace, NewNamespace
 from .nodes import (
     Approve,
@@ -85,6 +96,7 @@ __all__ = [
     "Node",
     "NodeCounts",
     "Nodes",
+    "NotKept",
     "Nothing",
     "Output",
     "Page",

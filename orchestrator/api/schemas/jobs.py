@@ -76,8 +76,24 @@ class Job(Answer):
     ended_at: datetime | None
 
 
+class NotKept(Answer):
+    """How many executions and evaluations that ended before an instant are no longer kept.
+
+    And before when its events are not; `sentence` says it for people.
+    """
+
+    executions: int
+    evaluations: int
+    ended_before: datetime | None
+    events_before: datetime | None
+    sentence: str
+
+
 class JobInFull(Job):
+    """`not_kept` is null where all of it is there."""
+
     spec: _Spec
+    not_kept: NotKept | None
 
 
 class Version(Answer):

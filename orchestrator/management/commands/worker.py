@@ -31,7 +31,10 @@ class Command(BaseCommand):
         from orchestrator.server.cluster.django_q import run
         from orchestrator.server.cluster.periodic import Chore
         from orchestrator.worker import housekeeping
+        from orchestrator.worker.retention import Kept, Retention
 
+        environment = settings.ENVIRONMENT
+        retention = Retention(Kept.for_days(environment.keep_days, environment.keep_days_of))
         run(
             workers,
             begin=partial(worker.begin, ipc.stopping),
@@ -40,6 +43,11 @@ class Command(BaseCommand):
                 Chore(housekeeping.tick, 1.0),
                 Chore(broker.sweep, 5.0),
                 Chore(broker.unblock_overlooked, 60.0),
+                Chore(broker.forget_orphans, 60.0),
+                Chore(broker.forget_classes, 600.0),
+                Chore(housekeeping.forget_join_tokens, 600.0),
+                Chore(retention.delete_some, 5.0),
+                Chore(retention.turn_weeks, 600.0),
                 Chore(worker.release_leases_of_dead_workers, 1.0, everywhere=True),
                 Chore(worker.delete_dead_workers, 10.0, everywhere=True),
             ),

@@ -6,14 +6,16 @@ move, numbers it and writes the history.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
 
-from orchestrator.lifecycle import Desired, Observed, Writer
+from orchestrator.lifecycle import OBSERVED, Desired, Observed, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ class Wish:
 def observe(observations: Sequence[Observation]) -> int:
     """Write the observed lane of executions that the caller has locked; how many moved.
 
-    Observations of one execution are written one after the other, in their order, each with its
-    own revision and history row.
+    Observations of one execution are one after the other, in their order, each with its own
+    revision and history row; up to one that ends it they are one update.
     """
     moved = 0
     for wave in _waves(observations):
@@ -76,7 +78,8 @@ def observe(observations: Sequence[Observation]) -> int:
             """
             UPDATE orchestrator_execution e
             SET observed = m.after, by_writer = m.writer, by_actor = m.actor,
-                by_reason = m.reason, reserved = e.reserved AND NOT m.releases,
+                by_reason = m.reason, by_steps = m.steps,
+                reserved = e.reserved AND NOT m.releases,
                 exit_code = coalesce(m.exit_code, e.exit_code),
                 code = CASE WHEN m.code = '' THEN e.code ELSE m.code END,
                 message = CASE WHEN m.message = '' THEN e.message ELSE m.message END,
@@ -87,28 +90,29 @@ def observe(observations: Sequence[Observation]) -> int:
                 told_rev = CASE WHEN m.releases THEN greatest(e.told_rev, e.order_rev)
                                 ELSE greatest(e.told_rev, m.told_rev) END
             FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-                        %s::bool[], %s::int[], %s::text[], %s::text[], %s::text[], %s::bool[],
-                        %s::float8[], %s::bigint[], %s::text[])
-                AS m(id, before, after, writer, actor, reason, releases, exit_code, code,
+                        %s::jsonb[], %s::bool[], %s::int[], %s::text[], %s::text[], %s::text[],
+                        %s::bool[], %s::float8[], %s::bigint[], %s::text[])
+                AS m(id, before, after, writer, actor, reason, steps, releases, exit_code, code,
                      message, hint, retryable, ran, told_rev, cause)
             WHERE e.id = m.id AND e.observed = m.before
             """,
             [
-                [o.execution for o in wave],
-                [str(o.before) for o in wave],
-                [str(o.after) for o in wave],
-                [str(o.writer) for o in wave],
-                [o.actor for o in wave],
-                [o.reason for o in wave],
-                [o.releases for o in wave],
-                [o.outcome.exit_code for o in wave],
-                [o.outcome.code for o in wave],
-                [o.outcome.message for o in wave],
-                [o.outcome.hint for o in wave],
-                [o.outcome.retryable for o in wave],
-                [o.outcome.ran for o in wave],
-                [o.told_rev for o in wave],
-                [str(o.cause) for o in wave],
+                [way[-1].execution for way in wave],
+                [str(way[0].before) for way in wave],
+                [str(way[-1].after) for way in wave],
+                [str(way[-1].writer) for way in wave],
+                [way[-1].actor for way in wave],
+                [way[-1].reason for way in wave],
+                [_steps(way) for way in wave],
+                [way[-1].releases for way in wave],
+                [way[-1].outcome.exit_code for way in wave],
+                [way[-1].outcome.code for way in wave],
+                [way[-1].outcome.message for way in wave],
+                [way[-1].outcome.hint for way in wave],
+                [way[-1].outcome.retryable for way in wave],
+                [way[-1].outcome.ran for way in wave],
+                [max(o.told_rev for o in way) for way in wave],
+                [str(way[-1].cause) for way in wave],
             ],
         )
     return moved
@@ -174,17 +178,42 @@ def give_up(executions: Sequence[UUID]) -> None:
         )
 
 
-def _waves(observations: Sequence[Observation]) -> Iterable[list[Observation]]:
-    """Split so that no wave has an execution twice, keeping the order of each one's own."""
-    waves: list[list[Observation]] = []
-    depth: dict[UUID, int] = {}
+Way = list[Observation]
+"""Observations of one execution that are written at once: none but the last ends it."""
+
+
+def _waves(observations: Sequence[Observation]) -> Iterable[list[Way]]:
+    """Ways, so that no wave has an execution twice, keeping the order of each one's own."""
+    ways: dict[UUID, list[Way]] = {}
     for observation in observations:
-        level = depth.get(observation.execution, 0)
-        depth[observation.execution] = level + 1
-        if level == len(waves):
-            waves.append([])
-        waves[level].append(observation)
-    return waves
+        mine = ways.setdefault(observation.execution, [[]])
+        if mine[-1] and not _may_be_passed(mine[-1][-1]):
+            mine.append([])
+        mine[-1].append(observation)
+    for wave in zip_longest(*ways.values()):
+        yield [way for way in wave if way is not None]
+
+
+def _may_be_passed(observation: Observation) -> bool:
+    """Whether nothing is to be kept of it but that it was so."""
+    return (
+        observation.after not in OBSERVED.terminal
+        and not observation.releases
+        and not observation.cause
+        and observation.outcome == Outcome()
+    )
+
+
+def _steps(way: Way) -> str | None:
+    """The moves before the last, for the trigger; None where there are none."""
+    if len(way) == 1:
+        return None
+    return json.dumps(
+        [
+            {"after": o.after, "writer": o.writer, "actor": o.actor, "reason": o.reason}
+            for o in way[:-1]
+        ]
+    )
 
 
 def _execute(sql: str, parameters: Sequence[Any]) -> int:

@@ -137,28 +137,13 @@ class EvaluationBroker(ORM):  # type: ignore[misc] # django-q2 has no types
 
 def _look(patience: float) -> tuple[bool, float | None]:
     """Whether evaluations wait now, and else in how many seconds the next one is due."""
-    with connection.cursor() as cursor:
-        cursor.execute(_LOOK)
-        paused, capacity, ready, due_in = cursor.fetchone()
-    if paused:
+    work = broker.work()
+    if work.paused:
         return False, None
-    if capacity and broker.unblock(patience):
+    if work.freed and broker.unblock(patience):
         return True, None
-    is_due = due_in is not None and due_in <= 0
-    return ready or is_due, None if due_in is None else float(due_in)
-
-
-_LOOK = """
-    SELECT EXISTS (SELECT FROM orchestrator_clustersetting WHERE scheduling_paused),
-           EXISTS (SELECT FROM orchestrator_brokertrigger WHERE node_id IS NOT NULL),
-           EXISTS (SELECT FROM orchestrator_brokerrow
-                   WHERE want > done AND leased_want IS NULL AND dead_letter IS NULL
-                     AND blocked_on IS NULL AND not_before IS NULL),
-           extract(epoch FROM least(
-               (SELECT min(not_before) FROM orchestrator_brokertrigger WHERE node_id IS NULL),
-               (SELECT min(not_before) FROM orchestrator_brokerrow
-                WHERE not_before IS NOT NULL)) - clock_timestamp())
-"""
+    is_due = work.due_in is not None and work.due_in <= 0
+    return work.ready or is_due, work.due_in
 
 
 def _ticket() -> str:
