@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from threading import Thread
 from typing import Any
 
+import psycopg
 import pytest
 from asgiref.sync import sync_to_async
 from django.apps import apps
@@ -73,7 +74,18 @@ def _empty_tables(_: TransactionTestCase) -> None:
     the tests themselves.
     """
     connection.ensure_connection()
-    database = connection.connection  # In no order of locks: nobody else is there.
+    for attempt in range(5):
+        try:
+            _empty(connection.connection)
+            break
+        except psycopg.errors.DeadlockDetected:
+            if attempt == 4:
+                raise
+    keep_settings(apps.get_app_config("orchestrator"), "default")
+
+
+def _empty(database: psycopg.Connection[Any]) -> None:
+    """In no order of locks: a server of the test may still be saying goodbye to a node."""
     with database.transaction():
         database.execute("SET LOCAL session_replication_role = replica")  # No trigger fires.
         # What an upgrade makes of the journal that it finds.
@@ -88,7 +100,6 @@ def _empty_tables(_: TransactionTestCase) -> None:
             # What was deleted stays in its file until somebody truncates it.
             verb = f"TRUNCATE {name} CASCADE" if size > LARGE else f"DELETE FROM {name}"
             database.execute(verb)
-    keep_settings(apps.get_app_config("orchestrator"), "default")
 
 
 TransactionTestCase._fixture_teardown = _empty_tables
