@@ -66,7 +66,7 @@ class Retention:
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
-        self._steps: Iterator[None] = iter(())
+        self._steps: Iterator[None] | None = None
         self._rests_until = float("-inf")
 
     def turn_weeks(self) -> None:
@@ -87,14 +87,13 @@ class Retention:
         began = time.monotonic()
         if began < self._rests_until:
             return
+        if self._steps is None:
+            self._steps = delete_all(self._kept, _now())
         while time.monotonic() - began < AT_ONCE:
-            try:
-                next(self._steps)
-            except StopIteration:
-                self._steps = delete_all(self._kept, _now())
-                if next(self._steps, self) is self:
-                    self._rests_until = time.monotonic() + REST
-                    return
+            if next(self._steps, self) is self:
+                self._steps = None
+                self._rests_until = time.monotonic() + REST
+                return
 
 
 def delete_all(kept: Kept, now: datetime) -> Iterator[None]:

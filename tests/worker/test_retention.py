@@ -338,6 +338,15 @@ def test_the_chores_leave_nothing_of_what_is_over():
     for_ever.delete_some()
 
 
+def test_when_all_has_been_looked_at_the_chores_rest(django_assert_max_num_queries):
+    rows.job()
+    chores = Retention(kept())
+    with django_assert_max_num_queries(6):
+        chores.delete_some()
+    with django_assert_max_num_queries(0):
+        chores.delete_some()
+
+
 def test_weeks_that_cannot_be_turned_now_are_turned_later():
     Event.objects.create(topic="job", what="old", at=timezone.now() - timedelta(days=120))
     chores = Retention(kept())
